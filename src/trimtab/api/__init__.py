@@ -1,0 +1,48 @@
+"""What an object is: metadata, references, conditions, typed kinds. Pure; no I/O.
+
+Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `workloads.py`, `networking.py`,
+`cluster.py`.
+"""
+
+from trimtab.api import cluster, core, networking, workloads
+from trimtab.api.resource import (
+    JSON,
+    Condition,
+    InvalidObject,
+    Model,
+    ObjectMeta,
+    OwnerReference,
+    Ref,
+    Resource,
+    ResourceType,
+    ResourceVersion,
+    Uid,
+    all_kinds,
+    from_wire,
+    kind_of,
+    resource,
+    to_wire,
+)
+
+__all__ = [
+    "JSON",
+    "Condition",
+    "InvalidObject",
+    "Model",
+    "ObjectMeta",
+    "OwnerReference",
+    "Ref",
+    "Resource",
+    "ResourceType",
+    "ResourceVersion",
+    "Uid",
+    "all_kinds",
+    "cluster",
+    "core",
+    "from_wire",
+    "kind_of",
+    "networking",
+    "resource",
+    "to_wire",
+    "workloads",
+]

@@ -1,0 +1,545 @@
+"""The `v1` kinds: namespaces, configuration, pods, services, volumes, nodes, events. Fields that something acts on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import field
+
+from trimtab.api.resource import Condition, Model, ObjectMeta, Resource, resource
+
+
+class LocalRef(Model):
+    name: str = ""
+
+
+class ObjectReference(Model):
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    field_path: str = ""
+    resource_version: str = ""
+
+
+class LabelSelectorRequirement(Model):
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class LabelSelector(Model):
+    match_labels: dict[str, str] = {}
+    match_expressions: list[LabelSelectorRequirement] = []
+
+
+class NamespaceStatus(Model):
+    phase: str = ""
+
+
+class NamespaceSpec(Model):
+    finalizers: list[str] = []
+
+
+@resource("v1", "namespaces", namespaced=False, short_names=("ns",))
+class Namespace(Resource):
+    spec: NamespaceSpec = field(default_factory=NamespaceSpec)
+    status: NamespaceStatus = field(default_factory=NamespaceStatus)
+
+
+@resource("v1", "configmaps", short_names=("cm",), status=False)
+class ConfigMap(Resource):
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+
+@resource("v1", "secrets", status=False)
+class Secret(Resource):
+    """`data` holds base64 text; `string_data` is write-only plain text."""
+
+    type: str = "Opaque"
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+    immutable: bool | None = None
+
+
+@resource("v1", "serviceaccounts", short_names=("sa",), status=False)
+class ServiceAccount(Resource):
+    automount_service_account_token: bool | None = None
+    image_pull_secrets: list[LocalRef] = []
+
+
+# Pods
+
+
+class KeySelector(Model):
+    name: str = ""
+    key: str = ""
+    optional: bool | None = None
+
+
+class FieldSelector(Model):
+    field_path: str = ""
+    api_version: str | None = None
+
+
+class ResourceFieldSelector(Model):
+    resource: str = ""
+    container_name: str | None = None
+    divisor: str | int | None = None
+
+
+class EnvVarSource(Model):
+    config_map_key_ref: KeySelector | None = None
+    secret_key_ref: KeySelector | None = None
+    field_ref: FieldSelector | None = None
+    resource_field_ref: ResourceFieldSelector | None = None
+
+
+class EnvVar(Model):
+    name: str
+    value: str | None = None
+    value_from: EnvVarSource | None = None
+
+
+class EnvFromRef(Model):
+    name: str = ""
+    optional: bool | None = None
+
+
+class EnvFromSource(Model):
+    prefix: str | None = None
+    config_map_ref: EnvFromRef | None = None
+    secret_ref: EnvFromRef | None = None
+
+
+class ContainerPort(Model):
+    container_port: int
+    name: str | None = None
+    protocol: str = "TCP"
+    host_port: int | None = None
+
+
+class HTTPHeader(Model):
+    name: str
+    value: str
+
+
+class HTTPGetAction(Model):
+    port: int | str
+    path: str = "/"
+    scheme: str = "HTTP"
+    host: str | None = None
+    http_headers: list[HTTPHeader] = []
+
+
+class TCPSocketAction(Model):
+    port: int | str
+    host: str | None = None
+
+
+class ExecAction(Model):
+    command: list[str] = []
+
+
+class GRPCAction(Model):
+    port: int
+    service: str | None = None
+
+
+class Probe(Model):
+    """Times in seconds, as Kubernetes has them. None means the API's default (10, 1, 1, 3)."""
+
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+    exec: ExecAction | None = None
+    grpc: GRPCAction | None = None
+    initial_delay_seconds: int | None = None
+    period_seconds: int | None = None
+    timeout_seconds: int | None = None
+    success_threshold: int | None = None
+    failure_threshold: int | None = None
+    termination_grace_period_seconds: int | None = None
+
+
+class VolumeMount(Model):
+    name: str
+    mount_path: str
+    sub_path: str | None = None
+    read_only: bool | None = None
+
+
+class ResourceRequirements(Model):
+    limits: dict[str, str | int] = {}
+    requests: dict[str, str | int] = {}
+
+
+class Capabilities(Model):
+    add: list[str] = []
+    drop: list[str] = []
+
+
+class SeccompProfile(Model):
+    type: str = "RuntimeDefault"
+    localhost_profile: str | None = None
+
+
+class SecurityContext(Model):
+    """Of a container. What cannot be honoured is refused at admission, never ignored."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    privileged: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    capabilities: Capabilities | None = None
+    seccomp_profile: SeccompProfile | None = None
+
+
+class PodSecurityContext(Model):
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+    supplemental_groups: list[int] = []
+    seccomp_profile: SeccompProfile | None = None
+
+
+class LifecycleHandler(Model):
+    exec: ExecAction | None = None
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+
+
+class Lifecycle(Model):
+    post_start: LifecycleHandler | None = None
+    pre_stop: LifecycleHandler | None = None
+
+
+class Container(Model):
+    name: str
+    image: str = ""
+    image_pull_policy: str | None = None
+    command: list[str] = []
+    args: list[str] = []
+    working_dir: str | None = None
+    env: list[EnvVar] = []
+    env_from: list[EnvFromSource] = []
+    ports: list[ContainerPort] = []
+    volume_mounts: list[VolumeMount] = []
+    resources: ResourceRequirements | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    security_context: SecurityContext | None = None
+    restart_policy: str | None = None
+    stdin: bool | None = None
+    stdin_once: bool | None = None
+    tty: bool | None = None
+    termination_message_path: str | None = None
+    termination_message_policy: str | None = None
+
+
+class KeyToPath(Model):
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class ConfigMapVolume(Model):
+    name: str = ""
+    items: list[KeyToPath] = []
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
+class SecretVolume(Model):
+    secret_name: str = ""
+    items: list[KeyToPath] = []
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
+class EmptyDirVolume(Model):
+    medium: str | None = None
+    size_limit: str | int | None = None
+
+
+class HostPathVolume(Model):
+    path: str
+    type: str | None = None
+
+
+class ClaimVolume(Model):
+    claim_name: str
+    read_only: bool | None = None
+
+
+class Volume(Model):
+    name: str
+    config_map: ConfigMapVolume | None = None
+    secret: SecretVolume | None = None
+    empty_dir: EmptyDirVolume | None = None
+    host_path: HostPathVolume | None = None
+    persistent_volume_claim: ClaimVolume | None = None
+
+
+class PodReadinessGate(Model):
+    condition_type: str
+
+
+class Toleration(Model):
+    key: str | None = None
+    operator: str | None = None
+    value: str | None = None
+    effect: str | None = None
+    toleration_seconds: int | None = None
+
+
+class PodSpec(Model):
+    containers: list[Container] = []
+    init_containers: list[Container] = []
+    volumes: list[Volume] = []
+    restart_policy: str | None = None
+    termination_grace_period_seconds: int | None = None
+    active_deadline_seconds: int | None = None
+    node_name: str | None = None
+    node_selector: dict[str, str] = {}
+    service_account_name: str | None = None
+    automount_service_account_token: bool | None = None
+    security_context: PodSecurityContext | None = None
+    image_pull_secrets: list[LocalRef] = []
+    hostname: str | None = None
+    subdomain: str | None = None
+    host_network: bool | None = None
+    dns_policy: str | None = None
+    readiness_gates: list[PodReadinessGate] = []
+    enable_service_links: bool | None = None
+    scheduler_name: str | None = None
+    tolerations: list[Toleration] = []
+    priority_class_name: str | None = None
+
+
+class ContainerStateWaiting(Model):
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerStateRunning(Model):
+    started_at: datetime | None = None
+
+
+class ContainerStateTerminated(Model):
+    exit_code: int = 0
+    signal: int | None = None
+    reason: str = ""
+    message: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    container_id: str = field(default="", name="containerID")
+
+
+class ContainerState(Model):
+    waiting: ContainerStateWaiting | None = None
+    running: ContainerStateRunning | None = None
+    terminated: ContainerStateTerminated | None = None
+
+
+class ContainerStatus(Model, omit_defaults=False):
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    image: str = ""
+    image_id: str = field(default="", name="imageID")
+    container_id: str = field(default="", name="containerID")
+    started: bool | None = None
+    state: ContainerState = field(default_factory=ContainerState)
+    last_state: ContainerState = field(default_factory=ContainerState)
+
+
+class PodIP(Model):
+    ip: str = ""
+
+
+class PodStatus(Model):
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
+    pod_ip: str = field(default="", name="podIP")
+    pod_ips: list[PodIP] = field(default_factory=list, name="podIPs")
+    host_ip: str = field(default="", name="hostIP")
+    start_time: datetime | None = None
+    qos_class: str = ""
+
+
+class PodTemplateSpec(Model):
+    metadata: ObjectMeta = field(default_factory=ObjectMeta)
+    spec: PodSpec = field(default_factory=PodSpec)
+
+
+@resource("v1", "pods", short_names=("po",), categories=("all",))
+class Pod(Resource):
+    spec: PodSpec = field(default_factory=PodSpec)
+    status: PodStatus = field(default_factory=PodStatus)
+
+
+PROXIED = "proxy.trimtab.dev/attached"
+"""A pod's readiness gate and condition. True: every proxy reports the pod's endpoint up. False: no proxy sends it
+anything. A pod with this gate is stopped only once the condition is False (or its drain deadline passed), so SIGTERM
+always follows the acknowledgement of the proxies and never races it."""
+
+
+# Services
+
+
+class ServicePort(Model):
+    port: int
+    name: str | None = None
+    protocol: str = "TCP"
+    target_port: int | str | None = None
+    node_port: int | None = None
+    app_protocol: str | None = None
+
+
+class ServiceSpec(Model):
+    selector: dict[str, str] = {}
+    ports: list[ServicePort] = []
+    type: str | None = None
+    cluster_ip: str | None = field(default=None, name="clusterIP")
+    external_name: str | None = None
+    publish_not_ready_addresses: bool | None = None
+    session_affinity: str | None = None
+
+
+@resource("v1", "services", short_names=("svc",), categories=("all",))
+class Service(Resource):
+    """A headless service has `cluster_ip == "None"`."""
+
+    spec: ServiceSpec = field(default_factory=ServiceSpec)
+
+
+# Volumes
+
+
+class PersistentVolumeClaimSpec(Model):
+    access_modes: list[str] = []
+    resources: ResourceRequirements | None = None
+    storage_class_name: str | None = None
+    volume_name: str | None = None
+    volume_mode: str | None = None
+    selector: LabelSelector | None = None
+
+
+class PersistentVolumeClaimStatus(Model):
+    phase: str = ""
+    access_modes: list[str] = []
+    capacity: dict[str, str] = {}
+    conditions: list[Condition] = []
+
+
+@resource("v1", "persistentvolumeclaims", short_names=("pvc",))
+class PersistentVolumeClaim(Resource):
+    spec: PersistentVolumeClaimSpec = field(default_factory=PersistentVolumeClaimSpec)
+    status: PersistentVolumeClaimStatus = field(default_factory=PersistentVolumeClaimStatus)
+
+
+class LocalVolumeSource(Model):
+    path: str
+
+
+class PersistentVolumeSpec(Model):
+    capacity: dict[str, str] = {}
+    access_modes: list[str] = []
+    persistent_volume_reclaim_policy: str | None = None
+    storage_class_name: str | None = None
+    volume_mode: str | None = None
+    claim_ref: ObjectReference | None = None
+    local: LocalVolumeSource | None = None
+    host_path: HostPathVolume | None = None
+    node_affinity: dict[str, Any] = {}
+
+
+class PersistentVolumeStatus(Model):
+    phase: str = ""
+    message: str = ""
+    reason: str = ""
+
+
+@resource("v1", "persistentvolumes", namespaced=False, short_names=("pv",))
+class PersistentVolume(Resource):
+    spec: PersistentVolumeSpec = field(default_factory=PersistentVolumeSpec)
+    status: PersistentVolumeStatus = field(default_factory=PersistentVolumeStatus)
+
+
+# Nodes and events
+
+
+class NodeAddress(Model):
+    type: str
+    address: str
+
+
+class Taint(Model):
+    key: str
+    effect: str
+    value: str | None = None
+
+
+class NodeSpec(Model):
+    pod_cidr: str = field(default="", name="podCIDR")
+    unschedulable: bool | None = None
+    taints: list[Taint] = []
+
+
+class NodeSystemInfo(Model):
+    machine_id: str = field(default="", name="machineID")
+    system_uuid: str = field(default="", name="systemUUID")
+    boot_id: str = field(default="", name="bootID")
+    kernel_version: str = ""
+    os_image: str = ""
+    container_runtime_version: str = ""
+    kubelet_version: str = ""
+    kube_proxy_version: str = ""
+    operating_system: str = ""
+    architecture: str = ""
+
+
+class NodeStatus(Model):
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
+    conditions: list[Condition] = []
+    addresses: list[NodeAddress] = []
+    node_info: NodeSystemInfo | None = None
+
+
+@resource("v1", "nodes", namespaced=False, short_names=("no",))
+class Node(Resource):
+    spec: NodeSpec = field(default_factory=NodeSpec)
+    status: NodeStatus = field(default_factory=NodeStatus)
+
+
+class EventSource(Model):
+    component: str = ""
+    host: str = ""
+
+
+@resource("v1", "events", short_names=("ev",), status=False)
+class Event(Resource):
+    involved_object: ObjectReference = field(default_factory=ObjectReference)
+    type: str = "Normal"
+    reason: str = ""
+    message: str = ""
+    count: int = 1
+    first_timestamp: datetime | None = None
+    last_timestamp: datetime | None = None
+    source: EventSource = field(default_factory=EventSource)
+    reporting_component: str = ""
+    reporting_instance: str = ""

@@ -1,0 +1,125 @@
+"""The kinds of `apps/v1` and `batch/v1`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import field
+
+from trimtab.api.core import LabelSelector, PersistentVolumeClaim, PodTemplateSpec
+from trimtab.api.resource import Condition, Model, Resource, resource
+
+
+class ReplicaSetSpec(Model):
+    selector: LabelSelector = field(default_factory=LabelSelector)
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    replicas: int | None = None
+    min_ready_seconds: int | None = None
+
+
+class ReplicaSetStatus(Model, omit_defaults=False):
+    replicas: int = 0
+    fully_labeled_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+@resource("apps/v1", "replicasets", short_names=("rs",), categories=("all",))
+class ReplicaSet(Resource):
+    spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
+    status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+class RollingUpdateDeployment(Model):
+    max_surge: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class DeploymentStrategy(Model):
+    type: str | None = None
+    rolling_update: RollingUpdateDeployment | None = None
+
+
+class DeploymentSpec(Model):
+    selector: LabelSelector = field(default_factory=LabelSelector)
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    replicas: int | None = None
+    strategy: DeploymentStrategy | None = None
+    min_ready_seconds: int | None = None
+    progress_deadline_seconds: int | None = None
+    revision_history_limit: int | None = None
+    paused: bool | None = None
+
+
+class DeploymentStatus(Model, omit_defaults=False):
+    replicas: int = 0
+    updated_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    unavailable_replicas: int = 0
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+@resource("apps/v1", "deployments", short_names=("deploy",), categories=("all",))
+class Deployment(Resource):
+    spec: DeploymentSpec = field(default_factory=DeploymentSpec)
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
+
+
+class StatefulSetSpec(Model):
+    selector: LabelSelector = field(default_factory=LabelSelector)
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    service_name: str = ""
+    replicas: int | None = None
+    volume_claim_templates: list[PersistentVolumeClaim] = []
+    pod_management_policy: str | None = None
+    min_ready_seconds: int | None = None
+    revision_history_limit: int | None = None
+
+
+class StatefulSetStatus(Model, omit_defaults=False):
+    replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    current_replicas: int = 0
+    updated_replicas: int = 0
+    current_revision: str = ""
+    update_revision: str = ""
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+@resource("apps/v1", "statefulsets", short_names=("sts",), categories=("all",))
+class StatefulSet(Resource):
+    spec: StatefulSetSpec = field(default_factory=StatefulSetSpec)
+    status: StatefulSetStatus = field(default_factory=StatefulSetStatus)
+
+
+class JobSpec(Model):
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    selector: LabelSelector | None = None
+    parallelism: int | None = None
+    completions: int | None = None
+    backoff_limit: int | None = None
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+    suspend: bool | None = None
+
+
+class JobStatus(Model):
+    active: int = 0
+    ready: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    conditions: list[Condition] = []
+
+
+@resource("batch/v1", "jobs", categories=("all",))
+class Job(Resource):
+    spec: JobSpec = field(default_factory=JobSpec)
+    status: JobStatus = field(default_factory=JobStatus)

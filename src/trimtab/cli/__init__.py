@@ -1,0 +1,1 @@
+"""The `trimtab` command; groups contributed by components."""

@@ -1,0 +1,1 @@
+"""One async client for both engines: get, list, watch, apply; informer caches."""

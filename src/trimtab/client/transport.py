@@ -1,0 +1,45 @@
+"""The one-method protocol between the client and an API server, so that HTTP, in-process ASGI and fault injection are
+interchangeable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass
+class Request:
+    """method in capitals; path without query; query values already as text; body is bytes of `content_type`."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+    """True: the response is read as it comes (`chunks`); False: it is whole in `body`."""
+
+
+class Response(Protocol):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Of a streamed response: its bytes as they come, in pieces of any size. Ends when the server ends it."""
+
+    async def close(self) -> None:
+        """Ends a streamed response early."""
+
+
+class Transport(Protocol):
+    async def send(self, request: Request) -> Response:
+        """Sends a request.
+
+        Raises:
+            ConnectionError: the server was not reached or went away. Whether the request was carried out is unknown.
+        """
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""One folder, one capability, on or off; each has the same rooms."""

@@ -1,0 +1,1 @@
+"""Content-addressed blobs, OCI images and registries, the image builder."""

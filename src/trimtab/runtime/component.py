@@ -1,0 +1,245 @@
+"""The one shape of a capability: a `Component`, declared as a value, with its reconcilers, services, commands and views.
+
+A component is on or off. All that it reads, owns and writes is declared here and enforced by the runtime; from the same
+declarations come its RBAC rules, `trimtab graph` and the docs. Components meet only at the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from trimtab.api import JSON, Ref, Resource
+
+if TYPE_CHECKING:
+    from trimtab.runtime.context import Context
+
+R = TypeVar("R", bound=Resource)
+
+Place = Literal["controllers", "node"]
+"""The process that runs a reconciler or a service: the unprivileged controllers, or the node agent, which is root."""
+
+
+# What a reconciler returns
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What should exist because of the subject.
+
+    objects: server-side-applied in this order, owned by the reconciler; what it owned before and is in neither
+        `objects` nor `keep` is deleted.
+    keep: owned objects that should go on existing just as they are.
+    status: merged into the subject's status under the reconciler's own field manager; None leaves it alone.
+    writes: named fields of objects of others, as declared by `writes=`.
+    requeue_after_s: come back after so many seconds even when nothing changes.
+    """
+
+    objects: Sequence[Resource] = ()
+    keep: Sequence[Ref] = ()
+    status: JSON | None = None
+    writes: Sequence[FieldWrite] = ()
+    requeue_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """Nothing to say yet; run again after so many seconds. What the subject owns stays as it is."""
+
+    after_s: float
+    reason: str = ""
+    status: JSON | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to say until `on` changes. What the subject owns stays as it is."""
+
+    on: Ref
+    reason: str = ""
+    status: JSON | None = None
+
+
+Outcome = Desired | Requeue | Wait
+
+
+@dataclass(frozen=True)
+class FieldWrite:
+    """A server-side apply of only `fields` (a partial object without identity) to an object that another owns.
+
+    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands.
+    """
+
+    target: Ref
+    fields: JSON
+    subresource: Literal["", "status"] = ""
+
+
+# What a reconciler declares
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A kind that a reconciler creates. `shared` kinds are created by several components; each object has one owner."""
+
+    kind: type[Resource]
+    shared: bool = True
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Fields of other owners' objects that a reconciler may write: dotted paths, `status.conditions[TYPE]` for one
+    entry of a keyed list."""
+
+    kind: type[Resource]
+    fields: tuple[str, ...]
+
+
+ReconcileFunction = Callable[[Any, "Context"], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True)
+class Reconciler(Generic[R]):
+    """A function from a subject to what should be, with its declared inputs and outputs. Made by `@reconciler`."""
+
+    name: str
+    subject: type[R]
+    function: ReconcileFunction
+    reads: tuple[type[Resource], ...] = ()
+    owns: tuple[Owned, ...] = ()
+    writes: tuple[Writes, ...] = ()
+    effects: bool = False
+    """True when it calls `ctx.effect` or must run when its subject is deleted: the subject then gets a finalizer."""
+    workers: int = 4
+    resync_s: float = 600.0
+    place: Place = "controllers"
+    selects: Callable[[Any], bool] | None = None
+    """A cheap filter of subjects: others are never queued (a node agent takes its own node's pods)."""
+
+    async def __call__(self, subject: R, ctx: Context) -> Outcome:
+        return await self.function(subject, ctx)
+
+
+def reconciler(
+    subject: type[R],
+    *,
+    reads: Sequence[type[Resource]] = (),
+    owns: Sequence[Owned | type[Resource]] = (),
+    writes: Sequence[Writes] = (),
+    effects: bool = False,
+    workers: int = 4,
+    resync_s: float = 600.0,
+    place: Place = "controllers",
+    selects: Callable[[R], bool] | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[[R, Context], Awaitable[Outcome]]], Reconciler[R]]:
+    """Declares a reconciler of one kind. The subject itself may always be read, and its status written."""
+
+    def decorate(function: Callable[[R, Context], Awaitable[Outcome]]) -> Reconciler[R]:
+        return Reconciler(
+            name=name or function.__name__.replace("_", "-"),
+            subject=subject,
+            function=function,
+            reads=tuple(reads),
+            owns=tuple(o if isinstance(o, Owned) else Owned(o) for o in owns),
+            writes=tuple(writes),
+            effects=effects,
+            workers=workers,
+            resync_s=resync_s,
+            place=place,
+            selects=selects,
+        )
+
+    return decorate
+
+
+# The rest of a component
+
+
+@dataclass(frozen=True)
+class Service:
+    """A long-running task of a component, restarted with back-off when it fails. `run` is given the process's
+    `trimtab.runtime.process.Process` (client, journal, settings, adapters) and returns only when cancelled."""
+
+    name: str
+    run: Callable[[Any], Awaitable[None]]
+    place: Place = "controllers"
+    reads: tuple[type[Resource], ...] = ()
+    owns: tuple[Owned, ...] = ()
+    writes: tuple[Writes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Denied(Exception):
+    """An admission check's refusal: the field at fault, and one line saying what is wrong and what to do."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A check on writes of one kind. `check` returns warnings and raises `Denied` to refuse; it is pure.
+
+    It is given the new object and the old one (None on create), both as wire JSON after defaulting.
+    """
+
+    name: str
+    kind: type[Resource]
+    check: Callable[[JSON, JSON | None], list[str]]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Data that a component keeps besides API objects: a directory name under the data directory, and its retention."""
+
+    name: str
+    retention: str
+    owner: Place = "controllers"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A `trimtab` command of a component: `target` is `module:attribute` of a click command, imported only when used."""
+
+    name: str
+    target: str
+    help: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of a component in the dashboard. `data` turns the read-only client into JSON for it."""
+
+    name: str
+    title: str
+    data: Callable[[Any], Awaitable[JSON]]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a component needs of the machine. `check` returns None, or one line that names what is missing
+    and how to get it. Run by `trimtab check`."""
+
+    name: str
+    check: Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class Component:
+    name: str
+    summary: str
+    kinds: tuple[type[Resource], ...] = ()
+    reconcilers: tuple[Reconciler[Any], ...] = ()
+    services: tuple[Service, ...] = ()
+    admission: tuple[Admission, ...] = ()
+    stores: tuple[Store, ...] = ()
+    commands: tuple[Command, ...] = ()
+    views: tuple[View, ...] = ()
+    needs: tuple[Need, ...] = ()
+    conditions: dict[str, str] = field(default_factory=dict)
+    """Every condition reason that it can set, with the text that explains it to a user."""

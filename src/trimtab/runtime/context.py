@@ -1,0 +1,85 @@
+"""What a reconciler is given besides its subject: declared reads, effects, events, time, randomness, adapters.
+
+All that is not a pure function of the subject comes through here, so that simulated time can replace it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from trimtab.api import Ref, Resource
+
+K = TypeVar("K", bound=Resource)
+A = TypeVar("A")
+
+
+class Context(Protocol):
+    """One run of one reconciler for one subject. Everything read through it becomes a dependency: when it changes, the
+    subject is reconciled again."""
+
+    @property
+    def now(self) -> datetime:
+        """The time, in UTC with microseconds; simulated in tests. Never call `datetime.now` in a reconciler."""
+
+    @property
+    def random(self) -> random.Random:
+        """Seeded randomness (name suffixes, jitter)."""
+
+    @property
+    def deleting(self) -> bool:
+        """True when the subject has a deletion timestamp; effects called now are undone instead of done."""
+
+    @property
+    def log(self) -> logging.Logger: ...
+
+    async def get(self, kind: type[K], name: str, namespace: str | None = None) -> K | None:
+        """One object from the cache, or None. Raises `Undeclared` for a kind that is not in `reads`."""
+
+    async def list(
+        self,
+        kind: type[K],
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        where: Callable[[K], bool] | None = None,
+    ) -> Sequence[K]:
+        """Objects from the cache, by name, whose labels match. Raises `Undeclared` for a kind that is not in `reads`."""
+
+    async def owned(self, kind: type[K]) -> Sequence[K]:
+        """The objects of `kind` that this reconciler owns for this subject (deleting ones included), by name."""
+
+    async def effect(
+        self,
+        key: str,
+        *,
+        find: Callable[[], Awaitable[Any | None]],
+        do: Callable[[], Awaitable[Any]],
+        undo: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> Any:
+        """Does something to the world outside exactly once for this subject and key; returns its recorded outcome.
+
+        The intent is recorded, then `do` is called, then the JSON outcome is recorded. After a crash in between, `find`
+        looks whether it happened (None: no) before `do` is tried again. When the subject is deleted, `undo` is called
+        with the outcome, last effect first; it must be idempotent.
+        """
+
+    def event(
+        self,
+        reason: str,
+        message: str,
+        *,
+        warning: bool = False,
+        regarding: Ref | None = None,
+        duration_ms: float | None = None,
+    ) -> None:
+        """Says something on the timeline and as a Kubernetes Event about the subject (or `regarding`)."""
+
+    def adapter(self, protocol: type[A]) -> A:
+        """The adapter to the world outside that was bound for `protocol` when the process was put together."""
+
+
+class Undeclared(RuntimeError):
+    """A reconciler read or wrote a kind or field that it did not declare."""

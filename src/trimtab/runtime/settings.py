@@ -1,0 +1,80 @@
+"""Where one engine keeps its things and what it listens on: the same value in every process of the engine.
+
+The engine writes it to `DATA/engine.json` at the first start and passes it to each process; components read it and never
+guess a path. On a real cluster only the fields that make sense there are set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """One engine. Paths are absolute. Ports are on loopback unless `listen` says otherwise."""
+
+    id: str
+    """Six hex digits, chosen at the first start: names bridge, nft table, cgroup and run directory of this engine."""
+    data: str
+    """The data directory (`--data`)."""
+    run: str
+    """The run directory, `/run/trimtab/<id>`: sockets and pid files; gone after a reboot."""
+    api_port: int = 6443
+    http_port: int = 80
+    https_port: int = 443
+    web_port: int = 8080
+    listen: str = "127.0.0.1"
+    """The address that API, web and ingress listen on. Beyond loopback only when asked."""
+    node_name: str = "node-1"
+    pod_cidr: str = "10.244.0.0/24"
+    service_cidr: str = "10.96.0.0/16"
+    cluster_domain: str = "cluster.local"
+    user: str = "trimtab"
+    """The user that everything but the node agent runs as."""
+
+    def data_path(self, *parts: str) -> Path:
+        """`DATA/parts`: store, pki, content, journal, proxy, log belong to `user`; node belongs to root."""
+        return Path(self.data, *parts)
+
+    def run_path(self, *parts: str) -> Path:
+        return Path(self.run, *parts)
+
+    @property
+    def api_socket(self) -> Path:
+        """The API's unix socket (0600, owned by `user`). Who can connect is trusted as `system:masters`; a request names
+        its actor by the standard `Impersonate-User` header."""
+        return self.run_path("api.sock")
+
+    @property
+    def containerd_socket(self) -> Path:
+        return self.run_path("containerd.sock")
+
+    @property
+    def envoy_admin_socket(self) -> Path:
+        """Envoy's admin interface, a unix socket."""
+        return self.run_path("envoy-admin.sock")
+
+    @property
+    def node_socket(self) -> Path:
+        """The node agent's streaming endpoint (logs, exec, attach, port-forward) for the API server."""
+        return self.run_path("node.sock")
+
+    @property
+    def bridge(self) -> str:
+        return f"tt-{self.id}"
+
+    @property
+    def nft_table(self) -> str:
+        return f"trimtab-{self.id}"
+
+    @property
+    def cgroup(self) -> str:
+        """The parent cgroup of all pods, relative to each controller's root."""
+        return f"/trimtab-{self.id}"
+
+    @property
+    def image_registry(self) -> str:
+        """The registry name of images that this engine built: `trimtab.local/NAME@sha256:...`. Served, read-only, by the
+        node agent from the content store to containerd alone."""
+        return "trimtab.local"

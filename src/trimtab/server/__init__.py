@@ -1,0 +1,1 @@
+"""The Kubernetes API over HTTPS: discovery, CRUD, watch, apply, tables, OpenAPI, auth, admission, streams."""
