@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from msgspec import field
 
@@ -30,6 +31,12 @@ class ReplicaSetStatus(Model, omit_defaults=False):
 class ReplicaSet(Resource):
     spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
     status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+class DeploymentCondition(Condition):
+    """The progress deadline counts from `last_update_time`."""
+
+    last_update_time: datetime | None = None
 
 
 class RollingUpdateDeployment(Model):
@@ -60,13 +67,22 @@ class DeploymentStatus(Model, omit_defaults=False):
     available_replicas: int = 0
     unavailable_replicas: int = 0
     observed_generation: int = 0
-    conditions: list[Condition] = []
+    conditions: list[DeploymentCondition] = []
 
 
 @resource("apps/v1", "deployments", short_names=("deploy",), categories=("all",))
 class Deployment(Resource):
     spec: DeploymentSpec = field(default_factory=DeploymentSpec)
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
+
+
+class RollingUpdateStatefulSet(Model):
+    partition: int | None = None
+
+
+class StatefulSetUpdateStrategy(Model):
+    type: str | None = None
+    rolling_update: RollingUpdateStatefulSet | None = None
 
 
 class StatefulSetSpec(Model):
@@ -76,6 +92,7 @@ class StatefulSetSpec(Model):
     replicas: int | None = None
     volume_claim_templates: list[PersistentVolumeClaim] = []
     pod_management_policy: str | None = None
+    update_strategy: StatefulSetUpdateStrategy | None = None
     min_ready_seconds: int | None = None
     revision_history_limit: int | None = None
 
@@ -96,6 +113,14 @@ class StatefulSetStatus(Model, omit_defaults=False):
 class StatefulSet(Resource):
     spec: StatefulSetSpec = field(default_factory=StatefulSetSpec)
     status: StatefulSetStatus = field(default_factory=StatefulSetStatus)
+
+
+@resource("apps/v1", "controllerrevisions", status=False)
+class ControllerRevision(Resource):
+    """A past pod template of a StatefulSet, as a strategic merge patch; `kubectl rollout history|undo` reads it."""
+
+    data: dict[str, Any] = {}
+    revision: int = 0
 
 
 class JobSpec(Model):
