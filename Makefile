@@ -1,0 +1,74 @@
+# Everything here is idempotent and asks nothing. On a fresh Debian 12 each target does the set-up that it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
+TEST_PACKAGES := docker-registry apache2-utils git
+# Where a demo keeps its data; another engine can run beside it.
+DEMO_DATA ?= /var/lib/trimtab
+DEMO_FLAGS ?=
+
+.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes lint bench clean
+
+help:
+	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | lint | bench | clean"
+
+setup: build/debian.done build/venv.done build/schemas.done build/web.done
+
+setup-test: setup build/debian-test.done
+
+build/debian.done: Makefile
+	@mkdir -p build
+	@.ci/debian-packages $(SUDO) $(PACKAGES)
+	@touch $@
+
+build/debian-test.done: Makefile
+	@mkdir -p build
+	@.ci/debian-packages $(SUDO) $(TEST_PACKAGES)
+	@touch $@
+
+build/venv.done: pyproject.toml build/debian.done
+	@echo "setup: Python environment in .venv"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -U "pip>=25.1"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e . --group build --group test --group lint
+	@touch $@
+
+build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py
+	@echo "setup: index of the published Kubernetes schemas"
+	@$(BIN)/python -m trimtab.server.schemas_build
+	@touch $@
+
+build/web.done: build/venv.done $(shell find frontend -type f -not -path '*/node_modules/*' 2>/dev/null)
+	@echo "setup: dashboard"
+	@.ci/build-web
+	@touch $@
+
+demo: setup
+	@$(SUDO) .ci/demo $(DEMO_DATA) $(DEMO_FLAGS)
+
+demo-stop:
+	@$(SUDO) $(BIN)/trimtab --data $(DEMO_DATA) uninstall --yes
+
+test: setup-test
+	@.ci/test
+
+test-long: setup-test
+	@.ci/test --long
+
+test-kubernetes: setup-test
+	@.ci/test --kubernetes
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup-test
+	@for script in benchmarks/*.py; do echo "== $$script"; $(SUDO) $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv build frontend/node_modules src/trimtab/web/static src/trimtab/server/schemas

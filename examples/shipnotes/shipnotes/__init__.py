@@ -1,0 +1,1 @@
+"""Release notes with search and a feed."""
