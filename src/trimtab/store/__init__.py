@@ -1,1 +1,37 @@
-"""The revision log on SQLite: write, read at a revision, watch from a revision, compact, back up, migrate."""
+"""The revision log on SQLite: write, read at a revision, watch from a revision, compact, back up, migrate.
+
+Read `records.py` (the values), `store.py` (how a write becomes a revision), `sqlite_log.py` (what is on disk), `index.py`
+(what is in memory), `watch.py`.
+"""
+
+from trimtab.store.records import (
+    ABSENT,
+    Change,
+    Compacted,
+    Conflict,
+    DiskFull,
+    Put,
+    Record,
+    StoreClosed,
+    StoreError,
+    StoreLocked,
+    UnknownFormat,
+)
+from trimtab.store.store import Store
+from trimtab.store.watch import Watch
+
+__all__ = [
+    "ABSENT",
+    "Change",
+    "Compacted",
+    "Conflict",
+    "DiskFull",
+    "Put",
+    "Record",
+    "Store",
+    "StoreClosed",
+    "StoreError",
+    "StoreLocked",
+    "UnknownFormat",
+    "Watch",
+]

@@ -1,0 +1,98 @@
+"""A watch: the steps of all keys with a prefix, after a revision, each exactly once, in order, as they are committed.
+
+A new watch first reads what it missed (from memory, else from disk), then what the writer publishes. A watch whose reader is
+slow keeps no unbounded queue: beyond a limit it forgets its queue and reads from the log again, where it may find that
+history was compacted away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from trimtab.store.records import Change, StoreClosed
+
+if TYPE_CHECKING:
+    from trimtab.store.store import Store
+
+QUEUE_MAX = 4_096
+"""Published steps that one slow watch may hold on to before it falls back to the log."""
+
+
+class Watch:
+    """Iterate it with `async for`, or read by batches. `delivered`: nothing at or before this revision will come again."""
+
+    def __init__(self, store: Store, prefix: str, after: int, forget: Callable[[Watch], None]) -> None:
+        self.prefix = prefix
+        self.delivered = after
+        self._store = store
+        self._queue: deque[Change] = deque()
+        self._behind = after < store.revision
+        self._waiter: asyncio.Future[None] | None = None
+        self._forget = forget
+        self._closed = False
+
+    def publish(self, change: Change) -> None:
+        """Called by the store, in order of revisions, for keys with the prefix."""
+        if not self._behind:
+            self._queue.append(change)
+            if len(self._queue) > QUEUE_MAX:
+                self._queue.clear()
+                self._behind = True
+        self._wake()
+
+    def take(self) -> list[Change]:
+        """All steps that are there now, without waiting.
+
+        Raises:
+            Compacted: this watch fell behind and its history is gone.
+            StoreClosed: nothing will come any more.
+        """
+        if self._closed:
+            raise StoreClosed("the watch is closed")
+        if self._behind:
+            upto = self._store.revision
+            changes = self._store.history(self.prefix, self.delivered)
+            self._behind = False
+            self.delivered = upto
+            return changes
+        changes = list(self._queue)
+        self._queue.clear()
+        self.delivered = self._store.revision
+        return changes
+
+    async def batch(self) -> list[Change]:
+        """Waits for at least one step and returns all that are there. Raises as `take`."""
+        while True:
+            changes = self.take()
+            if changes:
+                return changes
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiter = waiter
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+
+    async def __aiter__(self) -> AsyncIterator[Change]:
+        while True:
+            try:
+                changes = await self.batch()
+            except StoreClosed:
+                return
+            for change in changes:
+                yield change
+
+    def close(self) -> None:
+        """Ends the watch; a pending `batch` raises `StoreClosed`."""
+        if not self._closed:
+            self._closed = True
+            self._queue.clear()
+            self._forget(self)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
