@@ -1,0 +1,75 @@
+// What the server sends. Mirrors trimtab/web/overview.py; times are RFC 3339, durations milliseconds, sizes bytes.
+
+export interface Pod {
+  name: string;
+  process: string;
+  phase: string;
+  ready: boolean;
+  restarts: number;
+  message: string;
+  since: string | null;
+}
+
+export interface App {
+  namespace: string;
+  name: string;
+  healthy: boolean;
+  reason: string;
+  message: string;
+  ready: string;
+  url: string;
+  image: string;
+  pods: Pod[];
+}
+
+export interface EngineProcess {
+  name: string;
+  pid: number;
+  ready: boolean;
+  restarts: number;
+  memory_bytes: number;
+  since: string | null;
+}
+
+export interface Node {
+  name: string;
+  ready: boolean;
+  message: string;
+  pods: number;
+}
+
+export interface ViewName {
+  component: string;
+  name: string;
+  title: string;
+}
+
+export interface Overview {
+  version: string;
+  engine: string;
+  processes: EngineProcess[];
+  nodes: Node[];
+  apps: App[];
+  views: ViewName[];
+}
+
+export interface Entry {
+  id: number;
+  at: string;
+  component: string;
+  actor: string;
+  verb: string;
+  object: string;
+  cause: string;
+  message: string;
+  duration_ms: number | null;
+  warning: boolean;
+}
+
+// A view of a component: a table under a sentence.
+export interface ViewData {
+  title: string;
+  note: string;
+  columns: string[];
+  rows: (string | number | boolean | null)[][];
+}
