@@ -34,6 +34,8 @@ class Desired:
     status: merged into the subject's status under the reconciler's own field manager; None leaves it alone.
     writes: named fields of objects of others, as declared by `writes=`.
     requeue_after_s: come back after so many seconds even when nothing changes.
+    delete_subject: the subject itself has served its time (a Job past its ttl, a released volume) and is deleted, with
+        its uid as precondition, after all the rest.
     """
 
     objects: Sequence[Resource] = ()
@@ -41,6 +43,7 @@ class Desired:
     status: JSON | None = None
     writes: Sequence[FieldWrite] = ()
     requeue_after_s: float | None = None
+    delete_subject: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,15 @@ class FieldWrite:
 
 @dataclass(frozen=True)
 class Owned:
-    """A kind that a reconciler creates. `shared` kinds are created by several components; each object has one owner."""
+    """A kind that a reconciler creates. `shared` kinds are created by several components; each object has one owner.
+
+    `retain`: what was created outlives the subject (the claims of a StatefulSet): it gets no owner reference, is never
+    swept, and is taken over again, by name, when the subject comes back.
+    """
 
     kind: type[Resource]
     shared: bool = True
+    retain: bool = False
 
 
 @dataclass(frozen=True)
