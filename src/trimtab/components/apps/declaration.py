@@ -36,6 +36,7 @@ from trimtab.components.apps.kinds import (
 from trimtab.components.apps.kinds import (
     App as AppResource,
 )
+from trimtab.content.spec import ImageSpec
 
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 HOST_NAME = re.compile(r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -135,6 +136,23 @@ class Image:
             raise _bad("image.files", f'expected a list, got a text; write ["{self.files}"]')
         if self.dockerfile and (self.requirements or self.packages or self.base):
             raise _bad("image.dockerfile", "a Dockerfile says it all; drop requirements, packages and base")
+
+    def spec(self, name: str) -> ImageSpec:
+        """What the image builder is asked for: the files under /app, which is also where commands start."""
+        if self.dockerfile:
+            return ImageSpec(name=name, dockerfile=self.dockerfile)
+        files = self.files
+        if not isinstance(files, Mapping):
+            files = {"/app" if path in (".", "./") else f"/app/{path.strip('/')}": path for path in files}
+        requirements = self.requirements if isinstance(self.requirements, str) else list(self.requirements)
+        return ImageSpec(
+            name=name,
+            from_=self.base,
+            debian=list(self.packages),
+            python=requirements if requirements or (self.python and not self.base) else None,
+            files=dict(files),
+            workdir="/app",
+        )
 
 
 @dataclass(frozen=True)
