@@ -23,9 +23,15 @@ class Request:
 
 
 class Response(Protocol):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+
+    @property
+    def body(self) -> bytes: ...
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Of a streamed response: its bytes as they come, in pieces of any size. Ends when the server ends it."""

@@ -1,0 +1,201 @@
+"""A live copy of one kind: list, then watch from there, for ever.
+
+The watch is resumed where it broke; a version too old to resume from (410) means listing again; a server that is away means
+waiting, longer each time, with jitter from the process's clock. What changed is told to the subscribers, in order, as
+`Change`s. Reading never waits: it reads the cache (see `cache.py` for read-your-writes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+import msgspec
+
+from trimtab.api import InvalidObject, Resource
+from trimtab.client.cache import Cache, Change, Entry, read_marks
+from trimtab.client.client import Client, decode
+from trimtab.client.clock import Clock, SystemClock, jittered
+from trimtab.client.errors import ApiError, Gone, NotFound
+
+K = TypeVar("K", bound=Resource)
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LAST_S = 15.0
+"""The longest wait before the API is tried again: how late we may notice that it is back."""
+WATCH_S = 300
+"""A watch is renewed after 5 to 10 minutes, as client-go does, so that a dead connection cannot last."""
+PENDING_S = 30.0
+"""A write of ours that the watch has not brought after so long means the watch has a hole: list again."""
+RELISTS_MAX = 5
+"""Lists thrown away because we wrote meanwhile; the next one is taken as it is."""
+
+log = logging.getLogger(__name__)
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _Version
+
+
+_bookmark = msgspec.json.Decoder(_Bookmark)
+
+
+class Informer(Generic[K]):
+    """A cache of `kind` (in `namespace`, matching `fields`), kept current by `run`."""
+
+    def __init__(
+        self,
+        client: Client,
+        kind: type[K],
+        *,
+        clock: Clock | None = None,
+        namespace: str | None = None,
+        fields: str = "",
+        index_labels: Sequence[str] = (),
+    ) -> None:
+        self.kind = kind
+        self.cache: Cache[K] = Cache(kind, index_labels)
+        self.relists = 0
+        self._client = client
+        self._clock = clock or SystemClock()
+        self._namespace = namespace
+        self._fields = fields
+        self._version: str | None = None
+        self._synced = asyncio.Event()
+        self._subscribers: list[Callable[[Change[K]], None]] = []
+        self._oldest_pending_at: float | None = None
+
+    # Reading
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything that existed at the start is in the cache."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        await self._synced.wait()
+
+    def get(self, name: str, namespace: str | None = None) -> K | None:
+        return self.cache.get(name, namespace)
+
+    def list(self, namespace: str | None = None) -> Sequence[K]:
+        """By namespace and name. Do not change the list."""
+        return self.cache.list(namespace)
+
+    def subscribe(self, callback: Callable[[Change[K]], None]) -> Callable[[], None]:
+        """Calls `callback` for every change from now on; returns what ends that."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    # Our own writes
+
+    def wrote(self, body: bytes) -> Change[K] | None:
+        """Takes the answer to a write of ours into the cache; returns the change that it made there."""
+        change = self.cache.wrote(Entry(decode(self.kind, body), read_marks(body)))
+        self._tell(change)
+        return change
+
+    def deleted(self, obj: K) -> Change[K] | None:
+        """Takes a deletion of ours, which took effect at once, into the cache."""
+        change = self.cache.deleted(obj)
+        self._tell(change)
+        return change
+
+    # Keeping current
+
+    async def run(self) -> None:
+        """Lists and watches until cancelled."""
+        delay_s = BACKOFF_FIRST_S
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                if self._version is None:
+                    await self._list()
+                await self._watch()
+            except Gone:
+                self._version = None
+            except NotFound:
+                # The kind is not installed (yet), so there are no objects of it.
+                self._version = None
+                self._replace([], self.cache.writes)
+                self._synced.set()
+            except (ApiError, ConnectionError, msgspec.MsgspecError) as err:
+                log.debug("%s: %s", self.kind.__name__, err)
+            if loop.time() - began > BACKOFF_LAST_S:
+                delay_s = BACKOFF_FIRST_S
+            await asyncio.sleep(jittered(delay_s, self._clock))
+            delay_s = min(delay_s * 2, BACKOFF_LAST_S)
+
+    async def _list(self) -> None:
+        for attempt in range(RELISTS_MAX + 1):
+            asked_at = self.cache.writes
+            raw, version = await self._client.list_raw(self.kind.resource_type, self._namespace, fields=self._fields)
+            entries = [entry for entry in map(self._entry, raw) if entry is not None]
+            self.relists += 1
+            if attempt == RELISTS_MAX:
+                asked_at = self.cache.writes
+            if self._replace(entries, asked_at):
+                break
+        self._version = version
+        self._synced.set()
+
+    def _replace(self, entries: Sequence[Entry[K]], asked_at: int) -> bool:
+        changes = self.cache.replace(entries, asked_at)
+        for change in changes or ():
+            self._tell(change)
+        self._oldest_pending_at = None
+        return changes is not None
+
+    async def _watch(self) -> None:
+        timeout_s = int(WATCH_S * (1 + self._clock.random.random()))
+        stream = self._client.wire.watch(
+            self.kind.resource_type,
+            self._namespace,
+            resource_version=self._version or "",
+            fields=self._fields,
+            timeout_s=timeout_s,
+        )
+        async with aclosing(stream) as events:
+            async for event in events:
+                if event.type == "BOOKMARK":
+                    self._version = _bookmark.decode(event.object).metadata.resource_version
+                else:
+                    self._take(event.type, event.object)
+                self._check_pending()
+
+    def _take(self, type: str, body: bytes) -> None:
+        self._version = _bookmark.decode(body).metadata.resource_version
+        entry = self._entry(body)
+        if entry is None:
+            return
+        self._tell(self.cache.removed(entry.obj) if type == "DELETED" else self.cache.seen(entry))
+
+    def _entry(self, body: bytes) -> Entry[K] | None:
+        try:
+            return Entry(decode(self.kind, body), read_marks(body))
+        except InvalidObject as err:
+            log.warning("%s; it is left out until it is corrected", err)
+            return None
+
+    def _check_pending(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self.cache.pending:
+            self._oldest_pending_at = None
+        elif self._oldest_pending_at is None:
+            self._oldest_pending_at = now
+        elif now - self._oldest_pending_at > PENDING_S:
+            self._oldest_pending_at = None
+            raise Gone(410, "Expired", f"the watch of {self.kind.__name__} lost an event")
+
+    def _tell(self, change: Change[K] | None) -> None:
+        if change is not None:
+            for subscriber in list(self._subscribers):
+                subscriber(change)
