@@ -19,7 +19,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     data: str
     """The data directory (`--data`)."""
     run: str
-    """The run directory, `/run/trimtab/<id>`: sockets and pid files; gone after a reboot."""
+    """The run directory, `/run/trimtab/<id>`: sockets and pid files; gone after a reboot. Root's, but for `user/`, where
+    the unprivileged processes put their sockets."""
     api_port: int = 6443
     http_port: int = 80
     https_port: int = 443
@@ -44,7 +45,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     def api_socket(self) -> Path:
         """The API's unix socket (0600, owned by `user`). Who can connect is trusted as `system:masters`; a request names
         its actor by the standard `Impersonate-User` header."""
-        return self.run_path("api.sock")
+        return self.run_path("user", "api.sock")
 
     @property
     def containerd_socket(self) -> Path:
@@ -53,7 +54,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def envoy_admin_socket(self) -> Path:
         """Envoy's admin interface, a unix socket."""
-        return self.run_path("envoy-admin.sock")
+        return self.run_path("user", "envoy-admin.sock")
 
     @property
     def node_socket(self) -> Path:
