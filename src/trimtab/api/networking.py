@@ -68,6 +68,15 @@ class Ingress(Resource):
     status: IngressStatus = field(default_factory=IngressStatus)
 
 
+class IngressClassSpec(Model):
+    controller: str = ""
+
+
+@resource("networking.k8s.io/v1", "ingressclasses", namespaced=False, status=False)
+class IngressClass(Resource):
+    spec: IngressClassSpec = field(default_factory=IngressClassSpec)
+
+
 class EndpointConditions(Model):
     ready: bool | None = None
     serving: bool | None = None
