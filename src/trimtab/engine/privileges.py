@@ -70,20 +70,20 @@ def barred_at(path: str, uid: int, gids: Iterable[int]) -> str | None:
     for part in ["", *os.path.abspath(path).strip("/").split("/")]:
         current = os.path.join(current, part) if part else current
         try:
-            status = os.stat(current)
-        except FileNotFoundError:
+            if not _may_enter(current, uid, groups):
+                return current
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        if not stat.S_ISDIR(status.st_mode):
-            return None
-        if status.st_uid == uid:
-            bit = stat.S_IXUSR
-        elif status.st_gid in groups:
-            bit = stat.S_IXGRP
-        else:
-            bit = stat.S_IXOTH
-        if not status.st_mode & bit:
-            return current
     return None
+
+
+def _may_enter(directory: str, uid: int, groups: set[int]) -> bool:
+    status = os.stat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(directory)
+    if status.st_uid == uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    return bool(status.st_mode & (stat.S_IXGRP if status.st_gid in groups else stat.S_IXOTH))
 
 
 def enclosing(paths: Iterable[str]) -> list[str]:
@@ -117,8 +117,8 @@ def clear_the_way(uid: int, gid: int, readable: Sequence[str], writable: Sequenc
     bars = {p: bar for p in wanted if (bar := barred_at(p, uid, gids)) is not None}
     if not bars:
         return
-    for path, bar in bars.items():
-        if bar == path:
+    for path in wanted:
+        if not _may_enter(path, uid, gids):
             raise PermissionError(f"{path} cannot be entered by user {_user_name(uid)}: chmod go+rx {path}")
     _check(_libc.unshare(_CLONE_NEWNS), "unshare(mounts)")
     _mount("", "/", "", _MS_SLAVE | _MS_REC)
