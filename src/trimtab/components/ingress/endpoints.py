@@ -28,6 +28,9 @@ Address = str
 
 
 class Want(Enum):
+    """ANNOUNCE: should serve as soon as its pod's condition says that it may be receiving requests; never in a file."""
+
+    ANNOUNCE = "announce"
     SERVE = "serve"
     DRAIN = "drain"
 

@@ -182,6 +182,18 @@ def clusters_in(doc: JSON | None) -> set[str]:
     }
 
 
+def routes_by_ingress(docs: Iterable[JSON | None]) -> dict[str, list[JSON]]:
+    """What route files say for each Ingress, by its name as `Ref` prints it."""
+    out: dict[str, list[JSON]] = {}
+    for doc in docs:
+        for configuration in (doc or {}).get("resources", []):
+            for host in configuration["virtual_hosts"]:
+                for route in host["routes"]:
+                    if "name" in route:
+                        out.setdefault(route["name"], []).append({"host": host["name"], **route})
+    return out
+
+
 def _route_configuration(name: str, table: Table, https_port: int | None, *, plain: bool) -> JSON:
     hosts = [host for host in table.hosts if host]
     return {
@@ -209,7 +221,7 @@ def _virtual_host(host: str, table: Table, https_port: int | None, plain: bool) 
             if route.covers(ACME_PREFIX) and not acme_served:
                 acme_served = True
                 out.append(_forward({**_prefix(ACME_PREFIX), **_headers_of(match)}, route))
-            out.append(_redirect(match, https_port))
+            out.append(_redirect(match, route, https_port))
             continue
         acme_served = acme_served or route.covers(ACME_PREFIX)
         if len({r.body_bytes_max for r in routes}) > 1 and route.body_bytes_max:
@@ -260,16 +272,19 @@ def _forward(match: JSON, route: Route) -> JSON:
     }
 
 
-def _redirect(match: JSON, https_port: int | None) -> JSON:
+def _redirect(match: JSON, route: Route, https_port: int | None) -> JSON:
     redirect: JSON = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
     if https_port is not None:
         redirect["port_redirect"] = https_port
-    return {"match": match, "redirect": redirect}
+    return {"match": match, "name": str(route.ingress), "redirect": redirect}
 
 
 def _too_large(match: JSON, limit: int) -> JSON:
     longer = {"name": "content-length", "range_match": {"start": str(limit + 1), "end": _INT64_MAX}}
-    return {"match": {**match, "headers": [*match.get("headers", []), longer]}, "direct_response": {"status": TOO_LARGE}}
+    return {
+        "match": {**match, "headers": [*match.get("headers", []), longer]},
+        "direct_response": {"status": TOO_LARGE},
+    }
 
 
 def _unknown_host(match: JSON) -> JSON:
@@ -279,7 +294,9 @@ def _unknown_host(match: JSON) -> JSON:
 # Listeners
 
 
-def listener_file(settings: Settings, directory: Path, chains: Mapping[str, Iterable[str]], default: str | None) -> JSON:
+def listener_file(
+    settings: Settings, directory: Path, chains: Mapping[str, Iterable[str]], default: str | None
+) -> JSON:
     """The two listeners. `chains` maps a secret to the host names that it answers for; `default` is the secret for all
     other names. Without any secret there is no HTTPS listener yet."""
     listeners = [
@@ -440,4 +457,3 @@ def secret_file(name: str, chain_pem: str, key_pem: str) -> JSON:
 
 def _from_file(path: Path) -> JSON:
     return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
-

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ from trimtab.runtime.settings import Settings
 ADMIN_TIMEOUT_S = 2.0
 TAKE_IN_S = 10.0
 """Envoy takes in a document within milliseconds; one that it neither accepts nor refuses for so long counts as refused."""
+STATS_PATH = "/stats?filter=(version_text|update_rejected|update_failure)$"
 LOG_TAIL_BYTES = 1 << 18
 
 
@@ -59,6 +61,10 @@ class Proxy(Protocol):
         """Addresses and paths of this engine."""
 
     @property
+    def address(self) -> str:
+        """The address at which clients reach the proxy."""
+
+    @property
     def documents(self) -> Mapping[str, JSON]:
         """Every document that is in place now, by name."""
 
@@ -75,6 +81,9 @@ class Proxy(Protocol):
     async def observe(self) -> Seen | None:
         """What the proxy says of itself; None while it does not answer. Takes back what it refused since."""
 
+    async def reopen_logs(self) -> None:
+        """Makes the proxy open its log files anew, after a rename. No effect while it does not answer."""
+
 
 class EnvoyProxy:
     """Envoy through files in DATA/proxy and its admin socket."""
@@ -88,6 +97,11 @@ class EnvoyProxy:
         self._refused: dict[str, Refusal] = {}
         self._rejections: dict[str, int] = {}
         self._draining_since: dict[tuple[str, Address], float] = {}
+
+    @property
+    def address(self) -> str:
+        listen = self.settings.listen
+        return machine_address() if listen in ("0.0.0.0", "::") else listen
 
     @property
     def documents(self) -> Mapping[str, JSON]:
@@ -122,13 +136,16 @@ class EnvoyProxy:
             (self._directory / name).unlink()
 
     async def observe(self) -> Seen | None:
-        answers = await self._ask("/stats?filter=(version_text|update_rejected|update_failure)$", "/clusters?format=json")
+        answers = await self._ask("GET", STATS_PATH, "/clusters?format=json")
         if answers is None:
             self._draining_since.clear()
             return None
         accepted, rejections = _parse_stats(answers[0].decode(), self.documents)
         self._settle(accepted, rejections)
         return Seen(accepted, self._hosts(answers[1]))
+
+    async def reopen_logs(self) -> None:
+        await self._ask("POST", "/reopen_logs")
 
     # Documents
 
@@ -174,7 +191,7 @@ class EnvoyProxy:
 
     # Envoy's answers
 
-    async def _ask(self, *paths: str) -> list[bytes] | None:
+    async def _ask(self, method: str, *paths: str) -> list[bytes] | None:
         import aiohttp
 
         path = str(self.settings.envoy_admin_socket)
@@ -184,7 +201,7 @@ class EnvoyProxy:
             ) as session:
                 out = []
                 for url in paths:
-                    async with session.get(f"http://envoy{url}") as response:
+                    async with session.request(method, f"http://envoy{url}") as response:
                         if response.status != 200:
                             return None
                         out.append(await response.read())
@@ -229,6 +246,16 @@ class EnvoyProxy:
             return None
         reasons = re.findall(r"config update (?:rejected|failure): ([^\n]{1,300})", text)
         return reasons[-1].strip() if reasons else None
+
+
+def machine_address() -> str:
+    """The address from which this machine reaches others; loopback where it reaches none. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ def _reply(when: JSON, text: str) -> JSON:
 
 LOCAL_REPLIES: JSON = {
     "mappers": [
-        _reply(_flags("NR"), "404: the host %REQ(:AUTHORITY)% is known, but no Ingress rule takes the path %PATH(NQ)%."),
+        _reply(
+            _flags("NR"), "404: the host %REQ(:AUTHORITY)% is known, but no Ingress rule takes the path %PATH(NQ)%."
+        ),
         _reply(
             _status(UNKNOWN_HOST),
             "404: no Ingress declares the host %REQ(:AUTHORITY)%. See: trimtab get ingresses",
@@ -38,7 +40,10 @@ LOCAL_REPLIES: JSON = {
             _flags("UH", "NC"),
             "503: no endpoint of service %UPSTREAM_CLUSTER% is ready. See: trimtab get pods, trimtab timeline",
         ),
-        _reply(_flags("UF"), "503: an endpoint of service %UPSTREAM_CLUSTER% refused the connection or did not answer in time."),
+        _reply(
+            _flags("UF"),
+            "503: an endpoint of service %UPSTREAM_CLUSTER% refused the connection or did not answer in time.",
+        ),
         _reply(_flags("UC", "UR"), "503: service %UPSTREAM_CLUSTER% closed the connection before it answered."),
         _reply(_flags("UO"), "503: service %UPSTREAM_CLUSTER% has more requests waiting than the proxy holds."),
         _reply(_flags("UT", "SI"), "504: service %UPSTREAM_CLUSTER% has been silent for longer than its read timeout."),

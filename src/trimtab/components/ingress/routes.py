@@ -209,7 +209,9 @@ class _Builder:
 
     def _add_certificates(self, ingress: Ingress) -> None:
         for entry in ingress.spec.tls:
-            hosts = [h.lower() for h in entry.hosts] or [(rule.host or "").lower() for rule in ingress.spec.rules] or [""]
+            hosts = (
+                [h.lower() for h in entry.hosts] or [(rule.host or "").lower() for rule in ingress.spec.rules] or [""]
+            )
             key = (ingress.namespace or "", entry.secret_name or generated_secret(ingress))
             mine = [host for host in hosts if self._may_certify(ingress, host, key)]
             if not mine:
@@ -259,7 +261,9 @@ class _Builder:
         if ingress.spec.default_backend:
             backend = self._backend(ingress, ingress.spec.default_backend, "spec.defaultBackend")
             if backend:
-                redirect = self._redirects(ingress, "") if not hosts else any(self._redirects(ingress, h) for h in hosts)
+                redirect = (
+                    self._redirects(ingress, "") if not hosts else any(self._redirects(ingress, h) for h in hosts)
+                )
                 route = self._route(ingress, "/", False, backend, redirect)
                 if not hosts and any(not taken for taken, _ in self.defaults):
                     self._problem(
@@ -292,7 +296,9 @@ class _Builder:
                 f"{where}: {taken.ingress}, which is older, already serves {host or '*'}{text}; change the path or delete one",
             )
         elif taken.backend != backend:
-            self._problem(ingress, "PathTaken", f"{where}: {host or '*'}{text} stands twice in this Ingress; the first one serves")
+            self._problem(
+                ingress, "PathTaken", f"{where}: {host or '*'}{text} stands twice in this Ingress; the first one serves"
+            )
 
     def _backend(self, ingress: Ingress, backend: IngressBackend, where: str) -> Backend | None:
         service = backend.service
