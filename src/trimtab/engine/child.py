@@ -171,12 +171,16 @@ def execute(argv: list[str], env: dict[str, str], plan: Plan, user: str | None, 
 def redirect_output(plan: Plan, name: str, user: str | None) -> None:
     """Points stdout and stderr to the end of LOGS/NAME.log and stdin to nothing.
 
-    The directory belongs to root, so that no unprivileged process can put a link where root opens a file.
+    The file belongs to `user`; the directory to root, so that nobody else can put a link where root opens a file.
     """
     nothing = os.open("/dev/null", os.O_RDONLY)
     log = os.open(
         os.path.join(plan.log_dir, f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640
     )
+    if user is not None and os.geteuid() == 0:
+        from trimtab.engine.privileges import ids_of
+
+        os.fchown(log, *ids_of(user))
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -8,7 +8,7 @@ The guardian forks the supervisor from its own image, so that the two share most
 there within milliseconds. It is also the reaper of orphans (containerd's shims, children of a killed supervisor) where
 process 1 of a container reaps nothing. Under systemd there is no guardian: `Restart=always` is.
 
-Run as `python -I -c BOOT guard RUN` or `... foreground RUN`.
+Run as `python -I -c BOOT guard RUN`, `... foreground RUN` or `... stop RUN`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _BACKOFF_MAX_S = 30.0
 
 
 def command(mode: str, run: str) -> list[str]:
-    """The command line of a guardian (`guard`) or of a supervisor in the foreground (`foreground`)."""
+    """The command line of a guardian (`guard`), of a supervisor in the foreground (`foreground`), or of one that only
+    stops what an ended one left running (`stop`)."""
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     boot = f"import sys; sys.path.insert(0, {source!r}); from trimtab.engine.guardian import main; main()"
     return [sys.executable, "-I", "-S", "-c", boot, mode, run]
@@ -90,7 +91,7 @@ def guard(run: str) -> int:
         if state is None or state.get("goal") == DONE:
             return 0
         state["seen_down"] = time.time()
-        write_json(os.path.join(run, STATE), state)
+        write_json(os.path.join(run, STATE), state, 0o644)
         failures = failures + 1 if time.monotonic() - began < _QUICK_S else 0
         if failures > 1:
             time.sleep(min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** (failures - 2)))
@@ -170,10 +171,10 @@ def _pass_on(run: str, number: int) -> None:
 
 
 def main() -> None:
-    """`guard RUN`: watch a supervisor. `foreground RUN`: be one, with nobody watching."""
+    """`guard RUN`: watch a supervisor. `foreground RUN`: be one, with nobody watching. `stop RUN`: be one that stops all."""
     mode, run = sys.argv[1:3]
     if mode == "guard":
         sys.exit(guard(run))
     from trimtab.engine.supervisor import supervise
 
-    sys.exit(supervise(run, guarded=False, foreground=True))
+    sys.exit(supervise(run, guarded=False, foreground=True, stop=mode == "stop"))

@@ -357,6 +357,7 @@ class Supervisor:
                 "started": self.former.get("started", self.began_wall) if self.takes_over else self.began_wall,
                 "processes": processes,
             },
+            0o644,
         )
 
     # The end
@@ -421,7 +422,7 @@ def _wait(handle: int, timeout_s: float) -> bool:
 def rotate_logs(plan: Plan) -> None:
     """Copies every log that has grown too large to NAME.log.1 (and that to .2) and empties it in place: its writer
     appends, so that it goes on at the start."""
-    for name in [*(spec.name for spec in plan.processes), "supervisor"]:
+    for name in plan.logs:
         path = os.path.join(plan.log_dir, f"{name}.log")
         try:
             if os.stat(path).st_size <= LOG_SIZE_BYTES_MAX:
@@ -438,13 +439,18 @@ def rotate_logs(plan: Plan) -> None:
             print(f"log {path} could not be rotated: {err.strerror}", file=sys.stderr)
 
 
-def supervise(run: str, *, guarded: bool, guardian_pid: int = 0, foreground: bool = False) -> int:
-    """Runs a supervisor in this process until it is told to stop. Returns the exit status: 0 stopped, 3 already running."""
+def supervise(run: str, *, guarded: bool, guardian_pid: int = 0, foreground: bool = False, stop: bool = False) -> int:
+    """Runs a supervisor in this process until it is told to stop; with `stop` it only stops what still runs.
+
+    Returns the exit status: 0 stopped, 3 already running.
+    """
     plan = Plan.load(run)
     try:
         supervisor = Supervisor(plan, guarded=guarded, guardian_pid=guardian_pid)
     except AlreadyRunning:
         return guardian.ANOTHER_RUNS
+    if stop:
+        supervisor.goal = STOP
     if not foreground:
         redirect_output(plan, "supervisor", None)
     supervisor.run()

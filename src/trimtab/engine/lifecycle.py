@@ -1,0 +1,352 @@
+"""Starting and stopping an engine, seen from the command line.
+
+    start: settings, user, directories, keys --> plan --> guardian --> wait: /readyz, node Ready
+    stop:  signal the supervisor --> wait until it is done; without one, stop what it left behind
+
+Both can be repeated: starting a running engine and stopping a stopped one succeed and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trimtab.engine import accounts, addresses, datadir, guardian, local, pki, planning, procfs
+from trimtab.engine.access import write_kubeconfig
+from trimtab.engine.child import recorded
+from trimtab.engine.errors import EngineError, NotRunning
+from trimtab.engine.plan import PIDS, PLAN, STATE, read_json
+from trimtab.runtime.settings import Settings
+
+Say = Callable[[str], None]
+
+API_READY_S_MAX = 60.0
+NODE_READY_S_MAX = 90.0
+STOP_S_MAX = 180.0
+"""All steps of a stop together, each with its own limit, stay below this."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked of `start`. `chosen`: settings by name (ports, listen)."""
+
+    chosen: dict[str, Any]
+    node: bool = True
+    foreground: bool = False
+
+
+def require_root(what: str) -> None:
+    """Raises EngineError when this process is not root."""
+    if os.geteuid() != 0:
+        raise EngineError(f"{what} needs root (it runs containers and networks): run it with sudo")
+
+
+def state_of(settings: Settings) -> dict[str, Any]:
+    """What the supervisor last wrote down; empty where none ever ran."""
+    return read_json(str(datadir.supervisor_run(settings) / STATE)) or {}
+
+
+def supervisor_of(settings: Settings) -> procfs.Identity | None:
+    """The running supervisor, if there is one."""
+    return guardian.current_supervisor(str(datadir.supervisor_run(settings)))
+
+
+def running_children(settings: Settings) -> dict[str, procfs.Identity]:
+    """The processes of the engine that run, supervised or not, by name."""
+    run = datadir.supervisor_run(settings)
+    found = {}
+    for path in sorted((run / PIDS).glob("*")):
+        process = recorded(str(run), path.name)
+        if process is not None and procfs.alive(process):
+            found[path.name] = process
+    return found
+
+
+# Start
+
+
+def start(data: Path, options: Options, say: Say) -> Settings:
+    """Starts the engine at `data` (making it when there is none) and returns once it serves.
+
+    In the foreground it does not return: this process becomes the supervisor.
+
+    Raises:
+        EngineError: one line saying what is in the way.
+    """
+    require_root("trimtab start")
+    began = time.monotonic()
+    settings, fresh = _settings(data, options, say)
+    if supervisor_of(settings) is not None:
+        if options.chosen and any(getattr(settings, k) != v for k, v in options.chosen.items()):
+            raise EngineError("the engine runs with other settings: stop it first, then start it with these")
+        say(f"already running: {_addresses(settings)}")
+        return settings
+    refuse_copy(settings)
+    settings = _with_chosen(settings, options, fresh)
+    _check_ports(settings)
+    plan = _prepare(settings, options)
+    planning.write_plan(settings, plan)
+    say(f"engine {settings.id} at {settings.data}")
+    run = str(datadir.supervisor_run(settings))
+    if options.foreground:
+        argv = guardian.command("foreground", run)
+        os.execve(argv[0], argv, dict(os.environ))
+    _forget_stopped_state(settings)
+    with open(settings.data_path("log", "supervisor.log"), "a") as log:
+        subprocess.Popen(
+            guardian.command("guard", run),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        ).returncode = 0  # it outlives us: nobody waits for it here
+    wait_until_ready(settings, options, say, began)
+    return settings
+
+
+def _settings(data: Path, options: Options, say: Say) -> tuple[Settings, bool]:
+    try:
+        return datadir.load(data), False
+    except NotRunning:
+        made, notes = datadir.create(data, options.chosen)
+        for note in notes:
+            say(note)
+        return made, True
+
+
+def _with_chosen(settings: Settings, options: Options, fresh: bool) -> Settings:
+    changed = msgspec.structs.replace(settings, **options.chosen)
+    recorded_data = (read_json(str(settings.data_path(datadir.SETTINGS))) or {}).get("data")
+    if not fresh and (changed != settings or recorded_data != settings.data):
+        datadir.save(changed)
+    return changed
+
+
+def refuse_copy(settings: Settings) -> None:
+    """Raises EngineError when another engine with the same id runs from another directory: this one is a copy of it."""
+    process = supervisor_of(settings)
+    state = state_of(settings)
+    if process is None and not running_children(settings):
+        return
+    if state.get("data") and state["data"] != settings.data and Path(state["data"]).exists():
+        raise EngineError(
+            f"{settings.data} is a copy of {state['data']}, whose engine runs: stop that one first, or use another --data"
+        )
+
+
+def _check_ports(settings: Settings) -> None:
+    ours = {p.pid for p in running_children(settings).values()}
+    for name, (_, flag, _) in datadir.PORTS.items():
+        addresses.require_port(settings.listen, getattr(settings, name), flag, ours)
+
+
+def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
+    """Makes user, directories, keys and the components' files; returns the plan."""
+    from trimtab.components.ingress import envoy_command, write_bootstrap
+    from trimtab.components.node import containerd_command
+
+    accounts.ensure_user(settings.user)
+    datadir.prepare(settings)
+    readable = planning.program_directories()
+    writable = [settings.data, settings.run]
+    require_readable_program(settings.user, readable)
+    if not pki.complete(settings):
+        accounts.as_user(settings.user, readable, writable, lambda: pki.ensure(settings))
+    write_kubeconfig(settings)
+    accounts.as_user(settings.user, readable, writable, lambda: write_bootstrap(settings))
+    containerd = containerd_command(settings) if options.node else []
+    return planning.make_plan(settings, node=options.node, containerd=containerd, envoy=envoy_command(settings))
+
+
+def require_readable_program(user: str, readable: list[str]) -> None:
+    """Raises EngineError when the program's own files are closed to the user (cloned or installed with umask 077)."""
+    sources = Path(__file__).resolve().parents[1]
+
+    def read() -> None:
+        try:
+            for path in (sources / "__init__.py", sources / "api" / "__init__.py", Path(msgspec.__file__)):
+                path.read_bytes()
+        except PermissionError as err:
+            raise EngineError(
+                f"{err.filename} cannot be read by user {user}: chmod -R go+rX {' '.join(_roots(readable))}"
+            ) from None
+
+    accounts.as_user(user, readable, [], read)
+
+
+def _roots(directories: list[str]) -> list[str]:
+    from trimtab.engine.privileges import enclosing
+
+    return [d for d in enclosing(directories) if not d.startswith("/usr")]
+
+
+def _forget_stopped_state(settings: Settings) -> None:
+    """Marks a former run as over, so that the guardian started next does not take it for the present."""
+    path = datadir.supervisor_run(settings) / STATE
+    state = read_json(str(path))
+    if isinstance(state, dict) and state.get("goal") == "done":
+        path.unlink(missing_ok=True)
+
+
+def wait_until_ready(settings: Settings, options: Options, say: Say, began: float) -> None:
+    """Waits until the API answers and, with a node, until that is Ready.
+
+    Raises:
+        EngineError: a process does not stay up, or the time is over; names the log.
+    """
+    deadline = began + API_READY_S_MAX
+    pause_s = 0.005
+    while local.get(settings.api_socket, "/readyz")[0] != 200:
+        _raise_if_failing(settings, "api", "the API server")
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"the API server does not answer after {API_READY_S_MAX:.0f} s: see {_log(settings, 'api')}"
+            )
+        time.sleep(pause_s)
+        pause_s = min(0.05, pause_s * 1.2)
+    say(f"API ready after {time.monotonic() - began:.2f} s: https://{settings.listen}:{settings.api_port}")
+    if options.node:
+        _wait_for_node(settings, say, began)
+    say(f"dashboard: http://{settings.listen}:{settings.web_port}")
+
+
+def _wait_for_node(settings: Settings, say: Say, began: float) -> None:
+    deadline = began + NODE_READY_S_MAX
+    problem = "it has not registered"
+    while True:
+        node = local.get_json(settings.api_socket, f"/api/v1/nodes/{settings.node_name}")
+        for condition in (node or {}).get("status", {}).get("conditions", ()):
+            if condition["type"] == "Ready":
+                if condition["status"] == "True":
+                    say(f"node ready after {time.monotonic() - began:.2f} s: {settings.node_name}")
+                    return
+                problem = condition.get("message") or condition.get("reason") or problem
+        _raise_if_failing(settings, "containerd", "containerd")
+        _raise_if_failing(settings, "node", "the node agent")
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"node {settings.node_name} is not ready after {NODE_READY_S_MAX:.0f} s ({problem}): "
+                f"see {_log(settings, 'node')}; the engine keeps trying"
+            )
+        time.sleep(0.03)
+
+
+def _raise_if_failing(settings: Settings, name: str, label: str) -> None:
+    process = state_of(settings).get("processes", {}).get(name, {})
+    if process.get("restarts", 0) >= 3 and process.get("state") != "ready":
+        raise EngineError(
+            f"{label} does not stay up ({process.get('last')}): {last_line(settings, name)} (see {_log(settings, name)})"
+        )
+
+
+def _log(settings: Settings, name: str) -> Path:
+    return settings.data_path("log", f"{name}.log")
+
+
+def last_line(settings: Settings, name: str) -> str:
+    """The last non-empty line of a process's log, shortened; "" when there is none."""
+    try:
+        with open(_log(settings, name), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def _addresses(settings: Settings) -> str:
+    return f"https://{settings.listen}:{settings.api_port}, dashboard http://{settings.listen}:{settings.web_port}"
+
+
+# Stop
+
+
+def stop(settings: Settings, *, keep_pods: bool, say: Say) -> None:
+    """Stops the engine and waits until everything has ended. `keep_pods`: containers and Envoy go on.
+
+    Raises:
+        EngineError: it did not end in time; names the log.
+    """
+    require_root("trimtab stop")
+    began = time.monotonic()
+    run = datadir.supervisor_run(settings)
+    process = supervisor_of(settings)
+    if process is None:
+        if keep_pods or not is_anything_left(settings):
+            say("not running")
+            return
+        say("no supervisor runs; stopping what it left")
+        done = subprocess.run(
+            guardian.command("stop", str(run)), capture_output=True, text=True, timeout=STOP_S_MAX, check=False
+        )
+        if done.returncode != 0:
+            raise EngineError(f"what was left could not be stopped: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    else:
+        _signal_and_wait(settings, process, keep_pods, say)
+    for leftover in () if keep_pods else running_children(settings).values():
+        raise EngineError(f"process {leftover.pid} did not end: see {_log(settings, 'supervisor')}")
+    say(f"stopped after {time.monotonic() - began:.1f} s" + ("; pods keep running" if keep_pods else ""))
+
+
+def is_anything_left(settings: Settings) -> bool:
+    """Whether a former run left processes behind (`stop --keep-pods`, or supervisor and guardian both killed)."""
+    if not (datadir.supervisor_run(settings) / PLAN).exists():
+        return False
+    return bool(running_children(settings)) or bool(containers_left(settings))
+
+
+def containers_left(settings: Settings) -> list[int]:
+    """The pids of containerd's shims of this engine."""
+    wanted = str(settings.containerd_socket).encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                arguments = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"containerd-shim" in arguments[0] and wanted in arguments:
+                found.append(int(entry))
+    return found
+
+
+def _signal_and_wait(settings: Settings, process: procfs.Identity, keep_pods: bool, say: Say) -> None:
+    handle = procfs.pidfd(process)
+    if handle is None:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGUSR1 if keep_pods else signal.SIGTERM)
+        told: set[str] = set()
+        deadline = time.monotonic() + STOP_S_MAX
+        while not _ended(handle, 0.1):
+            state = state_of(settings)
+            for name, child in state.get("processes", {}).items():
+                if child["state"] == "stopped" and name not in told:
+                    told.add(name)
+                    say(f"stopped {name}")
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"the engine did not stop within {STOP_S_MAX:.0f} s: see {_log(settings, 'supervisor')}"
+                )
+    finally:
+        os.close(handle)
+    if json.dumps(state_of(settings).get("goal")) != '"done"' and (after := supervisor_of(settings)) is not None:
+        _signal_and_wait(settings, after, keep_pods, say)
+
+
+def _ended(handle: int, timeout_s: float) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(int(timeout_s * 1000)))

@@ -1,0 +1,161 @@
+"""From an engine's settings to the supervisor's plan: which processes, as whom, in which order, and how they stop.
+
+    api ----> controllers, web, envoy            start: an arrow is "once that one is ready"
+      \\----> node <---- containerd
+    web, controllers | node | pods, networks | envoy | containerd | api      stop: one step after the other
+
+Controllers stop first, so that nothing replaces the pods that the next steps remove; the API stops last, so that everybody
+can write down what it did.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.engine.datadir import SETTINGS, supervisor_run
+from trimtab.engine.plan import NOTIFY, PLAN, write_json
+from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
+from trimtab.runtime.settings import Settings
+
+INHERITED = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TZ",
+)
+"""What of the caller's environment reaches the engine: the way to the world outside. Everything else stays out."""
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NODE_STOP_TIMEOUT_S = 15.0
+PODS_STOP_TIMEOUT_S = 60.0
+"""Longer than the usual grace period of 30 s, which pods are given all at once."""
+
+
+def program_directories() -> list[str]:
+    """Every directory that our Python needs to run: interpreter, environment, packages."""
+    wanted = [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable)), *sys.path]
+    wanted.append(str(Path(__file__).resolve().parents[2]))
+    return sorted({os.path.abspath(p) for p in wanted if p and os.path.isdir(p)})
+
+
+def environment(settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:
+    """The environment of every process of the engine."""
+    return {
+        "PATH": SEARCH_PATH,
+        "LANG": "C.UTF-8",
+        "HOME": settings.data,
+        "TRIMTAB_DATA": settings.data,
+        "TRIMTAB_SETTINGS": str(settings.data_path(SETTINGS)),
+        "NOTIFY_SOCKET": str(supervisor_run(settings) / NOTIFY),
+        # One malloc arena instead of eight a core: threads here wait more than they allocate, and idle memory counts.
+        "MALLOC_ARENA_MAX": "1",
+        **{name: caller[name] for name in INHERITED if name in caller},
+    }
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-I", "-m", module, *arguments]
+
+
+def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: list[str]) -> dict[str, Any]:
+    """The plan as JSON. `containerd` and `envoy` are the command lines of their components; node False: neither a node
+    agent nor containerd."""
+    processes: list[dict[str, Any]] = [
+        {
+            "name": "api",
+            "argv": python_module("trimtab.engine.processes", "api"),
+            "user": settings.user,
+            "probe": {"address": str(settings.api_socket), "path": "/readyz"},
+            "label": "API server",
+            "serving": "answering",
+        },
+        {
+            "name": "controllers",
+            "argv": python_module("trimtab.engine.processes", "controllers"),
+            "user": settings.user,
+            "after": ["api"],
+        },
+        {
+            "name": "envoy",
+            "argv": envoy,
+            "user": settings.user,
+            "ambient": [CAP_NET_BIND_SERVICE],
+            "after": ["api"],
+            "probe": {"address": str(settings.envoy_admin_socket), "path": "/ready"},
+            "label": "Envoy",
+            "serving": "serving",
+            "outlives": True,
+        },
+        {
+            "name": "web",
+            "argv": python_module("trimtab.web"),
+            "user": settings.user,
+            "ambient": [CAP_NET_BIND_SERVICE] if settings.web_port < 1024 else [],
+            "after": ["api", "controllers"],
+            "probe": {"address": [_reachable(settings.listen), settings.web_port], "path": "/healthz"},
+            "label": "dashboard",
+            "serving": "serving",
+        },
+    ]
+    stop: list[dict[str, Any]] = [{"stop": ["web", "controllers"]}]
+    if node:
+        processes[1:1] = [
+            {
+                "name": "containerd",
+                "argv": containerd,
+                "probe": {"address": str(settings.containerd_socket)},
+                "serving": "serving",
+            },
+            {
+                "name": "node",
+                "argv": python_module("trimtab.engine.processes", "node"),
+                "after": ["api", "containerd"],
+                "label": "node agent",
+                "stop_timeout_s": NODE_STOP_TIMEOUT_S,
+            },
+        ]
+        stop += [
+            {"stop": ["node"]},
+            {
+                "run": python_module("trimtab.engine.processes", "stop-pods"),
+                "timeout_s": PODS_STOP_TIMEOUT_S,
+                "pods": True,
+            },
+        ]
+    stop.append({"stop": ["envoy"]})
+    if node:
+        stop += [
+            {"stop": ["containerd"]},
+            {"run": python_module("trimtab.engine.processes", "remove-networks"), "timeout_s": 20.0, "pods": True},
+        ]
+    stop.append({"stop": ["api"]})
+    return {
+        "run": str(supervisor_run(settings)),
+        "data": settings.data,
+        "user": settings.user,
+        "log_dir": str(settings.data_path("log")),
+        "logs": ["access"],
+        "env": environment(settings, os.environ),
+        "processes": processes,
+        "stop": stop,
+        "journal": python_module("trimtab.engine.chronicle"),
+        "readable": program_directories(),
+        "writable": [settings.data, settings.run],
+        "hidden": [str(settings.data_path("node")), str(settings.run_path("containerd"))],
+    }
+
+
+def write_plan(settings: Settings, plan: dict[str, Any]) -> None:
+    write_json(str(supervisor_run(settings) / PLAN), plan)
+
+
+def _reachable(listen: str) -> str:
+    return "127.0.0.1" if listen == "0.0.0.0" else listen
