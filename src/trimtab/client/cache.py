@@ -222,15 +222,15 @@ class Cache(Generic[K]):
         self._pending[key] = _Pending(entry.version, entry.uid, self.writes)
         return self._put(key, entry, own=True)
 
-    def deleted(self, obj: K) -> Change[K] | None:
-        """Our own deletion took effect at once."""
+    def deleted(self, obj: K, by: str = "") -> Change[K] | None:
+        """Our own deletion (as manager `by`) took effect at once."""
         key = _key(obj)
         old = self.entries.get(key)
         if old is None or old.uid != obj.metadata.uid:
             return None
         self.writes += 1
         self._pending[key] = _Pending(None, old.uid, self.writes)
-        return self._drop(key, own=True)
+        return self._drop(key, by, own=True)
 
     # Inside
 
@@ -252,11 +252,11 @@ class Cache(Generic[K]):
         by, subresource = writer(old.marks if old is not None else (), entry.marks)
         return Change(self.kind, key, old.obj if old is not None else None, entry.obj, by, subresource, own)
 
-    def _drop(self, key: Key, own: bool = False) -> Change[K]:
+    def _drop(self, key: Key, by: str = "", own: bool = False) -> Change[K]:
         old = self.entries.pop(key)
         self._unindex(key, old.obj)
         self._sorted.clear()
-        return Change(self.kind, key, old.obj, None, own=own)
+        return Change(self.kind, key, old.obj, None, by, own=own)
 
     def _unindex(self, key: Key, obj: K) -> None:
         _discard(self._by_namespace, key[0], key)

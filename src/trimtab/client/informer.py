@@ -96,17 +96,15 @@ class Informer(Generic[K]):
 
     # Our own writes
 
-    def wrote(self, body: bytes) -> Change[K] | None:
-        """Takes the answer to a write of ours into the cache; returns the change that it made there."""
-        change = self.cache.wrote(Entry(decode(self.kind, body), read_marks(body)))
-        self._tell(change)
-        return change
+    def wrote(self, body: bytes) -> Entry[K]:
+        """Takes the answer to a write of ours into the cache; returns it decoded."""
+        entry = Entry(decode(self.kind, body), read_marks(body))
+        self._tell(self.cache.wrote(entry))
+        return entry
 
-    def deleted(self, obj: K) -> Change[K] | None:
-        """Takes a deletion of ours, which took effect at once, into the cache."""
-        change = self.cache.deleted(obj)
-        self._tell(change)
-        return change
+    def deleted(self, obj: K, by: str = "") -> None:
+        """Takes a deletion of ours (made as manager `by`), which took effect at once, into the cache."""
+        self._tell(self.cache.deleted(obj, by))
 
     # Keeping current
 

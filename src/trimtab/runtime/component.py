@@ -124,6 +124,9 @@ class Reconciler(Generic[R]):
     place: Place = "controllers"
     selects: Callable[[Any], bool] | None = None
     """A cheap filter of subjects: others are never queued (a node agent takes its own node's pods)."""
+    while_deleting: bool = False
+    """Run also while the subject is being deleted, as at any other time and without a finalizer (a node agent stops the
+    containers of a deleted pod). Otherwise a subject that is being deleted is left to its finalizers."""
 
     async def __call__(self, subject: R, ctx: Context) -> Outcome:
         return await self.function(subject, ctx)
@@ -140,6 +143,7 @@ def reconciler(
     resync_s: float = 600.0,
     place: Place = "controllers",
     selects: Callable[[R], bool] | None = None,
+    while_deleting: bool = False,
     name: str | None = None,
 ) -> Callable[[Callable[[R, Context], Awaitable[Outcome]]], Reconciler[R]]:
     """Declares a reconciler of one kind. The subject itself may always be read, and its status written."""
@@ -157,6 +161,7 @@ def reconciler(
             resync_s=resync_s,
             place=place,
             selects=selects,
+            while_deleting=while_deleting,
         )
 
     return decorate
@@ -178,7 +183,7 @@ class Service:
     writes: tuple[Writes, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Denied(Exception):
     """An admission check's refusal: the field at fault, and one line saying what is wrong and what to do."""
 

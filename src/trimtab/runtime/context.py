@@ -37,7 +37,9 @@ class Context(Protocol):
     def log(self) -> logging.Logger: ...
 
     async def get(self, kind: type[K], name: str, namespace: str | None = None) -> K | None:
-        """One object from the cache, or None. Raises `Undeclared` for a kind that is not in `reads`."""
+        """One object from the cache, or None; of a namespaced kind, in the subject's namespace unless another is named.
+
+        What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
 
     async def list(
         self,
@@ -46,7 +48,9 @@ class Context(Protocol):
         labels: Mapping[str, str] | None = None,
         where: Callable[[K], bool] | None = None,
     ) -> Sequence[K]:
-        """Objects from the cache, by name, whose labels match. Raises `Undeclared` for a kind that is not in `reads`."""
+        """Objects from the cache, by namespace and name, whose labels match; of all namespaces unless one is named.
+
+        What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
 
     async def owned(self, kind: type[K]) -> Sequence[K]:
         """The objects of `kind` that this reconciler owns for this subject (deleting ones included), by name."""
@@ -65,6 +69,13 @@ class Context(Protocol):
         looks whether it happened (None: no) before `do` is tried again. When the subject is deleted, `undo` is called
         with the outcome, last effect first; it must be idempotent.
         """
+
+    async def done(self) -> Mapping[str, Any]:
+        """The effects recorded as done for this subject: key to outcome, oldest first."""
+
+    async def undo(self, key: str, undo: Callable[[Any], Awaitable[None]]) -> None:
+        """Undoes a recorded effect that is no longer wanted while the subject lives on (a name that changed). Does
+        nothing when there is no record of it."""
 
     def event(
         self,

@@ -1,0 +1,45 @@
+"""The end of a subject that has our finalizer: dependants first, then effects in reverse, then the finalizer.
+
+Each step is repeated from the start after any failure or crash; each finds what the one before has left.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from trimtab.client.errors import Conflict, NotFound
+from trimtab.runtime.apply import Applier, Run
+from trimtab.runtime.component import Desired, Outcome, Reconciler
+from trimtab.runtime.effects import NotDone
+from trimtab.runtime.ownership import Identity
+from trimtab.runtime.run import RunContext
+
+
+class Deletion:
+    """The deletions of one reconciler's subjects."""
+
+    def __init__(self, applier: Applier, identity: Identity) -> None:
+        self._applier = applier
+        self._identity = identity
+
+    async def advance(self, run: Run, context: RunContext, reconciler: Reconciler[Any]) -> Outcome | None:
+        """Goes as far as it can. None: nothing more to do until something changes (or ever).
+
+        An outcome is returned when the reconciler itself asks for time (Requeue, Wait) before its effects are undone.
+        """
+        if await self._applier.sweep(run, ()):
+            return None
+        try:
+            outcome = await reconciler(run.subject, context)
+        except NotDone:
+            pass
+        else:
+            if not isinstance(outcome, Desired):
+                return outcome
+        if context.effects is not None:
+            await context.effects.undo_all()
+        # NotFound, Conflict: gone already, the answer to an earlier removal was lost.
+        with suppress(NotFound, Conflict):
+            await self._applier.apply_metadata(run, {}, "finalizer")
+        return None

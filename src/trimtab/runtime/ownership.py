@@ -1,0 +1,130 @@
+"""Who holds an object: the names under which a reconciler writes, and the labels by which what it made is known again.
+
+Every object has one holder. It shows in two ways: the field manager (who wrote the fields) and two labels (which reconciler
+made it, and for which subject's uid). Where the API allows, an owner reference says the same to Kubernetes' garbage
+collector. An object that exists without our labels belongs to somebody else and is never taken, unless its owner hands it
+over with the annotation `trimtab.dev/adopt: "true"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.api import JSON, Ref, Resource, to_wire
+from trimtab.client.wire import encode
+from trimtab.runtime.component import Reconciler
+
+OWNER_LABEL = "trimtab.dev/owner"
+"""The uid of the subject for which an object exists."""
+RECONCILER_LABEL = "trimtab.dev/reconciler"
+"""`component.reconciler` that made an object."""
+ADOPT_ANNOTATION = "trimtab.dev/adopt"
+
+MANAGER_PREFIX = "trimtab-"
+SYSTEM_NAMESPACE = "trimtab-system"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The names of one reconciler of one component."""
+
+    component: str
+    reconciler: str
+
+    @classmethod
+    def of(cls, component: str, reconciler: Reconciler[Resource]) -> Identity:
+        return cls(component, reconciler.name)
+
+    @property
+    def label(self) -> str:
+        return f"{self.component}.{self.reconciler}"
+
+    @property
+    def manager(self) -> str:
+        """Writes what the reconciler owns, and its subject's status."""
+        return f"{MANAGER_PREFIX}{self.component}-{self.reconciler}"
+
+    @property
+    def fields_manager(self) -> str:
+        """Writes declared fields of others' objects."""
+        return f"{self.manager}-fields"
+
+    @property
+    def health_manager(self) -> str:
+        """Writes the runtime's own conditions about the reconciler (Stalled, NonConvergent) and its finalizer."""
+        return f"{self.manager}-runtime"
+
+    @property
+    def finalizer(self) -> str:
+        return f"trimtab.dev/{self.component}-{self.reconciler}"
+
+    def is_mine(self, manager: str) -> bool:
+        return manager in (self.manager, self.fields_manager, self.health_manager)
+
+    def owns(self, obj: Resource, uid: str) -> bool:
+        """Whether this reconciler made `obj` for the subject with `uid`."""
+        labels = obj.metadata.labels
+        return labels.get(OWNER_LABEL) == uid and labels.get(RECONCILER_LABEL) == self.label
+
+
+class ObjectHeld(Exception):
+    """A reconciler wants an object that somebody else holds."""
+
+    def __init__(self, ref: Ref, holder: str) -> None:
+        super().__init__(
+            f"{ref} exists already and belongs to {holder}; delete or rename it, or hand it over with the annotation "
+            f'{ADOPT_ANNOTATION}: "true"'
+        )
+        self.ref = ref
+        self.holder = holder
+
+
+def holder_of(obj: Resource, identity: Identity, uid: str, *, retained: bool) -> str | None:
+    """Who else holds `obj`, in words; None when it is ours (or left to us)."""
+    meta = obj.metadata
+    if identity.owns(obj, uid) or meta.annotations.get(ADOPT_ANNOTATION) == "true":
+        return None
+    maker = meta.labels.get(RECONCILER_LABEL)
+    if retained and maker == identity.label:
+        return None
+    for reference in meta.owner_references:
+        if reference.controller:
+            return f"{reference.kind} {reference.name}"
+    if maker:
+        return f"another subject of {maker}" if maker == identity.label else maker
+    return "somebody else (it has no owner label)"
+
+
+def owned_body(obj: Resource, subject: Resource, identity: Identity, *, retained: bool) -> bytes:
+    """The bytes to apply for an object of `Desired.objects`: what it says, plus who it is for. Status is left out, for it
+    is not its maker's to write."""
+    wire = to_wire(obj)
+    wire.pop("status", None)
+    meta: JSON = wire["metadata"]
+    for name in ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "ownerReferences"):
+        meta.pop(name, None)
+    meta["labels"] = {
+        **meta.get("labels", {}),
+        OWNER_LABEL: subject.metadata.uid,
+        RECONCILER_LABEL: identity.label,
+    }
+    if not retained and may_refer(obj, subject):
+        meta["ownerReferences"] = [reference_to(subject)]
+    return encode(wire)
+
+
+def may_refer(obj: Resource, subject: Resource) -> bool:
+    """Whether the API allows `obj` an owner reference to `subject`: the same namespace, or a subject without one."""
+    return not subject.namespace or subject.namespace == obj.namespace
+
+
+def reference_to(subject: Resource) -> JSON:
+    kind = type(subject).resource_type
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "name": subject.name,
+        "uid": subject.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

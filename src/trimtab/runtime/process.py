@@ -1,0 +1,207 @@
+"""What runs in one process of an engine: informers shared by all, a controller per reconciler, services, heartbeats.
+
+    client -> informers -> controllers (queue -> run -> apply) -> client
+                 `-> the journal (changes that others made)
+
+`run_process` is what the engine's processes and `trimtab run` call. A `Process` is also what a component's service is given.
+All tasks live in one task group: a bug that ends one of them ends the process, and the supervisor starts it anew; the
+failure of one key or one service does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar, cast
+
+from trimtab.api import Ref, Resource
+from trimtab.client.cache import Change, Key
+from trimtab.client.client import Client
+from trimtab.client.clock import Clock, SystemClock
+from trimtab.client.informer import Informer
+from trimtab.runtime.component import Component, Place
+from trimtab.runtime.controller import Controller
+from trimtab.runtime.effects import Effect
+from trimtab.runtime.events import Events
+from trimtab.runtime.heartbeat import beat
+from trimtab.runtime.journal import Entry, Journal
+from trimtab.runtime.ownership import MANAGER_PREFIX, OWNER_LABEL, Identity
+from trimtab.runtime.services import run_service
+from trimtab.runtime.settings import Settings
+
+A = TypeVar("A")
+K = TypeVar("K", bound=Resource)
+
+RUNTIME_KINDS: tuple[type[Resource], ...] = (Effect,)
+"""Kinds that the runtime itself needs installed, besides those of the components."""
+QUIET_KINDS = ("Event", "Lease", "Effect")
+"""Changes of these by others are not journaled: they are bookkeeping."""
+PRUNE_EVERY_S = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """One process: its client, journal, settings, clock, adapters and shared caches."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        journal: Journal,
+        settings: Settings,
+        adapters: Mapping[type, Any] | None = None,
+        clock: Clock | None = None,
+        place: Place = "controllers",
+        components: Sequence[Component] = (),
+        events: bool = True,
+        observes: bool | None = None,
+    ) -> None:
+        self.client = client
+        self.journal = journal
+        self.settings = settings
+        self.place = place
+        self.clock: Clock = clock or SystemClock()
+        self.components = tuple(components)
+        self.events = Events(self, to_api=events)
+        self.controllers: list[Controller] = []
+        self.failures: list[tuple[str, Ref, Exception]] = []
+        """The last failures of reconcilers, for the health file and for tests."""
+        self._adapters = dict(adapters or {})
+        self._informers: dict[type[Resource], Informer[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._observes = place == "controllers" if observes is None else observes
+        for component in self.components:
+            for reconciler in component.reconcilers:
+                if reconciler.place == place:
+                    self.controllers.append(Controller(self, component.name, reconciler))
+
+    def adapter(self, protocol: type[A]) -> A:
+        """The adapter bound for `protocol` when the process was put together.
+
+        Raises:
+            LookupError: none was bound.
+        """
+        try:
+            return cast("A", self._adapters[protocol])
+        except KeyError:
+            raise LookupError(
+                f"no adapter is bound for {protocol.__name__}; pass it in adapters={{...}} where the process is put together"
+            ) from None
+
+    def informer(self, kind: type[K]) -> Informer[K]:
+        """The shared live copy of `kind`; starts with the first call. Await its `wait_synced` before trusting it."""
+        informer = self._informers.get(kind)
+        if informer is None:
+            informer = Informer(self.client, kind, clock=self.clock, index_labels=(OWNER_LABEL,))
+            if self._observes and kind.__name__ not in QUIET_KINDS:
+                informer.subscribe(self._observed)
+            self._informers[kind] = informer
+            if self._group is not None:
+                self._group.create_task(informer.run(), name=f"informer {kind.__name__}")
+        return informer
+
+    @property
+    def synced(self) -> bool:
+        return all(informer.synced for informer in self._informers.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs or is ready to run; something may be due later."""
+        return self.synced and all(controller.idle for controller in self.controllers)
+
+    async def run(self) -> None:
+        """Runs all that belongs to this place until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for kind, informer in list(self._informers.items()):
+                group.create_task(informer.run(), name=f"informer {kind.__name__}")
+            for controller in self.controllers:
+                group.create_task(controller.run(), name=controller.identity.label)
+            for component in self.components:
+                for service in component.services:
+                    if service.place == self.place:
+                        group.create_task(run_service(self, component, service), name=f"service {service.name}")
+            group.create_task(self.events.run(), name="events")
+            if self.journal.path is not None and self.place == "controllers":
+                group.create_task(self._prune(), name="journal retention")
+
+    async def _prune(self) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            await asyncio.to_thread(self.journal.prune, self.clock.now())
+
+    # What controllers tell
+
+    FAILURES_KEPT = 50
+
+    def failed(self, identity: Identity, subject: Ref, err: Exception) -> None:
+        self.failures.append((identity.label, subject, err))
+        del self.failures[: -self.FAILURES_KEPT]
+
+    def complained(self, identity: Identity, subject: Ref, condition: str, why: str) -> None:
+        log.warning("%s: %s: %s: %s", identity.label, subject, condition, why)
+
+    def measured(self, identity: Identity, took_s: float) -> None:
+        """One run of a reconciler went well."""
+
+    def forgotten(self, identity: Identity, key: Key) -> None:
+        """A subject is gone."""
+
+    def _observed(self, change: Change[Any]) -> None:
+        """A change that none of our reconcilers made goes to the journal under the name of who made it."""
+        if change.own or change.by.startswith(MANAGER_PREFIX) or change.subresource:
+            return
+        obj: Resource = change.latest
+        if change.new is None:
+            verb = "deleted"
+        elif change.old is None:
+            # What is there at our start is no news.
+            if not self._informers[change.kind].synced:
+                return
+            verb = "created"
+        else:
+            if not change.by and change.new.metadata.deletion_timestamp == change.old.metadata.deletion_timestamp:
+                return
+            verb = "changed" if change.by else "deleting"
+        self.journal.append(Entry(at=self.clock.now(), component="api", actor=change.by, verb=verb, object=obj.ref))
+
+
+async def run_process(
+    components: Sequence[Component],
+    place: Place,
+    settings: Settings,
+    client: Client,
+    journal: Journal,
+    adapters: Mapping[type, Any] | None = None,
+    *,
+    clock: Clock | None = None,
+    elect: bool = False,
+) -> None:
+    """Runs the reconcilers and services of `place` until cancelled; writes the health file that the supervisor reads.
+
+    elect: on a real cluster several replicas may run; only the holder of the leader lease works.
+    """
+    process = Process(
+        client=client,
+        journal=journal,
+        settings=settings,
+        adapters=adapters,
+        clock=clock,
+        place=place,
+        components=components,
+    )
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        stack.callback(journal.flush)
+        heartbeat = group.create_task(beat(process), name="heartbeat")
+        try:
+            if elect:
+                from trimtab.runtime.leases import while_leading
+
+                await while_leading(client, f"trimtab-{place}", process.run, clock=process.clock)
+            else:
+                await process.run()
+        finally:
+            heartbeat.cancel()
