@@ -1,0 +1,87 @@
+"""The history of a StatefulSet's pod template, kept as ControllerRevisions.
+
+A StatefulSet in mid-update runs two templates at once, and a pod of the older one that is lost must come back as it
+was. So both are kept as objects, each a patch that `kubectl rollout undo` can send as it is. A pod names its revision
+in the label `controller-revision-hash`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from trimtab.api import InvalidObject, ObjectMeta
+from trimtab.api.core import PodTemplateSpec
+from trimtab.api.workloads import ControllerRevision, StatefulSet
+from trimtab.components.workloads.names import same_template, template_hash
+
+REVISION_LABEL = "controller-revision-hash"
+HASH_LABEL = "controller.kubernetes.io/hash"
+HISTORY_DEFAULT = 10
+NAME_BASE_LENGTH_MAX = 52
+"""So that the name, with a hash of 10, is valid as the value of a label."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The revisions to keep; `update` is the present template's; `apply` are new or have a new number."""
+
+    update: ControllerRevision
+    kept: tuple[ControllerRevision, ...]
+    apply: tuple[ControllerRevision, ...]
+
+    def named(self, name: str) -> ControllerRevision | None:
+        return next((r for r in (*self.kept, self.update) if r.name == name), None)
+
+
+def template_of(revision: ControllerRevision) -> PodTemplateSpec:
+    """The pod template that a revision holds.
+
+    Raises:
+        InvalidObject: somebody edited it into something else.
+    """
+    try:
+        template = {key: value for key, value in revision.data["spec"]["template"].items() if key != "$patch"}
+        return msgspec.convert(template, PodTemplateSpec)
+    except (KeyError, AttributeError, TypeError, msgspec.ValidationError) as err:
+        raise InvalidObject(revision.ref, f"data.spec.template is not a pod template: {err}") from None
+
+
+def history(subject: StatefulSet, known: Sequence[ControllerRevision], used: set[str], limit: int) -> History:
+    """The history with the present template as its newest entry; of those not in `used`, the newest `limit` stay."""
+    by_number = sorted(known, key=lambda r: (r.revision, r.name))
+    same = [r for r in by_number if same_template(template_of(r), subject.spec.template)]
+    others = [r for r in by_number if r not in same[-1:]]
+    number = max((r.revision for r in others), default=0) + 1
+    if same and same[-1].revision >= number:
+        update, apply = same[-1], []
+    else:
+        update = _render(subject, same[-1] if same else None, [r.name for r in known], number)
+        apply = [update]
+    spare = [r for r in others if r.name not in used]
+    dropped = {r.name for r in spare[: max(0, len(spare) - limit)]}
+    return History(update, tuple(r for r in others if r.name not in dropped), tuple(apply))
+
+
+def _render(
+    subject: StatefulSet, found: ControllerRevision | None, taken: Sequence[str], number: int
+) -> ControllerRevision:
+    digest = found.metadata.labels.get(HASH_LABEL, "") if found else template_hash(subject.spec.template)
+    name = found.name if found else f"{subject.name[:NAME_BASE_LENGTH_MAX]}-{digest}"
+    salt = 0
+    while found is None and name in taken:
+        salt += 1
+        digest = template_hash(subject.spec.template, salt)
+        name = f"{subject.name[:NAME_BASE_LENGTH_MAX]}-{digest}"
+    template = msgspec.to_builtins(subject.spec.template, str_keys=True)
+    return ControllerRevision(
+        metadata=ObjectMeta(
+            name=name,
+            namespace=subject.namespace,
+            labels={**subject.spec.template.metadata.labels, HASH_LABEL: digest},
+        ),
+        data={"spec": {"template": {**template, "$patch": "replace"}}},
+        revision=number,
+    )
