@@ -41,7 +41,7 @@ def ensure_user(name: str) -> bool:
     return True
 
 
-def as_user(name: str, readable: Sequence[str], writable: Sequence[str], function: Callable[[], None]) -> None:
+def as_user(name: str, readable: Sequence[str], writable: Sequence[str], function: Callable[[], object]) -> None:
     """Calls the function in a child process that has become the user, and waits for it.
 
     readable and writable: the directories that it needs, reachable or not (see `privileges.clear_the_way`).

@@ -8,7 +8,6 @@ Both can be repeated: starting a running engine and stopping a stopped one succe
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -112,6 +111,21 @@ def start(data: Path, options: Options, say: Say) -> Settings:
         ).returncode = 0  # it outlives us: nobody waits for it here
     wait_until_ready(settings, options, say, began)
     return settings
+
+
+def wait_for_running(data: Path, options: Options, say: Say) -> None:
+    """Waits for an engine that somebody else starts (systemd) until it serves."""
+    began = time.monotonic()
+    while True:
+        try:
+            settings = datadir.load(data)
+        except NotRunning:
+            if time.monotonic() - began > API_READY_S_MAX:
+                raise EngineError("systemd did not start the engine: see `journalctl -u 'trimtab*'`") from None
+            time.sleep(0.05)
+            continue
+        wait_until_ready(settings, options, say, began)
+        return
 
 
 def _settings(data: Path, options: Options, say: Say) -> tuple[Settings, bool]:
@@ -340,7 +354,7 @@ def _signal_and_wait(settings: Settings, process: procfs.Identity, keep_pods: bo
                 )
     finally:
         os.close(handle)
-    if json.dumps(state_of(settings).get("goal")) != '"done"' and (after := supervisor_of(settings)) is not None:
+    if state_of(settings).get("goal") != "done" and (after := supervisor_of(settings)) is not None:
         _signal_and_wait(settings, after, keep_pods, say)
 
 

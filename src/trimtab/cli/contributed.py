@@ -1,0 +1,9 @@
+"""The commands that components contribute: name -> (target, help).
+
+What `Component.commands` declares, written down once more so that help and completion need not import every component;
+a test holds the two together.
+"""
+
+CONTRIBUTED: dict[str, tuple[str, str]] = {
+    "up": ("trimtab.components.apps.up:up", "Ship the app in a directory and keep it up."),
+}

@@ -1,0 +1,150 @@
+"""`trimtab start | stop | status | check | kubeconfig | uninstall`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from trimtab.cli.output import age, colour, dump, megabytes, output_option, table
+from trimtab.cli.target import Target
+
+_PORT = click.IntRange(1, 65535)
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+
+
+@click.command()
+@click.option("--port", type=_PORT, help="Port of the API (6443 when free).")
+@click.option("--http-port", type=_PORT, help="Port for plain HTTP (80 when free).")
+@click.option("--https-port", type=_PORT, help="Port for HTTPS (443 when free).")
+@click.option("--web-port", type=_PORT, help="Port of the dashboard (8080 when free).")
+@click.option("--listen", metavar="ADDRESS", help="Address that API, dashboard and HTTP listen on (127.0.0.1).")
+@click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")
+@click.option("--enable", is_flag=True, help="Also start the engine at every boot (systemd).")
+@click.pass_obj
+def start(target: Target, /, no_node: bool, foreground: bool, enable: bool, **named: Any) -> None:
+    """Start the engine and return when it serves.
+
+    Makes the engine at --data when there is none. An engine that already runs is left alone. Ports and address are kept
+    for the next start.
+    """
+    from trimtab.engine import lifecycle
+
+    lifecycle.require_root("trimtab start")
+    names = {"port": "api_port"}
+    chosen = {names.get(name, name): value for name, value in named.items() if value is not None}
+    options = lifecycle.Options(chosen, node=not no_node, foreground=foreground)
+    if enable:
+        from trimtab.engine import systemd
+
+        for line in systemd.enable(target.data, options):
+            _say(line)
+        lifecycle.wait_for_running(target.data, options, _say)
+        return
+    lifecycle.start(target.data, options, _say)
+
+
+@click.command()
+@click.option("--keep-pods", is_flag=True, help="Leave containers and Envoy running; the next start takes them over.")
+@click.pass_obj
+def stop(target: Target, keep_pods: bool) -> None:
+    """Stop the engine and its pods, in order. Objects and volumes stay; the next start brings the pods back."""
+    from trimtab.engine import lifecycle
+
+    lifecycle.stop(target.settings(), keep_pods=keep_pods, say=_say)
+
+
+@click.command()
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def status(target: Target, fmt: str) -> None:
+    """Show the engine's processes with their memory and CPU, its node and its apps. Exit status 3: it does not run."""
+    from trimtab.engine import status as engine_status
+
+    report = engine_status.report(target.settings())
+    if fmt != "table":
+        dump(report, fmt)
+    else:
+        _print_status(report)
+    if report["state"] == "stopped":
+        raise click.exceptions.Exit(3)
+
+
+def _print_status(report: dict[str, Any]) -> None:
+    state = report["state"]
+    click.echo(
+        f"engine {report['id']} at {report['data']}: {colour(state, 'green' if state == 'running' else 'yellow')}"
+    )
+    if report["processes"]:
+        rows = [
+            (
+                p["name"],
+                p["pid"],
+                p["state"],
+                megabytes(p["rss_bytes"]),
+                f"{p['cpu_percent']:.1f} %",
+                p["restarts"],
+                age(p["age_s"]),
+            )
+            for p in report["processes"]
+        ]
+        table(("process", "pid", "state", "memory", "cpu", "restarts", "age"), rows)
+        click.echo(f"memory in all: {megabytes(report['pss_bytes'])} (shared pages counted once)")
+    for node in report["nodes"]:
+        click.echo(
+            f"node {node['name']}: {node['ready']}, {node['pods']} pods"
+            + (f" ({node['message']})" if node["message"] else "")
+        )
+    for app in report["apps"]:
+        click.echo(
+            f"app {app['namespace']}/{app['name']}: {app['ready']}" + (f" ({app['message']})" if app["message"] else "")
+        )
+    for problem in report["problems"]:
+        click.echo(colour(problem, "yellow"))
+    if state == "running":
+        click.echo(f"API {report['api']}, dashboard {report['web']}")
+
+
+@click.command()
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def check(target: Target, fmt: str) -> None:
+    """Check that this machine has what the engine and every component need. Exit status 1: something is missing."""
+    from trimtab.engine import check as engine_check
+
+    findings = engine_check.run(target.data)
+    if fmt != "table":
+        dump([{"name": f.name, "level": f.level, "message": f.message} for f in findings], fmt)
+    else:
+        marks = {"ok": colour("ok     ", "green"), "note": "note   ", "missing": colour("missing", "red")}
+        for finding in findings:
+            click.echo(f"{marks[finding.level]}  {finding.name}" + (f": {finding.message}" if finding.message else ""))
+    if any(f.level == "missing" for f in findings):
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.pass_obj
+def kubeconfig(target: Target) -> None:
+    """Print a kubeconfig for the embedded API, with the administrator's token: `trimtab kubeconfig > ~/.kube/config`."""
+    from trimtab.engine.access import kubeconfig_text
+
+    click.echo(kubeconfig_text(target.settings()), nl=False)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Also delete the data: objects, volumes, images, journal. Cannot be undone.")
+@click.pass_obj
+def uninstall(target: Target, yes: bool) -> None:
+    """Stop the engine and remove what it left on this machine.
+
+    Networks, cgroups, mounts, sockets and the systemd unit go. The data directory goes only with --yes; without it, the
+    command says what it would delete.
+    """
+    from trimtab.engine import uninstall as engine_uninstall
+
+    engine_uninstall.uninstall(target.data, delete_data=yes, say=_say)

@@ -1,0 +1,79 @@
+"""Which API a command talks to: the engine at `--data`, or the cluster of a kubeconfig."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab.engine.errors import EngineError, NotRunning
+
+if TYPE_CHECKING:
+    from trimtab.client import HttpTransport, WireClient
+    from trimtab.runtime.settings import Settings
+
+MANAGER = "trimtab-cli"
+"""The field manager of what a user applies by this command."""
+
+
+@dataclass
+class Target:
+    """What the global options named."""
+
+    data: Path
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.kubeconfig is None and self.context is None
+
+    def settings(self) -> Settings:
+        """The settings of the engine at `--data`.
+
+        Raises:
+            NotRunning, EngineError: there is none, or it is damaged.
+        """
+        from trimtab.engine import datadir
+
+        return datadir.load(self.data)
+
+    def transport(self) -> HttpTransport:
+        """A connection to the API that is meant; the embedded engine's over its socket where that may be opened.
+
+        Raises:
+            NotRunning, EngineError, KubeconfigError: one line for the user.
+        """
+        from trimtab.client import HttpTransport
+        from trimtab.client.kubeconfig import default_kubeconfig
+
+        if not self.is_embedded:
+            return HttpTransport.for_kubeconfig(self.kubeconfig or default_kubeconfig(), self.context)
+        settings = self.settings()
+        if os.geteuid() == 0 or os.access(settings.api_socket, os.W_OK):
+            if not settings.api_socket.exists():
+                raise NotRunning(
+                    f"the engine at {self.data} does not run: start it with `trimtab --data {self.data} start`"
+                )
+            return HttpTransport.for_socket(settings.api_socket)
+        config = settings.data_path("admin.kubeconfig")
+        if os.access(config, os.R_OK):
+            return HttpTransport.for_kubeconfig(config)
+        raise EngineError(f"{config} cannot be read: run this with sudo, or give a --kubeconfig that you may read")
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[WireClient]:
+        """The untyped client of that API; warnings of the server go to stderr."""
+        import click
+
+        from trimtab.client import WireClient
+
+        async with self.transport() as transport:
+            yield WireClient(transport, agent=MANAGER, on_warning=lambda text: click.echo(f"warning: {text}", err=True))
+
+    def default_namespace(self) -> str:
+        """The namespace of the kubeconfig's context; `default` for the embedded engine."""
+        return "default" if self.is_embedded else self.transport().default_namespace

@@ -1,0 +1,133 @@
+"""What `trimtab status` shows: the processes as the supervisor keeps them, what they use, node and apps from the API."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from trimtab.engine import lifecycle, local, procfs
+from trimtab.runtime.settings import Settings
+
+SAMPLE_S = 0.25
+"""CPU is measured over so long."""
+
+
+def report(settings: Settings) -> dict[str, Any]:
+    """The state of an engine as plain values.
+
+    `state` is `running`, `stopped`, `degraded` (something is not well) or `unsupervised` (the supervisor is gone, its
+    processes are not).
+    """
+    state = lifecycle.state_of(settings)
+    supervisor = lifecycle.supervisor_of(settings)
+    children = lifecycle.running_children(settings)
+    processes = _processes(state, supervisor, children)
+    nodes, apps, problems = _from_api(settings) if supervisor is not None else ([], [], [])
+    if supervisor is None:
+        overall = "unsupervised" if children else "stopped"
+        if children:
+            problems.append(f"no supervisor runs; take over with `trimtab --data {settings.data} start`")
+    else:
+        for process in processes:
+            if process["state"] not in ("ready", "running"):
+                last = f" (it {process['last']})" if process["last"] else ""
+                problems.append(
+                    f"{process['name']} is {process['state']}{last}: see {settings.data}/log/{process['name']}.log"
+                )
+        overall = "degraded" if problems else "running"
+    return {
+        "id": settings.id,
+        "data": settings.data,
+        "state": overall,
+        "started": state.get("started") if supervisor is not None else None,
+        "api": f"https://{settings.listen}:{settings.api_port}",
+        "web": f"http://{settings.listen}:{settings.web_port}",
+        "http_port": settings.http_port,
+        "https_port": settings.https_port,
+        "processes": processes,
+        "rss_bytes": sum(p["rss_bytes"] for p in processes),
+        "pss_bytes": sum(p["pss_bytes"] for p in processes),
+        "nodes": nodes,
+        "apps": apps,
+        "problems": problems,
+    }
+
+
+def _processes(
+    state: dict[str, Any], supervisor: procfs.Identity | None, children: dict[str, procfs.Identity]
+) -> list[dict[str, Any]]:
+    named: list[tuple[str, procfs.Identity | None, dict[str, Any]]] = []
+    if supervisor is not None:
+        named.append(("supervisor", supervisor, {"state": "running"}))
+        guardian = procfs.identity(state["guardian"]) if state.get("guardian") else None
+        if guardian is not None:
+            named.append(("guardian", guardian, {"state": "running"}))
+        named += [(name, children.get(name), raw) for name, raw in state.get("processes", {}).items()]
+    else:
+        named += [(name, process, {"state": "unsupervised"}) for name, process in children.items()]
+    before = {name: procfs.cpu_s(process.pid) for name, process, _ in named if process}
+    began = time.monotonic()
+    if before:
+        time.sleep(SAMPLE_S)
+    took_s = time.monotonic() - began
+    rows = []
+    for name, process, raw in named:
+        rows.append(
+            {
+                "name": name,
+                "pid": process.pid if process else None,
+                "state": raw["state"],
+                "restarts": raw.get("restarts", 0),
+                "last": raw.get("last", ""),
+                "rss_bytes": procfs.rss_bytes(process.pid) if process else 0,
+                "pss_bytes": procfs.pss_bytes(process.pid) if process else 0,
+                "cpu_s": round(procfs.cpu_s(process.pid), 2) if process else 0.0,
+                "cpu_percent": round(100 * (procfs.cpu_s(process.pid) - before[name]) / took_s, 1) if process else 0.0,
+                "age_s": round(procfs.age_s(process), 1) if process else 0.0,
+            }
+        )
+    return rows
+
+
+def _from_api(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    nodes = local.get_json(settings.api_socket, "/api/v1/nodes")
+    if nodes is None:
+        return [], [], ["the API does not answer"]
+    pods = (local.get_json(settings.api_socket, "/api/v1/pods") or {}).get("items", [])
+    apps = (local.get_json(settings.api_socket, "/apis/trimtab.dev/v1alpha1/apps") or {}).get("items", [])
+    found = []
+    problems = []
+    for node in nodes.get("items", []):
+        name = node["metadata"]["name"]
+        ready, message = _condition(node, "Ready")
+        mine = [p for p in pods if p.get("spec", {}).get("nodeName") == name]
+        found.append(
+            {
+                "name": name,
+                "ready": "Ready" if ready else "NotReady",
+                "message": "" if ready else message,
+                "pods": len(mine),
+            }
+        )
+        if not ready:
+            problems.append(f"node {name} is not ready" + (f": {message}" if message else ""))
+    listed = []
+    for app in apps:
+        ready, message = _condition(app, "Ready")
+        meta = app["metadata"]
+        listed.append(
+            {
+                "namespace": meta.get("namespace"),
+                "name": meta["name"],
+                "ready": "Ready" if ready else "NotReady",
+                "message": "" if ready else message,
+            }
+        )
+    return found, listed, problems
+
+
+def _condition(obj: dict[str, Any], kind: str) -> tuple[bool, str]:
+    for condition in obj.get("status", {}).get("conditions", ()):
+        if condition["type"] == kind:
+            return condition["status"] == "True", condition.get("message") or condition.get("reason", "")
+    return False, "no status yet"

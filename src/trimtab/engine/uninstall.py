@@ -1,0 +1,90 @@
+"""`trimtab uninstall`: the engine goes without a trace. Without `--yes`, everything but the data goes, and the plan for
+the data is printed.
+
+    unit disabled -> processes stopped -> pods, networks, mounts, cgroups removed -> run directory -> (--yes) data directory
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from trimtab.engine import datadir, lifecycle, systemd
+from trimtab.engine.errors import EngineError, NotRunning
+from trimtab.runtime.settings import Settings
+
+Say = Callable[[str], None]
+
+
+def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
+    """Removes the engine at `data`. Can be repeated after it failed half-way.
+
+    Raises:
+        EngineError: something could not be stopped or removed; what is left is named.
+    """
+    lifecycle.require_root("trimtab uninstall")
+    if systemd.disable(data):
+        say("disabled the systemd unit")
+    try:
+        settings = datadir.load(data)
+    except NotRunning:
+        say(f"no engine at {data}")
+        return
+    lifecycle.stop(settings, keep_pods=False, say=say)
+    remove_from_machine(settings)
+    shutil.rmtree(settings.run, ignore_errors=True)
+    say("removed networks, mounts, cgroups and the run directory")
+    if delete_data:
+        delete(data)
+        say(f"deleted {data}")
+        return
+    say(
+        f"{data} stays ({_size_text(data)}): objects, volumes, images, journal. Delete it with `trimtab --data {data} uninstall --yes`"
+    )
+
+
+def remove_from_machine(settings: Settings) -> None:
+    """Removes what the node component made outside of the data directory."""
+    from trimtab.components.node import cleanup
+
+    cleanup(settings)
+
+
+def delete(data: Path) -> None:
+    """Deletes the data directory. Refuses while something is mounted below it: deleting would reach into that.
+
+    Raises:
+        EngineError: a mount is left, or a file cannot be deleted.
+    """
+    if mounts := mounts_below(data):
+        raise EngineError(f"{mounts[0]} is still mounted: umount it, then repeat this")
+    # The settings go last: until then, a repeated uninstall knows what it is about.
+    try:
+        for entry in sorted(data.iterdir(), key=lambda path: path.name.startswith(datadir.SETTINGS)):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        data.rmdir()
+    except OSError as err:
+        raise EngineError(f"{err.filename} cannot be deleted: {err.strerror}") from None
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """The mount points below a directory."""
+    prefix = str(directory).rstrip("/") + "/"
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return sorted(point for point in points if point.startswith(prefix))
+
+
+def _size_text(directory: Path) -> str:
+    total = 0
+    for root, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_blocks * 512
+            except OSError:
+                continue
+    return f"{total / 1e6:.0f} MB"
