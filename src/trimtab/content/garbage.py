@@ -1,0 +1,94 @@
+"""What the store may forget: mark from the tags through every document, then remove the unmarked.
+
+Documents are found by their shape, not by their media type: whatever JSON a reachable manifest, index or cache record
+is, each `digest` in its descriptors is followed. Layers and other large blobs are never opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from trimtab.content.digest import Digest, parse_digest
+from trimtab.content.errors import ContentError
+from trimtab.content.store import DOCUMENT_BYTES_MAX, ContentStore, Swept
+
+_DESCRIPTOR_LISTS = ("manifests", "layers", "blobs")
+_DESCRIPTORS = ("config", "subject")
+
+
+def sweep(store: ContentStore, *, grace_s: float, cache_age_s: float, keep: frozenset[Digest], now_s: float) -> Swept:
+    """One collection; the caller holds the lock that keeps builds and pulls away."""
+    cache_entries = 0
+    for name in store.tags("cache/"):
+        if now_s - store._tag_path(name).stat().st_mtime > cache_age_s:
+            store.untag(name)
+            cache_entries += 1
+    live = reachable(store, [*keep, *store.tags().values(), *store.tags("cache/").values()])
+    blobs = size_bytes = 0
+    for digest in store.blobs():
+        stat = store.path(digest).stat()
+        if digest in live or now_s - stat.st_mtime < grace_s:
+            continue
+        store.delete(digest)
+        blobs += 1
+        size_bytes += stat.st_size
+    _drop_leftovers(store, live, grace_s, now_s)
+    return Swept(blobs=blobs, bytes=size_bytes, cache_entries=cache_entries)
+
+
+def reachable(store: ContentStore, roots: list[Digest]) -> set[Digest]:
+    """Every digest that these documents lead to, themselves included, present here or not."""
+    live: set[Digest] = set()
+    queue = list(roots)
+    while queue:
+        digest = queue.pop()
+        if digest in live:
+            continue
+        live.add(digest)
+        queue.extend(store.referrers(digest))
+        queue.extend(_references(store, digest))
+    return live
+
+
+def _references(store: ContentStore, digest: Digest) -> Iterator[Digest]:
+    try:
+        with store.open(digest) as file:
+            head = file.read(1)
+            if head != b"{" or os.fstat(file.fileno()).st_size > DOCUMENT_BYTES_MAX:
+                return
+            document = msgspec.json.decode(head + file.read())
+    except (ContentError, msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    if not isinstance(document, dict):
+        return
+    for key in _DESCRIPTORS:
+        yield from _digest_in(document.get(key))
+    for key in _DESCRIPTOR_LISTS:
+        entries = document.get(key)
+        if isinstance(entries, list):
+            for entry in entries:
+                yield from _digest_in(entry)
+
+
+def _digest_in(descriptor: Any) -> Iterator[Digest]:
+    if isinstance(descriptor, dict) and isinstance(descriptor.get("digest"), str):
+        with contextlib.suppress(ContentError):
+            yield parse_digest(descriptor["digest"])
+
+
+def _drop_leftovers(store: ContentStore, live: set[Digest], grace_s: float, now_s: float) -> None:
+    """Temporary files of writers that died, and the referrer lists of manifests that are gone."""
+    for entry in list(os.scandir(store._ingest)):
+        if now_s - entry.stat().st_mtime > grace_s:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+    for entry in list(os.scandir(store._referrers)):
+        if Digest("sha256:" + entry.name) not in live and now_s - entry.stat().st_mtime > grace_s:
+            for child in os.scandir(entry.path):
+                os.unlink(child.path)
+            os.rmdir(entry.path)
