@@ -162,7 +162,15 @@ class Applier:
         kind = type(run.subject)
         if not kind.resource_type.status:
             raise Undeclared(f"{self._declared.who} returned a status, but {kind.__name__} has none")
+        self._note_reasons(status)
         await self.apply_status_as(run, status, self._identity.manager, "status")
+
+    def _note_reasons(self, status: JSON) -> None:
+        reasons = self._process.reasons.setdefault(self._identity.component, set())
+        for condition in status.get("conditions") or ():
+            reason = condition.get("reason") if isinstance(condition, dict) else condition.reason
+            if reason:
+                reasons.add(reason)
 
     async def apply_status_as(self, run: Run, status: JSON, manager: str, slot_name: str) -> None:
         subject = run.subject
@@ -186,6 +194,8 @@ class Applier:
             kind = self._declared.check_write(write)
             _, fields = merged.setdefault((write.target, write.subresource), (kind, {}))
             _merge(fields, msgspec.to_builtins(write.fields, str_keys=True))
+            if write.subresource == "status":
+                self._note_reasons(write.fields.get("status", {}))
         for (target, subresource), (kind, fields) in merged.items():
             key: Key = (target.namespace or "", target.name)
             live = self._process.informer(kind).cache.entries.get(key)

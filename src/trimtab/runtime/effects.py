@@ -118,12 +118,17 @@ class Effects:
         if record.phase == "Done":
             return msgspec.json.decode(record.outcome)
         began = asyncio.get_running_loop().time()
+        step = self._process.checkpoint
+        await step(f"{key}: intended")
         outcome = None if mine else await find()
         found = outcome is not None
         if not found:
+            await step(f"{key}: about to be done")
             outcome = await do()
+            await step(f"{key}: done")
         outcome = msgspec.to_builtins(outcome, str_keys=True)
         await self._complete(record, outcome)
+        await step(f"{key}: recorded")
         self._journal("effect", f"{key}: {'found done' if found else 'done'}", began)
         return outcome
 
@@ -159,8 +164,10 @@ class Effects:
         while self.undos:
             undo = self.undos.pop()
             began = asyncio.get_running_loop().time()
+            await self._process.checkpoint(f"{undo.record.spec.key}: about to be undone")
             if undo.function is not None:
                 await undo.function(undo.outcome)
+            await self._process.checkpoint(f"{undo.record.spec.key}: undone")
             await self._forget(undo.record)
             self._journal("undone", undo.record.spec.key, began)
         live = await self._process.client.list(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar, cast
 
@@ -43,6 +43,10 @@ PRUNE_EVERY_S = 3600.0
 log = logging.getLogger(__name__)
 
 
+async def _go_on(step: str) -> None:
+    return None
+
+
 class Process:
     """One process: its client, journal, settings, clock, adapters and shared caches."""
 
@@ -58,6 +62,7 @@ class Process:
         components: Sequence[Component] = (),
         events: bool = True,
         observes: bool | None = None,
+        checkpoint: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.client = client
         self.journal = journal
@@ -69,6 +74,10 @@ class Process:
         self.controllers: list[Controller] = []
         self.failures: list[tuple[str, Ref, Exception]] = []
         """The last failures of reconcilers, for the health file and for tests."""
+        self.reasons: dict[str, set[str]] = {}
+        """Every condition reason that a component has set, by component."""
+        self.checkpoint = checkpoint or _go_on
+        """Called between the steps of effects; simulated time injects faults there."""
         self._adapters = dict(adapters or {})
         self._informers: dict[type[Resource], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None

@@ -1,0 +1,81 @@
+"""From declarations to RBAC: what a component may do on a real cluster is what it declared, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trimtab.api import JSON, ObjectMeta, Resource
+from trimtab.api.cluster import ClusterRole, Lease, PolicyRule
+from trimtab.api.core import Event
+from trimtab.runtime.component import Component, Owned, Reconciler, Writes
+from trimtab.runtime.effects import Effect
+
+READ = ("get", "list", "watch")
+OWN = ("get", "list", "watch", "create", "patch", "delete")
+
+
+class _Grants:
+    """(group, resource) -> verbs."""
+
+    def __init__(self) -> None:
+        self._verbs: dict[tuple[str, str], set[str]] = {}
+
+    def add(self, kind: type[Resource], verbs: Iterable[str], subresource: str = "") -> None:
+        place = kind.resource_type
+        resource = f"{place.plural}/{subresource}" if subresource else place.plural
+        self._verbs.setdefault((place.group, resource), set()).update(verbs)
+
+    def rules(self) -> list[PolicyRule]:
+        merged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for (group, resource), verbs in sorted(self._verbs.items()):
+            merged.setdefault((group, tuple(sorted(verbs))), []).append(resource)
+        return [
+            PolicyRule(api_groups=[group], resources=resources, verbs=list(verbs))
+            for (group, verbs), resources in merged.items()
+        ]
+
+
+def rules(components: Iterable[Component]) -> list[PolicyRule]:
+    """The rules that these components together need, and no more."""
+    grants = _Grants()
+    grants.add(Event, ("create", "patch"))
+    grants.add(Lease, ("get", "create", "update"))
+    for component in components:
+        for reconciler in component.reconcilers:
+            _reconciler(grants, reconciler)
+        for service in component.services:
+            _common(grants, service.reads, service.owns, service.writes)
+    return grants.rules()
+
+
+def cluster_role(name: str, components: Sequence[Component]) -> ClusterRole:
+    """One ClusterRole with the rules of `components`."""
+    return ClusterRole(metadata=ObjectMeta(name=name), rules=rules(components))
+
+
+def _reconciler(grants: _Grants, reconciler: Reconciler[Resource]) -> None:
+    subject = reconciler.subject
+    # patch: our finalizer; delete: a subject that has served its time.
+    grants.add(subject, (*READ, "patch", "delete"))
+    if subject.resource_type.status:
+        grants.add(subject, ("patch",), "status")
+    grants.add(subject, ("update",), "finalizers")  # an owner reference that blocks deletion needs it on OpenShift
+    _common(grants, reconciler.reads, reconciler.owns, reconciler.writes)
+    if reconciler.effects:
+        grants.add(Effect, OWN)
+
+
+def _common(grants: _Grants, reads: Sequence[type[Resource]], owns: Sequence[Owned], writes: Sequence[Writes]) -> None:
+    for kind in reads:
+        grants.add(kind, READ)
+    for owned in owns:
+        grants.add(owned.kind, OWN)
+    for write in writes:
+        grants.add(write.kind, READ)
+        for field in write.fields:
+            grants.add(write.kind, ("patch",), "status" if field.partition(".")[0] == "status" else "")
+
+
+def as_json(found: Iterable[PolicyRule]) -> list[JSON]:
+    """The rules as they stand in a manifest."""
+    return [{"apiGroups": rule.api_groups, "resources": rule.resources, "verbs": rule.verbs} for rule in found]
