@@ -145,6 +145,11 @@ class Controller:
             self._keys.pop(change.old.metadata.uid, None)
             self._orphans.suspect(change.old.metadata.uid)
 
+    def wake(self, ref: Ref, why: str) -> None:
+        """Reconciles a subject because something outside of the API changed (a container ended). `why` is journaled as
+        the cause of what follows."""
+        self._queue.add((ref.namespace or "", ref.name), Cause(why))
+
     # Keys -> runs
 
     def _pump(self) -> None:
