@@ -74,12 +74,14 @@ class Process:
         self.controllers: list[Controller] = []
         self.failures: list[tuple[str, Ref, Exception]] = []
         """The last failures of reconcilers, for the health file and for tests."""
+        self.complaints: list[str] = []
+        """What the breaker said, the last few."""
         self.reasons: dict[str, set[str]] = {}
         """Every condition reason that a component has set, by component."""
         self.checkpoint = checkpoint or _go_on
         """Called between the steps of effects; simulated time injects faults there."""
         self._adapters = dict(adapters or {})
-        self._informers: dict[type[Resource], Informer[Any]] = {}
+        self.informers: dict[type[Resource], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._observes = place == "controllers" if observes is None else observes
         for component in self.components:
@@ -102,19 +104,19 @@ class Process:
 
     def informer(self, kind: type[K]) -> Informer[K]:
         """The shared live copy of `kind`; starts with the first call. Await its `wait_synced` before trusting it."""
-        informer = self._informers.get(kind)
+        informer = self.informers.get(kind)
         if informer is None:
             informer = Informer(self.client, kind, clock=self.clock, index_labels=(OWNER_LABEL,))
             if self._observes and kind.__name__ not in QUIET_KINDS:
                 informer.subscribe(self._observed)
-            self._informers[kind] = informer
+            self.informers[kind] = informer
             if self._group is not None:
                 self._group.create_task(informer.run(), name=f"informer {kind.__name__}")
         return informer
 
     @property
     def synced(self) -> bool:
-        return all(informer.synced for informer in self._informers.values())
+        return all(informer.synced for informer in self.informers.values())
 
     @property
     def idle(self) -> bool:
@@ -125,7 +127,7 @@ class Process:
         """Runs all that belongs to this place until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for kind, informer in list(self._informers.items()):
+            for kind, informer in list(self.informers.items()):
                 group.create_task(informer.run(), name=f"informer {kind.__name__}")
             for controller in self.controllers:
                 group.create_task(controller.run(), name=controller.identity.label)
@@ -151,7 +153,9 @@ class Process:
         del self.failures[: -self.FAILURES_KEPT]
 
     def complained(self, identity: Identity, subject: Ref, condition: str, why: str) -> None:
-        log.warning("%s: %s: %s: %s", identity.label, subject, condition, why)
+        self.complaints.append(f"{identity.label}: {subject}: {condition}: {why}")
+        del self.complaints[: -self.FAILURES_KEPT]
+        log.warning("%s", self.complaints[-1])
 
     def measured(self, identity: Identity, took_s: float) -> None:
         """One run of a reconciler went well."""
@@ -168,7 +172,7 @@ class Process:
             verb = "deleted"
         elif change.old is None:
             # What is there at our start is no news.
-            if not self._informers[change.kind].synced:
+            if not self.informers[change.kind].synced:
                 return
             verb = "created"
         else:

@@ -1,0 +1,100 @@
+"""What a component's author writes for the contract kit: a story, and how to tell that it ended well.
+
+A scenario sets up objects, lets a user act, perhaps plays the rest of the world (a node that runs pods, a DNS zone), and says
+what must hold at the end. The kit (`contract.py`) tells the story once without faults and then many times with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from trimtab.api import JSON, Resource
+from trimtab.client.client import Client
+from trimtab.client.clock import Clock
+from trimtab.client.transport import Transport
+
+K = TypeVar("K", bound=Resource)
+A = TypeVar("A")
+
+USER = "user"
+"""The field manager of what scenarios write."""
+
+
+class Api(Protocol):
+    """An API server for one run, as the tests put it together."""
+
+    def transport(self) -> Transport: ...
+
+    async def close(self) -> None: ...
+
+
+MakeApi = Callable[[Clock], Awaitable[Api]]
+
+
+class Stage:
+    """What a scenario's functions act on: the API without faults, as a user sees it, and the fakes behind the adapters."""
+
+    def __init__(self, client: Client, clock: Clock, adapters: Mapping[type, Any]) -> None:
+        self.client = client
+        self.clock = clock
+        self.adapters = adapters
+
+    def adapter(self, protocol: type[A]) -> A:
+        found: A = self.adapters[protocol]
+        return found
+
+    async def get(self, kind: type[K], name: str, namespace: str | None = "default") -> K | None:
+        return await self.client.get(kind, name, namespace if kind.resource_type.namespaced else None)
+
+    async def list(self, kind: type[K], namespace: str | None = None) -> Sequence[K]:
+        return (await self.client.list(kind, namespace)).items
+
+    async def apply(self, obj: K) -> K:
+        return await self.client.apply(obj, manager=USER)
+
+    async def delete(self, obj: Resource) -> None:
+        await self.client.delete(obj.ref)
+
+
+StageFunction = Callable[[Stage], Awaitable[None]]
+
+
+def _no_adapters(clock: Clock) -> Mapping[type, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One story.
+
+    name: for test ids.
+    objects: what a user has applied before the component starts (namespaces that they need are made).
+    steps: what the user then does, in this order, at random times.
+    goal: after the last step, when all is quiet: None, or one line that says what is wrong.
+    world: plays what is not under test (e.g. a kubelet that makes pods ready), for the whole time, without faults. It
+        must come to rest when nothing changes.
+    adapters: fresh fakes for every run, keyed by protocol.
+    leaks: what is left in the fakes after everything was deleted; must be empty.
+    uninstall: deletes what the user made; the default deletes all subjects of the component's reconcilers and `objects`.
+    aliases: a stable name for an object whose name is random, or None; used when fixed points are compared.
+    ignore: kinds left out of the comparison of fixed points (what legitimately depends on chance or time).
+    quiet_s: for how long nothing may be written at the end.
+    within_s: simulated time in which the goal must be reached after the last fault.
+    """
+
+    name: str
+    goal: Callable[[Stage], Awaitable[str | None]]
+    objects: Sequence[Resource] = ()
+    steps: Sequence[StageFunction] = ()
+    world: StageFunction | None = None
+    adapters: Callable[[Clock], Mapping[type, Any]] = _no_adapters
+    leaks: Callable[[Stage], Sequence[str]] | None = None
+    uninstall: StageFunction | None = None
+    aliases: Callable[[JSON], str | None] | None = None
+    ignore: Sequence[type[Resource]] = ()
+    kinds: Sequence[type[Resource]] = field(default=())
+    """Further kinds to install and compare, beside those that the component declares."""
+    quiet_s: float = 30.0
+    within_s: float = 900.0
