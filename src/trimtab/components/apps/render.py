@@ -67,7 +67,7 @@ from trimtab.api.workloads import (
 from trimtab.components.apps.kinds import App, AppDatabase, AppProcess
 
 POSTGRES_PORT = 5432
-POSTGRES_USER_ID = 5432
+POSTGRES_USER_ID = 999
 """The uid and gid that the PostgreSQL image runs as; its volume is made to belong to it."""
 PROGRESS_DEADLINE_S = 120
 """A new version that is not ready after so long is reported as failed; the old one serves on meanwhile and after."""

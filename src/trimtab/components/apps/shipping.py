@@ -20,8 +20,9 @@ from pathlib import Path
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import ApiError, Client
 from trimtab.components.apps import declaration, kinds
-from trimtab.content import ContentStore, build, postgres_image
-from trimtab.content.build import Progress
+from trimtab.content import BuiltImage, ContentStore, build, postgres_image
+from trimtab.content.builder import Progress
+from trimtab.content.builder import Step as BuildStep
 
 MANAGER = "trimtab-up"
 FAILED_AT_ONCE = ("MigrationFailed", "SecretMissing")
@@ -46,27 +47,39 @@ class Step:
 Report = Callable[[Step], None]
 
 
-async def build_images(app: declaration.App, directory: Path, store: ContentStore, report: Report) -> tuple[str, str | None]:
+async def build_images(
+    app: declaration.App, directory: Path, store: ContentStore, report: Report
+) -> tuple[str, str | None]:
     """The references by digest of the app's image and of its database's, built where they are not there yet.
 
     Raises:
         trimtab.content.ContentError: one line, naming the package, requirement or file at fault.
     """
 
-    def progress(step: str) -> Progress:
-        return lambda event: report(Step(step, str(event)))
+    def progress(name: str) -> Progress:
+        def told(step: BuildStep) -> None:
+            part = f" {step.fraction:.0%}" if step.fraction is not None else ""
+            report(Step(name, f"{step.name}{part} {step.detail}".rstrip()))
+
+        return told
 
     if isinstance(app.image, str):
         image = app.image
     else:
         built = await build(app.image.spec(app.name), store, context=directory, progress=progress("image"))
         image = built.ref
-        report(Step("image", image, done=True))
+        report(Step("image", _summary(built), done=True))
     if app.database is None:
         return image, None
     made = await build(postgres_image(app.database.version), store, progress=progress("database image"))
-    report(Step("database image", made.ref, done=True))
+    report(Step("database image", _summary(made), done=True))
     return image, made.ref
+
+
+def _summary(built: BuiltImage) -> str:
+    fresh = [layer.name for layer in built.layers if not layer.cached]
+    what = f"built {', '.join(fresh)}" if fresh else "unchanged"
+    return f"{what}, {built.size / 1e6:.0f} MB ({built.digest[:19]}…)"
 
 
 async def apply(

@@ -1,0 +1,136 @@
+"""`trimtab up`: the terminal of `shipping.py`. One line a step that is done; on a terminal, the step under way too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import click
+
+from trimtab.client import Client, HttpTransport
+from trimtab.components.apps import declaration, shipping
+from trimtab.content import ContentError, ContentStore
+from trimtab.runtime.settings import Settings
+
+
+class Target(Protocol):
+    """What the command line's global options named."""
+
+    @property
+    def is_embedded(self) -> bool: ...
+
+    def settings(self) -> Settings: ...
+
+    def transport(self) -> HttpTransport: ...
+
+
+class Refused(click.ClickException):
+    """One line for the user."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"trimtab: {self.message}", err=True)
+
+
+class Screen:
+    """Progress for a person on stderr, so that stdout stays for `-o json`."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._live = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._step_started: dict[str, float] = {}
+        self._said = ""
+
+    def __call__(self, step: shipping.Step) -> None:
+        began = self._step_started.setdefault(step.name, time.monotonic())
+        line = f"{self._app}  {step.name:<15} {step.text}"
+        if step.done:
+            took = time.monotonic() - began
+            self._write(f"{line}  {took:.1f} s", end=True)
+        elif self._live:
+            self._write(line, end=False)
+        elif step.name == "engine" and line != self._said:
+            self._said = line
+            self._write(line, end=True)
+
+    def _write(self, line: str, *, end: bool) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        if self._live:
+            click.echo(f"\r\x1b[2K{line if end else line[:width]}", nl=end, err=True)
+        else:
+            click.echo(line, err=True)
+
+    def clear(self) -> None:
+        if self._live:
+            click.echo("\r\x1b[2K", nl=False, err=True)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
+@click.option("-n", "--namespace", default="default", show_default=True, help="The namespace that the app lives in.")
+@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=600, show_default=True, help="Seconds to wait.")
+@click.option("--no-wait", is_flag=True, help="Return when the app is applied; the engine goes on alone.")
+@click.option("--check", is_flag=True, help="Only check the declaration; build and apply nothing.")
+@click.option("-o", "--output", "fmt", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_obj
+def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait: bool, check: bool, fmt: str) -> None:
+    """Ship the app in DIRECTORY and keep it up.
+
+    Reads ship.py or ship.yaml, builds the image (an unchanged one is found, not built), applies the App and waits until
+    it serves. A version that does not get ready, or fails its migration, never takes traffic: the one before it serves
+    on, and the exit status is 1. It may be interrupted and run again at any time.
+    """
+    try:
+        app = declaration.load(directory)
+        app.given_values(os.environ)
+        if check:
+            click.echo(f"{app.name}: valid")
+            return
+        result = asyncio.run(_up(target, app, directory, namespace, timeout_s, no_wait))
+    except (declaration.BadDeclaration, ContentError, shipping.ShippingFailed) as err:
+        raise Refused(" ".join(str(err).split("\n"))) from None
+    if fmt == "json":
+        click.echo(json.dumps(result, indent=2))
+    elif result["url"] and not no_wait:
+        click.echo(f"{app.name} serves at {result['url']}  ({result['seconds']} s)")
+    else:
+        click.echo(f"{app.name}: {'applied' if no_wait else 'up'}  ({result['seconds']} s)")
+
+
+async def _up(
+    target: Target, app: declaration.App, directory: Path, namespace: str, timeout_s: int, no_wait: bool
+) -> dict[str, Any]:
+    if not target.is_embedded:
+        raise Refused("up on another cluster is not possible yet: it needs a registry to push the image to")
+    settings = target.settings()
+    screen = Screen(app.name)
+    async with target.transport() as transport:
+        client = Client(transport, agent=shipping.MANAGER)
+        store = ContentStore(settings.data_path("content"))
+        images = await shipping.build_images(app, directory, store, screen)
+        applied = await shipping.apply(app, client, namespace, images, os.environ)
+        try:
+            if not no_wait:
+                applied = await shipping.watch_until_serving(client, applied, timeout_s, screen)
+        finally:
+            screen.clear()
+    url = applied.status.url
+    if url and settings.https_port != 443:
+        url = f"{url}:{settings.https_port}"
+    return {
+        "name": app.name,
+        "namespace": namespace,
+        "image": images[0],
+        "url": url,
+        "seconds": round(screen.seconds, 2),
+    }
