@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ async def watch_until_serving(client: Client, app: kinds.App, timeout_s: float, 
                 failing_since.clear()
 
 
-async def _states(client: Client, app: kinds.App) -> AsyncIterator[kinds.App]:
+async def _states(client: Client, app: kinds.App) -> AsyncGenerator[kinds.App, None]:
     """The App now and after each change; goes on over a restart of the API server."""
     only = f"metadata.name={app.name}"
     while True:
@@ -141,7 +141,7 @@ async def _states(client: Client, app: kinds.App) -> AsyncIterator[kinds.App]:
             for item in listing.items:
                 yield item
             stream = client.watch(kinds.App, app.namespace, resource_version=listing.resource_version, fields=only)
-            async with aclosing(stream) as events:  # type: ignore[type-var]
+            async with aclosing(stream) as events:
                 async for event in events:
                     if event.type in ("ADDED", "MODIFIED"):
                         yield event.object
