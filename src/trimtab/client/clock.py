@@ -19,10 +19,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's time, and randomness seeded by the operating system."""
+    """The machine's time, and the operating system's randomness: passwords are made of it too."""
 
     def __init__(self) -> None:
-        self._random = random.Random()
+        self._random = random.SystemRandom()
 
     @property
     def random(self) -> random.Random:
