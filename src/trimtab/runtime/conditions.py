@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -40,7 +40,8 @@ def has_conditions(kind: type[Resource]) -> bool:
         known = False
         if kind.resource_type.status:
             status = get_type_hints(kind).get("status")
-            known = isinstance(status, type) and get_type_hints(status).get("conditions") == list[Condition]
+            held = get_type_hints(status).get("conditions") if isinstance(status, type) else None
+            known = get_origin(held) is list and issubclass(get_args(held)[0], Condition)
         _WITH_CONDITIONS[kind] = known
     return known
 
