@@ -63,18 +63,23 @@ class Watch:
         self.delivered = self._store.revision
         return changes
 
-    async def batch(self) -> list[Change]:
-        """Waits for at least one step and returns all that are there. Raises as `take`."""
-        while True:
-            changes = self.take()
-            if changes:
-                return changes
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiter = waiter
+    async def batch(self, timeout_s: float | None = None) -> list[Change]:
+        """Waits for at least one step and returns all that are there; nothing when `timeout_s` passed before one came.
+        Raises as `take`."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        while not (changes := self.take()):
+            if deadline is not None and loop.time() >= deadline:
+                break
+            self._waiter = loop.create_future()
+            alarm = loop.call_at(deadline, self._wake) if deadline is not None else None
             try:
-                await waiter
+                await self._waiter
             finally:
                 self._waiter = None
+                if alarm is not None:
+                    alarm.cancel()
+        return changes
 
     async def __aiter__(self) -> AsyncIterator[Change]:
         while True:

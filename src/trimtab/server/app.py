@@ -1,0 +1,208 @@
+"""The ASGI application: from a request to its answer, and from an exception to a `Status`.
+
+    request -> limit -> who (authentication) -> what (path) -> may they (authorization) -> handler -> reply
+
+`create_app(server)` is for callers in the same process and for the engine's own socket, whose users are trusted;
+`create_app(server, trusted=False)` for the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from trimtab.server import errors
+from trimtab.server.authentication import User, impersonated
+from trimtab.server.authorization import Attributes
+from trimtab.server.discovery import discovery_reply
+from trimtab.server.errors import StatusError
+from trimtab.server.handlers import Handlers
+from trimtab.server.http import Answer, AsgiApp, Disconnected, Receive, Reply, Request, Scope, Send, error_reply
+from trimtab.server.metrics import Metrics
+from trimtab.server.paths import Target, parse_target
+from trimtab.server.server import ApiServer
+from trimtab.store import Compacted, DiskFull, StoreClosed
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 400
+"""Requests answered at the same time, watches and streams aside; more are told to come back (the real server's limit)."""
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
+
+
+def create_app(server: ApiServer, *, trusted: bool = True) -> AsgiApp:
+    """The API as an ASGI application. `trusted`: requests come from the engine itself and name their actor."""
+    return _App(server, trusted)
+
+
+class _App:
+    def __init__(self, server: ApiServer, trusted: bool) -> None:
+        self._server = server
+        self._trusted = trusted
+        self._handlers = Handlers(server)
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        request = Request(scope, receive, send)
+        started = time.perf_counter()
+        counted = _Counted()
+        try:
+            reply = await self._answer(request, counted)
+        except Disconnected:
+            return
+        except StatusError as err:
+            reply = error_reply(err)
+        except DiskFull as err:
+            reply = error_reply(errors.storage_full(str(err)))
+        except (StoreClosed, Compacted) as err:
+            reply = error_reply(errors.unavailable(f"the API server is stopping: {err}"))
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            reply = error_reply(errors.internal("the request failed; the API server's log has the details"))
+        finally:
+            if counted.in_flight:
+                self._in_flight -= 1
+        if scope["type"] == "websocket":
+            await _refuse_websocket(reply, receive, send)
+            return
+        if isinstance(reply, Reply):
+            self._server.metrics.count(counted.verb, counted.resource, reply.status, time.perf_counter() - started)
+        await reply.send(request, send)
+
+    async def _answer(self, request: Request, counted: _Counted) -> Answer:
+        server = self._server
+        path = request.path
+        target = parse_target(path)
+        watching = request.flag("watch") and target is not None and request.method == "GET"
+        if not watching and request.scope["type"] == "http":
+            if self._in_flight >= IN_FLIGHT_MAX:
+                raise errors.too_many_requests("too many requests, please try again later")
+            self._in_flight += 1
+            counted.in_flight = True
+        user = self._user(request)
+        request.user = user
+        if target is None:
+            self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
+            counted.verb, counted.resource = "get", "nonresource"
+            return self._plain(request)
+        verb = _verb(request, target, watching)
+        resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
+        counted.verb, counted.resource = verb, resource
+        namespace = target.namespace or (target.name if target.plural == "namespaces" and not target.group else "")
+        self._authorize(user, Attributes(verb, target.group, resource, namespace, target.name))
+        if server.stopping and verb != "get":
+            raise errors.unavailable("the API server is stopping")
+        return await self._handlers.handle(request, target, verb)
+
+    def _user(self, request: Request) -> User:
+        user = self._server.authenticator(request, trusted=self._trusted)
+        if self._trusted:
+            return user
+        wanted = impersonated(request)
+        if wanted is None:
+            return user
+        self._authorize_impersonation(user, wanted)
+        return wanted
+
+    def _authorize_impersonation(self, user: User, wanted: User) -> None:
+        name = wanted.name
+        if name.startswith("system:serviceaccount:") and name.count(":") == 3:
+            _, _, namespace, account = name.split(":")
+            asked = [Attributes("impersonate", "", "serviceaccounts", namespace, account)]
+        else:
+            asked = [Attributes("impersonate", "", "users", "", name)]
+        implied = ("system:authenticated", "system:unauthenticated")
+        asked += [
+            Attributes("impersonate", "", "groups", "", group)
+            for group in wanted.groups
+            if group not in implied and not (group.startswith("system:serviceaccounts") and len(asked[0].namespace))
+        ]
+        for attributes in asked:
+            self._authorize(user, attributes)
+
+    def _authorize(self, user: User, asked: Attributes) -> None:
+        if self._server.authorizer.allows(user, asked):
+            return
+        if asked.path:
+            raise StatusError(
+                403, "Forbidden", f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
+            )
+        where = f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
+        raise errors.forbidden(
+            asked.resource.partition("/")[0],
+            asked.group,
+            asked.name,
+            f'User "{user.name}" cannot {asked.verb} resource "{asked.resource}" in API group "{asked.group}"{where}',
+        )
+
+    def _plain(self, request: Request) -> Reply:
+        """Paths that are no resources: health, version, metrics, discovery, OpenAPI."""
+        server, path = self._server, request.path.rstrip("/") or "/"
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed()
+        if path in ("/livez", "/healthz"):
+            return Reply(b"ok", content_type="text/plain; charset=utf-8")
+        if path == "/readyz":
+            if server.ready:
+                return Reply(b"ok", content_type="text/plain; charset=utf-8")
+            return Reply(b"not ready: the API server is starting or stopping\n", 503, "text/plain; charset=utf-8")
+        if path == "/metrics":
+            return Reply(_metrics(server, server.metrics), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return discovery_reply(server, request, path)
+
+
+class _Counted:
+    """What the metrics say of a request."""
+
+    def __init__(self) -> None:
+        self.verb = "get"
+        self.resource = "nonresource"
+        self.in_flight = False
+
+
+def _verb(request: Request, target: Target, watching: bool) -> str:
+    verb = _VERBS.get(request.method)
+    if verb is None:
+        raise errors.method_not_allowed()
+    if watching:
+        return "watch"
+    if not target.name:
+        return {"get": "list", "delete": "deletecollection"}.get(verb, verb)
+    if verb == "get" and target.subresource in ("exec", "attach", "portforward"):
+        return "create"  # who may open a stream may run commands: reading rights are not enough
+    return verb
+
+
+def _metrics(server: ApiServer, metrics: Metrics) -> bytes:
+    return metrics.text(
+        {
+            "trimtab_store_revision": ("The last committed revision.", server.store.revision),
+            "trimtab_store_compacted_revision": ("History begins after this revision.", server.store.compacted),
+            "trimtab_store_objects": ("Live objects.", len(server.store)),
+            "apiserver_longrunning_requests": ("Open watches.", len(server.watches)),
+        }
+    )
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _refuse_websocket(reply: Answer, receive: Receive, send: Send) -> None:
+    """Answers an upgrade that was refused with the same Status as a plain request would get."""
+    if not isinstance(reply, Reply):
+        return
+    message = await receive()
+    if message["type"] != "websocket.connect":
+        return
+    headers = [(b"content-type", reply.content_type.encode())]
+    await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": reply.body})

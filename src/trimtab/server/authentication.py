@@ -1,0 +1,157 @@
+"""Who is asking: from a request to a `User`, or 401.
+
+In this order: the engine's unix socket is trusted and names its actor itself; a TLS client certificate of the engine's CA
+(CN is the user, O the groups); a bearer token, which is either a line of the token file or a ServiceAccount's signed token.
+Over TLS, `Impersonate-*` headers need the permission to impersonate, which is checked by the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from trimtab.server.errors import StatusError, unauthorized
+from trimtab.server.http import Request, Scope
+
+MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+ANONYMOUS = "system:anonymous"
+UNAUTHENTICATED = "system:unauthenticated"
+PEER_CERTIFICATE = "trimtab.peer_certificate"
+"""Key in the ASGI scope's `extensions`: the verified peer certificate, as `ssl` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks. `trusted`: came over the engine's own socket."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    trusted: bool = False
+
+    def wire(self) -> dict[str, object]:
+        out: dict[str, object] = {"username": self.name, "groups": list(self.groups)}
+        return out | {"uid": self.uid} if self.uid else out
+
+
+class TokenReader(Protocol):
+    def __call__(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        """The user of a token, or None when it is not one of these."""
+
+
+class TokenLine(msgspec.Struct, omit_defaults=True):
+    """One line of the token file: JSON with the token's SHA-256, never the token."""
+
+    sha256: str
+    user: str
+    groups: list[str] = []
+
+
+_decode_line = msgspec.json.Decoder(TokenLine).decode
+
+
+class TokenFile:
+    """Static tokens; the file is read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._users: dict[str, User] = {}
+
+    def __call__(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        self._refresh()
+        return self._users.get(token_hash(token))
+
+    def _refresh(self) -> None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            self._users = {}
+            return
+        stamp = (found.st_mtime_ns, found.st_size)
+        if stamp == self._stamp:
+            return
+        lines = [line for line in self._path.read_bytes().splitlines() if line.strip()]
+        entries = [_decode_line(line) for line in lines]
+        self._users = {e.sha256: User(e.user, (*e.groups, AUTHENTICATED)) for e in entries}
+        self._stamp = stamp
+
+
+def token_hash(token: str) -> str:
+    """What the token file keeps of a token; tokens are random, so a plain hash cannot be guessed back."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def token_line(token: str, user: str, groups: Sequence[str] = ()) -> str:
+    """A line for the token file."""
+    return msgspec.json.encode(TokenLine(token_hash(token), user, list(groups))).decode()
+
+
+class Authenticator:
+    """Finds the user of a request; `readers` are asked in order about a bearer token."""
+
+    def __init__(self, readers: Sequence[TokenReader], *, anonymous: bool = True) -> None:
+        self._readers = readers
+        self._anonymous = anonymous
+
+    def token_user(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        return next((user for reader in self._readers if (user := reader(token, audiences)) is not None), None)
+
+    def __call__(self, request: Request, *, trusted: bool) -> User:
+        """Raises `StatusError` 401: what was shown is not valid."""
+        if trusted:
+            name = request.headers.get("impersonate-user", "system:admin")
+            groups = tuple(request.groups_asked) or (MASTERS,)
+            return User(name, (*groups, AUTHENTICATED), trusted=True)
+        certified = _certificate_user(request.scope)
+        if certified is not None:
+            return certified
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if not token:
+            if scheme or not self._anonymous:
+                raise unauthorized()
+            return User(ANONYMOUS, (UNAUTHENTICATED,))
+        if scheme.lower() != "bearer":
+            raise unauthorized()
+        user = self.token_user(token.strip())
+        if user is None:
+            raise unauthorized()
+        return user
+
+
+def _certificate_user(scope: Scope) -> User | None:
+    certificate = (scope.get("extensions") or {}).get(PEER_CERTIFICATE)
+    if not certificate:
+        return None
+    fields = [pair for relative in certificate.get("subject", ()) for pair in relative]
+    name = next((value for key, value in fields if key == "commonName"), "")
+    if not name:
+        return None
+    groups = tuple(value for key, value in fields if key == "organizationName")
+    return User(name, (*groups, AUTHENTICATED))
+
+
+def impersonated(request: Request) -> User | None:
+    """The user that a request over TLS wants to act as, or None.
+
+    Raises:
+        StatusError: 400 when groups are named without a user.
+    """
+    name = request.headers.get("impersonate-user", "")
+    if not name:
+        if request.groups_asked:
+            raise StatusError(400, "BadRequest", "requested impersonation of groups without impersonating a user")
+        return None
+    groups = request.groups_asked
+    if name.startswith("system:serviceaccount:") and not groups:
+        namespace = name.split(":")[2]
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    if name == ANONYMOUS:
+        return User(name, (UNAUTHENTICATED,))
+    return User(name, (*groups, AUTHENTICATED), request.headers.get("impersonate-uid", ""))

@@ -1,0 +1,170 @@
+"""Request bodies: from bytes in one of four formats to JSON values, and the reading of write options from the query.
+
+kubectl and most clients send JSON; YAML comes with server-side apply; protobuf from Go clients that do not negotiate. Where
+the client asked for strictness (`fieldValidation`), keys that stand twice are found here, since nothing later can see them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server.errors import StatusError, bad_request, unsupported_media
+from trimtab.server.http import Request
+
+JSON_TYPE = "application/json"
+YAML_TYPE = "application/yaml"
+PROTOBUF_TYPE = "application/vnd.kubernetes.protobuf"
+APPLY_TYPES = ("application/apply-patch+yaml", "application/apply-patch+json")
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+
+MANAGER_MAX = 128
+DEPTH_MAX = 200
+"""Nesting beyond this is an attack on whoever walks the object."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Options:
+    """What a write asks for besides its object. `warnings` collects what the answer should warn of."""
+
+    manager: str = "unknown"
+    dry_run: bool = False
+    validation: str = "Warn"
+    force: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+def write_options(request: Request) -> Options:
+    """Raises `StatusError` 400 for values that do not exist."""
+    query = request.query
+    manager = query.get("fieldManager", "")
+    if len(manager) > MANAGER_MAX:
+        raise bad_request(f"fieldManager: Invalid value: may not be more than {MANAGER_MAX} bytes")
+    if not manager:
+        manager = request.headers.get("user-agent", "").partition("/")[0][:MANAGER_MAX] or "unknown"
+    validation = query.get("fieldValidation", "") or "Warn"
+    if validation not in ("Strict", "Warn", "Ignore"):
+        raise bad_request(
+            f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+        )
+    return Options(manager, dry_run(request.values("dryRun")), validation, request.flag("force"))
+
+
+def dry_run(values: list[str]) -> bool:
+    for value in values:
+        if value != "All":
+            raise bad_request(f'dryRun: Unsupported value: "{value}": supported values: "All"')
+    return bool(values)
+
+
+def decode_object(body: bytes, content_type: str, options: Options) -> JSON:
+    """The object in a body. Duplicate keys are refused or warned of as the options say.
+
+    Raises:
+        StatusError: 415 for an unknown format, 400 for a body that cannot be read.
+    """
+    if content_type in ("", JSON_TYPE, *APPLY_TYPES[1:]) or content_type.endswith("+json"):
+        value = decode_json(body, options)
+    elif content_type in (YAML_TYPE, APPLY_TYPES[0], "text/yaml", "application/x-yaml"):
+        value = _decode_yaml(body, options)
+    elif content_type == PROTOBUF_TYPE:
+        value = _decode_protobuf(body)
+    else:
+        raise unsupported_media(content_type, (JSON_TYPE, YAML_TYPE, PROTOBUF_TYPE))
+    if not isinstance(value, dict):
+        raise bad_request("the body must be one object: a JSON or YAML mapping with apiVersion, kind and metadata")
+    return value
+
+
+def decode_json(body: bytes, options: Options) -> Any:
+    """JSON values of a body. Raises `StatusError` 400."""
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, RecursionError) as err:
+        raise bad_request(f"the body is not valid JSON: {err}") from None
+    except UnicodeDecodeError:
+        raise bad_request("the body is not valid JSON: it is not UTF-8 text") from None
+    if options.validation != "Ignore" and body.count(b'"') > 4:
+        _report(_duplicates(body), options)
+    return value
+
+
+def _duplicates(body: bytes) -> list[str]:
+    """The keys that stand twice in one object, as the paths that a person looks for."""
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> JSON:
+        out = dict(items)
+        if len(out) < len(items):
+            seen: set[str] = set()
+            for key, _ in items:
+                if key in seen and key not in found:
+                    found.append(key)
+                seen.add(key)
+        return out
+
+    json.loads(body, object_pairs_hook=pairs)
+    return found
+
+
+def _report(duplicates: list[str], options: Options) -> None:
+    problems = [f'duplicate field "{key}"' for key in duplicates]
+    if problems and options.validation == "Strict":
+        raise strict_error(problems)
+    options.warnings += problems
+
+
+def strict_error(problems: list[str]) -> StatusError:
+    return bad_request("strict decoding error: " + ", ".join(problems))
+
+
+def _decode_yaml(body: bytes, options: Options) -> Any:
+    if body.lstrip()[:1] == b"{":
+        try:
+            value = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # flow YAML looks alike
+        else:
+            if options.validation != "Ignore":
+                _report(_duplicates(body), options)
+            return value
+    from trimtab.server.yaml_body import YamlProblem, load
+
+    try:
+        value, duplicates = load(body)
+    except YamlProblem as err:
+        raise bad_request(f"the body is not valid YAML: {err}") from None
+    if options.validation != "Ignore":
+        _report(duplicates, options)
+    return value
+
+
+def _decode_protobuf(body: bytes) -> Any:
+    from trimtab.server.protobuf import decode
+
+    try:
+        return decode(body)
+    except ValueError as err:
+        raise bad_request(f"the body is not valid protobuf: {err}") from None
+
+
+def check_depth(value: Any, depth: int = 0) -> None:
+    """Raises `StatusError` 400 for absurd nesting, before anything recurses over the object."""
+    if depth > DEPTH_MAX:
+        raise bad_request(f"the object is nested more than {DEPTH_MAX} levels deep")
+    if isinstance(value, dict):
+        for child in value.values():
+            if isinstance(child, (dict, list)):
+                check_depth(child, depth + 1)
+    elif isinstance(value, list):
+        for child in value:
+            if isinstance(child, (dict, list)):
+                check_depth(child, depth + 1)

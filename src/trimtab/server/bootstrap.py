@@ -1,0 +1,140 @@
+"""What every cluster has from its first moment: namespaces, roles, bindings. Written once, in one commit; never overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trimtab.api import JSON
+from trimtab.server.builtin_kinds import BUILTIN_KINDS, RBAC, REVIEWS
+from trimtab.server.clock import new_uid, timestamp
+from trimtab.server.objects import encode
+from trimtab.store import ABSENT, Put
+
+if TYPE_CHECKING:
+    from trimtab.server.server import ApiServer
+
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "delete", "deletecollection", "patch", "update"]
+_KEPT_FROM_EDITORS = frozenset({"roles", "rolebindings", "resourcequotas", "limitranges", "namespaces"})
+_KEPT_FROM_VIEWERS = frozenset({"secrets"})
+_DISCOVERY = [
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/livez/*",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/readyz/*",
+    "/version",
+    "/version/",
+]
+
+
+async def bootstrap(server: ApiServer) -> None:
+    """Creates what is missing."""
+    now = timestamp(server.clock)
+    puts = []
+    for key, obj in _objects():
+        if server.store.get(key) is None:
+            meta = {**obj["metadata"], "uid": new_uid(server.clock), "creationTimestamp": now}
+            puts.append(Put(key, encode({**obj, "metadata": meta}), ABSENT))
+    if puts:
+        await server.store.write(puts)
+
+
+def _objects() -> Iterator[tuple[str, JSON]]:
+    for name in NAMESPACES:
+        yield (
+            f"/core/namespaces/{name}",
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+                "spec": {"finalizers": ["kubernetes"]},
+                "status": {"phase": "Active"},
+            },
+        )
+    everything: list[JSON] = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+        {"nonResourceURLs": ["*"], "verbs": ["*"]},
+    ]
+    yield _role("cluster-admin", everything)
+    yield _role("admin", [], aggregates="admin")
+    yield _role("edit", [], aggregates="edit")
+    yield _role("view", [], aggregates="view")
+    for level, verbs, kept in (
+        ("admin", _READ + _WRITE, {"namespaces"}),
+        ("edit", _READ + _WRITE, _KEPT_FROM_EDITORS),
+        ("view", _READ, _KEPT_FROM_EDITORS | _KEPT_FROM_VIEWERS),
+    ):
+        yield _role(f"system:aggregate-to-{level}", list(_namespaced_rules(verbs, kept)), aggregates_to=level)
+    yield _role("system:discovery", [{"nonResourceURLs": _DISCOVERY, "verbs": ["get"]}])
+    yield _role(
+        "system:public-info-viewer",
+        [{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}],
+    )
+    yield _role(
+        "system:basic-user",
+        [
+            {
+                "apiGroups": ["authorization.k8s.io"],
+                "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                "verbs": ["create"],
+            },
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
+        ],
+    )
+    yield _binding("cluster-admin", ["system:masters"])
+    yield _binding("system:discovery", ["system:authenticated"])
+    yield _binding("system:basic-user", ["system:authenticated"])
+    yield _binding("system:public-info-viewer", ["system:authenticated", "system:unauthenticated"])
+
+
+def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iterator[JSON]:
+    groups: dict[str, list[str]] = {}
+    for kind in BUILTIN_KINDS:
+        if not kind.namespaced or kind.plural in kept or kind.kind in REVIEWS:
+            continue
+        names = groups.setdefault(kind.group, [])
+        names.append(kind.plural)
+        if kind.scale is not None:
+            names.append(f"{kind.plural}/scale")
+        names += [f"{kind.plural}/{name}" for name, _, _ in kind.subresources if name != "binding"]
+    for group, resources in groups.items():
+        yield {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    yield {"apiGroups": [""], "resources": ["namespaces"], "verbs": _READ}
+
+
+def _role(name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: str = "") -> tuple[str, JSON]:
+    labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+    obj: JSON = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name, "labels": labels},
+        "rules": rules,
+    }
+    if aggregates_to:
+        labels[f"rbac.authorization.k8s.io/aggregate-to-{aggregates_to}"] = "true"
+    if aggregates:
+        selector = {"matchLabels": {f"rbac.authorization.k8s.io/aggregate-to-{aggregates}": "true"}}
+        obj["aggregationRule"] = {"clusterRoleSelectors": [selector]}
+    return f"/{RBAC}/clusterroles/{name}", obj
+
+
+def _binding(role: str, groups: list[str]) -> tuple[str, JSON]:
+    return (
+        f"/{RBAC}/clusterrolebindings/{role}",
+        {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": role, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": group} for group in groups],
+        },
+    )

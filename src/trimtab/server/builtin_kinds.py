@@ -1,0 +1,143 @@
+"""The built-in kinds that are served, and their subresources. A kind that is not in this table answers 404.
+
+Names, scopes, short names and verbs are Kubernetes' own, so that discovery tells clients what they know already.
+"""
+
+from __future__ import annotations
+
+from trimtab.server.kinds import ALL_VERBS, Kind, Scale
+
+_GET_UPDATE = ("get", "patch", "update")
+_CREATE = ("create",)
+_CONNECT = ("create", "get")
+ALL = ("all",)
+
+_POD_SUBRESOURCES = (
+    ("attach", "PodAttachOptions", _CONNECT),
+    ("binding", "Binding", _CREATE),
+    ("eviction", "Eviction", _CREATE),
+    ("exec", "PodExecOptions", _CONNECT),
+    ("log", "Pod", ("get",)),
+    ("portforward", "PodPortForwardOptions", _CONNECT),
+)
+
+RBAC = "rbac.authorization.k8s.io"
+AUTHORIZATION = "authorization.k8s.io"
+AUTHENTICATION = "authentication.k8s.io"
+
+BUILTIN_KINDS: tuple[Kind, ...] = (
+    Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",), generation=False),
+    Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",), singular="endpoints", generation=False),
+    Kind("", "v1", "Event", "events", short_names=("ev",), generation=False),
+    Kind(
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        namespaced=False,
+        short_names=("ns",),
+        status=True,
+        generation=False,
+        verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
+        subresources=(("finalize", "Namespace", ("update",)),),
+    ),
+    Kind("", "v1", "Node", "nodes", namespaced=False, short_names=("no",), status=True, generation=False),
+    Kind(
+        "",
+        "v1",
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        short_names=("pvc",),
+        status=True,
+        generation=False,
+    ),
+    Kind(
+        "",
+        "v1",
+        "PersistentVolume",
+        "persistentvolumes",
+        namespaced=False,
+        short_names=("pv",),
+        status=True,
+        generation=False,
+    ),
+    Kind("", "v1", "Pod", "pods", short_names=("po",), categories=ALL, status=True, subresources=_POD_SUBRESOURCES),
+    Kind("", "v1", "Secret", "secrets", generation=False),
+    Kind(
+        "",
+        "v1",
+        "ServiceAccount",
+        "serviceaccounts",
+        short_names=("sa",),
+        generation=False,
+        subresources=(("token", "TokenRequest", _CREATE),),
+    ),
+    Kind("", "v1", "Service", "services", short_names=("svc",), categories=ALL, status=True, generation=False),
+    Kind(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        namespaced=False,
+        short_names=("crd", "crds"),
+        categories=("api-extensions",),
+        status=True,
+    ),
+    Kind("apps", "v1", "ControllerRevision", "controllerrevisions"),
+    Kind("apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), categories=ALL, status=True),
+    Kind(
+        "apps", "v1", "Deployment", "deployments", short_names=("deploy",), categories=ALL, status=True, scale=Scale()
+    ),
+    Kind("apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=ALL, status=True, scale=Scale()),
+    Kind("apps", "v1", "StatefulSet", "statefulsets", short_names=("sts",), categories=ALL, status=True, scale=Scale()),
+    Kind(AUTHENTICATION, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE),
+    Kind(AUTHENTICATION, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=_CREATE),
+    Kind(AUTHORIZATION, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=_CREATE),
+    Kind(AUTHORIZATION, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False, verbs=_CREATE),
+    Kind(AUTHORIZATION, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False, verbs=_CREATE),
+    Kind(AUTHORIZATION, "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False, verbs=_CREATE),
+    Kind(
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        short_names=("hpa",),
+        categories=ALL,
+        status=True,
+        generation=False,
+    ),
+    Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=ALL, status=True),
+    Kind("batch", "v1", "Job", "jobs", categories=ALL, status=True),
+    Kind("coordination.k8s.io", "v1", "Lease", "leases", generation=False),
+    Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    Kind("events.k8s.io", "v1", "Event", "events", short_names=("ev",), generation=False, stored_group="core"),
+    Kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", namespaced=False, singular="ingressclass"),
+    Kind("networking.k8s.io", "v1", "Ingress", "ingresses", short_names=("ing",), status=True, singular="ingress"),
+    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short_names=("netpol",)),
+    Kind(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        short_names=("pdb",),
+        status=True,
+    ),
+    Kind(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False, generation=False),
+    Kind(RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, generation=False),
+    Kind(RBAC, "v1", "RoleBinding", "rolebindings", generation=False),
+    Kind(RBAC, "v1", "Role", "roles", generation=False),
+    Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short_names=("pc",)),
+    Kind(
+        "storage.k8s.io",
+        "v1",
+        "StorageClass",
+        "storageclasses",
+        namespaced=False,
+        short_names=("sc",),
+        generation=False,
+        singular="storageclass",
+    ),
+)
+
+REVIEWS = frozenset(kind.kind for kind in BUILTIN_KINDS if kind.group in (AUTHENTICATION, AUTHORIZATION))
+"""Kinds that are questions: answered, never stored."""

@@ -1,0 +1,272 @@
+"""Custom kinds: what a CustomResourceDefinition makes of itself when it is written, and the kinds that it serves.
+
+A CRD is established at once, in the same revision that creates it: nothing else has to agree on its names. Its problems are
+refused when it is written, naming the path, and never found later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server.errors import Cause
+from trimtab.server.kinds import Column, Kind, Scale
+from trimtab.store import Record
+
+if TYPE_CHECKING:
+    from trimtab.server.schemas import Schema
+
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def version_priority(version: str) -> tuple[int, int, int, str]:
+    """Sorts `v2, v1, v1beta2, v1beta1, v1alpha1, zeta`: stable first, newest first, then by name."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return (3, 0, 0, version)
+    major, stage, minor = found.groups()
+    return ({"alpha": 2, "beta": 1, None: 0}[stage], -int(major), -int(minor or 0), "")
+
+
+class _Names(msgspec.Struct, rename="camel"):
+    plural: str
+    kind: str
+    singular: str = ""
+    list_kind: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+class _ScalePaths(msgspec.Struct, rename="camel"):
+    spec_replicas_path: str
+    status_replicas_path: str
+    label_selector_path: str = ""
+
+
+class _Subresources(msgspec.Struct):
+    status: JSON | None = None
+    scale: _ScalePaths | None = None
+
+
+class _Column(msgspec.Struct, rename="camel"):
+    name: str
+    type: str
+    json_path: str
+    format: str = ""
+    description: str = ""
+    priority: int = 0
+
+
+class _SelectableField(msgspec.Struct, rename="camel"):
+    json_path: str
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    """A version without its schema, which is by far the largest part and is read when it is needed."""
+
+    name: str
+    served: bool = False
+    storage: bool = False
+    deprecated: bool = False
+    deprecation_warning: str = ""
+    subresources: _Subresources | None = None
+    additional_printer_columns: tuple[_Column, ...] = ()
+    selectable_fields: tuple[_SelectableField, ...] = ()
+
+
+class _Spec(msgspec.Struct):
+    group: str
+    names: _Names
+    scope: str
+    versions: tuple[_Version, ...]
+
+
+class _CrdMeta(msgspec.Struct, rename="camel"):
+    deletion_timestamp: str | None = None
+
+
+class _Crd(msgspec.Struct):
+    spec: _Spec
+    metadata: _CrdMeta
+
+
+_decode_crd = msgspec.json.Decoder(_Crd).decode
+
+
+def kinds_of_crd(record: Record) -> tuple[Kind, ...]:
+    """The kinds, one a served version, that an established CRD serves."""
+    crd = _decode_crd(record.value)
+    spec = crd.spec
+    names = spec.names
+    stored = next(version.name for version in spec.versions if version.storage)
+    return tuple(
+        Kind(
+            group=spec.group,
+            version=version.name,
+            kind=names.kind,
+            plural=names.plural,
+            namespaced=spec.scope == "Namespaced",
+            short_names=names.short_names,
+            categories=names.categories,
+            singular=names.singular or names.kind.lower(),
+            list_kind=names.list_kind or names.kind + "List",
+            status=version.subresources is not None and version.subresources.status is not None,
+            scale=_scale(version.subresources),
+            stored_version=stored,
+            crd=record.key,
+            columns=tuple(
+                Column(c.name, c.type, c.json_path, c.format, c.description, c.priority)
+                for c in version.additional_printer_columns
+            ),
+            selectable=tuple(field.json_path.lstrip(".") for field in version.selectable_fields),
+            terminating=crd.metadata.deletion_timestamp is not None,
+            warning=_deprecation(spec, version),
+        )
+        for version in spec.versions
+        if version.served
+    )
+
+
+def _scale(subresources: _Subresources | None) -> Scale | None:
+    if subresources is None or subresources.scale is None:
+        return None
+    paths = subresources.scale
+    return Scale(
+        paths.spec_replicas_path.lstrip("."),
+        paths.status_replicas_path.lstrip("."),
+        paths.label_selector_path.lstrip("."),
+    )
+
+
+def _deprecation(spec: _Spec, version: _Version) -> str:
+    if not version.deprecated:
+        return ""
+    return version.deprecation_warning or f"{spec.group}/{version.name} {spec.names.kind} is deprecated"
+
+
+def schema_of(kind: Kind, crd: Record) -> Schema:
+    """The compiled schema of a custom kind."""
+    from trimtab.server.schemas import compile_crd_schema
+
+    spec = msgspec.json.decode(crd.value)["spec"]
+    version = next(v for v in spec["versions"] if v["name"] == kind.version)
+    return compile_crd_schema(
+        (version.get("schema") or {}).get("openAPIV3Schema") or {},
+        api_version=kind.api_version,
+        kind=kind.kind,
+        status_subresource=kind.status,
+        preserve_unknown=bool(spec.get("preserveUnknownFields")),
+    )
+
+
+# What is written to a CRD by the server
+
+
+def complete_names(crd: JSON) -> None:
+    """Fills in the names that can be derived, and the conversion."""
+    spec = crd.get("spec")
+    names = spec.get("names") if isinstance(spec, dict) else None
+    if isinstance(spec, dict) and isinstance(names, dict) and isinstance(names.get("kind"), str):
+        names.setdefault("singular", names["kind"].lower())
+        names.setdefault("listKind", names["kind"] + "List")
+        spec.setdefault("conversion", {"strategy": "None"})
+
+
+def establish(crd: JSON, now: str) -> None:
+    """Sets the status of a valid CRD: its names are accepted, it is served."""
+    spec = crd["spec"]
+    status = crd.setdefault("status", {})
+    status["acceptedNames"] = spec["names"]
+    stored = next(v["name"] for v in spec["versions"] if v.get("storage"))
+    before = [v for v in status.get("storedVersions") or () if any(v == w["name"] for w in spec["versions"])]
+    status["storedVersions"] = before if stored in before else [*before, stored]
+    conditions = [c for c in status.get("conditions") or () if c["type"] not in ("NamesAccepted", "Established")]
+    for kind, reason, message in (
+        ("NamesAccepted", "NoConflicts", "no conflicts found"),
+        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    ):
+        old = next((c for c in status.get("conditions") or () if c["type"] == kind and c["status"] == "True"), None)
+        conditions.append(
+            old or {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
+        )
+    status["conditions"] = conditions
+
+
+def problems(crd: JSON, old: JSON | None, taken: Callable[[str, str], str | None]) -> list[Cause]:
+    """What is wrong with a CRD. `taken(group, name)` names the CRD that holds a plural, singular, short name or kind."""
+    spec = crd.get("spec") or {}
+    names = spec.get("names") or {}
+    found: list[Cause] = []
+    plural, group = names.get("plural") or "", spec.get("group") or ""
+    for name, required in (("plural", True), ("singular", True)):
+        value = names.get(name) or ""
+        if required and not _LABEL.fullmatch(value):
+            found.append(Cause(f"spec.names.{name}", f'Invalid value: "{value}": must be a lowercase DNS label'))
+    if not names.get("kind"):
+        found.append(Cause("spec.names.kind", "Required value", "FieldValueRequired"))
+    if crd["metadata"]["name"] != f"{plural}.{group}":
+        found.append(
+            Cause(
+                "metadata.name",
+                f'Invalid value: "{crd["metadata"]["name"]}": must be spec.names.plural+"."+spec.group, that is "{plural}.{group}"',
+            )
+        )
+    if "." not in group:
+        found.append(Cause("spec.group", f'Invalid value: "{group}": should be a domain with at least one dot'))
+    if spec.get("scope") not in ("Namespaced", "Cluster"):
+        found.append(
+            Cause(
+                "spec.scope",
+                f'Unsupported value: "{spec.get("scope", "")}": supported values: "Cluster", "Namespaced"',
+                "FieldValueNotSupported",
+            )
+        )
+    found += _version_problems(spec.get("versions") or [])
+    if (spec.get("conversion") or {}).get("strategy") == "Webhook":
+        found.append(
+            Cause(
+                "spec.conversion.strategy",
+                'Unsupported value: "Webhook": conversion webhooks are not called here: use "None"',
+                "FieldValueNotSupported",
+            )
+        )
+    if old is not None and old["spec"]["scope"] != spec.get("scope"):
+        found.append(Cause("spec.scope", f'Invalid value: "{spec.get("scope")}": field is immutable'))
+    for what in filter(None, (plural, names.get("singular"), names.get("kind"), *(names.get("shortNames") or ()))):
+        holder = taken(group, what)
+        if holder is not None and holder != crd["metadata"]["name"]:
+            found.append(Cause("spec.names", f'Invalid value: "{what}": already in use by {holder}'))
+    return found
+
+
+def _version_problems(versions: list[JSON]) -> list[Cause]:
+    from trimtab.server.schemas import SchemaInvalid, compile_crd_schema
+
+    found: list[Cause] = []
+    seen: set[str] = set()
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}]"
+        name = version.get("name", "")
+        if not _LABEL.fullmatch(name):
+            found.append(Cause(f"{path}.name", f'Invalid value: "{name}": must be a lowercase DNS label'))
+        if name in seen:
+            found.append(Cause(f"{path}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
+        seen.add(name)
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if schema is None:
+            found.append(
+                Cause(f"{path}.schema.openAPIV3Schema", "Required value: schemas are required", "FieldValueRequired")
+            )
+            continue
+        try:
+            compile_crd_schema(schema)
+        except SchemaInvalid as err:
+            found += [Cause(f"{path}.schema.{e.path}", e.message, e.reason) for e in err.errors]
+    if sum(1 for version in versions if version.get("storage")) != 1:
+        found.append(Cause("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
+    return found

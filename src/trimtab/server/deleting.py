@@ -1,0 +1,188 @@
+"""How an object goes away: at once when nothing has to happen before, else marked and finished by whoever has to act.
+
+What may have to happen: finalizers; dependants (the garbage collector's finalizers `foregroundDeletion` and `orphan`, from
+the propagation policy); a pod's containers, which the node agent stops within the grace period before it deletes the pod with
+a grace period of 0; a namespace's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.bodies import Options, decode_object, dry_run
+from trimtab.server.clock import Clock
+from trimtab.server.http import Request
+from trimtab.server.kinds import Kind
+from trimtab.server.objects import encode
+from trimtab.server.views import as_stored, viewed
+from trimtab.server.writing import Writer, Written, deletable
+from trimtab.store import Conflict, Put, Record, Store
+
+if TYPE_CHECKING:
+    from trimtab.server.registry import Registry
+
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+POLICIES = ("Orphan", "Background", "Foreground")
+DEFAULT_GRACE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """What a deletion asks for. `grace_s` None: the object's own."""
+
+    grace_s: int | None = None
+    policy: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+
+
+async def delete_options(request: Request) -> DeleteOptions:
+    """From the body and the query, which wins. Raises `StatusError` 400."""
+    raw = await request.body()
+    body: JSON = decode_object(raw, request.content_type, Options()) if raw.strip() else {}
+    conditions = body.get("preconditions") or {}
+    grace = request.integer("gracePeriodSeconds")
+    grace = body.get("gracePeriodSeconds") if grace is None else grace
+    if grace is not None and (not isinstance(grace, int) or grace < 0):
+        raise errors.bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be a non-negative integer")
+    policy = request.query.get("propagationPolicy") or body.get("propagationPolicy") or ""
+    if policy and policy not in POLICIES:
+        raise errors.bad_request(
+            f'propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"'
+        )
+    orphans = request.flag("orphanDependents") if "orphanDependents" in request.query else body.get("orphanDependents")
+    if not policy and orphans is not None:
+        policy = "Orphan" if orphans else "Background"
+    return DeleteOptions(
+        grace,
+        policy,
+        conditions.get("uid") or "",
+        conditions.get("resourceVersion") or "",
+        dry_run(request.values("dryRun") or body.get("dryRun") or []),
+    )
+
+
+class Deleter:
+    """Carries out deletions; shared by the handlers of requests and the server's own controllers."""
+
+    def __init__(self, store: Store, registry: Registry, writer: Writer, clock: Clock) -> None:
+        self._store = store
+        self._registry = registry
+        self._writer = writer
+        self._clock = clock
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        options: DeleteOptions,
+        *,
+        unless: Callable[[JSON], None] | None = None,
+    ) -> Written:
+        """Deletes an object or marks it deleted; `gone` says which.
+
+        unless: looks at the live object last, under its lock, and raises to keep it.
+
+        Raises:
+            StatusError: 404, or 409 when a precondition does not hold.
+        """
+        key = kind.key(namespace, name)
+        async with self._writer.locks(key):
+            record = self._store.get(key)
+            if record is None:
+                raise errors.not_found(kind.plural, kind.group, name)
+            obj = viewed(kind, record)
+            _check_preconditions(kind, name, obj["metadata"], options)
+            if unless is not None:
+                unless(obj)
+            marked = viewed(kind, record)
+            self._mark(kind, marked, options)
+            if deletable(marked):
+                return await self._write(kind, record, None, options)
+            if marked == obj:
+                return Written(record)
+            return await self._write(kind, record, encode(as_stored(kind, marked)), options)
+
+    async def _write(self, kind: Kind, record: Record, value: bytes | None, options: DeleteOptions) -> Written:
+        if options.dry_run:
+            return Written(record if value is None else Record(record.key, value, record.revision), gone=value is None)
+        try:
+            [written] = await self._store.write([Put(record.key, value, record.revision)])
+        except Conflict:
+            raise errors.conflict(kind.plural, kind.group, record.key.rpartition("/")[2], errors.MODIFIED) from None
+        return (
+            Written(Record(record.key, record.value, written.revision), gone=True)
+            if value is None
+            else Written(written)
+        )
+
+    def _mark(self, kind: Kind, obj: JSON, options: DeleteOptions) -> None:
+        """Makes the object say that it is being deleted and what has to happen first, in place."""
+        meta = obj["metadata"]
+        finalizers = _finalizers(meta.get("finalizers") or [], options.policy)
+        if finalizers:
+            meta["finalizers"] = finalizers
+        else:
+            meta.pop("finalizers", None)
+        grace = self._grace(kind, obj, options.grace_s)
+        before = meta.get("deletionGracePeriodSeconds")
+        if "deletionTimestamp" in meta and (before is None or grace >= before):
+            return
+        if "deletionTimestamp" not in meta and kind.generation:
+            meta["generation"] = meta.get("generation", 0) + 1
+        moment = self._clock.now() + timedelta(seconds=grace)
+        meta["deletionTimestamp"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        meta["deletionGracePeriodSeconds"] = grace
+        if kind.kind == "Namespace" and not kind.group:
+            obj.setdefault("status", {})["phase"] = "Terminating"
+
+    def _grace(self, kind: Kind, obj: JSON, asked: int | None) -> int:
+        """Seconds that an object's deletion waits for its containers: only a pod on a node has any."""
+        if kind.kind != "Pod" or kind.group:
+            return 0
+        spec = obj["spec"]
+        ended = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if not spec.get("nodeName") or ended:
+            return 0
+        if asked is not None:
+            return asked
+        own = spec.get("terminationGracePeriodSeconds")
+        return max(1, own if own is not None else DEFAULT_GRACE_S)
+
+
+def _finalizers(present: list[str], policy: str) -> list[str]:
+    """The finalizers with those of the garbage collector as the policy has them; no policy keeps what is there."""
+    if not policy:
+        return present
+    kept = [name for name in present if name not in (FOREGROUND, ORPHAN)]
+    return kept + {"Foreground": [FOREGROUND], "Orphan": [ORPHAN], "Background": []}[policy]
+
+
+def _check_preconditions(kind: Kind, name: str, meta: JSON, options: DeleteOptions) -> None:
+    why: str | None = None
+    if options.uid and options.uid != meta.get("uid"):
+        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta.get('uid')}"
+    elif options.resource_version and options.resource_version != meta["resourceVersion"]:
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
+            f"ResourceVersion in object meta: {meta['resourceVersion']}"
+        )
+    if why is not None:
+        raise errors.conflict(kind.plural, kind.group, name, why)
+
+
+def deleted_status(kind: Kind, written: Written) -> JSON:
+    """The answer to a deletion after which nothing is left."""
+    obj = viewed(kind, written.record)
+    details: JSON = {"name": obj["metadata"]["name"], "kind": kind.plural, "uid": obj["metadata"].get("uid", "")}
+    if kind.group:
+        details["group"] = kind.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

@@ -1,0 +1,329 @@
+"""Requests for resources: which handler answers, and what it needs of body and query.
+
+The verbs of plain objects are here; `subresources.py` has scale, eviction, binding and tokens, `reviews.py` the questions
+about access, `streams.py` what goes on to the node agent.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.bodies import (
+    APPLY_TYPES,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    Options,
+    decode_json,
+    decode_object,
+    write_options,
+)
+from trimtab.server.builtin_kinds import RBAC, REVIEWS
+from trimtab.server.deleting import delete_options, deleted_status
+from trimtab.server.errors import StatusError
+from trimtab.server.http import Answer, Reply, Request, json_reply
+from trimtab.server.kinds import Kind
+from trimtab.server.paths import Target
+from trimtab.server.reading import list_bytes, list_page
+from trimtab.server.render import rendering_of
+from trimtab.server.views import viewed
+from trimtab.server.writing import Change, Written
+
+if TYPE_CHECKING:
+    from trimtab.server.server import ApiServer
+
+
+class Handlers:
+    """Answers requests for resources of one server."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+
+    async def handle(self, request: Request, target: Target, verb: str) -> Answer:
+        """Raises `StatusError`."""
+        kind = self._server.registry.find(target.group, target.version, target.plural)
+        if kind is None:
+            raise errors.no_such_path()
+        if kind.namespaced and target.name and not target.namespace:
+            raise errors.no_such_path()
+        if not kind.namespaced and target.namespace:
+            raise errors.no_such_path()
+        if kind.kind in REVIEWS and not kind.crd:
+            from trimtab.server.reviews import review
+
+            return await review(self._server, kind, target, request)
+        if target.subresource:
+            return await self._subresource(kind, target, verb, request)
+        match verb:
+            case "get":
+                return self._get(kind, target, request)
+            case "list":
+                rendering = rendering_of(request)
+                page, _ = list_page(self._server.store, kind, target.namespace, request)
+                return Reply(list_bytes(kind, page, rendering), warnings=_deprecation(kind))
+            case "watch":
+                rendering = rendering_of(request)
+                return self._server.watches.stream(kind, target.namespace, target.name, request, rendering)
+            case "create" if not target.name:
+                return await self._create(kind, target, request)
+            case "update":
+                return await self._replace(kind, target, request, "")
+            case "patch":
+                return await self._patch(kind, target, request, "")
+            case "delete":
+                return await self._delete(kind, target, request)
+            case "deletecollection" if "deletecollection" in kind.verbs:
+                return await self._delete_collection(kind, target, request)
+            case _:
+                raise errors.method_not_allowed()
+
+    async def _subresource(self, kind: Kind, target: Target, verb: str, request: Request) -> Answer:
+        name = target.subresource
+        if name == "status" and kind.status:
+            match verb:
+                case "get":
+                    return self._get(kind, target, request)
+                case "update":
+                    return await self._replace(kind, target, request, "status")
+                case "patch":
+                    return await self._patch(kind, target, request, "status")
+                case _:
+                    raise errors.method_not_allowed()
+        if name == "scale" and kind.scale is not None:
+            from trimtab.server.subresources import handle_scale
+
+            return await handle_scale(self._server, kind, target, verb, request)
+        if not kind.crd and any(name == known for known, _, _ in kind.subresources):
+            from trimtab.server.subresources import handle_subresource
+
+            return await handle_subresource(self._server, kind, target, verb, request)
+        raise errors.no_such_path()
+
+    # Reading
+
+    def _get(self, kind: Kind, target: Target, request: Request) -> Reply:
+        rendering = rendering_of(request)
+        record = self._server.store.get(kind.key(target.namespace, target.name))
+        if record is None:
+            raise errors.not_found(kind.plural, kind.group, target.name)
+        asked = request.integer("resourceVersion")
+        if asked and asked > self._server.store.revision:
+            raise errors.version_too_large(asked, self._server.store.revision)
+        return Reply(rendering.one(kind, record), warnings=_deprecation(kind))
+
+    # Writing
+
+    def _written(self, kind: Kind, request: Request, written: Written, options: Options) -> Reply:
+        rendering = rendering_of(request)
+        status = 201 if written.created else 200
+        return Reply(rendering.one(kind, written.record), status, warnings=list(dict.fromkeys(options.warnings)))
+
+    async def _create(self, kind: Kind, target: Target, request: Request) -> Reply:
+        if kind.namespaced and not target.namespace:
+            raise errors.bad_request("an empty namespace may not be set during creation")
+        options = write_options(request)
+        obj = decode_object(await request.body(), request.content_type, options)
+        self._refuse_escalation(kind, target.namespace, obj, request)
+        written = await self._server.writer.create(kind, target.namespace, obj, options)
+        return self._written(kind, request, written, options)
+
+    async def _replace(self, kind: Kind, target: Target, request: Request, subresource: str) -> Reply:
+        options = write_options(request)
+        obj = decode_object(await request.body(), request.content_type, options)
+
+        def change(live: JSON) -> JSON:
+            meta = obj.get("metadata")
+            if isinstance(meta, dict) and meta.get("managedFields") is None and "managedFields" in live["metadata"]:
+                meta["managedFields"] = live["metadata"]["managedFields"]
+            self._refuse_escalation(kind, target.namespace, obj, request, live)
+            return obj
+
+        written = await self._server.writer.update(
+            kind, target.namespace, target.name, change, options, subresource=subresource
+        )
+        return self._written(kind, request, written, options)
+
+    async def _patch(self, kind: Kind, target: Target, request: Request, subresource: str) -> Reply:
+        options = write_options(request)
+        body = await request.body()
+        if request.content_type in APPLY_TYPES:
+            return await self._apply(kind, target, request, subresource, options, body)
+        if request.flag("force"):
+            raise errors.bad_request("force: Forbidden: may not be specified for non-apply patch")
+        patch = self._patch_function(kind, request.content_type, body, options)
+
+        def change(live: JSON) -> JSON:
+            new = patch(live)
+            self._refuse_escalation(kind, target.namespace, new, request, live)
+            return new
+
+        written = await self._server.writer.update(
+            kind, target.namespace, target.name, change, options, subresource=subresource
+        )
+        return self._written(kind, request, written, options)
+
+    def _patch_function(self, kind: Kind, content_type: str, body: bytes, options: Options) -> Change:
+        from trimtab.server.patch import PatchError, json_patch, merge_patch, strategic_merge_patch
+
+        if content_type not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
+            raise errors.unsupported_media(content_type, (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, *APPLY_TYPES))
+        if content_type == STRATEGIC_PATCH and kind.crd:
+            raise errors.unsupported_media(content_type, (JSON_PATCH, MERGE_PATCH, *APPLY_TYPES))
+        patch: Any = decode_json(body, options)
+        schema = self._server.registry.schema(kind)
+
+        def change(live: JSON) -> JSON:
+            try:
+                if content_type == JSON_PATCH:
+                    new = json_patch(live, patch)
+                elif content_type == MERGE_PATCH:
+                    new = merge_patch(live, patch)
+                else:
+                    new = strategic_merge_patch(live, patch, schema)
+            except PatchError as err:
+                raise _patch_refused(err) from None
+            if not isinstance(new, dict):
+                raise errors.bad_request("the patch does not leave an object behind")
+            return copy.deepcopy(new)
+
+        return change
+
+    async def _apply(
+        self, kind: Kind, target: Target, request: Request, subresource: str, options: Options, body: bytes
+    ) -> Reply:
+        from trimtab.server.apply import ApplyConflict, apply
+        from trimtab.server.merge import ApplyInvalid
+
+        if not request.query.get("fieldManager"):
+            raise errors.bad_request("fieldManager: Required value: is required for apply patch")
+        config = decode_object(body, request.content_type, options)
+        server = self._server
+        schema = server.registry.schema(kind)
+        self._check_config(kind, target, config)
+        dropped = schema.prune(config)
+        if dropped and options.validation != "Ignore":
+            from trimtab.server.bodies import strict_error
+
+            problems = [f'unknown field "{path}"' for path in dropped]
+            if options.validation == "Strict":
+                raise strict_error(problems)
+            options.warnings += problems
+        now = server.now()
+
+        def change(live: JSON | None) -> JSON:
+            try:
+                merged = apply(
+                    live,
+                    dict(config),
+                    manager=options.manager,
+                    force=options.force,
+                    schema=schema,
+                    now=now,
+                    subresource=subresource,
+                )
+            except ApplyConflict as err:
+                raise errors.apply_conflict(str(err), err.causes()) from None
+            except ApplyInvalid as err:
+                raise errors.bad_request(str(err)) from None
+            self._refuse_escalation(kind, target.namespace, merged, request, live)
+            return copy.deepcopy(merged)
+
+        key = kind.key(target.namespace, target.name)
+        for _ in range(3):
+            if server.store.get(key) is None:
+                if subresource:
+                    raise errors.not_found(kind.plural, kind.group, target.name)
+                if (config.get("metadata") or {}).get("uid"):
+                    raise errors.conflict(
+                        kind.plural,
+                        kind.group,
+                        target.name,
+                        "uid mismatch: the object that was applied to does not exist",
+                    )
+                try:
+                    written = await server.writer.create(kind, target.namespace, change(None), options, tracked=True)
+                except StatusError as err:
+                    if err.reason != "AlreadyExists":
+                        raise
+                    continue  # somebody created it meanwhile: apply to that
+            else:
+                try:
+                    written = await server.writer.update(
+                        kind, target.namespace, target.name, change, options, subresource=subresource, tracked=True
+                    )
+                except StatusError as err:
+                    if err.reason != "NotFound" or subresource:
+                        raise
+                    continue  # it was deleted meanwhile: create it
+            return self._written(kind, request, written, options)
+        raise errors.conflict(kind.plural, kind.group, target.name, "the object is created and deleted all the time")
+
+    def _check_config(self, kind: Kind, target: Target, config: JSON) -> None:
+        if config.get("apiVersion") != kind.api_version or config.get("kind") != kind.kind:
+            raise errors.bad_request(
+                f"the applied object is {config.get('apiVersion')} {config.get('kind')}, the URL names "
+                f"{kind.api_version} {kind.kind}"
+            )
+        meta = config.setdefault("metadata", {})
+        if not isinstance(meta, dict):
+            raise errors.bad_request("metadata: expected an object")
+        if meta.setdefault("name", target.name) != target.name:
+            raise errors.bad_request(
+                f"the name of the object ({meta['name']}) does not match the name on the URL ({target.name})"
+            )
+        if kind.namespaced and meta.setdefault("namespace", target.namespace) != target.namespace:
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+
+    # Deleting
+
+    async def _delete(self, kind: Kind, target: Target, request: Request) -> Reply:
+        options = await delete_options(request)
+        written = await self._server.deleter.delete(kind, target.namespace, target.name, options)
+        if written.gone and not (kind.kind == "Pod" and not kind.group):
+            return json_reply(deleted_status(kind, written))
+        return Reply(rendering_of(request).one(kind, written.record))
+
+    async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Reply:
+        options = await delete_options(request)
+        page, _ = list_page(self._server.store, kind, target.namespace, request)
+        deleted = []
+        for record in page.records:
+            meta = viewed(kind, record)["metadata"]
+            try:
+                written = await self._server.deleter.delete(kind, meta.get("namespace", ""), meta["name"], options)
+            except StatusError as err:
+                if err.code != 404:
+                    raise
+            else:
+                deleted.append(written.record)
+        page.records = deleted
+        return Reply(list_bytes(kind, page, rendering_of(request)))
+
+    # Rights
+
+    def _refuse_escalation(
+        self, kind: Kind, namespace: str, obj: JSON, request: Request, live: JSON | None = None
+    ) -> None:
+        """Nobody may grant, by a role or a binding, more than they have."""
+        if kind.group != RBAC:
+            return
+        from trimtab.server.escalation import refuse_escalation
+
+        refuse_escalation(self._server, kind, namespace, obj, live, request.user)
+
+
+def _deprecation(kind: Kind) -> list[str]:
+    return [kind.warning] if kind.warning else []
+
+
+def _patch_refused(err: Exception) -> StatusError:
+    from trimtab.server.patch import JsonPatchTestFailed
+
+    if isinstance(err, JsonPatchTestFailed):
+        return StatusError(422, "Invalid", f"the server rejected our request due to an error in our request: {err}")
+    return errors.bad_request(str(err))

@@ -1,0 +1,139 @@
+"""Get and list: what stands in memory, written out.
+
+A plain list joins the stored bytes; objects are parsed only when a selector has to look into them or a table is asked for. A
+list in pieces names the revision of its first piece in the continue token, so that all pieces show the same moment.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.http import Request
+from trimtab.server.kinds import Kind
+from trimtab.server.render import Rendering
+from trimtab.server.selectors import Selector, parse_selector
+from trimtab.server.views import viewed
+from trimtab.store import Compacted, Record, Store
+
+LIST_STEP = 500
+"""Records looked at in one go when a selector filters a limited list."""
+
+
+class _Token(msgspec.Struct):
+    rv: int
+    start: str
+    v: str = "trimtab/v1"
+
+
+class Page(msgspec.Struct):
+    """One piece of a list: its records, the revision that it shows, and where the next one begins."""
+
+    records: list[Record]
+    revision: int
+    token: str = ""
+    remaining: int | None = None
+
+
+def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> tuple[Page, Selector]:
+    """The piece of a list that a request asks for.
+
+    Raises:
+        StatusError: 400 for a bad selector or token, 410 when the token's revision is gone.
+    """
+    query = request.query
+    selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    limit = request.integer("limit") or None
+    token = query.get("continue", "")
+    prefix = kind.prefix(namespace)
+    if token:
+        at = _parse_token(token, prefix)
+        revision, start = at.rv or store.revision, at.start
+    else:
+        revision, start = _asked_revision(store, request), ""
+    name = selector.exact("metadata.name")
+    if name is not None and (namespace or not kind.namespaced) and revision == store.revision:
+        found = store.get(kind.key(namespace, name))
+        records = [found] if found is not None and found.key >= start else []
+        return Page(list(_matching(kind, records, selector)), revision), selector
+    try:
+        return _page(store, kind, prefix, selector, start, limit, revision), selector
+    except Compacted:
+        if not token:
+            raise errors.gone(f"The resourceVersion for the provided list is too old: {revision}") from None
+        fresh = _make_token(0, start)
+        err = errors.gone(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+            "without the continue parameter, or use the continue token in this response to retrieve the remainder of the results."
+        )
+        err.metadata = {"continue": fresh}
+        raise err from None
+
+
+def _page(
+    store: Store, kind: Kind, prefix: str, selector: Selector, start: str, limit: int | None, revision: int
+) -> Page:
+    records = store.list(prefix, start=start, revision=revision)
+    if limit is None:
+        return Page(list(_matching(kind, records, selector)), revision)
+    found: list[Record] = []
+    for index, record in enumerate(records):
+        if selector and not selector.matches(viewed(kind, record)):
+            continue
+        if len(found) == limit:
+            remaining = None if selector else len(records) - index
+            return Page(found, revision, _make_token(revision, record.key), remaining)
+        found.append(record)
+    return Page(found, revision)
+
+
+def _matching(kind: Kind, records: Iterable[Record], selector: Selector) -> Iterator[Record]:
+    if not selector:
+        return iter(records)
+    return (record for record in records if selector.matches(viewed(kind, record)))
+
+
+def _asked_revision(store: Store, request: Request) -> int:
+    """The revision to list at: now, unless an exact one is asked for."""
+    asked = request.integer("resourceVersion") or 0
+    match = request.query.get("resourceVersionMatch", "")
+    if match not in ("", "Exact", "NotOlderThan"):
+        raise errors.bad_request(
+            f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
+        )
+    if match and "resourceVersion" not in request.query:
+        raise errors.bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        )
+    if asked > store.revision:
+        raise errors.version_too_large(asked, store.revision)
+    return asked if match == "Exact" and asked else store.revision
+
+
+def _make_token(revision: int, start: str) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(_Token(revision, start))).decode().rstrip("=")
+
+
+def _parse_token(text: str, prefix: str) -> _Token:
+    try:
+        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise errors.bad_request("continue key is not valid: use the token of the last answer, unchanged") from None
+    if not token.start.startswith(prefix):
+        raise errors.bad_request("continue key is not valid: it belongs to another list")
+    return token
+
+
+def list_bytes(kind: Kind, page: Page, rendering: Rendering) -> bytes:
+    """The answer to a list request."""
+    meta: JSON = {"resourceVersion": str(page.revision)}
+    if page.token:
+        meta["continue"] = page.token
+    if page.remaining is not None:
+        meta["remainingItemCount"] = page.remaining
+    return rendering.listed(kind, page.records, meta)

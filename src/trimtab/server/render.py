@@ -1,0 +1,141 @@
+"""The forms in which objects go out: whole, as rows of a table, or their metadata alone; chosen by the `Accept` header.
+
+Whole objects are the stored bytes. `Rendering` has one method for each place where objects stand: alone, in a list, in a
+watch event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.http import Request
+from trimtab.server.kinds import Kind
+from trimtab.server.views import viewed, viewed_bytes
+from trimtab.store import Record
+
+if TYPE_CHECKING:
+    from trimtab.server.tables import TableOptions
+
+_encode = msgspec.json.Encoder().encode
+ACCEPTED = "application/json, application/yaml"
+
+
+class Rendering:
+    """Whole objects."""
+
+    content_type = "application/json"
+    key: str = "json"
+    """Names the form and its options, for caching."""
+
+    def one(self, kind: Kind, record: Record) -> bytes:
+        return viewed_bytes(kind, record)
+
+    def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
+        head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
+            kind.list_name.encode(),
+            kind.api_version.encode(),
+            _encode(meta),
+        )
+        return head + b",".join([viewed_bytes(kind, record) for record in records]) + b"]}"
+
+    def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
+        """The object of a watch event; `first` in its watch; `revision` is that of the event."""
+        return viewed_bytes(kind, record, revision)
+
+    def bookmark(self, kind: Kind, meta: JSON) -> bytes:
+        return _encode({"kind": kind.kind, "apiVersion": kind.api_version, "metadata": meta})
+
+
+class PartialRendering(Rendering):
+    """`PartialObjectMetadata`."""
+
+    key = "partial"
+
+    def one(self, kind: Kind, record: Record) -> bytes:
+        return _encode(_partial(viewed(kind, record)))
+
+    def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
+        return _encode(
+            {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta,
+                "items": [_partial(viewed(kind, record)) for record in records],
+            }
+        )
+
+    def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
+        return _encode(_partial(viewed(kind, record, revision)))
+
+    def bookmark(self, kind: Kind, meta: JSON) -> bytes:
+        return _encode(_partial({"metadata": meta}))
+
+
+def _partial(obj: JSON) -> JSON:
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+
+
+class TableRendering(Rendering):
+    """A `Table` with the columns that kubectl prints."""
+
+    def __init__(self, options: TableOptions) -> None:
+        self._options = options
+        self.key = f"table/{options.version}/{options.include}"
+
+    def one(self, kind: Kind, record: Record) -> bytes:
+        obj = viewed(kind, record)
+        return self._table(kind, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, True)
+
+    def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
+        return self._table(kind, [viewed(kind, record) for record in records], meta, True)
+
+    def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
+        return self._table(kind, [viewed(kind, record, revision)], {"resourceVersion": str(revision)}, first)
+
+    def bookmark(self, kind: Kind, meta: JSON) -> bytes:
+        bare = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": meta}
+        return self._table(kind, [bare], {"resourceVersion": meta["resourceVersion"]}, False, bare=True)
+
+    def _table(self, kind: Kind, objects: Sequence[JSON], meta: JSON, columns: bool, *, bare: bool = False) -> bytes:
+        from trimtab.server.tables import table
+
+        return _encode(table(kind, objects, meta, self._options, with_columns=columns, bare=bare))
+
+
+WHOLE = Rendering()
+PARTIAL = PartialRendering()
+
+
+def rendering_of(request: Request) -> Rendering:
+    """The form that a request accepts. Raises `StatusError` 406."""
+    accept = request.headers.get("accept", "")
+    if "as=" not in accept:
+        if not accept or "json" in accept or "*/*" in accept or "application/*" in accept:
+            return WHOLE
+        raise errors.not_acceptable(ACCEPTED)
+    return _chosen(accept, request.query.get("includeObject", "Metadata"))
+
+
+@lru_cache(maxsize=64)
+def _chosen(accept: str, include: str) -> Rendering:
+    for part in accept.split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        options = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if media not in ("application/json", "*/*", "application/*"):
+            continue
+        shape = options.get("as", "")
+        if shape == "Table" and options.get("g") == "meta.k8s.io":
+            from trimtab.server.tables import TableOptions
+
+            return TableRendering(TableOptions(include, options.get("v", "v1")))
+        if shape in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return PARTIAL
+        if not shape:
+            return WHOLE
+    raise errors.not_acceptable(ACCEPTED)

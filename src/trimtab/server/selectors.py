@@ -1,0 +1,204 @@
+"""Label and field selectors of a query, parsed once and matched against decoded objects.
+
+Grammar of labels: `a=b, a==b, a!=b, a in (b,c), a notin (b,c), a, !a`; of fields: `path=value, path!=value`. A kind only
+allows the fields that Kubernetes lets one select by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.api.core import LabelSelector
+from trimtab.server.errors import StatusError, bad_request
+from trimtab.server.kinds import Kind
+from trimtab.server.objects import at_path
+
+_TERM = re.compile(
+    r"\s*(?:(?P<not>!)\s*(?P<absent>[^\s,()=!]+)"
+    r"|(?P<key>[^\s,()=!]+)(?:\s*(?P<op>==|=|!=)\s*(?P<value>[^\s,()=!]*)"
+    r"|\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
+)
+
+_FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("", "Pod"): (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ),
+    ("", "Event"): (
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ),
+    ("events.k8s.io", "Event"): (
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "reason",
+        "type",
+    ),
+    ("", "Node"): ("spec.unschedulable",),
+    ("", "Namespace"): ("status.phase",),
+    ("", "Secret"): ("type",),
+    ("", "Service"): ("spec.clusterIP", "spec.type"),
+    ("apps", "ReplicaSet"): ("status.replicas",),
+    ("batch", "Job"): ("status.successful",),
+}
+_DEFAULTS = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTerm:
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        match self.operator:
+            case "in":
+                return value is not None and value in self.values
+            case "notin":
+                return value is None or value not in self.values
+            case "exists":
+                return value is not None
+            case _:
+                return value is None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTerm:
+    path: str
+    value: str
+    equal: bool
+
+    def matches(self, obj: JSON) -> bool:
+        return (_text(at_path(obj, self.path), self.path) == self.value) is self.equal
+
+
+def _text(value: Any, path: str) -> str:
+    if value is None:
+        return _DEFAULTS.get(path, "")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if path == "source" and isinstance(value, dict):
+        return str(value.get("component", ""))
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Both selectors of a request. `name` is set when it asks for one object by name."""
+
+    labels: tuple[LabelTerm, ...] = ()
+    fields: tuple[FieldTerm, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.fields)
+
+    def matches(self, obj: JSON) -> bool:
+        if self.labels:
+            labels = obj["metadata"].get("labels") or {}
+            if not all(term.matches(labels) for term in self.labels):
+                return False
+        return all(term.matches(obj) for term in self.fields)
+
+    def exact(self, path: str) -> str | None:
+        """The value that a field must equal, when the selector says so."""
+        return next((term.value for term in self.fields if term.path == path and term.equal), None)
+
+
+EVERYTHING = Selector()
+
+
+def parse_selector(kind: Kind, labels: str, fields: str) -> Selector:
+    """Raises `StatusError` 400 for text that is no selector and for fields that cannot be selected by."""
+    if not labels and not fields:
+        return EVERYTHING
+    return Selector(parse_labels(labels), _parse_fields(kind, fields))
+
+
+def parse_labels(text: str) -> tuple[LabelTerm, ...]:
+    terms: list[LabelTerm] = []
+    position = 0
+    while position < len(text.rstrip()):
+        found = _TERM.match(text, position)
+        if found is None:
+            raise _unparsable(text)
+        position = found.end()
+        if found["not"]:
+            terms.append(LabelTerm(found["absent"], "absent"))
+        elif found["op"]:
+            operator = "notin" if found["op"] == "!=" else "in"
+            terms.append(LabelTerm(found["key"], operator, frozenset((found["value"],))))
+        elif found["set"]:
+            values = frozenset(value.strip() for value in found["values"].split(","))
+            terms.append(LabelTerm(found["key"], found["set"], values))
+        else:
+            terms.append(LabelTerm(found["key"], "exists"))
+    return tuple(terms)
+
+
+def _unparsable(text: str) -> StatusError:
+    return bad_request(
+        f'unable to parse requirement: "{text}" is not a label selector: write for example app=web,tier in (a,b),!legacy'
+    )
+
+
+def selectable_fields(kind: Kind) -> tuple[str, ...]:
+    own = kind.selectable if kind.crd else _FIELDS.get((kind.group, kind.kind), ())
+    return ("metadata.name", "metadata.namespace", *own)
+
+
+def _parse_fields(kind: Kind, text: str) -> tuple[FieldTerm, ...]:
+    terms: list[FieldTerm] = []
+    allowed = selectable_fields(kind)
+    for part in filter(None, text.split(",")):
+        path, operator, value = _split(part)
+        if not operator:
+            raise bad_request(f'invalid field selector "{text}": "{part}" is not path=value or path!=value')
+        if path not in allowed:
+            raise bad_request(
+                f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector "", '
+                f'field selector "{text}": field label not supported: {path}'
+            )
+        terms.append(FieldTerm(path, value, operator != "!="))
+    return tuple(terms)
+
+
+def _split(part: str) -> tuple[str, str, str]:
+    for operator in ("!=", "==", "="):
+        path, found, value = part.partition(operator)
+        if found:
+            return path.strip(), operator, value.strip()
+    return part, "", ""
+
+
+def selector_of(obj: JSON | None) -> LabelSelector | None:
+    """A `LabelSelector` of an object, for `trimtab.api.selector`; None when there is none or it is not one."""
+    if obj is None:
+        return None
+    try:
+        return msgspec.convert(obj, LabelSelector)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,111 @@
+"""The API server put together: one value that holds the store, the kinds, the writers and watches, and runs the server's own
+controllers (garbage collection, namespaces, events that expire).
+
+It has no sockets; `app.create_app` makes an ASGI application of it, `serve.serve` gives that one its listeners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.server.allocation import ServiceAllocator
+from trimtab.server.authentication import Authenticator, TokenFile, TokenReader
+from trimtab.server.authorization import Authorizer
+from trimtab.server.bootstrap import bootstrap
+from trimtab.server.clock import Clock, SystemClock, timestamp
+from trimtab.server.deleting import Deleter
+from trimtab.server.housekeeping import Housekeeping
+from trimtab.server.metrics import Metrics
+from trimtab.server.objects import meta_of
+from trimtab.server.registry import Registry
+from trimtab.server.tokens import ServiceAccountTokens
+from trimtab.server.watching import WatchService
+from trimtab.server.writing import Check, Writer
+from trimtab.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What an API server is told about its engine. Paths that are None switch off what needs them."""
+
+    service_cidr: str = "10.96.0.0/16"
+    node_socket: Path | None = None
+    """The node agent's streaming endpoint: logs, exec, attach, port-forward."""
+    token_file: Path | None = None
+    """Static tokens, hashed: see `authentication.TokenFile`."""
+    service_account_key: Path | None = None
+    """The secret with which ServiceAccount tokens are signed; made when it is missing."""
+    ca_file: Path | None = None
+    """The CA's certificate, given to every namespace as ConfigMap `kube-root-ca.crt`."""
+    issuer: str = "https://kubernetes.default.svc.cluster.local"
+
+
+class ApiServer:
+    """See the module. Make it inside the event loop that its store was opened in; `start` it, and `stop` it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        settings: ServerSettings | None = None,
+        clock: Clock | None = None,
+        admission: Sequence[tuple[str, str, Check]] = (),
+    ) -> None:
+        """admission: (apiVersion, kind, check) with `check(new, old) -> warnings`, which refuses by raising an exception
+        that has `field` and `message`."""
+        self.store = store
+        self.settings = settings or ServerSettings()
+        self.clock: Clock = clock or SystemClock()
+        self.registry = Registry(store)
+        self.services = ServiceAllocator(store, self.settings.service_cidr, self.clock)
+        self.writer = Writer(store, self.registry, self, admission)
+        self.deleter = Deleter(store, self.registry, self.writer, self.clock)
+        self.watches = WatchService(store)
+        self.tokens = ServiceAccountTokens(store, self.settings.service_account_key, self.settings.issuer, self.clock)
+        readers: list[TokenReader] = [self.tokens.user]
+        if self.settings.token_file is not None:
+            readers.insert(0, TokenFile(self.settings.token_file))
+        self.authenticator = Authenticator(readers)
+        self.authorizer = Authorizer(store)
+        self.metrics = Metrics()
+        self._housekeeping = Housekeeping(self)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ready = False
+        self.stopping = False
+
+    async def start(self) -> None:
+        """Writes what every cluster has (namespaces, roles) and starts the server's own controllers."""
+        await bootstrap(self)
+        self._tasks = self._housekeeping.start()
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Ends watches and controllers; the store stays open, it belongs to whoever opened it."""
+        self.ready = False
+        self.stopping = True
+        self.watches.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def now(self) -> str:
+        """The time as objects have it."""
+        return timestamp(self.clock)
+
+    # What the rules of kinds look at
+
+    def default_of(self, collection: str, annotation: str) -> str:
+        """The name of the newest object that is annotated as the default of its kind; empty when there is none."""
+        wanted = f'"{annotation}":"true"'.encode()
+        found = [record for record in self.store.list(collection) if wanted in record.value]
+        return meta_of(max(found, key=lambda record: record.revision)).name if found else ""
+
+    def name_holder(self, group: str, name: str) -> str | None:
+        """The CRD (or "the API server itself") that serves a plural, singular, kind or short name in a group."""
+        for kind in self.registry:
+            if kind.group == group and name in (kind.plural, kind.singular_name, kind.kind, *kind.short_names):
+                return kind.crd.rpartition("/")[2] or "the API server itself"
+        return None

@@ -1,0 +1,57 @@
+"""What is special about single kinds when they are written: what the server fills in, what may not change, what must agree.
+
+Everything that a schema can say stands in the schema; here is the rest, one small class a kind. A kind without an entry has
+no rules beyond its schema.
+"""
+
+from __future__ import annotations
+
+from trimtab.server.kinds import Kind
+from trimtab.server.strategies.base import Strategy, Surroundings
+from trimtab.server.strategies.core import (
+    ClaimStrategy,
+    ConfigMapStrategy,
+    CrdStrategy,
+    IngressStrategy,
+    NamespaceStrategy,
+    PersistentVolumeStrategy,
+    RoleBindingStrategy,
+    SecretStrategy,
+    ServiceStrategy,
+)
+from trimtab.server.strategies.pods import PodStrategy
+from trimtab.server.strategies.workloads import (
+    CronJobStrategy,
+    DeploymentStrategy,
+    JobStrategy,
+    StatefulSetStrategy,
+    WorkloadStrategy,
+)
+
+__all__ = ["CrdStrategy", "Strategy", "Surroundings", "strategy_of"]
+
+_NONE = Strategy()
+_RBAC = "rbac.authorization.k8s.io"
+_STRATEGIES: dict[tuple[str, str], Strategy] = {
+    ("", "Namespace"): NamespaceStrategy(),
+    ("", "Secret"): SecretStrategy(),
+    ("", "ConfigMap"): ConfigMapStrategy(),
+    ("", "Service"): ServiceStrategy(),
+    ("", "Pod"): PodStrategy(),
+    ("", "PersistentVolume"): PersistentVolumeStrategy(),
+    ("", "PersistentVolumeClaim"): ClaimStrategy(),
+    ("apps", "Deployment"): DeploymentStrategy(),
+    ("apps", "ReplicaSet"): WorkloadStrategy(),
+    ("apps", "DaemonSet"): WorkloadStrategy(),
+    ("apps", "StatefulSet"): StatefulSetStrategy(),
+    ("batch", "Job"): JobStrategy(),
+    ("batch", "CronJob"): CronJobStrategy(),
+    ("networking.k8s.io", "Ingress"): IngressStrategy(),
+    (_RBAC, "RoleBinding"): RoleBindingStrategy(),
+    (_RBAC, "ClusterRoleBinding"): RoleBindingStrategy(),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): CrdStrategy(),
+}
+
+
+def strategy_of(kind: Kind) -> Strategy:
+    return _NONE if kind.crd else _STRATEGIES.get((kind.group, kind.kind), _NONE)

@@ -1,0 +1,43 @@
+"""The shape of a kind's special rules."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trimtab.api import JSON
+from trimtab.server.allocation import ServiceAllocator
+from trimtab.server.clock import Clock
+from trimtab.server.errors import Cause
+from trimtab.server.kinds import Kind
+
+
+class Surroundings(Protocol):
+    """What rules may look at besides the object."""
+
+    clock: Clock
+    services: ServiceAllocator
+
+    def default_of(self, collection: str, annotation: str) -> str:
+        """The name of the object that is annotated as the default of its kind; empty when there is none."""
+
+    def name_holder(self, group: str, name: str) -> str | None:
+        """The CRD that serves a plural, singular, kind or short name in a group."""
+
+
+class Strategy:
+    """No special rules."""
+
+    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        """Fills in, in place, what the server decides; what is wrong with what it was asked. Runs after defaulting and
+        before validation; `old` is None on creation."""
+        return []
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        """What is wrong with an object that its schema has accepted."""
+        return []
+
+    def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
+        """Fills in, in place, what follows from a valid object."""
+
+    def settled(self, around: Surroundings, key: str) -> None:
+        """The write is over, whatever came of it."""

@@ -1,0 +1,133 @@
+"""Rules of pods, and of the pod templates in other kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.server.errors import Cause
+from trimtab.server.kinds import Kind
+from trimtab.server.metadata import label_value_problem
+from trimtab.server.strategies.base import Strategy, Surroundings
+
+_CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
+
+
+class PodStrategy(Strategy):
+    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        spec = new.get("spec")
+        if not isinstance(spec, dict):
+            return [Cause("spec", "Required value", "FieldValueRequired")]
+        if old is None:
+            account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+            spec["serviceAccountName"] = spec["serviceAccount"] = account
+            spec.setdefault("priority", 0)
+            spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+            new["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        return []
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        found = pod_spec_problems(new["spec"], "spec", ("Always", "OnFailure", "Never"))
+        if old is not None and _fixed_part(new["spec"], old["spec"]) != _fixed_part(old["spec"], old["spec"]):
+            found.append(
+                Cause(
+                    "spec",
+                    "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+                    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+                    "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
+                    "previously negative)",
+                    "FieldValueForbidden",
+                )
+            )
+        return found
+
+
+def _fixed_part(spec: JSON, old: JSON) -> JSON:
+    """The spec without what may change. The node may be set once, as binding does."""
+    changeable = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"}
+    if not old.get("nodeName"):
+        changeable.add("nodeName")
+    fixed: JSON = {key: value for key, value in spec.items() if key not in changeable}
+    for name in _CONTAINER_LISTS:
+        if name in fixed:
+            fixed[name] = [{k: v for k, v in container.items() if k != "image"} for container in fixed[name]]
+    fixed.pop("ephemeralContainers", None)
+    return fixed
+
+
+def pod_template_problems(template: Any, path: str, restart_policies: tuple[str, ...]) -> list[Cause]:
+    """What is wrong with the pods that a template would make; `path` is that of the template's spec."""
+    spec = template.get("spec") if isinstance(template, dict) else None
+    if not isinstance(spec, dict) or not spec.get("containers"):
+        return [Cause(f"{path}.containers", "Required value", "FieldValueRequired")]
+    return pod_spec_problems(spec, path, restart_policies)
+
+
+def pod_spec_problems(spec: JSON, path: str, restart_policies: tuple[str, ...]) -> list[Cause]:
+    found: list[Cause] = []
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    names: set[str] = set()
+    if not spec.get("containers"):
+        found.append(Cause(f"{path}.containers", "Required value", "FieldValueRequired"))
+    for list_name in _CONTAINER_LISTS:
+        for index, container in enumerate(spec.get(list_name) or ()):
+            at = f"{path}.{list_name}[{index}]"
+            name = container.get("name") or ""
+            if name in names:
+                found.append(Cause(f"{at}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
+            names.add(name)
+            if label_value_problem(name) or name != name.lower():
+                found.append(
+                    Cause(f"{at}.name", f"Invalid value: \"{name}\": must be lower case alphanumeric characters or '-'")
+                )
+            if not container.get("image"):
+                found.append(Cause(f"{at}.image", "Required value", "FieldValueRequired"))
+            elif container["image"] != container["image"].strip():
+                found.append(
+                    Cause(
+                        f"{at}.image",
+                        f'Invalid value: "{container["image"]}": must not have leading or trailing whitespace',
+                    )
+                )
+            found += _mount_problems(container, at, volumes)
+    policy = spec.get("restartPolicy")
+    if policy not in restart_policies:
+        allowed = ", ".join(f'"{value}"' for value in restart_policies)
+        found.append(
+            Cause(
+                f"{path}.restartPolicy",
+                f'Unsupported value: "{policy}": supported values: {allowed}',
+                "FieldValueNotSupported",
+            )
+        )
+    return found
+
+
+def _mount_problems(container: JSON, at: str, volumes: set[Any]) -> list[Cause]:
+    found: list[Cause] = []
+    paths: set[str] = set()
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount.get("name") not in volumes:
+            found.append(
+                Cause(f"{at}.volumeMounts[{index}].name", f'Not found: "{mount.get("name")}"', "FieldValueNotFound")
+            )
+        path = mount.get("mountPath") or ""
+        if path in paths:
+            found.append(Cause(f"{at}.volumeMounts[{index}].mountPath", f'Invalid value: "{path}": must be unique'))
+        paths.add(path)
+    return found
+
+
+def qos_class(spec: JSON) -> str:
+    """Guaranteed when every container limits cpu and memory and requests just that; BestEffort when none asks for any."""
+    containers = [c for name in ("containers", "initContainers") for c in spec.get(name) or ()]
+    resources = [c.get("resources") or {} for c in containers if isinstance(c, dict)]
+    asked = [(r.get("requests") or {}, r.get("limits") or {}) for r in resources if isinstance(r, dict)]
+    watched = ("cpu", "memory")
+    if not any(name in part for pair in asked for part in pair for name in watched):
+        return "BestEffort"
+    for requests, limits in asked:
+        for name in watched:
+            if name not in limits or str(requests.get(name, limits[name])) != str(limits[name]):
+                return "Burstable"
+    return "Guaranteed"

@@ -1,0 +1,142 @@
+"""Rules of the kinds that make pods from a template and find them by a selector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.api.selector import selects
+from trimtab.server.errors import Cause
+from trimtab.server.kinds import Kind
+from trimtab.server.metadata import immutable_problems, labels_problems
+from trimtab.server.selectors import selector_of
+from trimtab.server.strategies.base import Strategy, Surroundings
+from trimtab.server.strategies.pods import pod_template_problems
+
+
+class WorkloadStrategy(Strategy):
+    """Kinds that make pods from a template and find them by a selector."""
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        spec = new.get("spec") or {}
+        selector = spec.get("selector")
+        found: list[Cause] = []
+        labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+        found += labels_problems(labels, "spec.template.metadata.labels")
+        if not selector or not (selector.get("matchLabels") or selector.get("matchExpressions")):
+            found.append(Cause("spec.selector", "Required value", "FieldValueRequired"))
+        elif not selects(selector_of(selector), labels):
+            found.append(
+                Cause(
+                    "spec.template.metadata.labels",
+                    f"Invalid value: {msgspec.json.encode(labels).decode()}: `selector` does not match template `labels`",
+                )
+            )
+        if old is not None:
+            found += immutable_problems("spec.selector", selector, old["spec"].get("selector"))
+        replicas = spec.get("replicas")
+        if isinstance(replicas, int) and replicas < 0:
+            found.append(Cause("spec.replicas", f"Invalid value: {replicas}: must be greater than or equal to 0"))
+        found += pod_template_problems(spec.get("template"), "spec.template.spec", self.restart_policies)
+        return found
+
+    restart_policies: tuple[str, ...] = ("Always",)
+
+
+class DeploymentStrategy(WorkloadStrategy):
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        found = super().problems(around, kind, new, old)
+        strategy = new["spec"].get("strategy") or {}
+        rolling = strategy.get("rollingUpdate") or {}
+        if strategy.get("type") == "Recreate" and rolling:
+            found.append(
+                Cause(
+                    "spec.strategy.rollingUpdate",
+                    "Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                    "FieldValueForbidden",
+                )
+            )
+        if rolling and _zero(rolling.get("maxSurge")) and _zero(rolling.get("maxUnavailable")):
+            found.append(
+                Cause(
+                    "spec.strategy.rollingUpdate.maxUnavailable",
+                    "Invalid value: 0: may not be 0 when `maxSurge` is 0",
+                )
+            )
+        return found
+
+
+def _zero(value: Any) -> bool:
+    return value in (0, "0", "0%")
+
+
+class StatefulSetStrategy(WorkloadStrategy):
+    _CHANGEABLE = frozenset(
+        {
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
+        }
+    )
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        found = super().problems(around, kind, new, old)
+        if old is not None:
+            before, after = old["spec"], new["spec"]
+            fixed = (set(before) | set(after)) - self._CHANGEABLE
+            changed = sorted(field for field in fixed if before.get(field) != after.get(field))
+            if changed:
+                names = ", ".join(sorted(self._CHANGEABLE))
+                found.append(
+                    Cause(
+                        f"spec.{changed[0]}",
+                        f"Forbidden: updates to statefulset spec for fields other than {names} are forbidden",
+                        "FieldValueForbidden",
+                    )
+                )
+        return found
+
+
+class JobStrategy(WorkloadStrategy):
+    restart_policies = ("Never", "OnFailure")
+
+    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        spec = new.setdefault("spec", {})
+        if old is not None or spec.get("manualSelector"):
+            return []
+        template = spec.setdefault("template", {})
+        labels = template.setdefault("metadata", {}).setdefault("labels", {})
+        uid, name = new["metadata"]["uid"], new["metadata"]["name"]
+        labels["batch.kubernetes.io/controller-uid"] = labels["controller-uid"] = uid
+        labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name[:63]
+        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        return []
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        found = super().problems(around, kind, new, old)
+        if old is not None and not old["spec"].get("suspend"):
+            found += immutable_problems("spec.template", new["spec"].get("template"), old["spec"].get("template"))
+        if old is not None:
+            found += immutable_problems(
+                "spec.completions", new["spec"].get("completions"), old["spec"].get("completions")
+            )
+        return found
+
+
+class CronJobStrategy(Strategy):
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        schedule = new["spec"].get("schedule") or ""
+        if not schedule:
+            return [Cause("spec.schedule", "Required value", "FieldValueRequired")]
+        if not schedule.startswith("@") and len(schedule.split()) != 5:
+            return [
+                Cause("spec.schedule", f'Invalid value: "{schedule}": expected 5 fields: minute hour day month weekday')
+            ]
+        template = (new["spec"].get("jobTemplate") or {}).get("spec", {}).get("template")
+        return pod_template_problems(template, "spec.jobTemplate.spec.template.spec", ("Never", "OnFailure"))

@@ -1,0 +1,202 @@
+"""Watch: the changes of a collection as a stream of events, from a revision on, each once and in order.
+
+A change becomes ADDED, MODIFIED or DELETED by what the selector says of it before and after: an object that begins to match
+is added, one that stops matching is deleted. An event is encoded once for all watchers that see it in the same form. Between
+changes, bookmarks tell the client how far it has seen, so that it can resume there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.errors import StatusError
+from trimtab.server.http import Request, Stream
+from trimtab.server.kinds import Kind
+from trimtab.server.render import WHOLE, Rendering
+from trimtab.server.selectors import Selector, parse_selector
+from trimtab.server.views import viewed
+from trimtab.store import Change, Compacted, Record, Store, StoreClosed, Watch
+
+BOOKMARK_S = 60.0
+TIMEOUT_S = 3600.0
+"""A watch without a timeout of its own ends after this; clients resume."""
+CACHED_EVENTS = 512
+CACHED_EVENT_MAX_BYTES = 64 * 1024
+INITIAL_END = "k8s.io/initial-events-end"
+CHUNK_BYTES = 64 * 1024
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class WatchService:
+    """Serves watches; knows those that are open, so that a shutdown can end them cleanly."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: set[Watch] = set()
+        self._encoded: OrderedDict[tuple[int, str, str, str], bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def close(self) -> None:
+        """Ends all watches; their responses end as if their time was over."""
+        for watch in list(self._open):
+            watch.close()
+
+    def stream(self, kind: Kind, namespace: str, name: str, request: Request, rendering: Rendering) -> Stream:
+        """The response to a watch request.
+
+        Raises:
+            StatusError: 400 for a bad selector, 410 when its revision is gone.
+        """
+        query = request.query
+        fields = query.get("fieldSelector", "")
+        if name:
+            fields = f"{fields},metadata.name={name}" if fields else f"metadata.name={name}"
+        selector = parse_selector(kind, query.get("labelSelector", ""), fields)
+        asked = request.integer("resourceVersion")
+        initial = request.flag("sendInitialEvents") if "sendInitialEvents" in query else None
+        match = query.get("resourceVersionMatch", "")
+        if initial is not None and match != "NotOlderThan":
+            raise errors.bad_request(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            )
+        bookmarks = request.flag("allowWatchBookmarks")
+        prefix = kind.prefix(namespace)
+        whole = initial if initial is not None else not asked
+        records = self._store.list(prefix) if whole else []
+        after = self._store.revision if whole or not asked else asked
+        if after > self._store.revision:
+            raise errors.gone(f"too large resource version: {after}, current: {self._store.revision}")
+        try:
+            watch = self._store.watch(prefix, after)
+        except Compacted:
+            raise _too_old(after, self._store.compacted) from None
+        self._open.add(watch)
+        timeout_s = float(request.integer("timeoutSeconds") or TIMEOUT_S)
+        session = _Session(self, kind, selector, rendering, watch, bookmarks)
+
+        async def run(write: Write) -> None:
+            gone = asyncio.ensure_future(request.disconnected())
+            gone.add_done_callback(lambda _: watch.close())
+            alarm = asyncio.get_running_loop().call_later(timeout_s, watch.close)
+            try:
+                await write(b"")
+                await session.run(write, records, mark_end=bool(initial) and bookmarks)
+            finally:
+                alarm.cancel()
+                gone.cancel()
+                watch.close()
+                self._open.discard(watch)
+
+        return Stream(run)
+
+    def encoded(self, kind: Kind, rendering: Rendering, verb: str, record: Record, revision: int, first: bool) -> bytes:
+        """One line of the stream; kept for the other watchers of the same change."""
+        line_key = (revision, verb, kind.api_version, rendering.key)
+        cacheable = rendering is WHOLE or not first
+        if cacheable and (line := self._encoded.get(line_key)) is not None:
+            return line
+        line = b'{"type":"%b","object":%b}\n' % (verb.encode(), rendering.event(kind, record, revision, first))
+        if cacheable and len(line) <= CACHED_EVENT_MAX_BYTES:
+            self._encoded[line_key] = line
+            if len(self._encoded) > CACHED_EVENTS:
+                self._encoded.popitem(last=False)
+        return line
+
+
+class _Session:
+    """One watch of one client."""
+
+    def __init__(
+        self,
+        service: WatchService,
+        kind: Kind,
+        selector: Selector,
+        rendering: Rendering,
+        watch: Watch,
+        bookmarks: bool,
+    ) -> None:
+        self._service = service
+        self._kind = kind
+        self._selector = selector
+        self._rendering = rendering
+        self._watch = watch
+        self._bookmarks = bookmarks
+        self._first = True
+        self._told = 0
+
+    async def run(self, write: Write, records: list[Record], *, mark_end: bool) -> None:
+        """Writes events until the watch is closed or its history is gone."""
+        await self._write_all(write, [self._line("ADDED", r, r.revision) for r in records if self._matches(r)])
+        self._told = self._watch.delivered
+        if mark_end:
+            await write(self._bookmark({INITIAL_END: "true"}))
+        while True:
+            try:
+                changes = await self._watch.batch(BOOKMARK_S)
+            except StoreClosed:
+                break
+            except Compacted as err:
+                await write(_error_line(_too_old(err.requested, err.compacted)))
+                return
+            lines = [line for change in changes if (line := self._event(change)) is not None]
+            if lines:
+                await self._write_all(write, lines)
+                self._told = changes[-1].record.revision
+            elif self._bookmarks and not changes and self._watch.delivered > self._told:
+                await write(self._bookmark({}))
+        if self._bookmarks and self._watch.delivered > self._told:
+            await write(self._bookmark({}))
+
+    async def _write_all(self, write: Write, lines: list[bytes]) -> None:
+        """Writes lines in pieces of a bounded size: one send for many small events."""
+        start = size = 0
+        for end, line in enumerate(lines, 1):
+            size += len(line)
+            if size >= CHUNK_BYTES or end == len(lines):
+                await write(b"".join(lines[start:end]))
+                start, size = end, 0
+
+    def _matches(self, record: Record) -> bool:
+        return not self._selector or self._selector.matches(viewed(self._kind, record))
+
+    def _event(self, change: Change) -> bytes | None:
+        """The event of a change as this watch sees it, or None."""
+        record, previous = change
+        before = previous is not None and self._matches(previous)
+        if record.deleted:
+            if previous is None or not before:
+                return None
+            return self._line("DELETED", previous, record.revision)
+        after = self._matches(record)
+        if after:
+            return self._line("MODIFIED" if before else "ADDED", record, record.revision)
+        return self._line("DELETED", record, record.revision) if before else None
+
+    def _line(self, verb: str, record: Record, revision: int) -> bytes:
+        line = self._service.encoded(self._kind, self._rendering, verb, record, revision, self._first)
+        self._first = False
+        return line
+
+    def _bookmark(self, annotations: JSON) -> bytes:
+        self._told = self._watch.delivered
+        meta: JSON = {"resourceVersion": str(self._told), "creationTimestamp": None}
+        if annotations:
+            meta["annotations"] = annotations
+        return b'{"type":"BOOKMARK","object":%b}\n' % self._rendering.bookmark(self._kind, meta)
+
+
+def _too_old(requested: int, compacted: int) -> StatusError:
+    return errors.gone(f"too old resource version: {requested} ({compacted})")
+
+
+def _error_line(err: StatusError) -> bytes:
+    return msgspec.json.encode({"type": "ERROR", "object": err.body()}) + b"\n"

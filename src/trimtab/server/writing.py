@@ -1,0 +1,400 @@
+"""How an object is written: created, replaced, patched or applied, each of them through the same steps.
+
+    body -> identity -> unknown fields -> defaults -> schema -> the kind's own rules -> admission -> managed fields -> store
+
+Writes of one object happen one after the other (a lock a key), so that read, change and commit need no retries; the store
+still judges the revision. A write that changes nothing keeps the version and costs no commit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.server import errors
+from trimtab.server.bodies import Options, check_depth, strict_error
+from trimtab.server.clock import name_suffix, new_uid, timestamp
+from trimtab.server.errors import Cause, StatusError
+from trimtab.server.honest import warnings_of
+from trimtab.server.kinds import Kind
+from trimtab.server.locks import KeyLocks
+from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems
+from trimtab.server.objects import OBJECT_MAX_BYTES, encode
+from trimtab.server.strategies import Surroundings, strategy_of
+from trimtab.server.views import as_stored, viewed
+from trimtab.store import ABSENT, Conflict, Put, Record, Store
+
+if TYPE_CHECKING:
+    from trimtab.server.registry import Registry
+    from trimtab.server.structural import Schema
+
+GENERATE_TRIES = 8
+"""27^5 suffixes: a second clash in a row is already a sign of something else."""
+
+Check = Callable[[JSON, JSON | None], list[str]]
+Change = Callable[[JSON], JSON]
+"""From a private copy of the live object to the new one; may raise `StatusError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write led to. A dry run's record has revision 0 (created) or the live one's."""
+
+    record: Record
+    created: bool = False
+    gone: bool = False
+    """The write removed the last finalizer of a deleted object."""
+
+
+class Writer:
+    """Carries out writes; shared by the handlers of requests and the server's own controllers."""
+
+    def __init__(
+        self, store: Store, registry: Registry, around: Surroundings, admission: Sequence[tuple[str, str, Check]]
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._around = around
+        self._checks: Mapping[tuple[str, str], list[Check]] = _by_kind(admission)
+        self.locks = KeyLocks()
+        self._creating: Counter[str] = Counter()
+
+    # Creating
+
+    async def create(
+        self, kind: Kind, namespace: str, obj: JSON, options: Options, *, tracked: bool = False
+    ) -> Written:
+        """Creates an object. `tracked`: its managed fields are settled already (server-side apply).
+
+        Raises:
+            StatusError: 400, 403, 409 or 422 with the reason.
+        """
+        meta = self._identified(kind, namespace, "", obj)
+        generated = not meta.get("name") and meta.get("generateName")
+        if meta.get("resourceVersion"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        for _ in range(GENERATE_TRIES):
+            if generated:
+                meta["name"] = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
+            try:
+                return await self._create(kind, namespace, obj, options, tracked)
+            except StatusError as err:
+                if not generated or err.reason != "AlreadyExists":
+                    raise
+        raise errors.already_exists(kind.plural, kind.group, meta["name"])
+
+    async def _create(self, kind: Kind, namespace: str, obj: JSON, options: Options, tracked: bool) -> Written:
+        clock = self._around.clock
+        if kind.terminating:
+            raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
+        schema = self._registry.schema(kind)
+        strategy = strategy_of(kind)
+        name = obj["metadata"].get("name") or ""
+        self._refuse_unknown(schema, obj, options)
+        if not kind.crd:
+            options.warnings += warnings_of(obj, None)
+        if kind.status:
+            obj.pop("status", None)
+        now = timestamp(clock)
+        meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
+            "uid": new_uid(clock),
+            "creationTimestamp": now,
+        }
+        if kind.generation:
+            meta["generation"] = 1
+        if kind.namespaced:
+            meta["namespace"] = namespace
+        obj["metadata"] = meta
+        key = kind.key(namespace, name)
+        try:
+            self._complete(kind, schema, obj, None, options)
+            if not tracked:
+                from trimtab.server.apply import track_update
+
+                track_update(None, obj, manager=options.manager, schema=schema, now=now)
+            record = Record(key, self._encoded(kind, obj), 0)
+            self._namespace_open(kind, namespace)
+            if self._store.get(key) is not None:
+                raise errors.already_exists(kind.plural, kind.group, name)
+            if options.dry_run:
+                return Written(record, created=True)
+            self._creating.update((namespace, kind.collection))
+            try:
+                [record] = await self._store.write([Put(key, record.value, ABSENT)])
+            except Conflict:
+                raise errors.already_exists(kind.plural, kind.group, name) from None
+            finally:
+                self._creating.subtract((namespace, kind.collection))
+        finally:
+            strategy.settled(self._around, key)
+        return Written(record, created=True)
+
+    def creating_in(self, scope: str) -> bool:
+        """Whether objects are on their way into a namespace or a collection: it may not be called empty yet."""
+        return self._creating[scope] > 0
+
+    def _namespace_open(self, kind: Kind, namespace: str) -> None:
+        if not kind.namespaced:
+            return
+        record = self._store.get(f"/core/namespaces/{namespace}")
+        if record is None:
+            raise errors.not_found("namespaces", "", namespace)
+        if b'"deletionTimestamp"' in record.value:
+            err = errors.forbidden(
+                kind.plural,
+                kind.group,
+                "",
+                f"unable to create new content in namespace {namespace} because it is being terminated",
+            )
+            err.details = (err.details or {}) | {
+                "causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]
+            }
+            raise err
+
+    # Changing
+
+    async def update(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        change: Change,
+        options: Options,
+        *,
+        subresource: str = "",
+        tracked: bool = False,
+    ) -> Written:
+        """Changes a live object. `change` is given a private copy as the kind's version shows it.
+
+        subresource: "" changes all but status, "status" only status, "finalize" is free of the kind's own rules.
+        tracked: `change` has settled the managed fields itself.
+
+        Raises:
+            StatusError: 404, 409, 422 with the reason, or what `change` raises.
+        """
+        key = kind.key(namespace, name)
+        async with self.locks(key):
+            record = self._store.get(key)
+            if record is None:
+                raise errors.not_found(kind.plural, kind.group, name)
+            old = viewed(kind, record)
+            new = change(viewed(kind, record))
+            self._identified(kind, namespace, name, new)
+            _check_precondition(kind, name, new["metadata"], old["metadata"])
+            return await self._update(kind, record, old, new, options, subresource, tracked)
+
+    async def _update(
+        self, kind: Kind, record: Record, old: JSON, new: JSON, options: Options, subresource: str, tracked: bool
+    ) -> Written:
+        schema = self._registry.schema(kind)
+        strategy = strategy_of(kind)
+        meta, old_meta = new["metadata"], old["metadata"]
+        if subresource == "status":
+            managed = meta.get("managedFields")
+            meta = new["metadata"] = dict(old_meta)
+            if tracked:
+                meta["managedFields"] = managed
+            new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
+            self._refuse_unknown(schema, new, options)
+        else:
+            self._refuse_unknown(schema, new, options)
+            if kind.status and not subresource:
+                new = {k: v for k, v in new.items() if k != "status"} | _only(old, "status")
+            carry_over(meta, old_meta)
+        meta["resourceVersion"] = old_meta["resourceVersion"]
+        if not subresource and not kind.crd:
+            options.warnings += warnings_of(new, old)
+        try:
+            if subresource in ("status", "finalize"):
+                schema.default(new)
+                self._raise_problems(kind, new, self._schema_problems(kind, schema, new))
+            else:
+                self._refuse_new_finalizers(kind, meta, old_meta)
+                self._complete(kind, schema, new, old, options)
+            if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
+                meta["generation"] = old_meta.get("generation", 0) + 1
+            if not tracked:
+                from trimtab.server.apply import track_update
+
+                track_update(
+                    old,
+                    new,
+                    manager=options.manager,
+                    schema=schema,
+                    now=timestamp(self._around.clock),
+                    subresource=subresource,
+                )
+            if new == old:
+                return Written(record)
+            ends = deletable(new)
+            value = self._encoded(kind, new)
+            if options.dry_run:
+                return Written(Record(record.key, value, record.revision), gone=ends)
+            try:
+                put = Put(record.key, None if ends else value, record.revision)
+                [written] = await self._store.write([put])
+            except Conflict:
+                raise errors.conflict(kind.plural, kind.group, meta["name"], errors.MODIFIED) from None
+        finally:
+            strategy.settled(self._around, record.key)
+        return Written(Record(record.key, value, written.revision), gone=True) if ends else Written(written)
+
+    # Steps
+
+    def _identified(self, kind: Kind, namespace: str, name: str, obj: JSON) -> JSON:
+        """The metadata of a body that names the right kind, namespace and name. Raises `StatusError` 400."""
+        check_depth(obj)
+        api_version, kind_name = obj.get("apiVersion"), obj.get("kind")
+        if api_version is None and kind_name is None:
+            obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
+        elif api_version != kind.api_version:
+            raise errors.bad_request(
+                f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
+            )
+        elif kind_name != kind.kind:
+            raise errors.bad_request(
+                f"the kind in the data ({kind_name}) does not match the expected kind ({kind.kind})"
+            )
+        meta = obj.get("metadata")
+        if meta is None:
+            meta = obj["metadata"] = {}
+        if not isinstance(meta, dict):
+            raise errors.bad_request(f"metadata: expected an object, got {msgspec.json.encode(meta).decode()[:40]}")
+        for field in ("name", "namespace", "generateName", "resourceVersion", "uid"):
+            if not isinstance(meta.get(field, ""), (str, type(None))):
+                raise errors.bad_request(f"metadata.{field}: must be a string")
+        if kind.namespaced:
+            if meta.get("namespace") and meta["namespace"] != namespace:
+                raise errors.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            meta["namespace"] = namespace
+        else:
+            meta.pop("namespace", None)
+        if name:
+            if meta.get("name") and meta["name"] != name:
+                raise errors.bad_request(
+                    f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+                )
+            meta["name"] = name
+        return meta
+
+    def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
+        dropped = schema.prune(obj)
+        if not dropped or options.validation == "Ignore":
+            return
+        problems = [f'unknown field "{path}"' for path in dropped]
+        if options.validation == "Strict":
+            raise strict_error(problems)
+        options.warnings += problems
+
+    def _complete(self, kind: Kind, schema: Schema, new: JSON, old: JSON | None, options: Options) -> None:
+        """Defaults, validates, applies the kind's own rules, asks admission. Raises `StatusError`."""
+        strategy = strategy_of(kind)
+        schema.default(new)
+        found = self._schema_problems(kind, schema, new)
+        if not found:
+            found = strategy.prepare(self._around, kind, new, old)
+        if not found:
+            found = metadata_problems(kind, new["metadata"])
+            if old is None or not new["metadata"].get("deletionTimestamp"):
+                found += strategy.problems(self._around, kind, new, old)
+        self._raise_problems(kind, new, found)
+        strategy.complete(self._around, kind, new, old)
+        if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):
+            self._admit(kind, new, old, options)
+        if kind.warning:
+            options.warnings.append(kind.warning)
+
+    def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
+        found = schema.validate(obj)
+        if found and not kind.crd and found[0].reason == "FieldValueTypeInvalid":
+            raise errors.bad_request(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {found[0]}'
+            )
+        return [Cause(error.path, error.message, error.reason) for error in found]
+
+    def _raise_problems(self, kind: Kind, obj: JSON, found: Sequence[Cause]) -> None:
+        if found:
+            meta = obj["metadata"]
+            raise errors.invalid(kind.kind, kind.group, meta.get("name") or meta.get("generateName") or "", found)
+
+    def _refuse_new_finalizers(self, kind: Kind, meta: JSON, old_meta: JSON) -> None:
+        if not old_meta.get("deletionTimestamp"):
+            return
+        added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
+        if added:
+            text = (
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+                + ", ".join(added)
+            )
+            self._raise_problems(kind, {"metadata": meta}, [Cause("metadata.finalizers", text, "FieldValueForbidden")])
+
+    def _admit(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
+        for check in self._checks.get((kind.api_version, kind.kind), ()):
+            try:
+                options.warnings += check(new, old)
+            except Exception as err:
+                field, message = getattr(err, "field", None), getattr(err, "message", None)
+                if field is None or message is None:
+                    raise
+                self._raise_problems(kind, new, [Cause(field, message)])
+
+    def _encoded(self, kind: Kind, obj: JSON) -> bytes:
+        value = encode(as_stored(kind, obj))
+        if len(value) > OBJECT_MAX_BYTES:
+            raise errors.too_large(OBJECT_MAX_BYTES)
+        return value
+
+
+_SERVER_FIELDS = frozenset(
+    {
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "selfLink",
+    }
+)
+
+
+def _by_kind(admission: Sequence[tuple[str, str, Check]]) -> dict[tuple[str, str], list[Check]]:
+    checks: dict[tuple[str, str], list[Check]] = {}
+    for api_version, kind, check in admission:
+        checks.setdefault((api_version, kind), []).append(check)
+    return checks
+
+
+def _only(obj: JSON, key: str) -> JSON:
+    return {key: obj[key]} if key in obj else {}
+
+
+def _desired(obj: JSON, kind: Kind) -> JSON:
+    """What `metadata.generation` counts changes of."""
+    skipped = ("apiVersion", "kind", "metadata", "status") if kind.status else ("apiVersion", "kind", "metadata")
+    return {key: value for key, value in obj.items() if key not in skipped}
+
+
+def deletable(obj: JSON) -> bool:
+    """Whether a deleted object has nothing left to wait for."""
+    meta = obj["metadata"]
+    if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+        return False
+    return not (obj["kind"] == "Namespace" and obj["apiVersion"] == "v1" and (obj.get("spec") or {}).get("finalizers"))
+
+
+def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON) -> None:
+    asked: Any = meta.get("uid")
+    if asked and asked != old_meta.get("uid"):
+        why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {old_meta.get('uid')}"
+        raise errors.conflict(kind.plural, kind.group, name, why)
+    version = meta.get("resourceVersion")
+    if version and version != old_meta["resourceVersion"]:
+        raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)
