@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trimtab.api import JSON, Resource, kind_of
+from trimtab.api import JSON, Ref, Resource, kind_of
 from trimtab.client.cache import Change, Key
 from trimtab.client.clock import jittered
 from trimtab.client.errors import Conflict, Unavailable

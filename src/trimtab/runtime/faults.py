@@ -2,7 +2,7 @@
 
 `FaultyTransport` stands between a process and its API. Requests are delayed, refused (409, 429, 500, 503), lost before they are
 carried out, or carried out with the answer lost; watches break, end, expire (410), and bring their events late, so that caches
-are stale. `Mortal` ends the whole process at the n-th thing it does. All of it stops with `calm()`.
+are stale. `Mortal` ends the whole process at the n-th thing it does. All of it stops with `rates = NO_FAULTS`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Mortal:
     bury it."""
 
     dies_at: int | None = None
+    effects_only: bool = False
+    """Only the steps of effects count, not requests."""
     steps: int = 0
     died: asyncio.Event = field(default_factory=asyncio.Event)
     buried: bool = False
@@ -78,12 +80,13 @@ class Mortal:
         self.died.set()
         self.buried = True
 
-    async def step(self) -> None:
+    async def step(self, *, effect: bool = False) -> None:
         if self.buried:
             raise InjectedFault("injected: this process is dead")
         if self.died.is_set():
             await self._rest()
-        self.steps += 1
+        if effect or not self.effects_only:
+            self.steps += 1
         if self.dies_at is not None and self.steps >= self.dies_at:
             self.died.set()
             await self._rest()
@@ -100,19 +103,14 @@ class FaultyTransport:
         self.writes: list[str] = []
         self._inner = inner
         self._rng = rng
-        self._rates = rates
+        self.rates = rates
         self._mortal = mortal or Mortal()
-
-    def calm(self) -> None:
-        """No more faults."""
-        self._rates = NO_FAULTS
-        self._mortal.dies_at = None
 
     async def send(self, request: Request) -> Response:
         await self._mortal.step()
         if request.method != "GET":
             self.writes.append(f"{request.method} {request.path} as {request.query.get('fieldManager', '-')}")
-        rates, rng = self._rates, self._rng
+        rates, rng = self.rates, self._rng
         await self._delay(rates)
         if request.stream:
             return await self._watch(request)
@@ -135,7 +133,7 @@ class FaultyTransport:
             await asyncio.sleep(self._rng.random() * most)
 
     async def _watch(self, request: Request) -> Response:
-        rates, rng = self._rates, self._rng
+        rates, rng = self.rates, self._rng
         if _happens(rng, rates.watch_refused):
             raise InjectedFault("injected: connection refused")
         if _happens(rng, rates.watch_expired):
@@ -194,7 +192,7 @@ class _LateWatch:
     async def chunks(self) -> AsyncIterator[bytes]:
         transport, rng = self._transport, self._transport._rng
         async for chunk in self._inner.chunks():
-            rates = transport._rates
+            rates = transport.rates
             if _happens(rng, rates.watch_late):
                 await asyncio.sleep(rng.random() * rates.watch_late_s_max)
             if _happens(rng, rates.watch_broken):
@@ -215,16 +213,13 @@ class EffectFaults:
     def __init__(self, rng: random.Random, rates: Rates, mortal: Mortal) -> None:
         self.steps: list[str] = []
         self._rng = rng
-        self._rates = rates
+        self.rates = rates
         self._mortal = mortal
-
-    def calm(self) -> None:
-        self._rates = NO_FAULTS
 
     async def __call__(self, step: str) -> None:
         self.steps.append(step)
-        await self._mortal.step()
-        if _happens(self._rng, self._rates.effect_slow):
-            await asyncio.sleep(self._rng.random() * self._rates.effect_slow_s_max)
-        if _happens(self._rng, self._rates.effect_failed):
+        await self._mortal.step(effect=True)
+        if _happens(self._rng, self.rates.effect_slow):
+            await asyncio.sleep(self._rng.random() * self.rates.effect_slow_s_max)
+        if _happens(self._rng, self.rates.effect_failed):
             raise InjectedFault(f"injected: {step} failed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,14 +24,15 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 DIFFERENCES_SHOWN = 8
 
 
-async def dump(client: Client, kinds: Iterable[type[Resource]]) -> list[JSON]:
-    """All objects of these kinds as the API has them."""
-    found: list[JSON] = []
-    for kind in kinds:
-        place = kind.resource_type
-        for item in (await client.list_raw(place))[0]:
-            found.append({"apiVersion": place.api_version, "kind": place.kind, **msgspec.json.decode(item)})
-    return found
+async def dump(client: Client, kinds: Iterable[type[Resource]]) -> dict[type[Resource], Sequence[bytes]]:
+    """All objects of these kinds, as bytes."""
+    return {kind: (await client.list_raw(kind.resource_type))[0] for kind in kinds}
+
+
+def wire(kind: type[Resource], raw: Iterable[bytes]) -> list[JSON]:
+    """The objects decoded, with their `apiVersion` and `kind`."""
+    place = kind.resource_type
+    return [{"apiVersion": place.api_version, "kind": place.kind, **msgspec.json.decode(body)} for body in raw]
 
 
 def fingerprint(objects: Iterable[JSON], aliases: Callable[[JSON], str | None] | None = None) -> list[tuple[str, str]]:

@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trimtab.api import ObjectMeta, Resource
 from trimtab.api.core import Namespace
-from trimtab.client.client import Client
+from trimtab.client.cache import Cache
+from trimtab.client.client import Client, decode
 from trimtab.client.errors import ApiError
 from trimtab.runtime.component import Component
 from trimtab.runtime.conditions import NON_CONVERGENT, live_conditions
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.effects import Effect
-from trimtab.runtime.faults import NO_FAULTS, EffectFaults, FaultyTransport, Mortal, Rates
-from trimtab.runtime.fingerprint import differences, dump, fingerprint
+from trimtab.runtime.faults import NO_FAULTS, Mortal, Rates
+from trimtab.runtime.fingerprint import differences, dump, fingerprint, wire
 from trimtab.runtime.journal import Journal
+from trimtab.runtime.life import Life, Setting
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, SYSTEM_NAMESPACE, Identity
-from trimtab.runtime.process import RUNTIME_KINDS, Process
+from trimtab.runtime.process import RUNTIME_KINDS
 from trimtab.runtime.scenario import MakeApi, Scenario, Stage
-from trimtab.runtime.settings import Settings
 from trimtab.runtime.simulation import SimulatedClock
 
 FAULTS_S = 40.0
 """The faults of each half of the story fall within this much simulated time."""
 LOOK_S = 0.5
+LOOK_LAST_S = 10.0
+SETTLE_S = 70.0
+"""Longer than the longest back-off and the latest event, so that what was still on its way has come."""
 LONG_S = 1500.0
 """Longer than two resyncs: a reconciler at rest writes nothing then either."""
 
@@ -39,69 +43,7 @@ class Broken(AssertionError):
     """A scenario did not end as it must."""
 
 
-def simulated_settings() -> Settings:
-    return Settings(id="51de00", data="/nonexistent/data", run="/nonexistent/run")
-
-
-class Life:
-    """One life of the component's processes (one for each place), from start to crash or to the end."""
-
-    def __init__(self, rehearsal: Rehearsal, rates: Rates, dies_at: int | None, effect_only: bool) -> None:
-        rng = rehearsal.rng
-        self.mortal = Mortal(dies_at if not effect_only else None)
-        self.effect_mortal = Mortal(dies_at) if effect_only else self.mortal
-        self.transports: list[FaultyTransport] = []
-        self.effects = EffectFaults(rng, rates, self.effect_mortal)
-        self.processes: list[Process] = []
-        self.tasks: list[asyncio.Task[None]] = []
-        components = rehearsal.components
-        places = dict.fromkeys(r.place for component in components for r in component.reconcilers)
-        for place in places:
-            transport = FaultyTransport(rehearsal.api.transport(), rng, rates, self.mortal)
-            process = Process(
-                client=Client(transport),
-                journal=rehearsal.journal,
-                settings=rehearsal.settings,
-                adapters=rehearsal.adapters,
-                clock=rehearsal.clock,
-                place=place,
-                components=components,
-                events=False,
-                observes=place == "controllers",
-                checkpoint=self.effects,
-            )
-            self.transports.append(transport)
-            self.processes.append(process)
-        for process in self.processes:
-            self.tasks.append(asyncio.get_running_loop().create_task(process.run(), name=f"process {process.place}"))
-
-    @property
-    def idle(self) -> bool:
-        return all(process.idle for process in self.processes)
-
-    @property
-    def writes(self) -> int:
-        return sum(len(transport.writes) for transport in self.transports)
-
-    def calm(self) -> None:
-        for transport in self.transports:
-            transport.calm()
-        self.effects.calm()
-        self.effect_mortal.dies_at = None
-
-    async def end(self) -> None:
-        self.mortal.bury()
-        self.effect_mortal.bury()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.wait(self.tasks)
-
-    def failure(self) -> BaseException | None:
-        """What ended a process that should be running."""
-        for task in self.tasks:
-            if task.done() and not task.cancelled():
-                return task.exception()
-        return None
+StageProblem = Callable[[Stage], Awaitable[str | None]]
 
 
 class Rehearsal:
@@ -128,15 +70,17 @@ class Rehearsal:
         self.crash_at_effect = crash_at_effect
         self.expected = expected
         self.long = long
-        self.settings = simulated_settings()
+        self.disturbed = rates is not NO_FAULTS or crash_at_effect is not None
         self.journal = Journal(None)
         self.adapters: Mapping[type, Any] = scenario.adapters(clock)
         self.effect_steps: list[str] = []
         self.reasons: set[str] = set()
         self.found: list[tuple[str, str]] = []
         self.kinds = self._kinds()
-        self.life: Life | None = None
-        self._past_writes = 0
+        self._life: Life | None = None
+        self._rates_now = rates
+        self._calm_at_s = 0.0
+        self._crashes_left = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def _kinds(self) -> tuple[type[Resource], ...]:
@@ -159,6 +103,7 @@ class Rehearsal:
         """
         self.api = await make_api(self.clock)
         self.stage = Stage(Client(self.api.transport()), self.clock, self.adapters)
+        self.setting = Setting(self.api, self.journal, self.adapters, self.clock, self.rng, self.components)
         try:
             await self._prepare()
             await self._first_half()
@@ -166,9 +111,14 @@ class Rehearsal:
         finally:
             await self._close()
 
+    @property
+    def life(self) -> Life:
+        assert self._life is not None
+        return self._life
+
     async def _close(self) -> None:
-        if self.life is not None:
-            await self.life.end()
+        if self._life is not None:
+            await self._life.end()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -195,80 +145,79 @@ class Rehearsal:
     # The two halves
 
     async def _first_half(self) -> None:
-        until_s = self._begin()
+        self._start()
         for step in self.scenario.steps:
             await self._live(self.rng.random() * FAULTS_S / (len(self.scenario.steps) + 1))
             await step(self.stage)
-        await self._finish(until_s, self._goal)
+        await self._finish(self._goal)
         self._check_health()
         await self._check_stillness()
-        await self._check_caches()
         await self._check_state()
 
     async def _second_half(self) -> None:
-        until_s = self._begin()
+        self._disturb()
         await (self.scenario.uninstall or self._delete_all)(self.stage)
-        await self._finish(until_s, self._remains)
+        await self._finish(self._remains)
         if self.scenario.leaks is not None and (leaked := self.scenario.leaks(self.stage)):
             raise self._broken(f"left in the outside world after everything was deleted: {', '.join(leaked)}")
         self._note_life()
 
-    def _begin(self) -> float:
-        """Starts the component (again) with faults on; returns until when they last."""
-        if self.life is None:
-            self.life = self._new_life(first=True)
-        elif self.rates is not NO_FAULTS:
-            for transport in self.life.transports:
-                transport._rates = self.rates
-            self.life.effects._rates = self.rates
-            if self.rates.crashes_max:
-                self.life.mortal.dies_at = self.life.mortal.steps + self.rng.randrange(1, self.rates.crash_within)
-        return asyncio.get_running_loop().time() + FAULTS_S
+    def _start(self) -> None:
+        self._disturb()
+        if self.crash_at_effect is not None:
+            mortal = Mortal(self.crash_at_effect, effects_only=True)
+        else:
+            mortal = Mortal(self._next_death())
+        self._life = Life(self.setting, self._rates_now, mortal)
 
-    def _new_life(self, *, first: bool = False) -> Life:
-        dies_at: int | None = None
-        effect_only = self.crash_at_effect is not None
-        if effect_only:
-            dies_at = self.crash_at_effect if first else None
-        elif self.rates.crashes_max and self.rng.random() < 0.7:
-            dies_at = self.rng.randrange(1, self.rates.crash_within)
-        return Life(self, self.rates, dies_at, effect_only)
+    def _disturb(self) -> None:
+        """Faults from now on, for `FAULTS_S`."""
+        self._rates_now = self.rates
+        self._calm_at_s = asyncio.get_running_loop().time() + (FAULTS_S if self.disturbed else 0.0)
+        self._crashes_left = self.rates.crashes_max
+        if self._life is not None:
+            self._life.use(self.rates)
+            if (death := self._next_death()) is not None:
+                self._life.mortal.dies_at = self._life.mortal.steps + death
+
+    def _next_death(self) -> int | None:
+        if not self._crashes_left or self.rng.random() < 0.3:
+            return None
+        self._crashes_left -= 1
+        return self.rng.randrange(1, self.rates.crash_within)
+
+    def _calm(self) -> None:
+        self._rates_now = NO_FAULTS
+        self._crashes_left = 0
+        self.life.use(NO_FAULTS)
+        if self.crash_at_effect is None:
+            self.life.mortal.dies_at = None
 
     async def _live(self, for_s: float) -> None:
         """Lets time pass; buries a process that died and starts it anew."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + for_s
         while (left_s := until_s - loop.time()) > 0:
-            assert self.life is not None
-            died = [
-                asyncio.ensure_future(m.died.wait())
-                for m in {id(m): m for m in (self.life.mortal, self.life.effect_mortal)}.values()
-            ]
-            done, pending = await asyncio.wait(
-                [*died, *self._tasks, *self.life.tasks], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            died = loop.create_task(self.life.mortal.died.wait(), name="death")
+            await asyncio.wait(
+                [died, *self._tasks, *self.life.tasks], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
             )
-            for waiter in died:
-                waiter.cancel()
+            died.cancel()
             self._check_tasks()
-            if self.life.mortal.died.is_set() or self.life.effect_mortal.died.is_set():
-                await self._bury()
-
-    async def _bury(self) -> None:
-        assert self.life is not None
-        self._note_life()
-        await self.life.end()
-        self.life = self._new_life()
+            if self.life.mortal.died.is_set():
+                self._note_life()
+                await self.life.end()
+                self._life = Life(self.setting, self._rates_now, Mortal(self._next_death()))
 
     def _note_life(self) -> None:
-        assert self.life is not None
-        self._past_writes += self.life.writes
+        """Keeps what a life leaves behind for the checks at the end."""
+        self._check_bugs()
         self.effect_steps += self.life.effects.steps
         self.life.effects.steps = []
         for process in self.life.processes:
             self.reasons |= process.reasons.get(self.component.name, set())
 
     def _check_tasks(self) -> None:
-        assert self.life is not None
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise self._broken(f"the scenario's world failed: {error!r}") from error
@@ -276,26 +225,26 @@ class Rehearsal:
         if (failure := self.life.failure()) is not None:
             raise self._broken(f"the process ended: {failure!r}") from failure
 
-    async def _finish(self, faults_until_s: float, problem: Any) -> None:
+    async def _finish(self, problem: StageProblem) -> None:
         """Waits out the faults, then until everything rests and `problem` finds nothing."""
         loop = asyncio.get_running_loop()
-        if self.rates is not NO_FAULTS or self.crash_at_effect is not None:
-            await self._live(max(0.0, faults_until_s - loop.time()))
-        assert self.life is not None
-        if self.crash_at_effect is None:
-            self.life.calm()
+        await self._live(self._calm_at_s - loop.time())
+        self._calm()
         deadline_s = loop.time() + self.scenario.within_s
+        look_s = LOOK_S
         while True:
-            await self._live(LOOK_S)
+            await self._live(look_s)
+            look_s = min(look_s * 2, LOOK_LAST_S)
             self._check_bugs()
-            if self.life.idle:
-                wrong = await problem(self.stage)
-                if wrong is None:
+            wrong = await problem(self.stage) if self.life.idle else "it does not come to rest"
+            if wrong is None:
+                # What was on its way (late events, retries after a back-off) arrives within this time.
+                before = self.life, self.life.writes()
+                await self._live(SETTLE_S)
+                if (self.life, self.life.writes()) == before and self.life.idle:
                     return
-                if loop.time() > deadline_s:
-                    raise self._broken(f"not reached in {self.scenario.within_s:.0f} s: {wrong}")
             elif loop.time() > deadline_s:
-                raise self._broken(f"does not come to rest in {self.scenario.within_s:.0f} s")
+                raise self._broken(f"not reached in {self.scenario.within_s:.0f} s: {wrong}")
 
     # What is looked at
 
@@ -304,14 +253,12 @@ class Rehearsal:
 
     def _check_bugs(self) -> None:
         """Failures that no fault explains."""
-        assert self.life is not None
         for process in self.life.processes:
             for who, subject, err in process.failures:
                 if not isinstance(err, (ApiError, ConnectionError)):
                     raise self._broken(f"{who} failed on {subject}: {type(err).__name__}: {err}") from err
 
     def _check_health(self) -> None:
-        assert self.life is not None
         for process in self.life.processes:
             for controller in process.controllers:
                 for subject in process.informer(controller.reconciler.subject).list():
@@ -322,34 +269,32 @@ class Rehearsal:
                 raise self._broken(process.complaints[0])
 
     async def _check_stillness(self) -> None:
-        assert self.life is not None
-        before = [len(transport.writes) for transport in self.life.transports]
+        before = len(self.life.writes())
         await self._live(LONG_S if self.long else self.scenario.quiet_s)
-        for count, transport in zip(before, self.life.transports, strict=True):
-            if fresh := transport.writes[count:]:
-                raise self._broken(
-                    f"still writes although nothing changes: {'; '.join(fresh[:4])} ({len(fresh)} writes)"
-                )
+        if fresh := self.life.writes()[before:]:
+            raise self._broken(f"still writes although nothing changes: {'; '.join(fresh[:4])} ({len(fresh)} writes)")
         self._check_bugs()
 
-    async def _check_caches(self) -> None:
-        """What the informers hold is what the API holds: nobody changed an object that it was lent."""
-        assert self.life is not None
+    async def _check_state(self) -> None:
+        """What the informers hold is what the API holds (nobody changed an object that it was lent), and the API holds
+        what it does without faults."""
+        raw = await dump(self.stage.client, self.kinds)
         for process in self.life.processes:
             for kind, informer in process.informers.items():
-                live = {(obj.namespace or "", obj.name): obj for obj in await self.stage.list(kind)}
-                for key, entry in informer.cache.entries.items():
-                    if key in live and entry.version == live[key].metadata.resource_version and entry.obj != live[key]:
-                        raise self._broken(
-                            f"{entry.obj.ref} was changed in the cache by a reconciler: copy what you read before you change it"
-                        )
+                self._check_cache(informer.cache, raw.get(kind, ()))
+        compared = [kind for kind in self.kinds if kind not in self.scenario.ignore and kind is not Effect]
+        self.found = fingerprint([obj for kind in compared for obj in wire(kind, raw[kind])], self.scenario.aliases)
+        if self.expected is not None and (lines := differences(self.expected, self.found)):
+            raise self._broken("ends in another state than without faults:\n    " + "\n    ".join(lines))
 
-    async def _check_state(self) -> None:
-        kinds = [kind for kind in self.kinds if kind not in self.scenario.ignore and kind is not Effect]
-        self.found = fingerprint(await dump(self.stage.client, kinds), self.scenario.aliases)
-        if self.expected is not None:
-            if lines := differences(self.expected, self.found):
-                raise self._broken("ends in another state than without faults:\n    " + "\n    ".join(lines))
+    def _check_cache(self, cache: Cache[Any], raw: Iterable[bytes]) -> None:
+        for body in raw:
+            obj = decode(cache.kind, body)
+            entry = cache.entries.get((obj.namespace or "", obj.name))
+            if entry is not None and entry.version == obj.metadata.resource_version and entry.obj != obj:
+                raise self._broken(
+                    f"{obj.ref} was changed in the cache by a reconciler: copy what you read before you change it"
+                )
 
     async def _delete_all(self, stage: Stage) -> None:
         for component in self.components:
@@ -384,7 +329,7 @@ class Rehearsal:
             f"    {at % 10**10 / 1e6:10.3f} {actor} {verb} {obj or ''} {message}"
             for at, actor, verb, obj, message in reversed(rows)
         ]
-        if self.life is not None:
-            for process in self.life.processes:
+        if self._life is not None:
+            for process in self._life.processes:
                 lines += [f"    failed: {who} {ref}: {err!r}" for who, ref, err in process.failures[-5:]]
         return Broken(f"{self.scenario.name}: {problem}\n  the last entries of the journal:\n" + "\n".join(lines))
