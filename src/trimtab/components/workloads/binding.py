@@ -75,7 +75,7 @@ def match(
         and _satisfies(volume, claim, class_name)
         and (node is None or fit.reaches(volume, node))
     ]
-    return min(free, key=lambda volume: (_capacity(volume), volume.name), default=None)
+    return min(free, key=lambda volume: (capacity_bytes(volume), volume.name), default=None)
 
 
 def _satisfies(volume: PersistentVolume, claim: PersistentVolumeClaim, class_name: str) -> bool:
@@ -84,13 +84,24 @@ def _satisfies(volume: PersistentVolume, claim: PersistentVolumeClaim, class_nam
         (volume.spec.storage_class_name or "") == class_name
         and set(spec.access_modes) <= set(volume.spec.access_modes)
         and (volume.spec.volume_mode or "Filesystem") == (spec.volume_mode or "Filesystem")
-        and _capacity(volume) >= size_bytes(claim)
+        and capacity_bytes(volume) >= size_bytes(claim)
         and (spec.selector is None or selects(spec.selector, volume.metadata.labels))
     )
 
 
-def _capacity(volume: PersistentVolume) -> int:
+def capacity_bytes(volume: PersistentVolume) -> int:
     return whole(volume.spec.capacity.get("storage", 0))
+
+
+def refusal(claim: PersistentVolumeClaim, storage_class: StorageClass) -> str | None:
+    """Why a local volume cannot be made for the claim, or None."""
+    if claim.spec.volume_mode not in (None, "Filesystem"):
+        return f"volumeMode {claim.spec.volume_mode} is not possible for local volumes; use Filesystem"
+    if claim.spec.selector is not None:
+        return "a claim with a selector is only ever bound to an existing volume; drop the selector to have one made"
+    if not storage_class.parameters.get(PATH_PARAMETER, "").startswith("/"):
+        return f'storageclass "{storage_class.name}" lacks parameters.{PATH_PARAMETER}, a directory on the node'
+    return None
 
 
 def volume_name(claim: PersistentVolumeClaim) -> str:

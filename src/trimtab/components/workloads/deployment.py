@@ -28,9 +28,6 @@ from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
 
 REVISION = "deployment.kubernetes.io/revision"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-DEADLINE_DEFAULT_S = 600
-DEADLINE_OFF_S = 2**31 - 1
-"""Kubernetes' way to say that there is no deadline."""
 HISTORY_DEFAULT = 10
 NAME_LENGTH_MAX = 253
 
@@ -197,7 +194,9 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
     _tell(ctx, owned, objects)
 
     after = status_of(subject, found, owned)
-    deadline_s = DEADLINE_DEFAULT_S if spec.progress_deadline_seconds is None else spec.progress_deadline_seconds
+    deadline_s = (
+        progress.DEADLINE_DEFAULT_S if spec.progress_deadline_seconds is None else spec.progress_deadline_seconds
+    )
     rollout = progress.Rollout(
         replicas=size.replicas,
         fewest=size.replicas if recreates else size.fewest,
@@ -206,7 +205,7 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
         replica_set=new.name if new else None,
         created=found is None and new is not None,
         paused=bool(spec.paused),
-        deadline_s=None if deadline_s >= DEADLINE_OFF_S else deadline_s,
+        deadline_s=None if deadline_s >= progress.DEADLINE_OFF_S else deadline_s,
         trouble=trouble([pod for pod in pods if new and _of(pod, new)]) or trouble(pods),
         replica_failure=_replica_failure(owned),
     )
@@ -250,7 +249,8 @@ def _annotated(subject: Deployment, number: int) -> Sequence[FieldWrite]:
 def _replica_failure(owned: Sequence[ReplicaSet]) -> str | None:
     for rs in reversed(owned):
         for found in rs.status.conditions:
-            if found.type == "ReplicaFailure" and found.status == "True":
+            # Stalled is the runtime's: the API refused the pods.
+            if found.type in ("ReplicaFailure", "Stalled") and found.status == "True":
                 return found.message
     return None
 

@@ -15,19 +15,17 @@ from itertools import islice
 import msgspec
 
 from trimtab.api import JSON, Condition
-from trimtab.api.core import LabelSelector, Pod
+from trimtab.api.core import Pod
 from trimtab.api.workloads import Job
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.names import free_names
 from trimtab.components.workloads.replicaset import earliest, pod_of
-from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
+from trimtab.runtime import Context, Desired, reconciler
 
 BACK_OFF_FIRST_S = 10.0
 BACK_OFF_MAX_S = 600.0
 BACK_OFF_LIMIT_DEFAULT = 6
-CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
-JOB_NAME = "batch.kubernetes.io/job-name"
 
 BACK_OFF_LIMIT = "BackoffLimitExceeded"
 DEADLINE = "DeadlineExceeded"
@@ -140,30 +138,21 @@ def expires_in_s(job: Job, now: datetime) -> float | None:
     return max(0.0, (ends - now).total_seconds())
 
 
-def labels_of(job: Job) -> dict[str, str]:
-    """The labels that tie a pod to its Job, in the present and the older spelling that clients still use."""
-    name = job.name[:63]
-    return {CONTROLLER_UID: job.metadata.uid, "controller-uid": job.metadata.uid, JOB_NAME: name, "job-name": name}
-
-
-@reconciler(Job, owns=[Pod], writes=[Writes(Job, ("spec.selector",))])
+@reconciler(Job, owns=[Pod])
 async def job(subject: Job, ctx: Context) -> Desired:
     """Runs a Job's pods until it is complete or has failed, and removes it when its time to live is up."""
     pods = list(await ctx.owned(Pod))
     now = ctx.now
     if over(subject):
         return _ended(subject, pods, now)
-    selector = _select(subject)
     if subject.spec.suspend:
-        return _suspended(subject, pods, selector, ctx)
+        return _suspended(subject, pods)
     start = subject.status.start_time or conditions.whole_seconds(now)
     subject = msgspec.structs.replace(subject, status=msgspec.structs.replace(subject.status, start_time=start))
     decided = plan(subject, pods, now)
     gone = {pod.name for pod in decided.delete}
     names = free_names(subject.name, subject.metadata.uid, (pod.name for pod in pods))
-    created = [
-        pod_of(subject, subject.spec.template, name, labels_of(subject)) for name in islice(names, decided.create)
-    ]
+    created = [pod_of(subject, subject.spec.template, name) for name in islice(names, decided.create)]
     staying = [pod for pod in pods if pod.name not in gone]
     ended = _end_conditions(decided, busy=any(not facts.finished(pod) for pod in pods))
     for condition in ended:
@@ -180,7 +169,6 @@ async def job(subject: Job, ctx: Context) -> Desired:
         objects=created,
         keep=[pod.ref for pod in staying],
         status=status,
-        writes=selector,
         requeue_after_s=decided.retry_s,
     )
 
@@ -198,20 +186,19 @@ def _ended(subject: Job, pods: Sequence[Pod], now: datetime) -> Desired:
     return Desired(
         keep=[pod.ref for pod in keep],
         status=status,
-        writes=_select(subject),
         requeue_after_s=left or None,
         delete_subject=left == 0.0,
     )
 
 
-def _suspended(subject: Job, pods: Sequence[Pod], selector: Sequence[FieldWrite], ctx: Context) -> Desired:
+def _suspended(subject: Job, pods: Sequence[Pod]) -> Desired:
     keep = [pod for pod in pods if not facts.active(pod)]
     succeeded = sum(pod.status.phase == "Succeeded" for pod in pods)
     failed = sum(pod.status.phase == "Failed" for pod in pods)
     status = _counts(keep, max(subject.status.succeeded, succeeded), max(subject.status.failed, failed))
     suspended = Condition(type="Suspended", status="True", reason="JobSuspended", message="Job suspended")
     status["conditions"] = conditions.wire([suspended])
-    return Desired(keep=[pod.ref for pod in keep], status=status, writes=selector)
+    return Desired(keep=[pod.ref for pod in keep], status=status)
 
 
 def _resumed(subject: Job) -> list[Condition]:
@@ -241,14 +228,6 @@ def _counts(pods: Sequence[Pod], succeeded: int, failed: int) -> JSON:
         "succeeded": succeeded,
         "failed": failed,
     }
-
-
-def _select(subject: Job) -> Sequence[FieldWrite]:
-    """The selector that Kubernetes gives a Job which names none; `kubectl logs job/NAME` finds the pods by it."""
-    made = LabelSelector(match_labels={CONTROLLER_UID: subject.metadata.uid})
-    if subject.spec.selector is not None and subject.spec.selector != made:
-        return ()
-    return [FieldWrite(subject.ref, {"spec": {"selector": msgspec.to_builtins(made)}})]
 
 
 def _text(moment: datetime) -> str:

@@ -17,6 +17,10 @@ import msgspec
 from trimtab.api.workloads import DeploymentCondition, DeploymentStatus
 from trimtab.components.workloads.conditions import find, whole_seconds
 
+DEADLINE_DEFAULT_S = 600
+DEADLINE_OFF_S = 2**31 - 1
+"""Kubernetes' way to say that there is no deadline."""
+
 NEW_AVAILABLE = "NewReplicaSetAvailable"
 TIMED_OUT = "ProgressDeadlineExceeded"
 CREATED = "NewReplicaSetCreated"

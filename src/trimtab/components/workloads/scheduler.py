@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
 from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
-from trimtab.components.workloads import fit
+from trimtab.components.workloads import conditions, fit
 from trimtab.components.workloads.binding import SELECTED_NODE, class_of, waits_for_consumer
 from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
 
@@ -78,7 +78,9 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
             if waits_for_consumer(class_of(claim, classes)):
                 out.unbound.append(claim)
             else:
-                out.problems.append("pod has unbound immediate PersistentVolumeClaims")
+                bound_condition = conditions.find(claim.status.conditions, "Bound")
+                why = f": {bound_condition.message}" if bound_condition else ""
+                out.problems.append(f'pod has unbound immediate PersistentVolumeClaims: "{name}"{why}')
     return out
 
 

@@ -1,0 +1,40 @@
+"""Workloads: what a Deployment, StatefulSet, Job, Service or volume claim means in pods, addresses and volumes.
+
+The built-in controllers of Kubernetes for the embedded engine; on a real cluster they are there already and this component
+stays off. One file a reconciler; the arithmetic beside it, pure:
+
+    deployment.py   Deployment -> ReplicaSets        rolling.py (targets), progress.py (conditions)
+    replicaset.py   ReplicaSet -> Pods               names.py (names that repeat), pods.py (what a pod's status says)
+    statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
+    job.py          Job -> Pods
+    endpoints.py    Service -> EndpointSlices
+    scheduler.py    Pod -> node                      fit.py (obstacles)
+    volumes.py      claims <-> volumes               binding.py (matching), local_class.py, local_data.py (on the node)
+"""
+
+from __future__ import annotations
+
+from trimtab.api.cluster import StorageClass
+from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.deployment import deployment
+from trimtab.components.workloads.endpoints import endpoints
+from trimtab.components.workloads.job import job
+from trimtab.components.workloads.local_class import keep_local_class
+from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
+from trimtab.components.workloads.reasons import REASONS
+from trimtab.components.workloads.replicaset import replicaset
+from trimtab.components.workloads.scheduler import scheduler
+from trimtab.components.workloads.statefulset import statefulset
+from trimtab.components.workloads.volumes import claim, volume
+from trimtab.runtime import Component, Owned, Service
+
+__all__ = ["COMPONENT", "LocalDirectories", "VolumeDirectories"]
+
+COMPONENT = Component(
+    name="workloads",
+    summary="Runs Deployments, StatefulSets, Jobs and Services: pods, rollouts, addresses, placement, local volumes.",
+    reconcilers=(deployment, replicaset, statefulset, job, endpoints, scheduler, claim, volume, local_data),
+    services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
+    admission=CHECKS,
+    conditions=REASONS,
+)

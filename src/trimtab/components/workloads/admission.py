@@ -1,0 +1,185 @@
+"""Checks on writes of workloads, beyond what the API server itself knows of its kinds, in Kubernetes' words.
+
+Most are Kubernetes' own validation of fields that agree with each other. The rest refuse what would be accepted and then be
+done wrongly: a Job that counts on its index, a volume as a block device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.api.core import PersistentVolumeClaim, Pod
+from trimtab.api.quantity import parse_quantity, whole
+from trimtab.api.workloads import Deployment, Job, ReplicaSet, StatefulSet
+from trimtab.components.workloads import rolling
+from trimtab.components.workloads.progress import DEADLINE_DEFAULT_S
+from trimtab.runtime import Admission, Denied
+
+
+def check_deployment(new: JSON, old: JSON | None) -> list[str]:
+    """Strategy, surge, deadline and the template's quantities."""
+    spec = new["spec"]
+    strategy = spec.get("strategy") or {}
+    _one_of("spec.strategy.type", strategy.get("type"), ("Recreate", "RollingUpdate"))
+    update = strategy.get("rollingUpdate") or {}
+    for name in ("maxSurge", "maxUnavailable"):
+        _share(f"spec.strategy.rollingUpdate.{name}", update.get(name))
+    most = update.get("maxUnavailable")
+    if isinstance(most, str) and int(most[:-1]) > 100:
+        raise Denied(
+            "spec.strategy.rollingUpdate.maxUnavailable", f'Invalid value: "{most}": must not be greater than 100%'
+        )
+    for name in ("minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit"):
+        _not_negative(f"spec.{name}", spec.get(name))
+    deadline, ready = spec.get("progressDeadlineSeconds", DEADLINE_DEFAULT_S), spec.get("minReadySeconds") or 0
+    if deadline is not None and deadline <= ready:
+        raise Denied("spec.progressDeadlineSeconds", f"Invalid value: {deadline}: must be greater than minReadySeconds")
+    _template(spec)
+    return []
+
+
+def check_replicaset(new: JSON, old: JSON | None) -> list[str]:
+    """Numbers, and the template's quantities."""
+    _not_negative("spec.minReadySeconds", new["spec"].get("minReadySeconds"))
+    _template(new["spec"])
+    return []
+
+
+def check_statefulset(new: JSON, old: JSON | None) -> list[str]:
+    """Update strategy, pod management, claim templates and the template's quantities."""
+    spec = new["spec"]
+    strategy = spec.get("updateStrategy") or {}
+    _one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
+    _one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
+    partition = (strategy.get("rollingUpdate") or {}).get("partition")
+    _not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
+    for name in ("minReadySeconds", "revisionHistoryLimit"):
+        _not_negative(f"spec.{name}", spec.get(name))
+    seen = set()
+    for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+        path = f"spec.volumeClaimTemplates[{index}]"
+        name = (claim.get("metadata") or {}).get("name") or ""
+        if not name:
+            raise Denied(f"{path}.metadata.name", "Required value: it names the claims and the volume in the pod")
+        if name in seen:
+            raise Denied(f"{path}.metadata.name", f'Duplicate value: "{name}"')
+        seen.add(name)
+        _claim_spec(f"{path}.spec", claim.get("spec") or {})
+    _template(spec)
+    return []
+
+
+def check_job(new: JSON, old: JSON | None) -> list[str]:
+    """Numbers, completion mode and the template's quantities."""
+    spec = new["spec"]
+    for name in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+        _not_negative(f"spec.{name}", spec.get(name))
+    # The pods of an Indexed job divide the work by their index: without it all would do the same part.
+    _one_of("spec.completionMode", spec.get("completionMode"), ("NonIndexed",))
+    _template(spec)
+    return []
+
+
+def check_pod(new: JSON, old: JSON | None) -> list[str]:
+    """Quantities, which the scheduler has to understand."""
+    if old is None:
+        _quantities("spec", new.get("spec") or {})
+    return []
+
+
+def check_claim(new: JSON, old: JSON | None) -> list[str]:
+    """Size and mode of a claim; it may grow, never shrink."""
+    spec = new.get("spec") or {}
+    _claim_spec("spec", spec)
+    if old is not None:
+        before, after = _storage(old.get("spec") or {}), _storage(spec)
+        if before is not None and after is not None and whole(after) < whole(before):
+            raise Denied(
+                "spec.resources.requests.storage",
+                f"Forbidden: field can not be less than previous value: {before} is allocated, {after} was asked for",
+            )
+    return []
+
+
+def _claim_spec(path: str, spec: JSON) -> None:
+    storage = _storage(spec)
+    if storage is not None:
+        _quantity(f"{path}.resources.requests.storage", storage)
+        if parse_quantity(storage) <= 0:
+            raise Denied(f"{path}.resources.requests.storage", f'Invalid value: "{storage}": must be greater than zero')
+    modes = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+    for index, mode in enumerate(spec.get("accessModes") or ()):
+        _one_of(f"{path}.accessModes[{index}]", mode, modes)
+
+
+def _storage(spec: JSON) -> str | int | None:
+    asked: JSON = (spec.get("resources") or {}).get("requests") or {}
+    return asked.get("storage")
+
+
+def _template(spec: JSON) -> None:
+    _quantities("spec.template.spec", (spec.get("template") or {}).get("spec") or {})
+
+
+def _quantities(path: str, pod_spec: JSON) -> None:
+    for where, container in _containers(path, pod_spec):
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for part, amounts in (("limits", limits), ("requests", requests)):
+            for name, amount in amounts.items():
+                _quantity(f"{where}.resources.{part}[{name}]", amount)
+        for name, amount in requests.items():
+            if name in limits and parse_quantity(amount) > parse_quantity(limits[name]):
+                raise Denied(
+                    f"{where}.resources.requests",
+                    f'Invalid value: "{amount}": must be less than or equal to {name} limit of {limits[name]}',
+                )
+
+
+def _containers(path: str, pod_spec: JSON) -> Iterator[tuple[str, JSON]]:
+    for group in ("initContainers", "containers"):
+        for index, container in enumerate(pod_spec.get(group) or ()):
+            yield f"{path}.{group}[{index}]", container
+
+
+def _quantity(field: str, amount: Any) -> None:
+    try:
+        negative = parse_quantity(amount) < 0
+    except ValueError as err:
+        raise Denied(field, f"Invalid value: {err}") from None
+    if negative:
+        raise Denied(field, f'Invalid value: "{amount}": must be greater than or equal to 0')
+
+
+def _share(field: str, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        amount = rolling.resolve(value, 100, up=True)
+    except ValueError as err:
+        raise Denied(field, f"Invalid value: {err}") from None
+    if amount < 0:
+        raise Denied(field, f"Invalid value: {value}: must be greater than or equal to 0")
+
+
+def _not_negative(field: str, value: Any) -> None:
+    if isinstance(value, int) and value < 0:
+        raise Denied(field, f"Invalid value: {value}: must be greater than or equal to 0")
+
+
+def _one_of(field: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        listed = ", ".join(f'"{name}"' for name in allowed)
+        raise Denied(field, f'Unsupported value: "{value}": supported values: {listed}')
+
+
+CHECKS = (
+    Admission("deployment", Deployment, check_deployment),
+    Admission("replicaset", ReplicaSet, check_replicaset),
+    Admission("statefulset", StatefulSet, check_statefulset),
+    Admission("job", Job, check_job),
+    Admission("pod", Pod, check_pod),
+    Admission("claim", PersistentVolumeClaim, check_claim),
+)

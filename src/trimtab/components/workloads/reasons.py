@@ -1,0 +1,39 @@
+"""Every condition reason that this component sets, with the text that explains it to a user."""
+
+from __future__ import annotations
+
+REASONS: dict[str, str] = {
+    # Deployment
+    "MinimumReplicasAvailable": "Enough pods are available: all but maxUnavailable of those asked for.",
+    "MinimumReplicasUnavailable": "Too few pods are available; the message names a pod and says what is wrong with it.",
+    "NewReplicaSetCreated": "A rollout began: a ReplicaSet for the present template was created.",
+    "FoundNewReplicaSet": "A rollout began: the template is one that was used before, and its ReplicaSet is used again.",
+    "ReplicaSetUpdated": "The rollout is moving: pods were added, became ready or available, or old ones went.",
+    "NewReplicaSetAvailable": "The rollout is complete: all pods are of the present template and available.",
+    "ProgressDeadlineExceeded": "The rollout got no further for progressDeadlineSeconds; the old pods serve on. The "
+    "message quotes a pod. Fix the template, or go back with kubectl rollout undo.",
+    "DeploymentPaused": "The rollout is paused; kubectl rollout resume lets it go on.",
+    "DeploymentResumed": "The rollout was resumed, and its deadline starts anew.",
+    "FailedCreate": "A ReplicaSet could not create its pods; the message is the API's refusal.",
+    # ReplicaSet
+    "PodsFailing": "Pods fail as a whole again and again, so they are replaced with growing pauses; the message quotes "
+    "the last failure.",
+    # Job
+    "CompletionsReached": "As many pods succeeded as the Job asks for.",
+    "BackoffLimitExceeded": "More pods failed than backoffLimit allows; the message quotes the last failure. Fix what it "
+    "says, then delete the Job and create it again.",
+    "DeadlineExceeded": "The Job ran longer than activeDeadlineSeconds, and its pods were stopped.",
+    "JobSuspended": "The Job is suspended: its pods were stopped, and none start until spec.suspend is false.",
+    "JobResumed": "The Job was resumed.",
+    # Pod
+    "Unschedulable": "No node can run the pod now; the message counts the nodes by what they lack. It is tried again "
+    "when a node, a pod or a claim changes.",
+    # PersistentVolumeClaim
+    "Bound": "The claim has its volume.",
+    "WaitForFirstConsumer": "The volume is made when a pod that uses the claim gets a node, so that it is on that node.",
+    "ExternalProvisioning": "The class of the claim belongs to another provisioner, which has not made the volume yet.",
+    "ProvisioningFailed": "No volume fits the claim and none can be made; the message says why.",
+    "VolumeLost": "The volume that the claim was bound to was deleted. Its data may be gone; delete the claim too.",
+    "VolumeMissing": "The claim names a volume that does not exist (yet).",
+    "VolumeTaken": "The claim names a volume that belongs to another claim.",
+}
