@@ -129,6 +129,8 @@ class Cache(Generic[K]):
         self.entries: dict[Key, Entry[K]] = {}
         self.writes = 0
         """Counts our own writes; `replace` takes the count at the time its list was asked for."""
+        self.leaving: dict[str, str] = {}
+        """uid -> manager of the objects that we asked to delete, since nothing on a deleted object says who did it."""
         self._by_namespace: dict[str, dict[Key, None]] = {}
         self._by_label: dict[str, dict[str, dict[Key, None]]] = {label: {} for label in index_labels}
         self._sorted: dict[str | None, list[K]] = {}
@@ -190,7 +192,7 @@ class Cache(Generic[K]):
         old = self.entries.get(key)
         if old is None or (old.uid != obj.metadata.uid and obj.metadata.uid):
             return None
-        return self._drop(key)
+        return self._drop(key, self.leaving.get(old.uid, ""))
 
     def replace(self, entries: Sequence[Entry[K]], asked_at: int) -> Sequence[Change[K]] | None:
         """A whole list. None: we wrote since it was asked for, so it may be older than that write; list again."""
@@ -254,6 +256,7 @@ class Cache(Generic[K]):
 
     def _drop(self, key: Key, by: str = "", own: bool = False) -> Change[K]:
         old = self.entries.pop(key)
+        self.leaving.pop(old.uid, None)
         self._unindex(key, old.obj)
         self._sorted.clear()
         return Change(self.kind, key, old.obj, None, by, own=own)

@@ -18,6 +18,7 @@ import msgspec
 from trimtab.api import JSON, Ref, Resource
 from trimtab.client.cache import Entry as CacheEntry
 from trimtab.client.cache import Key
+from trimtab.client.client import Client
 from trimtab.client.errors import Conflict, NotFound
 from trimtab.client.wire import encode
 from trimtab.runtime.component import FieldWrite
@@ -132,20 +133,25 @@ class Applier:
         began = asyncio.get_running_loop().time()
         kind = type(obj)
         informer = self._process.informer(kind)
-        options = {
+        options: JSON = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": obj.metadata.uid},
             "propagationPolicy": "Background",
         }
+        if obj.metadata.deletion_timestamp is not None:
+            # Whoever deletes what is on its way out already has finished with it (a node agent with a pod).
+            options["gracePeriodSeconds"] = 0
         path = kind.resource_type.path(obj.namespace, obj.name)
+        informer.cache.leaving[obj.metadata.uid] = self._identity.manager
         try:
             answer = await self._process.client.wire.send("DELETE", path, {}, encode(options))
-        except NotFound:
+        except (NotFound, Conflict):
+            if not await is_gone(self._process.client, obj):
+                informer.cache.leaving.pop(obj.metadata.uid, None)
+                raise
             informer.deleted(obj, by=self._identity.manager)
             return True
-        except Conflict:
-            return True  # another object has that name by now; this one is gone
         gone = not _still_exists(answer.body)
         if gone:
             informer.deleted(obj, by=self._identity.manager)
@@ -297,6 +303,13 @@ class Applier:
                 subject=run.subject.ref,
             )
         )
+
+
+async def is_gone(client: Client, obj: Resource) -> bool:
+    """Asks the API whether this very object (its uid) still exists. A refusal alone does not tell: it may have been of a
+    passing kind."""
+    live = await client.get(type(obj), obj.name, obj.namespace)
+    return live is None or live.metadata.uid != obj.metadata.uid
 
 
 def _partial(ref: Ref, uid: str, fields: Mapping[str, Any]) -> bytes:

@@ -69,7 +69,7 @@ class Controller:
         self.runs = 0
         self._process = process
         self._applier = Applier(process, self.identity, self.declared)
-        self._deletion = Deletion(self._applier, self.identity)
+        self._deletion = Deletion(process.client, self._applier)
         self._orphans = Orphans(process, self.identity, self.declared, self._applier)
         self._dependencies = Dependencies()
         self._queue = Queue(self._pump)

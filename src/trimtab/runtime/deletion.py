@@ -5,23 +5,22 @@ Each step is repeated from the start after any failure or crash; each finds what
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
+from trimtab.client.client import Client
 from trimtab.client.errors import Conflict, NotFound
-from trimtab.runtime.apply import Applier, Run
+from trimtab.runtime.apply import Applier, Run, is_gone
 from trimtab.runtime.component import Desired, Outcome, Reconciler
 from trimtab.runtime.effects import NotDone
-from trimtab.runtime.ownership import Identity
 from trimtab.runtime.run import RunContext
 
 
 class Deletion:
     """The deletions of one reconciler's subjects."""
 
-    def __init__(self, applier: Applier, identity: Identity) -> None:
+    def __init__(self, client: Client, applier: Applier) -> None:
+        self._client = client
         self._applier = applier
-        self._identity = identity
 
     async def advance(self, run: Run, context: RunContext, reconciler: Reconciler[Any]) -> Outcome | None:
         """Goes as far as it can. None: nothing more to do until something changes (or ever).
@@ -39,7 +38,10 @@ class Deletion:
                 return outcome
         if context.effects is not None:
             await context.effects.undo_all()
-        # NotFound, Conflict: gone already, the answer to an earlier removal was lost.
-        with suppress(NotFound, Conflict):
+        try:
             await self._applier.apply_metadata(run, {}, "finalizer")
+        except (NotFound, Conflict):
+            # Gone already when the answer to an earlier removal was lost.
+            if not await is_gone(self._client, run.subject):
+                raise
         return None

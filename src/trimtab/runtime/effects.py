@@ -21,8 +21,9 @@ import msgspec
 from msgspec import field
 
 from trimtab.api import JSON, Model, ObjectMeta, Ref, Resource, resource, to_wire
-from trimtab.client.errors import AlreadyExists, ApiError, Conflict, NotFound
+from trimtab.client.errors import AlreadyExists, Conflict, Invalid, NotFound
 from trimtab.client.wire import encode
+from trimtab.runtime.apply import is_gone
 from trimtab.runtime.journal import Entry
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, SYSTEM_NAMESPACE, Identity
 
@@ -259,10 +260,9 @@ class Effects:
         try:
             await self._patch(record, {"metadata": {"finalizers": None}})
             await self._process.client.delete(record)
-        except (NotFound, Conflict):
-            pass  # forgotten already, by a run whose answer was lost
-        except ApiError as err:
-            if err.status != 422:  # a merge patch that changes the uid: another object, so ours is gone
+        except (NotFound, Conflict, Invalid):
+            # Forgotten already when an answer was lost. (Invalid: the patch names the uid, and another object has the name.)
+            if not await is_gone(self._process.client, record):
                 raise
         self._informer.deleted(record, by=self._identity.health_manager)
 

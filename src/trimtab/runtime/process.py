@@ -168,8 +168,11 @@ class Process:
         if change.own or change.by.startswith(MANAGER_PREFIX) or change.subresource:
             return
         obj: Resource = change.latest
+        cause: Ref | None = None
         if change.new is None:
             verb = "deleted"
+            owners = [owner for owner in obj.metadata.owner_references if owner.controller]
+            cause = Ref(owners[0].api_version, owners[0].kind, obj.namespace, owners[0].name) if owners else None
         elif change.old is None:
             # What is there at our start is no news.
             if not self.informers[change.kind].synced:
@@ -179,7 +182,9 @@ class Process:
             if not change.by and change.new.metadata.deletion_timestamp == change.old.metadata.deletion_timestamp:
                 return
             verb = "changed" if change.by else "deleting"
-        self.journal.append(Entry(at=self.clock.now(), component="api", actor=change.by, verb=verb, object=obj.ref))
+        self.journal.append(
+            Entry(at=self.clock.now(), component="api", actor=change.by, verb=verb, object=obj.ref, cause=cause)
+        )
 
 
 async def run_process(
