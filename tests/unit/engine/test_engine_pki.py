@@ -30,12 +30,12 @@ def test_a_new_engine_gets_all_keys_and_an_old_one_keeps_them(settings: Settings
 
     folder = settings.data_path("pki")
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(made) == {"ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token", "sa.key", "sa.pub"}
+    assert set(made) == {"ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token", "tokens"}
     assert pki.complete(settings)
     pki.ensure(settings)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    assert all(modes[name] == 0o600 for name in ("ca.key", "apiserver.key", "admin.token", "sa.key"))
+    assert all(modes[name] == 0o600 for name in ("ca.key", "apiserver.key", "admin.token", "tokens"))
 
 
 async def test_a_tls_client_that_trusts_the_ca_accepts_the_server(settings: Settings) -> None:
@@ -79,7 +79,7 @@ def test_an_interrupted_first_start_is_completed(settings: Settings) -> None:
     pki.ensure(settings)
     folder = settings.data_path("pki")
     key = (folder / "ca.key").read_bytes()
-    for name in ("ca.crt", "apiserver.crt", "sa.pub"):
+    for name in ("ca.crt", "apiserver.crt", "tokens"):
         (folder / name).unlink()
 
     pki.ensure(settings)
@@ -105,7 +105,7 @@ def test_a_damaged_ca_is_never_replaced_silently(settings: Settings, name: str, 
 
 def test_a_ca_key_of_another_engine_is_refused(settings: Settings) -> None:
     pki.ensure(settings)
-    settings.data_path("pki", "ca.key").write_bytes(settings.data_path("pki", "sa.key").read_bytes())
+    settings.data_path("pki", "ca.key").write_bytes(settings.data_path("pki", "apiserver.key").read_bytes())
 
     with pytest.raises(EngineError, match=r"ca\.key does not belong to ca\.crt: restore both from one backup"):
         pki.ensure(settings)
