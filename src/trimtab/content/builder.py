@@ -114,7 +114,12 @@ async def build(
         if spec.dockerfile is not None:
             from trimtab.content.dockerfile import build_dockerfile
 
-            digest, sbom, layers = await build_dockerfile(spec, store, context, report)
+            def tell(detail: str, fraction: float | None) -> None:
+                report(Step(spec.name, "dockerfile", fraction, detail))
+
+            digest, made = await build_dockerfile(spec, store, context, tell)
+            sbom: Digest | None = None
+            layers = [BuiltLayer("dockerfile", one.digest, one.size, False) for one in made]
         else:
             digest, sbom, layers = await _Build(spec, store, context, report, refresh, credentials).run()
         store.tag(f"{LOCAL_REGISTRY}/{spec.name}:latest", digest)

@@ -10,7 +10,7 @@ import io
 import lzma
 import tarfile
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from trimtab.content.errors import Corrupt
 
@@ -71,7 +71,7 @@ class _OwningTar(tarfile.TarFile):
 class _Section(io.RawIOBase):
     """The next `size` bytes of a file, as a file."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: io.BufferedReader, size: int) -> None:
         super().__init__()
         self._file = file
         self._left = size
@@ -89,7 +89,7 @@ class _Section(io.RawIOBase):
         super().close()
 
 
-def _member(file: BinaryIO, prefix: str, path: Path) -> tuple[str, int]:
+def _member(file: io.BufferedReader, prefix: str, path: Path) -> tuple[str, int]:
     """Leaves the file at the start of the member whose name starts so; returns its name and size."""
     if file.read(len(_MAGIC)) != _MAGIC:
         raise Corrupt(f"{path.name} is not a Debian package")
@@ -112,7 +112,7 @@ def _decompressed(raw: IO[bytes] | io.RawIOBase, name: str, path: Path) -> IO[by
     if name.endswith(".gz"):
         return _Closing(gzip.GzipFile(fileobj=buffered), buffered)  # type: ignore[return-value]
     if name.endswith(".tar"):
-        return buffered  # type: ignore[return-value]
+        return buffered
     raise Corrupt(f"{path.name}: its {name} is compressed in a way that Debian's archive does not use")
 
 

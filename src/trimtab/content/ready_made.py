@@ -52,7 +52,7 @@ def postgres_image(version: str = "15", *, name: str | None = None) -> ImageSpec
         inline={"/usr/local/bin/postgres-entrypoint": resources.files(__package__).joinpath("postgres.sh").read_text()},
         writable=["/var/lib/postgresql", POSTGRES_VOLUME, "/run/postgresql"],
         env={
-            "PATH": f"/usr/local/bin:{binaries}/bin:/usr/bin:/bin",
+            "PATH": f"/usr/local/bin:{binaries}/bin:/usr/sbin:/usr/bin",
             "PGDATA": f"{POSTGRES_VOLUME}/pgdata",
             "LANG": "C.UTF-8",
         },
