@@ -22,7 +22,7 @@ class IngressBackend(Model):
     service: IngressServiceBackend | None = None
 
 
-class HTTPIngressPath(Model):
+class HTTPIngressPath(Model, omit_defaults=False):
     path_type: str = "Prefix"
     path: str = "/"
     backend: IngressBackend = field(default_factory=IngressBackend)
@@ -101,7 +101,7 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
 
 @resource("discovery.k8s.io/v1", "endpointslices", status=False)
-class EndpointSlice(Resource):
+class EndpointSlice(Resource, omit_defaults=False):
     """Belongs to the service that its label `kubernetes.io/service-name` names."""
 
     address_type: str = "IPv4"
