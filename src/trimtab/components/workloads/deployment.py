@@ -28,6 +28,8 @@ from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
 
 REVISION = "deployment.kubernetes.io/revision"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+PEAK = "workloads.trimtab.dev/peak"
+"""On a ReplicaSet that was scaled down: how many pods it may still have until it reports (see rolling.py)."""
 HISTORY_DEFAULT = 10
 NAME_LENGTH_MAX = 253
 
@@ -51,8 +53,16 @@ def revision(rs: ReplicaSet) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def settled(rs: ReplicaSet) -> bool:
+    """True when the ReplicaSet has reported on its present spec."""
+    return rs.status.observed_generation >= rs.metadata.generation
+
+
 def scale_of(rs: ReplicaSet) -> rolling.Scale:
-    return rolling.Scale(rs.name, rs.spec.replicas or 0, rs.status.replicas, rs.status.available_replicas)
+    """What the arithmetic of a rollout needs to know of a ReplicaSet."""
+    text = rs.metadata.annotations.get(PEAK, "")
+    peak = int(text) if text.isdigit() and not settled(rs) else 0
+    return rolling.Scale(rs.name, rs.spec.replicas or 0, rs.status.replicas, rs.status.available_replicas, peak)
 
 
 def render(deployment: Deployment, found: ReplicaSet | None, taken: Sequence[str], number: int) -> ReplicaSet:
@@ -101,18 +111,27 @@ def _inherited(deployment: Deployment) -> dict[str, str]:
     return {key: value for key, value in deployment.metadata.annotations.items() if not key.startswith(own)}
 
 
+def sized(made: ReplicaSet, found: ReplicaSet | None, replicas: int) -> ReplicaSet:
+    """`made`, asked for so many pods; `found` is what there is of it now."""
+    annotations = {key: value for key, value in made.metadata.annotations.items() if key != PEAK}
+    if found is not None and replicas == (found.spec.replicas or 0):
+        peak = found.metadata.annotations.get(PEAK)
+    else:
+        peak = str((scale_of(found).peak_after(replicas) if found else 0) or "")
+    if peak:
+        annotations[PEAK] = peak
+    return msgspec.structs.replace(
+        made,
+        metadata=msgspec.structs.replace(made.metadata, annotations=annotations),
+        spec=msgspec.structs.replace(made.spec, replicas=replicas),
+    )
+
+
 def scaled(rs: ReplicaSet, replicas: int) -> ReplicaSet:
     """An existing ReplicaSet as it is, but for its size."""
     meta = rs.metadata
-    return ReplicaSet(
-        metadata=ObjectMeta(
-            name=meta.name,
-            namespace=meta.namespace,
-            labels=meta.labels,
-            annotations=meta.annotations,
-        ),
-        spec=msgspec.structs.replace(rs.spec, replicas=replicas),
-    )
+    plain = ObjectMeta(name=meta.name, namespace=meta.namespace, labels=meta.labels, annotations=meta.annotations)
+    return sized(ReplicaSet(metadata=plain, spec=rs.spec), rs, replicas)
 
 
 def history(old: Sequence[ReplicaSet], limit: int) -> list[ReplicaSet]:
@@ -123,8 +142,7 @@ def history(old: Sequence[ReplicaSet], limit: int) -> list[ReplicaSet]:
 
 
 def _empty(rs: ReplicaSet) -> bool:
-    settled = rs.status.observed_generation >= rs.metadata.generation
-    return not rs.spec.replicas and not rs.status.replicas and settled
+    return not rs.spec.replicas and not rs.status.replicas and settled(rs)
 
 
 def status_of(deployment: Deployment, new: ReplicaSet | None, owned: Sequence[ReplicaSet]) -> DeploymentStatus:
@@ -183,7 +201,7 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
 
     objects: list[ReplicaSet] = []
     if new:
-        objects.append(msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, replicas=targets[new.name])))
+        objects.append(sized(new, found, targets[new.name]))
     limit = HISTORY_DEFAULT if spec.revision_history_limit is None else spec.revision_history_limit
     keep = []
     for rs in old if spec.paused else history(old, limit):

@@ -6,7 +6,8 @@ the pods behave: at most `replicas + surge` pods are asked for, and a pod that s
 what, how often it is repeated, or how old the numbers are, as long as they are not too good:
 
 * a ReplicaSet never has more available pods than it was asked for, since it deletes the unready first;
-* it may still have more pods than it was asked for (`replicas` in its status), and those take up room.
+* it may still have more pods than it is asked for now: those that it reports, and until it has reported on its latest
+  size, those that it was asked for before (its *peak*). All of them take up room.
 
 The rules for what may be taken away are those of Kubernetes' deployment controller (`rolling.go`). Unlike it, a change of
 size in mid-rollout needs no bookkeeping in annotations: when growing, the old version gets its share of the new room
@@ -25,12 +26,25 @@ DEFAULT_SHARE = "25%"
 
 @dataclass(frozen=True)
 class Scale:
-    """One ReplicaSet: pods asked for, pods there (those being deleted not counted), pods available."""
+    """One ReplicaSet: pods asked for, and as reported: pods there (those being deleted not counted), pods available.
+
+    `peak` is the most that it may have made, when it has not reported on its latest size yet; else 0.
+    """
 
     name: str
     replicas: int
     present: int
     available: int
+    peak: int = 0
+
+    @property
+    def room(self) -> int:
+        """The number of pods that it may have."""
+        return max(self.replicas, self.present, self.peak)
+
+    def peak_after(self, target: int) -> int:
+        """The peak to remember with a new target; 0 when there is none to remember."""
+        return self.room if target < self.replicas or self.peak else 0
 
     @property
     def serving(self) -> int:
@@ -87,7 +101,7 @@ def resolve(share: int | str, of: int, *, up: bool) -> int:
 def rolling(size: Bounds, new: Scale, old: Sequence[Scale]) -> dict[str, int]:
     """The next targets of a rolling update by ReplicaSet name; `old` oldest first."""
     targets = {scale.name: scale.replicas for scale in (*old, new)}
-    room = size.most - sum(max(scale.replicas, scale.present) for scale in (*old, new))
+    room = size.most - sum(scale.room for scale in (*old, new))
     if room > 0:
         room -= _carry(size, new, old, targets, room)
     targets[new.name] = min(size.replicas, new.replicas + max(0, room))
