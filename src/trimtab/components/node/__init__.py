@@ -1,0 +1,71 @@
+"""Node: pods run as containers on this machine, with addresses, names, probes, logs and shells.
+
+    Pod -> reconcile.py -> decide.py (pure: what next?) -> agent.py -> cri.py -> containerd
+                        -> status.py (pure: how is it?)
+    Service, EndpointSlice -> services.py -> nftables;  dns.py answers their names
+    API server -> streams.py: logs, exec, attach, port-forward
+
+Read `decide.py` and `reconcile.py` first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from trimtab.api.core import Pod
+from trimtab.components.node.containerd import containerd_command, containerd_config
+from trimtab.components.node.reconcile import run_pod
+from trimtab.components.node.status import REASONS
+from trimtab.runtime import Component, Service, Store
+from trimtab.runtime.settings import Settings
+
+
+async def _pods(process: Any) -> None:
+    from trimtab.components.node.serve import run_pods
+
+    await run_pods(process)
+
+
+async def _node(process: Any) -> None:
+    from trimtab.components.node.heartbeat import run_heartbeat
+
+    await run_heartbeat(process)
+
+
+COMPONENT = Component(
+    name="node",
+    summary="Runs pods as containers on this machine, with networks, volumes, probes, logs and shells",
+    kinds=(Pod,),
+    reconcilers=(run_pod,),
+    services=(
+        Service("pods", _pods, place="node"),
+        Service("node", _node, place="node"),
+    ),
+    stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
+    conditions=REASONS,
+)
+
+
+def adapters(settings: Settings) -> dict[type, Any]:
+    """The adapters that this component's reconciler and services ask for, on a real machine. Must be called as root."""
+    from trimtab.client.clock import SystemClock
+    from trimtab.components.node.agent import NodeAgent, NodeIdentity
+    from trimtab.components.node.cri import Cri
+    from trimtab.components.node.disk import NodeDisk
+    from trimtab.components.node.heartbeat import memory
+    from trimtab.components.node.hostdns import facts_for
+    from trimtab.components.node.network import host_address
+    from trimtab.components.node.probes import Handler, Target, ask
+
+    cri = Cri(settings.containerd_socket)
+
+    async def asker(handler: Handler, target: Target, timeout_s: float) -> Any:
+        return await ask(handler, target, cri, timeout_s)
+
+    node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
+    agent = NodeAgent(cri, NodeDisk(settings), asker, node, facts_for(settings), SystemClock().now)
+    return {NodeAgent: agent, Cri: cri}
+
+
+__all__ = ["COMPONENT", "adapters", "containerd_command", "containerd_config"]

@@ -1,0 +1,286 @@
+"""From a pod's spec to the CRI messages that make its sandbox and its containers. Pure.
+
+Defaults that the spec leaves open are the careful ones: the default seccomp profile, masked kernel files, no privileges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
+from trimtab.api.quantity import milli, whole
+from trimtab.components.node.backoff import EARNED
+from trimtab.components.node.decide import IMAGE
+from trimtab.components.node.environment import ConfigProblem, expand
+from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
+from trimtab.components.node.status import qos_class
+from trimtab.components.node.volumes import HostVolume, sub_path
+
+NAMESPACE_POD, NAMESPACE_CONTAINER, NAMESPACE_NODE = 0, 1, 2
+SECCOMP_DEFAULT, SECCOMP_UNCONFINED = 0, 1
+PROPAGATION_PRIVATE = 0
+CPU_PERIOD_US = 100_000
+CPU_QUOTA_US_MIN = 1000
+CPU_SHARES_MIN, CPU_SHARES_PER_CORE = 2, 1024
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""What containers must not see or write although it is in every /proc and /sys: the lists of the Kubernetes API's default
+`procMount`."""
+
+TERMINATION_LOG = "/dev/termination-log"
+HOSTNAME_LENGTH_MAX = 63
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """What goes into a pod's resolv.conf."""
+
+    servers: tuple[str, ...]
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What every pod of this node is configured with."""
+
+    cgroup_parent: str
+    cluster_dns: Resolver
+    host_dns: Resolver
+    cluster_domain: str
+    hostname: str
+
+
+def pod_hostname(pod: Pod) -> str:
+    return (pod.spec.hostname or pod.name)[:HOSTNAME_LENGTH_MAX].rstrip("-.")
+
+
+def labels(pod: Pod) -> dict[str, str]:
+    return {POD_UID: pod.metadata.uid, POD_NAME: pod.name, POD_NAMESPACE: pod.namespace or ""}
+
+
+def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> dict[str, Any]:
+    """The `PodSandboxConfig`. directory: the pod's own directory, below which its logs go."""
+    security = pod.spec.security_context or PodSecurityContext()
+    network = NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD
+    resolver = _resolver(pod, node)
+    return {
+        "metadata": {
+            "name": pod.name,
+            "uid": pod.metadata.uid,
+            "namespace": pod.namespace or "",
+            "attempt": attempt,
+        },
+        "hostname": node.hostname if pod.spec.host_network else pod_hostname(pod),
+        "log_directory": str(directory / "logs"),
+        "dns_config": {
+            "servers": resolver.servers,
+            "searches": resolver.searches,
+            "options": resolver.options,
+        },
+        "labels": labels(pod),
+        "linux": {
+            "cgroup_parent": node.cgroup_parent,
+            "security_context": {
+                "namespace_options": {"network": network, "pid": NAMESPACE_CONTAINER, "ipc": NAMESPACE_POD},
+                "seccomp": {"profile_type": SECCOMP_DEFAULT},
+                "supplemental_groups": security.supplemental_groups,
+                "privileged": any(c.security_context and c.security_context.privileged for c in pod.spec.containers),
+            },
+        },
+    }
+
+
+def _resolver(pod: Pod, node: NodeFacts) -> Resolver:
+    policy = pod.spec.dns_policy or "ClusterFirst"
+    on_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
+    if not on_cluster:
+        return node.host_dns
+    domain = node.cluster_domain
+    searches = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain, *node.cluster_dns.searches)
+    return Resolver(node.cluster_dns.servers, searches, ("ndots:5",))
+
+
+def hosts_file(pod: Pod, ip: str, cluster_domain: str) -> str:
+    """/etc/hosts of the pod's containers."""
+    name = pod_hostname(pod)
+    names = [name]
+    if pod.spec.subdomain:
+        names.insert(0, f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{cluster_domain}")
+    return f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{' '.join(names)}\n"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was found out or made before a container can be configured."""
+
+    attempt: int
+    earned_s: int
+    env: Mapping[str, str]
+    volumes: Mapping[str, HostVolume]
+    image: ImageInfo
+    directory: Path
+    """The pod's own directory."""
+    node_memory_bytes: int
+
+
+def container_config(pod: Pod, container: Container, made: Made) -> dict[str, Any]:
+    """The `ContainerConfig`.
+
+    Raises:
+        ConfigProblem: the spec asks for what cannot be (a mount without volume, a root image that must not be root).
+    """
+    env = made.env
+    return {
+        "metadata": {"name": container.name, "attempt": made.attempt},
+        "image": {"image": made.image.id},
+        "command": [expand(word, env) for word in container.command],
+        "args": [expand(word, env) for word in container.args],
+        "working_dir": container.working_dir or "",
+        "envs": [{"key": name, "value": value.encode()} for name, value in env.items()],
+        "mounts": _mounts(pod, container, made),
+        "labels": {**labels(pod), CONTAINER_NAME: container.name},
+        "annotations": {EARNED: str(made.earned_s), IMAGE: container.image},
+        "log_path": f"{container.name}/{made.attempt}.log",
+        "stdin": bool(container.stdin),
+        "stdin_once": bool(container.stdin_once),
+        "tty": bool(container.tty),
+        "linux": {
+            "resources": _resources(pod, container, made.node_memory_bytes),
+            "security_context": _security(pod, container, made.image),
+        },
+    }
+
+
+def termination_file(directory: Path, container: str, attempt: int) -> Path:
+    """Where the container's termination message lands on the node."""
+    return directory / "termination" / f"{container}-{attempt}"
+
+
+def _mounts(pod: Pod, container: Container, made: Made) -> list[dict[str, Any]]:
+    out = []
+    for mount in container.volume_mounts:
+        volume = made.volumes.get(mount.name)
+        if volume is None:
+            raise ConfigProblem(f"volumeMounts of {container.name}: the pod has no volume {mount.name}")
+        path = sub_path(volume, expand(mount.sub_path, made.env)) if mount.sub_path else volume.path
+        out.append(
+            {
+                "container_path": mount.mount_path,
+                "host_path": str(path),
+                "readonly": bool(mount.read_only) or volume.read_only,
+                "propagation": PROPAGATION_PRIVATE,
+            }
+        )
+    taken = {mount["container_path"] for mount in out}
+    if not pod.spec.host_network and "/etc/hosts" not in taken:
+        out.append({"container_path": "/etc/hosts", "host_path": str(made.directory / "hosts")})
+    log = container.termination_message_path or TERMINATION_LOG
+    if log not in taken:
+        path = termination_file(made.directory, container.name, made.attempt)
+        out.append({"container_path": log, "host_path": str(path)})
+    return out
+
+
+def _resources(pod: Pod, container: Container, node_memory_bytes: int) -> dict[str, int]:
+    limits = container.resources.limits if container.resources is not None else {}
+    requests = dict(limits) | (container.resources.requests if container.resources is not None else {})
+    out = {"cpu_shares": CPU_SHARES_MIN, "oom_score_adj": oom_score(pod, container, node_memory_bytes)}
+    if "cpu" in requests:
+        out["cpu_shares"] = max(CPU_SHARES_MIN, milli(requests["cpu"]) * CPU_SHARES_PER_CORE // 1000)
+    if "cpu" in limits:
+        out["cpu_period"] = CPU_PERIOD_US
+        out["cpu_quota"] = max(CPU_QUOTA_US_MIN, milli(limits["cpu"]) * CPU_PERIOD_US // 1000)
+    if "memory" in limits:
+        out["memory_limit_in_bytes"] = whole(limits["memory"])
+    return out
+
+
+def oom_score(pod: Pod, container: Container, node_memory_bytes: int) -> int:
+    """Whom the kernel ends first when memory runs out: the kubelet's scores by QoS class."""
+    quality = qos_class(pod)
+    if quality == "Guaranteed":
+        return -997
+    if quality == "BestEffort":
+        return 1000
+    requests = container.resources.requests if container.resources is not None else {}
+    wanted = whole(requests.get("memory", 0))
+    return min(999, max(3, 1000 - 1000 * wanted // max(1, node_memory_bytes)))
+
+
+def _security(pod: Pod, container: Container, image: ImageInfo) -> dict[str, Any]:
+    own = container.security_context or SecurityContext()
+    whole_pod = pod.spec.security_context or PodSecurityContext()
+    user = own.run_as_user if own.run_as_user is not None else whole_pod.run_as_user
+    group = own.run_as_group if own.run_as_group is not None else whole_pod.run_as_group
+    must_not_be_root = own.run_as_non_root if own.run_as_non_root is not None else whole_pod.run_as_non_root
+    if must_not_be_root:
+        _check_not_root(container, user, image)
+    groups = list(whole_pod.supplemental_groups)
+    if whole_pod.fs_group is not None and whole_pod.fs_group not in groups:
+        groups.append(whole_pod.fs_group)
+    profile = own.seccomp_profile or whole_pod.seccomp_profile
+    unconfined = bool(own.privileged) or (profile is not None and profile.type == "Unconfined")
+    capabilities = own.capabilities
+    out: dict[str, Any] = {
+        "privileged": bool(own.privileged),
+        "namespace_options": {
+            "network": NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD,
+            "pid": NAMESPACE_CONTAINER,
+            "ipc": NAMESPACE_POD,
+        },
+        "readonly_rootfs": bool(own.read_only_root_filesystem),
+        "supplemental_groups": groups,
+        "no_new_privs": own.allow_privilege_escalation is False,
+        "seccomp": {"profile_type": SECCOMP_UNCONFINED if unconfined else SECCOMP_DEFAULT},
+    }
+    if not own.privileged:
+        out |= {"masked_paths": MASKED_PATHS, "readonly_paths": READONLY_PATHS}
+    if capabilities is not None:
+        out["capabilities"] = {
+            "add_capabilities": [_capability(name) for name in capabilities.add],
+            "drop_capabilities": [_capability(name) for name in capabilities.drop],
+        }
+    if user is not None:
+        out["run_as_user"] = {"value": user}
+    elif group is not None:
+        # CRI wants a user beside a group.
+        out["run_as_user"] = {"value": image.uid or 0}
+        if image.username:
+            del out["run_as_user"]
+            out["run_as_username"] = image.username
+    if group is not None:
+        out["run_as_group"] = {"value": group}
+    return out
+
+
+def _check_not_root(container: Container, user: int | None, image: ImageInfo) -> None:
+    if user is None and image.username:
+        raise ConfigProblem(
+            f"container has runAsNonRoot and image has non-numeric user ({image.username}), cannot verify user is non-root; "
+            f"set runAsUser of {container.name} to its number"
+        )
+    if (user if user is not None else image.uid or 0) == 0:
+        raise ConfigProblem(
+            f"container has runAsNonRoot and image will run as root; set runAsUser of {container.name} or USER of its image"
+        )
+
+
+def _capability(name: str) -> str:
+    return name.upper().removeprefix("CAP_")

@@ -1,0 +1,396 @@
+"""What should happen next for one pod: a pure function of its spec, what is seen of it, and the time.
+
+    spec + Seen + now -> Plan(actions, wake_at)
+
+The agent carries the actions out in order, looks again, and asks again, until there are none. Nothing is remembered
+between two questions: a crash anywhere leaves what is seen, and from that the next answer follows. The order of things is
+the kubelet's: sandbox, init containers one by one, then all containers; for a deleting pod: wait for the proxies to let go,
+stop, tear down, then remove the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from trimtab.api.core import PROXIED, Container, Pod
+from trimtab.components.node import backoff
+from trimtab.components.node.sandboxes import ContainerView, Sandbox
+
+GRACE_S_DEFAULT = 30
+GRACE_S_MIN = 2
+"""What a container gets at least between SIGTERM and SIGKILL when its drain took up the whole grace period."""
+KEPT_ENDED = 1
+"""Ended containers kept per name besides the newest: what `logs --previous` and `lastState` show."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the probes of a running container say. `failed` is why it must be restarted, or empty."""
+
+    started: bool = True
+    ready: bool = True
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something failed, why, and when it is tried again. reason is Kubernetes' word (ErrImagePull ...)."""
+
+    reason: str
+    message: str
+    retry_at: datetime
+    failures: int = 1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that is known about a pod besides its spec.
+
+    sandboxes, and containers by name: newest first. health by container id. images: those of the spec that are
+    present. pulling: images under way. stopping: container ids under way to their end. blocks: by container name, or
+    "" for the pod as a whole. stops_failed_at: a deleting pod whose teardown failed is tried again then.
+    """
+
+    sandboxes: tuple[Sandbox, ...] = ()
+    containers: Mapping[str, tuple[ContainerView, ...]] = field(default_factory=dict)
+    health: Mapping[str, Health] = field(default_factory=dict)
+    images: frozenset[str] = frozenset()
+    pulling: frozenset[str] = frozenset()
+    stopping: frozenset[str] = frozenset()
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    torn_down: bool = False
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The one that containers run in now, if it is alive."""
+        return self.sandboxes[0] if self.sandboxes and self.sandboxes[0].ready else None
+
+    def newest(self, name: str) -> ContainerView | None:
+        """The newest container of that name, in whatever sandbox."""
+        found = self.containers.get(name)
+        return found[0] if found else None
+
+    def current(self, name: str) -> ContainerView | None:
+        """The newest container of that name in the newest sandbox, alive or not."""
+        newest = self.newest(name)
+        if newest is None or not self.sandboxes or newest.sandbox_id != self.sandboxes[0].id:
+            return None
+        return newest
+
+    def running(self) -> Iterator[ContainerView]:
+        for found in self.containers.values():
+            yield from (c for c in found if c.state in ("running", "unknown"))
+
+
+# What can happen next
+
+
+@dataclass(frozen=True)
+class RunSandbox:
+    """Volumes, then a sandbox."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class StopSandbox:
+    """Kills what is in it and gives its address back; its ended containers stay visible."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class RemoveSandbox:
+    """Removes it with all of its containers."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class PullImage:
+    """In the background."""
+
+    container: Container
+
+
+@dataclass(frozen=True)
+class StartContainer:
+    container: Container
+    attempt: int
+    earned_s: int
+    previous: ContainerView | None
+
+
+@dataclass(frozen=True)
+class StopContainer:
+    """In the background: preStop hook, SIGTERM, SIGKILL after `grace_s`. Liveness failures restart it afterwards."""
+
+    view: ContainerView
+    container: Container | None
+    grace_s: float
+    why: str
+
+
+@dataclass(frozen=True)
+class RemoveContainer:
+    id: str
+
+
+@dataclass(frozen=True)
+class TearDown:
+    """Everything of the pod on this node goes: sandboxes, volumes, files, cgroups."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Nothing is left here: the object itself is removed from the API."""
+
+
+Action = (
+    RunSandbox
+    | StopSandbox
+    | RemoveSandbox
+    | PullImage
+    | StartContainer
+    | StopContainer
+    | RemoveContainer
+    | TearDown
+    | Finish
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """actions: to be carried out in order. wake_at: when to ask again even if nothing changes."""
+
+    actions: tuple[Action, ...] = ()
+    wake_at: datetime | None = None
+
+
+def is_sidecar(container: Container) -> bool:
+    """An init container that goes on running beside the others."""
+    return container.restart_policy == "Always"
+
+
+def restarts(pod: Pod, container: Container, exit_code: int, *, init: bool) -> bool:
+    """Whether an ended container is started again."""
+    if container.restart_policy == "Always" and init:
+        return True
+    policy = pod.spec.restart_policy or "Always"
+    if exit_code == 0:
+        return policy == "Always" and not init
+    return policy != "Never"
+
+
+def grace_s(pod: Pod) -> int:
+    given = pod.metadata.deletion_grace_period_seconds
+    if given is None:
+        given = pod.spec.termination_grace_period_seconds
+    return GRACE_S_DEFAULT if given is None else given
+
+
+def held_until(pod: Pod, now: datetime) -> datetime | None:
+    """Until when a deleting pod must not be signalled, because a proxy may still send it requests; None: go ahead.
+
+    The gate is open when no proxy ever had the pod, when all let it go, or when the grace period is over (the deletion
+    timestamp is the request plus that period).
+    """
+    if all(gate.condition_type != PROXIED for gate in pod.spec.readiness_gates):
+        return None
+    attached = any(c.type == PROXIED and c.status == "True" for c in pod.status.conditions)
+    deadline = pod.metadata.deletion_timestamp
+    if not attached or deadline is None or now >= deadline:
+        return None
+    return deadline
+
+
+def past_deadline(pod: Pod, now: datetime) -> bool:
+    """True when `activeDeadlineSeconds` is over."""
+    limit_s, start = pod.spec.active_deadline_seconds, pod.status.start_time
+    return limit_s is not None and start is not None and now >= start + timedelta(seconds=limit_s)
+
+
+def decide(pod: Pod, seen: Seen, now: datetime) -> Plan:
+    """What should happen next for `pod`."""
+    if pod.metadata.deletion_timestamp is not None:
+        return _deleting(pod, seen, now)
+    if pod.status.phase in ("Succeeded", "Failed") or past_deadline(pod, now):
+        return _ended(pod, seen, "ran past its activeDeadlineSeconds" if past_deadline(pod, now) else "the pod ended")
+    plan = _running(pod, seen, now)
+    limit_s, start = pod.spec.active_deadline_seconds, pod.status.start_time
+    if limit_s is not None and start is not None:
+        plan = _no_later(plan, start + timedelta(seconds=limit_s))
+    return plan
+
+
+def _no_later(plan: Plan, at: datetime) -> Plan:
+    return Plan(plan.actions, at if plan.wake_at is None else min(plan.wake_at, at))
+
+
+# Deleting and ended pods
+
+
+def _deleting(pod: Pod, seen: Seen, now: datetime) -> Plan:
+    if seen.torn_down:
+        return Plan((Finish(),))
+    deadline = held_until(pod, now)
+    alive = list(seen.running())
+    if alive and deadline is not None:
+        return Plan(wake_at=deadline)
+    waiting = [c for c in alive if c.id not in seen.stopping]
+    if waiting:
+        left_s = float(grace_s(pod))
+        if pod.metadata.deletion_timestamp is not None and left_s:
+            left_s = min(left_s, (pod.metadata.deletion_timestamp - now).total_seconds())
+        left_s = max(left_s, GRACE_S_MIN) if grace_s(pod) else 0.0
+        return Plan(tuple(_stop(pod, view, left_s, "the pod is deleted") for view in _stop_order(pod, waiting)))
+    if alive or any(c.id in seen.stopping for found in seen.containers.values() for c in found):
+        return Plan()
+    blocked = seen.blocks.get("")
+    if blocked is not None and blocked.reason == "FailedKillPod" and now < blocked.retry_at:
+        return Plan(wake_at=blocked.retry_at)
+    return Plan((TearDown(),))
+
+
+def _ended(pod: Pod, seen: Seen, why: str) -> Plan:
+    """The pod must not run (any more); what is left of it stays visible until it is deleted."""
+    waiting = [c for c in seen.running() if c.id not in seen.stopping]
+    if waiting:
+        return Plan(tuple(_stop(pod, view, float(grace_s(pod)), why) for view in waiting))
+    if any(True for _ in seen.running()):
+        return Plan()
+    return Plan(tuple(StopSandbox(s.id) for s in seen.sandboxes if s.ready))
+
+
+def _stop_order(pod: Pod, views: list[ContainerView]) -> list[ContainerView]:
+    """All at once, but sidecars only after the containers they serve."""
+    sidecars = {c.name for c in pod.spec.init_containers if is_sidecar(c)}
+    mains = [view for view in views if view.name not in sidecars]
+    return mains or views
+
+
+def _stop(pod: Pod, view: ContainerView, seconds: float, why: str) -> StopContainer:
+    return StopContainer(view, _container(pod, view.name), seconds, why)
+
+
+def _container(pod: Pod, name: str) -> Container | None:
+    return next((c for c in (*pod.spec.containers, *pod.spec.init_containers) if c.name == name), None)
+
+
+# Running pods
+
+
+def _running(pod: Pod, seen: Seen, now: datetime) -> Plan:
+    if seen.sandbox is None:
+        return _sandbox(pod, seen, now)
+    unknown = [c for c in seen.running() if c.state == "unknown" and c.id not in seen.stopping]
+    if unknown:
+        return Plan(tuple(_stop(pod, view, 0.0, "containerd lost track of it") for view in unknown))
+    plans = list(_containers(pod, seen, now))
+    actions = [action for plan in plans for action in plan.actions]
+    if not actions:
+        actions = list(_leftovers(pod, seen))
+    wakes = [plan.wake_at for plan in plans if plan.wake_at is not None]
+    return Plan(tuple(actions), min(wakes) if wakes else None)
+
+
+def _sandbox(pod: Pod, seen: Seen, now: datetime) -> Plan:
+    """The first sandbox, or a new one for a pod that lost it (its pause process died, the machine was rebooted)."""
+    if seen.sandboxes and _all_done(pod, seen):
+        return Plan()
+    if any(True for _ in seen.running()):
+        stopping = all(c.id in seen.stopping for c in seen.running())
+        return Plan() if stopping else Plan(tuple(StopSandbox(s.id) for s in seen.sandboxes))
+    blocked = seen.blocks.get("")
+    if blocked is not None and now < blocked.retry_at:
+        return Plan(wake_at=blocked.retry_at)
+    return Plan((RunSandbox(seen.sandboxes[0].attempt + 1 if seen.sandboxes else 0),))
+
+
+def _all_done(pod: Pod, seen: Seen) -> bool:
+    """Every container has ended for good."""
+    for container in pod.spec.containers:
+        view = seen.newest(container.name)
+        if view is None or view.state != "exited" or restarts(pod, container, view.exit_code, init=False):
+            return False
+    return True
+
+
+def _containers(pod: Pod, seen: Seen, now: datetime) -> Iterator[Plan]:
+    begun = any(seen.current(c.name) is not None for c in pod.spec.containers)
+    for container in pod.spec.init_containers:
+        view = seen.current(container.name)
+        if is_sidecar(container):
+            if view is None and begun and _all_done(pod, seen):
+                continue
+            yield _one(pod, container, seen, now, init=True)
+            up = view is not None and view.state == "running" and seen.health.get(view.id, Health()).started
+            if not up and not begun:
+                return
+        elif not begun:
+            if view is not None and view.state == "exited" and view.exit_code == 0:
+                continue
+            yield _one(pod, container, seen, now, init=True)
+            return
+    for container in pod.spec.containers:
+        yield _one(pod, container, seen, now, init=False)
+    if _all_done(pod, seen):
+        sidecars = {c.name for c in pod.spec.init_containers}
+        left = [c for c in seen.running() if c.name in sidecars and c.id not in seen.stopping]
+        yield Plan(tuple(_stop(pod, view, float(grace_s(pod)), "the pod's containers ended") for view in left))
+
+
+def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: bool) -> Plan:
+    """What to do about one container."""
+    view = seen.current(container.name)
+    if view is not None and view.state == "running":
+        return _alive(pod, container, view, seen)
+    if view is not None and view.state == "created":
+        return Plan((RemoveContainer(view.id),))
+    if view is not None and view.id in seen.stopping:
+        return Plan()
+    previous = seen.newest(container.name)
+    if view is not None:
+        if not restarts(pod, container, view.exit_code, init=init):
+            return Plan()
+        at = backoff.restart_at(view)
+        if at is not None and now < at:
+            return Plan(wake_at=at)
+    blocked = seen.blocks.get(container.name)
+    if blocked is not None and now < blocked.retry_at:
+        return Plan(wake_at=blocked.retry_at)
+    if container.image in seen.pulling:
+        return Plan()
+    if container.image not in seen.images:
+        return Plan((PullImage(container),))
+    attempt = previous.attempt + 1 if previous is not None else 0
+    return Plan((StartContainer(container, attempt, backoff.next_earned_s(previous), previous),))
+
+
+def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen) -> Plan:
+    if view.id in seen.stopping:
+        return Plan()
+    health = seen.health.get(view.id, Health())
+    if health.failed:
+        probe = container.liveness_probe if health.started else container.startup_probe
+        own = probe.termination_grace_period_seconds if probe is not None else None
+        return Plan((StopContainer(view, container, float(own or grace_s(pod)), health.failed),))
+    if view.image and container.image and view.annotations.get(IMAGE) not in (None, container.image):
+        return Plan((StopContainer(view, container, float(grace_s(pod)), "its image was changed"),))
+    return Plan()
+
+
+IMAGE = "trimtab.dev/image"
+"""The image reference of the spec that a container was made from."""
+
+
+def _leftovers(pod: Pod, seen: Seen) -> Iterator[Action]:
+    """Ended containers and sandboxes that nobody will look at again."""
+    for found in seen.containers.values():
+        ended = [c for c in found[1:] if c.state in ("exited", "created")]
+        yield from (RemoveContainer(c.id) for c in ended[KEPT_ENDED:])
+    for sandbox in seen.sandboxes[1:]:
+        if all(seen.current(c.name) is not None for c in pod.spec.containers):
+            yield RemoveSandbox(sandbox.id)

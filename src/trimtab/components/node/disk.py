@@ -1,0 +1,79 @@
+"""What the agent keeps on this machine's disk about pods, beside their volumes.
+
+DATA/node/pods/UID/volumes      see volumes.py
+DATA/node/pods/UID/logs         CONTAINER/ATTEMPT.log, written by containerd
+DATA/node/pods/UID/termination  what a container said when it ended
+DATA/node/pods/UID/hosts        its /etc/hosts
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from trimtab.components.node import machine
+from trimtab.components.node.configs import termination_file
+from trimtab.components.node.volumes import Volumes
+from trimtab.runtime.settings import Settings
+
+TERMINATION_BYTES_MAX = 4096
+
+
+class NodeDisk(Volumes):
+    """Implements the agent's `Disk`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._cgroup = settings.cgroup
+
+    def write_hosts(self, uid: str, text: str) -> None:
+        directory = self.pod_directory(uid)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "hosts"
+        path.write_text(text)
+        path.chmod(0o644)
+
+    def begin_container(self, uid: str, container: str, attempt: int) -> None:
+        directory = self.pod_directory(uid)
+        (directory / "logs" / container).mkdir(parents=True, exist_ok=True)
+        path = termination_file(directory, container, attempt)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(0o666)  # whatever user the container runs as may write it
+
+    def termination_message(self, uid: str, container: str, attempt: int) -> str:
+        try:
+            with termination_file(self.pod_directory(uid), container, attempt).open("rb") as file:
+                return file.read(TERMINATION_BYTES_MAX).decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def forget_container(self, uid: str, container: str, attempt: int) -> None:
+        directory = self.pod_directory(uid)
+        for path in (directory / "logs" / container).glob(f"{attempt}.log*"):
+            path.unlink(missing_ok=True)
+        termination_file(directory, container, attempt).unlink(missing_ok=True)
+
+    async def remove(self, uid: str) -> None:
+        await super().remove(uid)
+        groups = machine.cgroups()
+        name = Path(groups.parent(self._cgroup, uid)).name
+        for base in groups.directories(self._cgroup):
+            remove_cgroup(base / name)
+
+    def uids(self) -> Sequence[str]:
+        try:
+            return [entry.name for entry in os.scandir(self._pods) if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+
+def remove_cgroup(path: Path) -> None:
+    """Removes a cgroup and those below it; one that still has a process stays."""
+    if not path.is_dir():
+        return
+    for directory, _, _ in os.walk(path, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)

@@ -1,0 +1,77 @@
+"""What this machine offers, found by looking: cgroups, privileges, AppArmor, packages.
+
+The same Debian packages behave differently on bare metal, in a VM and in a container; the agent looks and adapts instead
+of asking its user to configure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 12, 21, 24
+CNI_PLUGINS = Path("/usr/lib/cni")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """version 1 (or hybrid, which runc treats as 1) or 2; driver is who makes the groups."""
+
+    version: Literal[1, 2]
+    driver: Literal["cgroupfs", "systemd"]
+
+    def parent(self, name: str, pod_uid: str) -> str:
+        """The cgroup of one pod as CRI's `cgroup_parent`. `name` is the engine's (`/trimtab-<id>`)."""
+        if self.driver == "systemd":
+            return f"{name.strip('/')}-pod{pod_uid.replace('-', '_')}.slice"
+        return f"{name}/pod{pod_uid}"
+
+    def directories(self, name: str) -> list[Path]:
+        """The engine's cgroup in every hierarchy, where it exists."""
+        if self.version == 2:
+            base = name.strip("/")
+            if self.driver == "systemd":
+                base = f"{base.split('-')[0]}.slice/{base}.slice"
+            found = [CGROUPS / base]
+        else:
+            found = [hierarchy / name.strip("/") for hierarchy in sorted(CGROUPS.glob("*"))]
+        return [path for path in found if path.is_dir()]
+
+
+@cache
+def cgroups() -> Cgroups:
+    """The cgroup layout of this machine."""
+    version: Literal[1, 2] = 2 if (CGROUPS / "cgroup.controllers").exists() else 1
+    systemd = Path("/run/systemd/system").is_dir()
+    return Cgroups(version, "systemd" if systemd and version == 2 else "cgroupfs")
+
+
+@cache
+def has_capability(number: int) -> bool:
+    """True when this process has the capability in its effective set."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def apparmor() -> bool:
+    """True when AppArmor is on and its loader is installed, so that containerd can confine containers with it."""
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    return enabled.exists() and enabled.read_text().startswith("Y") and shutil.which("apparmor_parser") is not None
+
+
+def binary(name: str) -> str | None:
+    """The path of a program, also in the places that only root's PATH has."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
+
+
+def bridge_filter() -> bool:
+    """True when the kernel shows bridged packets to the IP hooks (br_netfilter), so that a reply from a pod on the same
+    bridge finds its way back through the address translation of a service."""
+    return Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()

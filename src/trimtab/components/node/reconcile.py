@@ -1,0 +1,71 @@
+"""One pod of this node: look, decide, act, look again until there is nothing to do; then say how it is.
+
+The reconciler is woken by changes of the pod and of all that it reads, and by the agent when something ended, became
+ready, or was pulled. It waits for nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from trimtab.api import Resource
+from trimtab.api.core import ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount
+from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.decide import Finish, StopContainer, decide
+from trimtab.components.node.sandboxes import RuntimeFailure
+from trimtab.components.node.status import pod_status
+from trimtab.runtime import Context, Desired, Requeue, reconciler
+from trimtab.runtime.component import Outcome
+
+K = TypeVar("K", bound=Resource)
+
+STEPS_MAX = 64
+"""Rounds of look-decide-act in one run: more than any pod needs that does not turn in circles."""
+UNREACHABLE_RETRY_S = 1.0
+
+
+@reconciler(
+    Pod,
+    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume],
+    place="node",
+    workers=16,
+    selects=lambda pod: bool(pod.spec.node_name),
+    while_deleting=True,
+)
+async def run_pod(pod: Pod, ctx: Context) -> Outcome:
+    """Makes the containers on this node be what `pod` says, and its status what they are."""
+    agent = ctx.adapter(NodeAgent)
+    if pod.spec.node_name != agent.node.name:
+        return Desired()
+    if not agent.connected:
+        return Requeue(UNREACHABLE_RETRY_S, "containerd does not answer yet")
+
+    def get(kind: type[K], name: str, namespace: str | None = None, /) -> Awaitable[K | None]:
+        return ctx.get(kind, name, namespace)
+
+    agent.adopt(pod)
+    if not ctx.deleting and agent.sandboxes_of(pod.metadata.uid):
+        await agent.refresh(pod, get, ctx.event)
+    wake_at = None
+    for _ in range(STEPS_MAX):
+        plan = decide(pod, agent.seen(pod), ctx.now)
+        wake_at = plan.wake_at
+        if not plan.actions:
+            break
+        if isinstance(plan.actions[0], Finish):
+            # The status that the containers ended with was written by the run before, or there never were any.
+            agent.forget(pod.metadata.uid)
+            return Desired(delete_subject=True)
+        ended = pod_status(pod, agent.seen(pod), ctx.now, host_ip=agent.node.host_ip)
+        try:
+            for action in plan.actions:
+                await agent.perform(pod, action, get, ctx.event)
+        except RuntimeFailure as err:
+            return Requeue(UNREACHABLE_RETRY_S, str(err), status=ended)
+        if ctx.deleting and agent.seen(pod).torn_down:
+            return Desired(status=ended, requeue_after_s=0.0)
+        if all(isinstance(action, StopContainer) for action in plan.actions):
+            break  # the agent wakes us when they have ended
+    status = pod_status(pod, agent.seen(pod), ctx.now, host_ip=agent.node.host_ip)
+    return Desired(status=status, requeue_after_s=max(0.0, (wake_at - ctx.now).total_seconds()) if wake_at else None)

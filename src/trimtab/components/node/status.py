@@ -1,0 +1,347 @@
+"""The status of a pod as the kubelet writes it: phase, conditions, container states with reasons, address. Pure.
+
+Rules of phases and conditions: the Kubernetes documentation on the pod lifecycle. Times of transitions are set by the
+runtime when the status is applied; messages are for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.api.core import Container, ContainerStatus, Pod, ResourceRequirements
+from trimtab.components.node import backoff
+from trimtab.components.node.decide import Health, Seen, is_sidecar, past_deadline, restarts
+from trimtab.components.node.sandboxes import ContainerView
+
+SIGNAL_BASE = 128
+
+REASONS = {
+    "ContainerCreating": "The pod's network, volumes or container are being set up.",
+    "PodInitializing": "The pod's init containers have not finished yet.",
+    "ContainersNotReady": "A container is not running, or its readiness or startup probe does not succeed yet.",
+    "ContainersNotInitialized": "An init container has not finished yet, or failed; its logs say why.",
+    "ReadinessGatesNotReady": "The containers are ready, but a readiness gate is not True yet: whoever sets it has not agreed.",
+    "PodCompleted": "All containers of the pod ended with success.",
+    "PodFailed": "A container of the pod ended with an error and the pod's restartPolicy does not start it again.",
+    "CrashLoopBackOff": "The container keeps ending soon after its start; it is started again after a growing delay. Its logs say why it ends.",
+    "ErrImagePull": "The image could not be fetched; the message says why. It is tried again.",
+    "ImagePullBackOff": "The image could not be fetched several times; it is tried again after a growing delay.",
+    "ErrImageNeverPull": "The image is not on this node and imagePullPolicy is Never. Build or load it, or change the policy.",
+    "InvalidImageName": "The image reference is not valid; the message says where.",
+    "CreateContainerConfigError": "The container's configuration names something that does not exist or does not fit; the message says what.",
+    "CreateContainerError": "The container could not be created; the message is the runtime's.",
+    "RunContainerError": "The container was created but its process could not be started, often because the command does not exist in the image.",
+    "FailedMount": "A volume could not be set up; the message says which and why.",
+    "FailedCreatePodSandBox": "The pod's network or its pause process could not be set up; the message is the runtime's.",
+    "OOMKilled": "The container used more memory than its limit and was ended by the kernel. Raise resources.limits.memory or use less.",
+    "Error": "The container's process ended with an error or by a signal.",
+    "Completed": "The container's process ended with success.",
+    "DeadlineExceeded": "The pod ran longer than its activeDeadlineSeconds.",
+    "NodeReady": "The node runs pods.",
+    "NodeNotReady": "The node cannot run pods now; the message says what is missing.",
+}
+"""Every reason that this component writes, with what it means."""
+
+
+def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
+    """The status of `pod` from what is seen of it. Conditions come without times."""
+    before = {s.name: s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses)}
+    inits_done = _inits_done(pod, seen)
+    waiting_reason = "ContainerCreating" if inits_done else "PodInitializing"
+    inits = [
+        _container_status(pod, c, seen, now, before.get(c.name), "PodInitializing", init=True)
+        for c in pod.spec.init_containers
+    ]
+    mains = [
+        _container_status(pod, c, seen, now, before.get(c.name), waiting_reason, init=False)
+        for c in pod.spec.containers
+    ]
+    overdue = past_deadline(pod, now) and pod.status.phase != "Succeeded"
+    phase = _phase(pod, mains, inits, inits_done=inits_done, overdue=overdue)
+    sandbox = seen.sandbox
+    ip = (host_ip if pod.spec.host_network else sandbox.ip) if sandbox is not None else pod.status.pod_ip
+    if seen.sandboxes and sandbox is None and phase in ("Running", "Pending"):
+        ip = ""
+    status: JSON = {
+        "phase": phase,
+        "conditions": _conditions(pod, mains, phase, inits_done=inits_done),
+        "containerStatuses": mains,
+        "hostIP": host_ip,
+        "startTime": _stamp(pod.status.start_time or now),
+        "qosClass": qos_class(pod),
+    }
+    if inits:
+        status["initContainerStatuses"] = inits
+    if ip:
+        status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
+    block = seen.blocks.get("")
+    if overdue and phase == "Failed":
+        status |= {"reason": "DeadlineExceeded", "message": "the pod ran longer than its activeDeadlineSeconds"}
+    elif block is not None and phase == "Pending":
+        status |= {"reason": block.reason, "message": block.message}
+    return status
+
+
+# Containers
+
+
+def _container_status(
+    pod: Pod,
+    container: Container,
+    seen: Seen,
+    now: datetime,
+    before: ContainerStatus | None,
+    waiting_reason: str,
+    *,
+    init: bool,
+) -> JSON:
+    found = seen.containers.get(container.name, ())
+    view = found[0] if found else None
+    current = seen.current(container.name)
+    health = seen.health.get(view.id, Health()) if view is not None else Health()
+    if view is None:
+        return _unseen(pod, container, seen, before, waiting_reason)
+    state, last = _states(pod, container, view, found[1:], seen, now, current is None, waiting_reason, init=init)
+    if "running" not in state and "terminated" not in state and not last and before is not None:
+        last = _last_of(before)
+    running = "running" in state
+    status: JSON = {
+        "name": container.name,
+        "ready": _ready(view, health, running, init=init, sidecar=is_sidecar(container)),
+        "started": running and health.started,
+        "restartCount": view.attempt,
+        "image": container.image,
+        "imageID": view.image_ref,
+        "containerID": f"containerd://{view.id}",
+        "state": state,
+    }
+    if last:
+        status["lastState"] = last
+    return status
+
+
+def _ready(view: ContainerView, health: Health, running: bool, *, init: bool, sidecar: bool) -> bool:
+    if init and not sidecar:
+        return view.state == "exited" and view.exit_code == 0
+    return running and health.started and health.ready
+
+
+def _states(
+    pod: Pod,
+    container: Container,
+    view: ContainerView,
+    older: Sequence[ContainerView],
+    seen: Seen,
+    now: datetime,
+    lost: bool,
+    waiting_reason: str,
+    *,
+    init: bool,
+) -> tuple[JSON, JSON]:
+    """`state` and `lastState`. lost: its sandbox is gone, so it will be made anew."""
+    last = terminated(older[0], seen) if older and older[0].state == "exited" else {}
+    if view.state == "running":
+        return {"running": {"startedAt": _stamp(view.started_at)}}, last
+    if view.state != "exited":
+        return _waiting(waiting_reason), last
+    ended = terminated(view, seen)
+    if pod.metadata.deletion_timestamp is not None or pod.status.phase in ("Succeeded", "Failed"):
+        return ended, last
+    if not restarts(pod, container, view.exit_code, init=init):
+        return ended, last
+    block = seen.blocks.get(container.name)
+    if block is not None:
+        return _waiting(block.reason, block.message), ended
+    at = backoff.restart_at(view)
+    if at is not None and now < at and not lost:
+        where = f"pod {pod.name} in namespace {pod.namespace}"
+        text = f"back-off {backoff.earned_s(view)}s restarting failed container {container.name} of {where}"
+        return _waiting("CrashLoopBackOff", text), ended
+    return ended, last
+
+
+def _unseen(pod: Pod, container: Container, seen: Seen, before: ContainerStatus | None, waiting_reason: str) -> JSON:
+    """A container of which there is nothing on the node (yet, or no more)."""
+    status: JSON = {
+        "name": container.name,
+        "ready": False,
+        "started": False,
+        "restartCount": 0,
+        "image": container.image,
+        "imageID": "",
+    }
+    over = pod.metadata.deletion_timestamp is not None or pod.status.phase in ("Succeeded", "Failed")
+    if before is not None and over and before.state.terminated is not None:
+        ended = before.state.terminated
+        return status | {
+            "ready": before.ready,
+            "restartCount": before.restart_count,
+            "imageID": before.image_id,
+            "containerID": before.container_id,
+            "state": {
+                "terminated": {
+                    "exitCode": ended.exit_code,
+                    "reason": ended.reason,
+                    "message": ended.message,
+                    "startedAt": _stamp(ended.started_at),
+                    "finishedAt": _stamp(ended.finished_at),
+                    "containerID": ended.container_id,
+                }
+            },
+        }
+    block = seen.blocks.get(container.name)
+    if block is None and waiting_reason == "ContainerCreating":
+        block = seen.blocks.get("")
+        if block is not None:
+            return status | {"state": _waiting(waiting_reason, block.message)}
+    state = _waiting(block.reason, block.message) if block is not None else _waiting(waiting_reason)
+    return status | {"state": state}
+
+
+def _waiting(reason: str, message: str = "") -> JSON:
+    return {"waiting": {"reason": reason} | ({"message": message} if message else {})}
+
+
+def terminated(view: ContainerView, seen: Seen | None = None) -> JSON:
+    """An ended container as `state.terminated`."""
+    reason = view.reason or ("Completed" if view.exit_code == 0 else "Error")
+    body: JSON = {
+        "exitCode": view.exit_code,
+        "reason": reason,
+        "startedAt": _stamp(view.started_at),
+        "finishedAt": _stamp(view.finished_at),
+        "containerID": f"containerd://{view.id}",
+    }
+    if view.message:
+        body["message"] = view.message
+    return {"terminated": {key: value for key, value in body.items() if value is not None}}
+
+
+def ended_how(view: ContainerView) -> str:
+    """How a container ended, in a few words: `exit code 3`, `signal 9`, `out of memory`."""
+    if view.reason == "OOMKilled":
+        return "out of memory"
+    if SIGNAL_BASE < view.exit_code <= SIGNAL_BASE + 64:
+        return f"signal {view.exit_code - SIGNAL_BASE}"
+    return f"exit code {view.exit_code}"
+
+
+def _last_of(before: ContainerStatus) -> JSON:
+    ended = before.last_state.terminated
+    if ended is None:
+        return {}
+    body = {
+        "exitCode": ended.exit_code,
+        "reason": ended.reason,
+        "startedAt": _stamp(ended.started_at),
+        "finishedAt": _stamp(ended.finished_at),
+        "containerID": ended.container_id,
+    }
+    return {"terminated": {key: value for key, value in body.items() if value is not None}}
+
+
+# The pod as a whole
+
+
+def _inits_done(pod: Pod, seen: Seen) -> bool:
+    if any(seen.newest(c.name) is not None for c in pod.spec.containers):
+        return True
+    for container in pod.spec.init_containers:
+        view = seen.newest(container.name)
+        if view is None:
+            return False
+        if is_sidecar(container):
+            if view.state != "running" or not seen.health.get(view.id, Health()).started:
+                return False
+        elif view.state != "exited" or view.exit_code != 0:
+            return False
+    return True
+
+
+def _phase(pod: Pod, mains: list[JSON], inits: list[JSON], *, inits_done: bool, overdue: bool) -> str:
+    if pod.status.phase in ("Succeeded", "Failed"):
+        return pod.status.phase
+    states = [status["state"] for status in mains]
+    if overdue and not any("running" in state for state in states):
+        return "Failed"
+    if not inits_done:
+        failed = any(
+            "terminated" in status["state"] and status["state"]["terminated"]["exitCode"] != 0 for status in inits
+        )
+        return "Failed" if failed and pod.spec.restart_policy == "Never" else "Pending"
+    if any("waiting" in s["state"] and "lastState" not in s for s in mains):
+        return "Pending"
+    if all("terminated" in state for state in states) and states:
+        policy = pod.spec.restart_policy or "Always"
+        codes = [state["terminated"]["exitCode"] for state in states]
+        if pod.metadata.deletion_timestamp is not None or policy == "Never":
+            return "Succeeded" if not any(codes) else "Failed"
+        if policy == "OnFailure" and not any(codes):
+            return "Succeeded"
+    return "Running"
+
+
+def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool) -> list[JSON]:
+    """Initialized, ContainersReady, Ready, PodScheduled; the gates' own conditions belong to others."""
+    unready = [status["name"] for status in mains if not status["ready"]]
+    if phase in ("Succeeded", "Failed"):
+        why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
+        containers = ready = _condition("False", *why)
+    else:
+        message = f"containers with unready status: [{' '.join(unready)}]"
+        containers = _condition("False", "ContainersNotReady", message) if unready else _condition("True")
+        ready = containers if unready else _gates(pod)
+    initialized = _condition("True")
+    if not inits_done:
+        names = " ".join(c.name for c in pod.spec.init_containers)
+        initialized = _condition("False", "ContainersNotInitialized", f"containers with incomplete status: [{names}]")
+    elif phase == "Succeeded":
+        initialized = _condition("True", "PodCompleted")
+    out = [
+        {"type": "Initialized", **initialized},
+        {"type": "Ready", **ready},
+        {"type": "ContainersReady", **containers},
+    ]
+    if all(c.type != "PodScheduled" for c in pod.status.conditions):
+        out.append({"type": "PodScheduled", "status": "True"})
+    return out
+
+
+def _gates(pod: Pod) -> JSON:
+    states = {c.type: c.status for c in pod.status.conditions}
+    missing = [g.condition_type for g in pod.spec.readiness_gates if states.get(g.condition_type) != "True"]
+    if not missing:
+        return _condition("True")
+    return _condition("False", "ReadinessGatesNotReady", f"waiting for the readiness gate {', '.join(missing)}")
+
+
+def _condition(status: str, reason: str = "", message: str = "") -> JSON:
+    body: JSON = {"status": status}
+    if reason:
+        body["reason"] = reason
+    if message:
+        body["message"] = message
+    return body
+
+
+def qos_class(pod: Pod) -> str:
+    """Guaranteed, Burstable or BestEffort, from requests and limits of cpu and memory."""
+    wanted: list[Mapping[str, Any]] = []
+    guaranteed = True
+    for container in (*pod.spec.containers, *pod.spec.init_containers):
+        resources = container.resources or ResourceRequirements()
+        limits = {k: str(v) for k, v in resources.limits.items() if k in ("cpu", "memory")}
+        requests = {k: str(v) for k, v in resources.requests.items() if k in ("cpu", "memory")}
+        wanted += [limits, requests]
+        guaranteed &= set(limits) == {"cpu", "memory"} and (limits | requests) == limits
+    if not any(wanted):
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _stamp(at: datetime | None) -> str | None:
+    """RFC 3339 in whole seconds, as Kubernetes writes times of pods."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at is not None else None

@@ -1,0 +1,259 @@
+"""Volumes of pods: from the spec to directories on this node that are mounted into containers.
+
+    DATA/node/pods/UID/volumes/NAME     emptyDir and ConfigMaps (on disk)
+    RUN/pods/UID/NAME                   Secrets (the run directory is memory on a machine with /run on tmpfs)
+    a path of the node                  hostPath and local persistent volumes, by PVC -> PV
+
+`Volumes.prepare` is called whenever a pod is looked at: what stands is left alone, ConfigMaps and Secrets are replaced
+atomically when they changed. Nothing is ever written through a link that a container could have made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.api.core import (
+    ConfigMap,
+    HostPathVolume,
+    KeyToPath,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    Volume,
+)
+from trimtab.api.quantity import whole
+from trimtab.components.node.environment import ConfigProblem, Lookup, contents
+from trimtab.components.node.network import run
+from trimtab.components.node.projection import ProjectedFile, project, safe_path
+from trimtab.runtime.settings import Settings
+
+PROJECTED_MODE = 0o644
+EMPTY_DIR_MODE = 0o777
+
+
+class VolumeProblem(RuntimeError):
+    """A volume cannot be set up (yet); the text names it and says why. The reason is FailedMount."""
+
+
+@dataclass(frozen=True)
+class HostVolume:
+    """Where a volume is on the node."""
+
+    path: Path
+    read_only: bool = False
+
+
+class Volumes:
+    """All volumes of one node."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pods = settings.data_path("node", "pods")
+        self._secrets = settings.run_path("pods")
+        self._local = settings.data_path("node", "volumes")
+
+    def pod_directory(self, uid: str) -> Path:
+        """What the agent keeps on disk about one pod: volumes, logs, hosts file."""
+        return self._pods / uid
+
+    async def prepare(self, pod: Pod, get: Lookup) -> dict[str, HostVolume]:
+        """Makes every volume of `pod` so; returns them by name. Idempotent.
+
+        Raises:
+            VolumeProblem: the first one that cannot be set up.
+        """
+        out = {}
+        for volume in pod.spec.volumes:
+            try:
+                out[volume.name] = await self._one(pod, volume, get)
+            except ConfigProblem as err:
+                raise VolumeProblem(f"volume {volume.name}: {err}") from None
+            except OSError as err:
+                raise VolumeProblem(f"volume {volume.name}: {err.strerror}: {err.filename}") from None
+        return out
+
+    async def _one(self, pod: Pod, volume: Volume, get: Lookup) -> HostVolume:
+        fs_group = pod.spec.security_context.fs_group if pod.spec.security_context is not None else None
+        uid, name = pod.metadata.uid, volume.name
+        if volume.empty_dir is not None:
+            path = self._pods / uid / "volumes" / name
+            await self._empty_dir(path, volume, fs_group)
+            return HostVolume(path)
+        if volume.config_map is not None:
+            source = volume.config_map
+            found = await get(ConfigMap, source.name, pod.namespace)
+            if found is None and not source.optional:
+                raise ConfigProblem(f'configmap "{source.name}" not found')
+            files = projected(found, source.items, source.default_mode, optional=bool(source.optional))
+            path = self._pods / uid / "volumes" / name
+            project(path, files, fs_group)
+            return HostVolume(path, read_only=True)
+        if volume.secret is not None:
+            wanted = volume.secret
+            secret = await get(Secret, wanted.secret_name, pod.namespace)
+            if secret is None and not wanted.optional:
+                raise ConfigProblem(f'secret "{wanted.secret_name}" not found')
+            files = projected(secret, wanted.items, wanted.default_mode, optional=bool(wanted.optional))
+            path = self._secrets / uid / name
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            project(path, files, fs_group)
+            return HostVolume(path, read_only=True)
+        if volume.host_path is not None:
+            return HostVolume(host_path(volume.host_path))
+        if volume.persistent_volume_claim is not None:
+            claim = volume.persistent_volume_claim
+            return await self._claimed(pod, claim.claim_name, bool(claim.read_only), fs_group, get)
+        raise ConfigProblem("its type is not supported; use emptyDir, configMap, secret, hostPath or a claim")
+
+    async def _empty_dir(self, path: Path, volume: Volume, fs_group: int | None) -> None:
+        if path.is_dir():
+            return
+        path.mkdir(parents=True)
+        assert volume.empty_dir is not None
+        if volume.empty_dir.medium == "Memory":
+            limit = volume.empty_dir.size_limit
+            size = f",size={whole(limit)}" if limit else ""
+            await run("mount", "-t", "tmpfs", "-o", f"mode=0777,nosuid,nodev{size}", "tmpfs", str(path))
+        path.chmod(EMPTY_DIR_MODE)
+        if fs_group is not None:
+            os.chown(path, -1, fs_group)
+            path.chmod(EMPTY_DIR_MODE | stat.S_ISGID)
+
+    async def _claimed(self, pod: Pod, name: str, read_only: bool, fs_group: int | None, get: Lookup) -> HostVolume:
+        claim = await get(PersistentVolumeClaim, name, pod.namespace)
+        if claim is None:
+            raise ConfigProblem(f'persistentvolumeclaim "{name}" not found')
+        if not claim.spec.volume_name or claim.status.phase != "Bound":
+            raise ConfigProblem(f'persistentvolumeclaim "{name}" is not bound to a volume yet')
+        volume = await get(PersistentVolume, claim.spec.volume_name)
+        if volume is None:
+            raise ConfigProblem(f'persistentvolumeclaim "{name}" is bound to {claim.spec.volume_name}, which is gone')
+        bound = volume.spec.claim_ref
+        if bound is not None and bound.uid not in ("", claim.metadata.uid):
+            raise ConfigProblem(f"persistentvolume {volume.name} belongs to another claim")
+        if volume.spec.local is not None:
+            path = Path(volume.spec.local.path)
+        elif volume.spec.host_path is not None:
+            path = host_path(volume.spec.host_path)
+        else:
+            raise ConfigProblem(f"persistentvolume {volume.name}: its type is not supported; use local or hostPath")
+        if not path.is_dir():
+            if not path.is_relative_to(self._local):
+                raise ConfigProblem(f"persistentvolume {volume.name}: there is no directory {path} on this node")
+            path.mkdir(parents=True)
+            path.chmod(EMPTY_DIR_MODE)
+        if fs_group is not None and not read_only:
+            await asyncio.to_thread(give_to_group, path, fs_group)
+        return HostVolume(path, read_only)
+
+    async def remove(self, uid: str) -> None:
+        """Removes what was made for the pod; data of hostPath and persistent volumes stays. Idempotent."""
+        for base in (self._pods / uid, self._secrets / uid):
+            for mount in mounts_below(base):
+                await run("umount", "--lazy", str(mount))
+            if base.exists():
+                await asyncio.to_thread(shutil.rmtree, base, ignore_errors=True)
+
+
+def projected(
+    source: ConfigMap | Secret | None, items: list[KeyToPath], default_mode: int | None, *, optional: bool
+) -> dict[str, ProjectedFile]:
+    """The files of a ConfigMap or Secret volume.
+
+    Raises:
+        ConfigProblem: a key that `items` names is missing, or a path leaves the volume.
+    """
+    mode = PROJECTED_MODE if default_mode is None else default_mode
+    data = contents(source) if source is not None else {}
+    if not items:
+        return {key: ProjectedFile(value, mode) for key, value in data.items() if safe_path(key)}
+    out = {}
+    for item in items:
+        if not safe_path(item.path):
+            raise ConfigProblem(f"the path {item.path!r} of the key {item.key} must stay within the volume")
+        if item.key in data:
+            out[item.path] = ProjectedFile(data[item.key], mode if item.mode is None else item.mode)
+        elif not optional:
+            where = source.ref if source is not None else "its source"
+            raise ConfigProblem(f"{where} has no key {item.key}")
+    return out
+
+
+_EXPECTED = {
+    "Directory": (stat.S_ISDIR, "a directory"),
+    "File": (stat.S_ISREG, "a file"),
+    "Socket": (stat.S_ISSOCK, "a socket"),
+    "CharDevice": (stat.S_ISCHR, "a character device"),
+    "BlockDevice": (stat.S_ISBLK, "a block device"),
+}
+
+
+def host_path(volume: HostPathVolume) -> Path:
+    """The path of a hostPath volume, made where its type asks for that.
+
+    Raises:
+        ConfigProblem: what is there is not what the type says.
+    """
+    path, kind = Path(volume.path), volume.type or ""
+    if not path.is_absolute() or ".." in path.parts:
+        raise ConfigProblem(f"the host path {volume.path!r} must be absolute and without ..")
+    if kind in ("", "DirectoryOrCreate") and not path.exists():
+        path.mkdir(parents=True, mode=0o755)
+    elif kind == "FileOrCreate" and not path.exists():
+        path.touch(mode=0o644)
+    if kind in _EXPECTED:
+        check, words = _EXPECTED[kind]
+        if not path.exists() or not check(path.stat().st_mode):
+            raise ConfigProblem(f"{volume.path} on this node is not {words}, as the hostPath's type {kind} says")
+    return path
+
+
+def give_to_group(path: Path, gid: int) -> None:
+    """Lets a group write everywhere below `path`, unless its top shows that this was done before."""
+    top = path.lstat()
+    if top.st_gid == gid and top.st_mode & stat.S_ISGID:
+        return
+    for directory, _, files in os.walk(path, topdown=False):
+        for name in files:
+            entry = os.path.join(directory, name)
+            info = os.lstat(entry)
+            if not stat.S_ISLNK(info.st_mode):
+                os.chown(entry, -1, gid, follow_symlinks=False)
+                os.chmod(entry, stat.S_IMODE(info.st_mode) | 0o660)
+        mode = stat.S_IMODE(os.lstat(directory).st_mode)
+        os.chown(directory, -1, gid, follow_symlinks=False)
+        os.chmod(directory, mode | 0o770 | stat.S_ISGID)
+
+
+def sub_path(volume: HostVolume, relative: str) -> Path:
+    """The file or directory below a volume that a `subPath` names; made as a directory when it does not exist.
+
+    Raises:
+        ConfigProblem: it leads out of the volume, by `..` or by a link.
+    """
+    if not safe_path(relative):
+        raise ConfigProblem(f"subPath {relative!r} must stay within the volume")
+    wanted = volume.path / relative
+    root = volume.path.resolve()
+    resolved = wanted.resolve()
+    if not resolved.is_relative_to(root):
+        raise ConfigProblem(f"subPath {relative!r} is a link that leads out of the volume")
+    if not resolved.exists():
+        resolved.mkdir(parents=True)
+        resolved.chmod(EMPTY_DIR_MODE if not volume.read_only else 0o755)
+    return resolved
+
+
+def mounts_below(base: Path) -> list[Path]:
+    """Mount points at or below `base`, deepest first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4].encode().decode("unicode_escape")
+        if Path(point).is_relative_to(base):
+            found.append(Path(point))
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
