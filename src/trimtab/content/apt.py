@@ -252,18 +252,36 @@ class _Apt:
 
 
 def _status(installed: str, omit: Sequence[str], architecture: str) -> str:
-    """The dpkg status that apt sees: what the image below has, and the omitted packages as if they were there."""
-    present = {line[9:] for line in installed.splitlines() if line.startswith("Package: ")}
+    """The dpkg status that apt sees: what the image below has, and what is left out, as if it were there.
+
+    What the image below left out in its time shows in dependencies that nothing there satisfies.
+    """
     paragraphs = [installed.strip()] if installed.strip() else []
-    for name in omit:
-        if name in present:
-            continue
+    present, unmet = _dependencies(installed)
+    for name in sorted({*omit, *unmet} - present):
         provides = f"Provides: {_PROVIDED[name]}\n" if name in _PROVIDED else ""
         paragraphs.append(
             f"Package: {name}\nStatus: install ok installed\nMaintainer: none <none@localhost>\nMulti-Arch: foreign\n"
             f"Architecture: {architecture}\nVersion: 9999\n{provides}Description: left out of the image"
         )
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _dependencies(status: str) -> tuple[set[str], set[str]]:
+    """The names that this status has, provided ones included, and those it depends on in vain."""
+    present: set[str] = set()
+    wanted: list[list[str]] = []
+    for paragraph in re.split(r"\n\n+", status.strip()):
+        named = deb.fields(paragraph)
+        present |= {named.get("Package", ""), *(_bare(one) for one in named.get("Provides", "").split(","))}
+        for field in ("Depends", "Pre-Depends"):
+            wanted += [[_bare(one) for one in choice.split("|")] for choice in named.get(field, "").split(",")]
+    return present, {choices[0] for choices in wanted if choices[0] and not present.intersection(choices)}
+
+
+def _bare(dependency: str) -> str:
+    """`libc6:any (>= 2.36)` -> `libc6`."""
+    return re.split(r"[\s:(]", dependency.strip(), maxsplit=1)[0]
 
 
 def _sources(architecture: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,7 @@ from trimtab.content.sbom import SBOM, bill_of_materials
 from trimtab.content.spec import LOCAL_REGISTRY, ImageSpec
 from trimtab.content.store import ContentStore
 from trimtab.content.tarwriter import Layer
+from trimtab.content.together import together
 from trimtab.content.wheels import DEBIAN_PYTHON, PythonHome, wheels_layer
 
 # A Debian Python without shell: the interpreter, its standard library, certificates, names of services, time zones, and
@@ -170,13 +171,13 @@ class _Build:
                 f"image {spec.name}: python: {spec.from_} has no Python that packages could be put into; "
                 "build on an image that has one, or leave `from` out"
             )
+        # The network for wheels, while the processor unpacks packages.
+        work: list[Coroutine[None, None, None]] = [self._debian()]
         if requirements and home is not None:
-            async with asyncio.TaskGroup() as group:  # the network for wheels while the processor unpacks packages
-                wheels = group.create_task(self._resolve_wheels(requirements, home))
-                group.create_task(self._debian())
-            await self._install_wheels(wheels.result(), home)
-        else:
-            await self._debian()
+            work.append(self._resolve_wheels(requirements, home))
+        await together(work)
+        if requirements and home is not None:
+            await self._install_wheels(home)
         identity = await self._files()
         return self._compose(identity)
 
@@ -238,7 +239,7 @@ class _Build:
             ground.python = DEBIAN_PYTHON
         self._add(name, made.layer, cached)
 
-    async def _resolve_wheels(self, requirements: list[str], home: PythonHome) -> list[Wheel]:
+    async def _resolve_wheels(self, requirements: list[str], home: PythonHome) -> None:
         found = await resolve_wheels(
             self._store,
             requirements,
@@ -248,11 +249,11 @@ class _Build:
             refresh=self._refresh,
             progress=self._teller("python packages"),
         )
-        return found.wheels
+        self._wheels = found.wheels
 
-    async def _install_wheels(self, wheels: list[Wheel], home: PythonHome) -> None:
-        made, cached = await wheels_layer(self._store, wheels, home, self._teller("python packages"))
-        self._wheels, self._licenses = wheels, made.licenses
+    async def _install_wheels(self, home: PythonHome) -> None:
+        made, cached = await wheels_layer(self._store, self._wheels, home, self._teller("python packages"))
+        self._licenses = made.licenses
         self._add("python packages", made.layer, cached)
 
     async def _files(self) -> Identity | None:

@@ -10,7 +10,7 @@ The protocol is the OCI distribution specification 1.1; `connection` knows how t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 from urllib.parse import quote, urljoin
 
@@ -23,6 +23,7 @@ from trimtab.content.digest import Digest, digest_of, parse_digest
 from trimtab.content.errors import ContentError, Corrupt, NoSuchImage
 from trimtab.content.reference import Reference, parse_reference
 from trimtab.content.store import CHUNK_BYTES, DOCUMENT_BYTES_MAX, ContentStore
+from trimtab.content.together import together
 
 BLOBS_AT_ONCE = 4  # enough to fill a line; more only makes registries answer 429
 _ACCEPTED = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
@@ -116,7 +117,7 @@ class RegistryClient:
                 if progress is not None:
                     progress(done, total)
 
-            await _all(send, blobs)
+            await together(send(one) for one in blobs)
             for one in documents:
                 last = one.digest == digest
                 await self._put_document(to, one, to.tag if last and to.tag else one.digest)
@@ -162,7 +163,7 @@ class RegistryClient:
                 else:
                     await self._fetch(reference, digest, one.size, add)
 
-        await _all(fetch, distinct)
+        await together(fetch(one) for one in distinct)
 
     async def _fetch(self, reference: Reference, digest: Digest, size: int, add: Callable[[int], None]) -> None:
         path = f"/v2/{reference.repository}/blobs/{digest}"
@@ -297,19 +298,6 @@ class RegistryClient:
         if self._connection is None:
             raise ContentError("a RegistryClient is used inside of `async with`")
         return self._connection
-
-
-async def _all(do: Callable[[oci.Descriptor], Coroutine[None, None, None]], items: list[oci.Descriptor]) -> None:
-    """All at once; the first error, alone, ends the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for item in items:
-                group.create_task(do(item))
-    except* ContentError as errors:
-        first: BaseException = errors
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
 
 
 async def _limited(response: aiohttp.ClientResponse, limit_bytes: int, what: str) -> bytes:
