@@ -14,6 +14,7 @@ import os
 from typing import Any
 
 from trimtab.api.core import Pod
+from trimtab.components.node.cleanup import cleanup, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
@@ -68,4 +69,12 @@ def adapters(settings: Settings) -> dict[type, Any]:
     return {NodeAgent: agent, Cri: cri}
 
 
-__all__ = ["COMPONENT", "adapters", "containerd_command", "containerd_config"]
+__all__ = [
+    "COMPONENT",
+    "adapters",
+    "cleanup",
+    "containerd_command",
+    "containerd_config",
+    "remove_networks",
+    "stop_pods",
+]

@@ -1,0 +1,249 @@
+"""A node of a test's own: containerd, pod network, the real API server in memory, the agent as one process runs it.
+
+Everything has names and addresses of its own and is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from simulated_api import SimulatedApi
+
+from trimtab.api import JSON
+from trimtab.api.core import Pod
+from trimtab.client.client import Client
+from trimtab.client.clock import SystemClock
+from trimtab.components.node import COMPONENT, adapters, cleanup, containerd_command
+from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.cri import Cri
+from trimtab.content import ContentStore, oci, parse_digest
+from trimtab.content.tarwriter import LayerWriter
+from trimtab.runtime.component import Component
+from trimtab.runtime.journal import Journal
+from trimtab.runtime.process import Process
+from trimtab.runtime.settings import Settings
+from trimtab.server.server import ApiServer, ServerSettings
+from trimtab.store import Store
+
+BUSYBOX = "trimtab.local/busybox:1"
+_ranges = itertools.count(os.getpid())
+
+
+def busybox_image(store: ContentStore, name: str = BUSYBOX, user: str = "") -> str:
+    """A small image with a shell, tagged in the store; returns its reference by digest."""
+    with store.ingest() as ingest:
+        writer = LayerWriter(ingest)
+        writer.directory("tmp", mode=0o1777)
+        writer.directory("etc")
+        binary = Path("/bin/busybox").read_bytes()
+        writer.file("bin/busybox", binary, mode=0o755)
+        for applet in subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split():
+            if applet != "busybox":
+                writer.symlink(f"bin/{applet}", "busybox")
+        layer = writer.finish()
+    config = oci.Config(
+        architecture="amd64" if os.uname().machine == "x86_64" else "arm64",
+        os="linux",
+        config=oci.Runtime(user=user, env=["PATH=/bin"], cmd=["/bin/sh"]),
+        rootfs=oci.RootFs(type="layers", diff_ids=[layer.diff_id]),
+    )
+    manifest = oci.Manifest(
+        schema_version=2,
+        media_type=oci.MANIFEST,
+        config=oci.put_document(store, config),
+        layers=[oci.Descriptor(media_type=oci.LAYER, digest=layer.digest, size=layer.size)],
+    )
+    one = oci.put_document(store, manifest)
+    store.tag(name, parse_digest(one.digest))
+    return f"{name.rpartition(':')[0]}@{one.digest}"
+
+
+class NodeWorld:
+    def __init__(self, directory: Path) -> None:
+        ident = f"t{secrets.token_hex(3)[:5]}"
+        number = next(_ranges) % 200
+        self.settings = Settings(
+            id=ident,
+            data=str(directory / "data"),
+            run=f"/run/trimtab/{ident}",
+            pod_cidr=f"10.188.{number}.0/24",
+            service_cidr=f"10.187.{number}.0/24",
+        )
+        self.image = ""
+        self.process: Process
+        self.client: Client
+        self.journal = Journal(None)
+        self.server: ApiServer
+        self._containerd: subprocess.Popen[bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._adapters: dict[type, Any] = {}
+
+    # Parts
+
+    def start_containerd(self) -> None:
+        log = (Path(self.settings.data).parent / "containerd.log").open("ab")
+        self._containerd = subprocess.Popen(containerd_command(self.settings), stdout=log, stderr=log)
+        log.close()
+
+    def kill_containerd(self) -> None:
+        assert self._containerd is not None
+        self._containerd.kill()
+        self._containerd.wait()
+
+    async def start_agent(self, components: Sequence[Component] = (COMPONENT,)) -> None:
+        self._adapters = adapters(self.settings)
+        self.process = Process(
+            client=self.client,
+            journal=self.journal,
+            settings=self.settings,
+            adapters=self._adapters,
+            place="node",
+            components=components,
+        )
+        self._task = asyncio.create_task(self.process.run())
+        await self.until(lambda: self.agent.connected, 20, "the agent follows containerd")
+
+    async def stop_agent(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+            await self.cri.close()
+
+    @property
+    def agent(self) -> NodeAgent:
+        found: NodeAgent = self._adapters[NodeAgent]
+        return found
+
+    @property
+    def cri(self) -> Cri:
+        found: Cri = self._adapters[Cri]
+        return found
+
+    # Looking
+
+    async def until(self, condition: Callable[[], Any | Awaitable[Any]], timeout_s: float, what: str) -> Any:
+        """Waits until `condition` gives something true, and returns it."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = condition()
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if answer:
+                return answer
+            if self._task is not None and self._task.done():
+                self._task.result()
+            assert time.monotonic() < deadline, f"waited {timeout_s} s in vain until {what}; {await self.look()}"
+            await asyncio.sleep(0.005)
+
+    async def look(self) -> str:
+        pods = (await self.client.list(Pod)).items
+        return "\n".join(
+            [*(f"{p.name}: {p.status}" for p in pods), *map(str, self.process.failures), *self.said()[-10:]]
+        )
+
+    def said(self) -> list[str]:
+        return [row[0] for row in self.journal.database.execute("SELECT message FROM entries ORDER BY id")]
+
+    async def pod(self, name: str, namespace: str = "default") -> Pod | None:
+        return await self.client.get(Pod, name, namespace)
+
+    async def until_pod(self, name: str, condition: Callable[[Pod], Any], timeout_s: float, what: str) -> Pod:
+        async def holds() -> Pod | None:
+            pod = await self.pod(name)
+            return pod if pod is not None and condition(pod) else None
+
+        found: Pod = await self.until(holds, timeout_s, f"pod {name} {what}")
+        return found
+
+    async def until_ready(self, name: str, timeout_s: float = 15) -> Pod:
+        return await self.until_pod(name, is_ready, timeout_s, "is ready")
+
+    async def until_gone(self, name: str, timeout_s: float = 15) -> None:
+        async def gone() -> bool:
+            return await self.pod(name) is None
+
+        await self.until(gone, timeout_s, f"pod {name} is gone")
+
+    # Making
+
+    async def create(self, body: JSON) -> None:
+        kinds = {"Pod": "pods", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services"}
+        path = f"/api/v1/namespaces/default/{kinds[body['kind']]}"
+        await self.post(path, {"apiVersion": "v1", **body})
+
+    async def post(self, path: str, body: JSON) -> None:
+        from trimtab.client.wire import encode
+
+        await self.client.raw("POST", path, body=encode(body))
+
+    async def run_pod(self, name: str, command: str, **spec: Any) -> None:
+        """A pod of one busybox container `main` that runs a shell command. `main` in `spec` adds to the container."""
+        await self.create(self.pod_body(name, command, **spec))
+
+    def pod_body(self, name: str, command: str, **spec: Any) -> JSON:
+        main = {"name": "main", "image": self.image, "command": ["/bin/sh", "-c", command], **spec.pop("main", {})}
+        labels = spec.pop("labels", {})
+        body = {"nodeName": self.settings.node_name, "terminationGracePeriodSeconds": 2, "containers": [main], **spec}
+        return {"kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": body}
+
+    async def main_pid(self, name: str) -> int:
+        """The process id of the pod's first container on this machine."""
+        pod = await self.pod(name)
+        assert pod is not None
+        ident = pod.status.container_statuses[0].container_id.removeprefix("containerd://")
+        return await self.cri.task_pid(ident)
+
+
+def is_ready(pod: Pod) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions)
+
+
+def message_of(pod: Pod) -> tuple[str, str]:
+    """Reason and message of the first container that waits."""
+    for status in pod.status.container_statuses:
+        if status.state.waiting is not None:
+            return status.state.waiting.reason, status.state.waiting.message
+    return "", ""
+
+
+@asynccontextmanager
+async def node_world(directory: Path, *, start: bool = True) -> AsyncIterator[NodeWorld]:
+    world = NodeWorld(directory)
+    Path(world.settings.data).mkdir(parents=True)
+    world.image = busybox_image(ContentStore(world.settings.data_path("content")))
+    store = await Store.open(None, inline=True)
+    world.server = ApiServer(
+        store, settings=ServerSettings(service_cidr=world.settings.service_cidr), clock=SystemClock()
+    )
+    await world.server.start()
+    api = SimulatedApi(store, world.server)
+    world.client = Client(api.transport())
+    try:
+        world.start_containerd()
+        if start:
+            await world.start_agent()
+        yield world
+    finally:
+        await world.stop_agent()
+        await asyncio.to_thread(cleanup, world.settings)
+        if world._containerd is not None and world._containerd.poll() is None:
+            world._containerd.terminate()
+            world._containerd.wait(10)
+        await asyncio.to_thread(cleanup, world.settings)
+        await world.client.close()
+        await api.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+__all__ = ["BUSYBOX", "NodeWorld", "busybox_image", "is_ready", "message_of", "node_world"]
