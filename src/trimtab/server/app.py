@@ -17,10 +17,11 @@ from trimtab.server.authorization import Attributes
 from trimtab.server.discovery import discovery_reply
 from trimtab.server.errors import StatusError
 from trimtab.server.handlers import Handlers
-from trimtab.server.http import Answer, AsgiApp, Disconnected, Receive, Reply, Request, Scope, Send, error_reply
+from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, error_reply
 from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.server import ApiServer
+from trimtab.server.tunnel import Tunnel
 from trimtab.store import Compacted, DiskFull, StoreClosed
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ IN_FLIGHT_MAX = 400
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
 
 
-def create_app(server: ApiServer, *, trusted: bool = True) -> AsgiApp:
+def create_app(server: ApiServer, *, trusted: bool = True) -> Application:
     """The API as an ASGI application. `trusted`: requests come from the engine itself and name their actor."""
-    return _App(server, trusted)
+    return Application(server, trusted)
 
 
-class _App:
+class Application:
+    """See `create_app`."""
+
     def __init__(self, server: ApiServer, trusted: bool) -> None:
         self._server = server
         self._trusted = trusted
@@ -52,6 +55,8 @@ class _App:
         counted = _Counted()
         try:
             reply = await self._answer(request, counted)
+            if isinstance(reply, Tunnel):
+                raise errors.bad_request("this stream needs a connection of its own: it cannot be upgraded here")
         except Disconnected:
             return
         except StatusError as err:
@@ -66,19 +71,20 @@ class _App:
         finally:
             if counted.in_flight:
                 self._in_flight -= 1
-        if scope["type"] == "websocket":
-            await _refuse_websocket(reply, receive, send)
-            return
         if isinstance(reply, Reply):
             self._server.metrics.count(counted.verb, counted.resource, reply.status, time.perf_counter() - started)
         await reply.send(request, send)
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer to an upgrade request, for a listener that can hand its connection over. Raises `StatusError`."""
+        return await self._answer(request, _Counted(in_flight=True))
 
     async def _answer(self, request: Request, counted: _Counted) -> Answer:
         server = self._server
         path = request.path
         target = parse_target(path)
         watching = request.flag("watch") and target is not None and request.method == "GET"
-        if not watching and request.scope["type"] == "http":
+        if not watching and not counted.in_flight:
             if self._in_flight >= IN_FLIGHT_MAX:
                 raise errors.too_many_requests("too many requests, please try again later")
             self._in_flight += 1
@@ -158,10 +164,10 @@ class _App:
 class _Counted:
     """What the metrics say of a request."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_flight: bool = False) -> None:
         self.verb = "get"
         self.resource = "nonresource"
-        self.in_flight = False
+        self.in_flight = in_flight
 
 
 def _verb(request: Request, target: Target, watching: bool) -> str:
@@ -194,15 +200,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-async def _refuse_websocket(reply: Answer, receive: Receive, send: Send) -> None:
-    """Answers an upgrade that was refused with the same Status as a plain request would get."""
-    if not isinstance(reply, Reply):
-        return
-    message = await receive()
-    if message["type"] != "websocket.connect":
-        return
-    headers = [(b"content-type", reply.content_type.encode())]
-    await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": reply.body})

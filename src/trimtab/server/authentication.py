@@ -1,19 +1,17 @@
 """Who is asking: from a request to a `User`, or 401.
 
 In this order: the engine's unix socket is trusted and names its actor itself; a TLS client certificate of the engine's CA
-(CN is the user, O the groups); a bearer token, which is either a line of the token file or a ServiceAccount's signed token.
+(CN is the user, O the groups); a bearer token, which is the administrator's or a ServiceAccount's signed one.
 Over TLS, `Impersonate-*` headers need the permission to impersonate, which is checked by the caller.
 """
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import msgspec
 
 from trimtab.server.errors import StatusError, unauthorized
 from trimtab.server.http import Request, Scope
@@ -45,52 +43,30 @@ class TokenReader(Protocol):
         """The user of a token, or None when it is not one of these."""
 
 
-class TokenLine(msgspec.Struct, omit_defaults=True):
-    """One line of the token file: JSON with the token's SHA-256, never the token."""
-
-    sha256: str
-    user: str
-    groups: list[str] = []
-
-
-_decode_line = msgspec.json.Decoder(TokenLine).decode
-
-
-class TokenFile:
-    """Static tokens; the file is read again when it changes."""
+class AdminToken:
+    """The administrator's token, kept in a file that only the engine can read; read again when it changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, int] | None = None
-        self._users: dict[str, User] = {}
+        self._token = b""
 
     def __call__(self, token: str, audiences: Sequence[str] = ()) -> User | None:
         self._refresh()
-        return self._users.get(token_hash(token))
+        if not self._token or not hmac.compare_digest(token.encode(), self._token):
+            return None
+        return User("system:admin", (MASTERS, AUTHENTICATED))
 
     def _refresh(self) -> None:
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            self._users = {}
+            self._token = b""
             return
         stamp = (found.st_mtime_ns, found.st_size)
-        if stamp == self._stamp:
-            return
-        lines = [line for line in self._path.read_bytes().splitlines() if line.strip()]
-        entries = [_decode_line(line) for line in lines]
-        self._users = {e.sha256: User(e.user, (*e.groups, AUTHENTICATED)) for e in entries}
-        self._stamp = stamp
-
-
-def token_hash(token: str) -> str:
-    """What the token file keeps of a token; tokens are random, so a plain hash cannot be guessed back."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def token_line(token: str, user: str, groups: Sequence[str] = ()) -> str:
-    """A line for the token file."""
-    return msgspec.json.encode(TokenLine(token_hash(token), user, list(groups))).decode()
+        if stamp != self._stamp:
+            self._token = self._path.read_bytes().strip()
+            self._stamp = stamp
 
 
 class Authenticator:

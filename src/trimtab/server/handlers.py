@@ -61,11 +61,11 @@ class Handlers:
             case "get":
                 return self._get(kind, target, request)
             case "list":
-                rendering = rendering_of(request)
+                rendering = rendering_of(request, self._server.clock)
                 page, _ = list_page(self._server.store, kind, target.namespace, request)
                 return Reply(list_bytes(kind, page, rendering), warnings=_deprecation(kind))
             case "watch":
-                rendering = rendering_of(request)
+                rendering = rendering_of(request, self._server.clock)
                 return self._server.watches.stream(kind, target.namespace, target.name, request, rendering)
             case "create" if not target.name:
                 return await self._create(kind, target, request)
@@ -105,7 +105,7 @@ class Handlers:
     # Reading
 
     def _get(self, kind: Kind, target: Target, request: Request) -> Reply:
-        rendering = rendering_of(request)
+        rendering = rendering_of(request, self._server.clock)
         record = self._server.store.get(kind.key(target.namespace, target.name))
         if record is None:
             raise errors.not_found(kind.plural, kind.group, target.name)
@@ -117,7 +117,7 @@ class Handlers:
     # Writing
 
     def _written(self, kind: Kind, request: Request, written: Written, options: Options) -> Reply:
-        rendering = rendering_of(request)
+        rendering = rendering_of(request, self._server.clock)
         status = 201 if written.created else 200
         return Reply(rendering.one(kind, written.record), status, warnings=list(dict.fromkeys(options.warnings)))
 
@@ -286,7 +286,7 @@ class Handlers:
         written = await self._server.deleter.delete(kind, target.namespace, target.name, options)
         if written.gone and not (kind.kind == "Pod" and not kind.group):
             return json_reply(deleted_status(kind, written))
-        return Reply(rendering_of(request).one(kind, written.record))
+        return Reply(rendering_of(request, self._server.clock).one(kind, written.record))
 
     async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Reply:
         options = await delete_options(request)
@@ -302,7 +302,7 @@ class Handlers:
             else:
                 deleted.append(written.record)
         page.records = deleted
-        return Reply(list_bytes(kind, page, rendering_of(request)))
+        return Reply(list_bytes(kind, page, rendering_of(request, self._server.clock)))
 
     # Rights
 

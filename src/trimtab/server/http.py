@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from trimtab.server.errors import StatusError, bad_request, too_large
+from trimtab.server.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from trimtab.server.authentication import User
@@ -181,15 +182,7 @@ class Stream:
         await send({"type": "http.response.body", "body": b""})
 
 
-@dataclass(slots=True)
-class Handled:
-    """The handler answered by itself."""
-
-    async def send(self, request: Request, send: Send) -> None:
-        return
-
-
-Answer = Reply | Stream | Handled
+Answer = Reply | Stream | Tunnel
 
 
 def json_reply(value: object, status: int = 200, warnings: Sequence[str] = ()) -> Reply:

@@ -7,13 +7,13 @@ watch event.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from trimtab.api import JSON
 from trimtab.server import errors
+from trimtab.server.clock import Clock
 from trimtab.server.http import Request
 from trimtab.server.kinds import Kind
 from trimtab.server.views import viewed, viewed_bytes
@@ -112,18 +112,17 @@ WHOLE = Rendering()
 PARTIAL = PartialRendering()
 
 
-def rendering_of(request: Request) -> Rendering:
-    """The form that a request accepts. Raises `StatusError` 406."""
+def rendering_of(request: Request, clock: Clock) -> Rendering:
+    """The form that a request accepts; ages in tables are of the clock. Raises `StatusError` 406."""
     accept = request.headers.get("accept", "")
     if "as=" not in accept:
         if not accept or "json" in accept or "*/*" in accept or "application/*" in accept:
             return WHOLE
         raise errors.not_acceptable(ACCEPTED)
-    return _chosen(accept, request.query.get("includeObject", "Metadata"))
+    return _chosen(accept, request.query.get("includeObject", "Metadata"), clock)
 
 
-@lru_cache(maxsize=64)
-def _chosen(accept: str, include: str) -> Rendering:
+def _chosen(accept: str, include: str, clock: Clock) -> Rendering:
     for part in accept.split(","):
         media, *parameters = (piece.strip() for piece in part.split(";"))
         options = dict(parameter.partition("=")[::2] for parameter in parameters)
@@ -133,7 +132,7 @@ def _chosen(accept: str, include: str) -> Rendering:
         if shape == "Table" and options.get("g") == "meta.k8s.io":
             from trimtab.server.tables import TableOptions
 
-            return TableRendering(TableOptions(include, options.get("v", "v1")))
+            return TableRendering(TableOptions(include, options.get("v", "v1"), clock.now))
         if shape in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return PARTIAL
         if not shape:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.server.allocation import ServiceAllocator
-from trimtab.server.authentication import Authenticator, TokenFile, TokenReader
+from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
 from trimtab.server.authorization import Authorizer
 from trimtab.server.bootstrap import bootstrap
 from trimtab.server.clock import Clock, SystemClock, timestamp
@@ -34,8 +34,8 @@ class ServerSettings:
     service_cidr: str = "10.96.0.0/16"
     node_socket: Path | None = None
     """The node agent's streaming endpoint: logs, exec, attach, port-forward."""
-    token_file: Path | None = None
-    """Static tokens, hashed: see `authentication.TokenFile`."""
+    admin_token_file: Path | None = None
+    """The token that is `system:admin`, a member of `system:masters`."""
     service_account_key: Path | None = None
     """The secret with which ServiceAccount tokens are signed; made when it is missing."""
     ca_file: Path | None = None
@@ -66,8 +66,8 @@ class ApiServer:
         self.watches = WatchService(store)
         self.tokens = ServiceAccountTokens(store, self.settings.service_account_key, self.settings.issuer, self.clock)
         readers: list[TokenReader] = [self.tokens.user]
-        if self.settings.token_file is not None:
-            readers.insert(0, TokenFile(self.settings.token_file))
+        if self.settings.admin_token_file is not None:
+            readers.append(AdminToken(self.settings.admin_token_file))
         self.authenticator = Authenticator(readers)
         self.authorizer = Authorizer(store)
         self.metrics = Metrics()

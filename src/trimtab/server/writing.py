@@ -229,7 +229,7 @@ class Writer:
                     now=timestamp(self._around.clock),
                     subresource=subresource,
                 )
-            if new == old:
+            if new == old or (tracked and _untimed(new) == _untimed(old)):
                 return Written(record)
             ends = deletable(new)
             value = self._encoded(kind, new)
@@ -398,3 +398,11 @@ def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON) -> No
     version = meta.get("resourceVersion")
     if version and version != old_meta["resourceVersion"]:
         raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)
+
+
+def _untimed(obj: JSON) -> JSON:
+    """The object without the times of its managed fields. An apply that replaces an atomic list by what defaulting then
+    completes to the list that stood there has changed nothing but such a time."""
+    meta = obj["metadata"]
+    managed = [{k: v for k, v in entry.items() if k != "time"} for entry in meta.get("managedFields") or ()]
+    return {**obj, "metadata": {**meta, "managedFields": managed}}

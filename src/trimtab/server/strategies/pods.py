@@ -55,17 +55,22 @@ def _fixed_part(spec: JSON, old: JSON) -> JSON:
     return fixed
 
 
-def pod_template_problems(template: Any, path: str, restart_policies: tuple[str, ...]) -> list[Cause]:
-    """What is wrong with the pods that a template would make; `path` is that of the template's spec."""
+def pod_template_problems(
+    template: Any, path: str, restart_policies: tuple[str, ...], claimed: frozenset[str] = frozenset()
+) -> list[Cause]:
+    """What is wrong with the pods that a template would make; `path` is that of the template's spec, `claimed` the names
+    of volumes that the pods get besides (a StatefulSet's claims)."""
     spec = template.get("spec") if isinstance(template, dict) else None
     if not isinstance(spec, dict) or not spec.get("containers"):
         return [Cause(f"{path}.containers", "Required value", "FieldValueRequired")]
-    return pod_spec_problems(spec, path, restart_policies)
+    return pod_spec_problems(spec, path, restart_policies, claimed)
 
 
-def pod_spec_problems(spec: JSON, path: str, restart_policies: tuple[str, ...]) -> list[Cause]:
+def pod_spec_problems(
+    spec: JSON, path: str, restart_policies: tuple[str, ...], claimed: frozenset[str] = frozenset()
+) -> list[Cause]:
     found: list[Cause] = []
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()} | claimed
     names: set[str] = set()
     if not spec.get("containers"):
         found.append(Cause(f"{path}.containers", "Required value", "FieldValueRequired"))

@@ -39,7 +39,9 @@ class WorkloadStrategy(Strategy):
         replicas = spec.get("replicas")
         if isinstance(replicas, int) and replicas < 0:
             found.append(Cause("spec.replicas", f"Invalid value: {replicas}: must be greater than or equal to 0"))
-        found += pod_template_problems(spec.get("template"), "spec.template.spec", self.restart_policies)
+        claims = spec.get("volumeClaimTemplates") or ()
+        claimed = frozenset((claim.get("metadata") or {}).get("name", "") for claim in claims)
+        found += pod_template_problems(spec.get("template"), "spec.template.spec", self.restart_policies, claimed)
         return found
 
     restart_policies: tuple[str, ...] = ("Always",)

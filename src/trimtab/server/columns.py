@@ -1,0 +1,487 @@
+"""The columns of the built-in kinds: their names, and the functions that fill them from an object.
+
+The names and their order are those that kubectl's users know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.api.selector import selector_text
+from trimtab.server.kinds import Column
+from trimtab.server.pod_columns import pod_cells
+from trimtab.server.selectors import selector_of
+from trimtab.server.tables import NAME, age, duration, parse_time
+
+Cells = Callable[[JSON, datetime], list[Any]]
+NONE = "<none>"
+
+
+def _columns(text: str, wide: str = "") -> tuple[Column, ...]:
+    """Column definitions from `Ready, Restarts:integer`; Name comes first by itself."""
+    made = [NAME]
+    for priority, names in enumerate((text, wide)):
+        for part in filter(None, (piece.strip() for piece in names.split(","))):
+            name, _, kind = part.partition(":")
+            made.append(Column(name, kind or "string", "", priority=priority))
+    return tuple(made)
+
+
+def _name(obj: JSON) -> str:
+    return str(obj["metadata"].get("name", ""))
+
+
+def _age(obj: JSON, now: datetime) -> str:
+    return age(obj["metadata"].get("creationTimestamp"), now)
+
+
+def _spec(obj: JSON) -> JSON:
+    return obj.get("spec") or {}
+
+
+def _status(obj: JSON) -> JSON:
+    return obj.get("status") or {}
+
+
+def _containers(template: JSON | None) -> list[str]:
+    containers = ((template or {}).get("spec") or {}).get("containers") or []
+    return [",".join(c.get("name", "") for c in containers), ",".join(c.get("image", "") for c in containers)]
+
+
+def _selector(selector: JSON | None) -> str:
+    return selector_text(selector_of(selector)) or NONE
+
+
+def _map(labels: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
+
+
+def _deployment(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    return [
+        _name(obj),
+        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        _age(obj, now),
+        *_containers(spec.get("template")),
+        _selector(spec.get("selector")),
+    ]
+
+
+def _replica_set(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    return [
+        _name(obj),
+        spec.get("replicas", 1),
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        _age(obj, now),
+        *_containers(spec.get("template")),
+        _selector(spec.get("selector")),
+    ]
+
+
+def _stateful_set(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    ready = f"{_status(obj).get('readyReplicas', 0)}/{spec.get('replicas', 1)}"
+    return [_name(obj), ready, _age(obj, now), *_containers(spec.get("template"))]
+
+
+def _daemon_set(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    pod = (spec.get("template") or {}).get("spec") or {}
+    return [
+        _name(obj),
+        status.get("desiredNumberScheduled", 0),
+        status.get("currentNumberScheduled", 0),
+        status.get("numberReady", 0),
+        status.get("updatedNumberScheduled", 0),
+        status.get("numberAvailable", 0),
+        _map(pod.get("nodeSelector")),
+        _age(obj, now),
+        *_containers(spec.get("template")),
+        _selector(spec.get("selector")),
+    ]
+
+
+def _job(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    wanted = spec.get("completions")
+    done = status.get("succeeded", 0)
+    if wanted is None:
+        parallelism = spec.get("parallelism", 1)
+        wanted = f"1 of {parallelism}" if parallelism > 1 else 1
+    started, ended = parse_time(status.get("startTime")), parse_time(status.get("completionTime"))
+    took = duration(int(((ended or now) - started).total_seconds())) if started else ""
+    return [
+        _name(obj),
+        _job_status(obj),
+        f"{done}/{wanted}",
+        took,
+        _age(obj, now),
+        *_containers(spec.get("template")),
+        _selector(spec.get("selector")),
+    ]
+
+
+def _job_status(obj: JSON) -> str:
+    true = {c.get("type") for c in _status(obj).get("conditions") or () if c.get("status") == "True"}
+    for condition, text in (("Complete", "Complete"), ("Failed", "Failed")):
+        if condition in true:
+            return text
+    if obj["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    for condition, text in (
+        ("Suspended", "Suspended"),
+        ("FailureTarget", "FailureTarget"),
+        ("SuccessCriteriaMet", "SuccessCriteriaMet"),
+    ):
+        if condition in true:
+            return text
+    return "Running"
+
+
+def _cron_job(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    last = status.get("lastScheduleTime")
+    template = ((spec.get("jobTemplate") or {}).get("spec")) or {}
+    return [
+        _name(obj),
+        spec.get("schedule", ""),
+        spec.get("timeZone") or NONE,
+        str(bool(spec.get("suspend"))),
+        len(status.get("active") or ()),
+        age(last, now) if last else NONE,
+        _age(obj, now),
+        *_containers(template.get("template")),
+        _selector(template.get("selector")),
+    ]
+
+
+def _service(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    kind = spec.get("type", "ClusterIP")
+    ports = []
+    for port in spec.get("ports") or ():
+        node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+        ports.append(f"{port.get('port')}{node_port}/{port.get('protocol', 'TCP')}")
+    external = spec.get("externalIPs") or []
+    if kind == "LoadBalancer":
+        ingress = (_status(obj).get("loadBalancer") or {}).get("ingress") or []
+        external = [i.get("ip") or i.get("hostname") or "" for i in ingress] + external or ["<pending>"]
+    elif kind == "ExternalName":
+        external = [spec.get("externalName", "")]
+    return [
+        _name(obj),
+        kind,
+        spec.get("clusterIP") or NONE,
+        ",".join(external) or NONE,
+        ",".join(ports) or NONE,
+        _age(obj, now),
+        _map(spec.get("selector")),
+    ]
+
+
+def _ingress(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    hosts = [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
+    shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "")
+    addresses = (_status(obj).get("loadBalancer") or {}).get("ingress") or []
+    return [
+        _name(obj),
+        spec.get("ingressClassName") or NONE,
+        shown or "*",
+        ",".join(a.get("ip") or a.get("hostname") or "" for a in addresses),
+        "80, 443" if spec.get("tls") else "80",
+        _age(obj, now),
+    ]
+
+
+def _node(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    ready = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), None)
+    state = "Unknown" if ready is None else "Ready" if ready.get("status") == "True" else "NotReady"
+    if spec.get("unschedulable"):
+        state += ",SchedulingDisabled"
+    prefix = "node-role.kubernetes.io/"
+    labels = obj["metadata"].get("labels") or {}
+    roles = sorted(label.removeprefix(prefix) for label in labels if label.startswith(prefix))
+    addresses = {a.get("type"): a.get("address") for a in status.get("addresses") or ()}
+    info = status.get("nodeInfo") or {}
+    return [
+        _name(obj),
+        state,
+        ",".join(roles) or NONE,
+        _age(obj, now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP") or NONE,
+        addresses.get("ExternalIP") or NONE,
+        info.get("osImage") or "<unknown>",
+        info.get("kernelVersion") or "<unknown>",
+        info.get("containerRuntimeVersion") or "<unknown>",
+    ]
+
+
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+
+
+def _modes(modes: Sequence[str] | None) -> str:
+    return ",".join(_MODES.get(mode, mode) for mode in modes or ())
+
+
+def _volume(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    claim = spec.get("claimRef") or {}
+    phase = status.get("phase", "")
+    return [
+        _name(obj),
+        (spec.get("capacity") or {}).get("storage", ""),
+        _modes(spec.get("accessModes")),
+        spec.get("persistentVolumeReclaimPolicy", ""),
+        "Terminating" if obj["metadata"].get("deletionTimestamp") else phase,
+        f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or "<unset>",
+        status.get("reason", ""),
+        _age(obj, now),
+        spec.get("volumeMode", "<unset>"),
+    ]
+
+
+def _claim(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    bound = bool(spec.get("volumeName"))
+    return [
+        _name(obj),
+        "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", ""),
+        spec.get("volumeName", ""),
+        (status.get("capacity") or {}).get("storage", "") if bound else "",
+        _modes(status.get("accessModes")) if bound else "",
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or "<unset>",
+        _age(obj, now),
+        spec.get("volumeMode", "<unset>"),
+    ]
+
+
+def _event(obj: JSON, now: datetime) -> list[Any]:
+    series = obj.get("series") or {}
+    first = obj.get("firstTimestamp") or obj.get("deprecatedFirstTimestamp") or obj.get("eventTime")
+    last = series.get("lastObservedTime") or obj.get("lastTimestamp") or obj.get("deprecatedLastTimestamp") or first
+    about = obj.get("involvedObject") or obj.get("regarding") or {}
+    source = obj.get("source") or obj.get("deprecatedSource") or {}
+    component = source.get("component") or obj.get("reportingComponent") or obj.get("reportingController") or ""
+    created = obj["metadata"].get("creationTimestamp")
+    return [
+        age(last or created, now),
+        obj.get("type", ""),
+        obj.get("reason", ""),
+        f"{about.get('kind', '').lower()}/{about.get('name', '')}",
+        (obj.get("message") or obj.get("note") or "").strip(),
+        about.get("fieldPath", ""),
+        f"{component}, {source['host']}" if source.get("host") else component,
+        age(first or created, now),
+        series.get("count") or obj.get("count") or obj.get("deprecatedCount") or 1,
+        _name(obj),
+    ]
+
+
+def _endpoints(obj: JSON, now: datetime) -> list[Any]:
+    shown: list[str] = []
+    for subset in obj.get("subsets") or ():
+        for address in subset.get("addresses") or ():
+            shown += [f"{address.get('ip')}:{port.get('port')}" for port in subset.get("ports") or ()]
+    return [_name(obj), _some(shown, 3), _age(obj, now)]
+
+
+def _endpoint_slice(obj: JSON, now: datetime) -> list[Any]:
+    addresses = [a for endpoint in obj.get("endpoints") or () for a in endpoint.get("addresses") or ()]
+    ports = [str(port.get("port", "*")) for port in obj.get("ports") or ()]
+    kind = obj.get("addressType", "")
+    return [_name(obj), kind, _some(ports, 3, "<unset>"), _some(addresses, 3, "<unset>"), _age(obj, now)]
+
+
+def _some(items: Sequence[str], limit: int, none: str = NONE) -> str:
+    text = ",".join(items[:limit]) or none
+    return f"{text} + {len(items) - limit} more..." if len(items) > limit else text
+
+
+def _binding(obj: JSON, now: datetime) -> list[Any]:
+    reference = obj.get("roleRef") or {}
+    by_kind: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    for subject in obj.get("subjects") or ():
+        name = subject.get("name", "")
+        text = f"{subject['namespace']}/{name}" if subject.get("namespace") else name
+        by_kind.setdefault(subject.get("kind", ""), []).append(text)
+    lists = [", ".join(by_kind[kind]) for kind in ("User", "Group", "ServiceAccount")]
+    return [_name(obj), f"{reference.get('kind', '')}/{reference.get('name', '')}", _age(obj, now), *lists]
+
+
+def _autoscaler(obj: JSON, now: datetime) -> list[Any]:
+    spec, status = _spec(obj), _status(obj)
+    target = spec.get("scaleTargetRef") or {}
+    metrics = len(spec.get("metrics") or ())
+    return [
+        _name(obj),
+        f"{target.get('kind', '')}/{target.get('name', '')}",
+        f"{metrics} metrics" if metrics else NONE,
+        str(spec.get("minReplicas", "<unset>")),
+        spec.get("maxReplicas", 0),
+        status.get("currentReplicas", 0),
+        _age(obj, now),
+    ]
+
+
+def _budget(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    return [
+        _name(obj),
+        str(spec.get("minAvailable", "N/A")),
+        str(spec.get("maxUnavailable", "N/A")),
+        _status(obj).get("disruptionsAllowed", 0),
+        _age(obj, now),
+    ]
+
+
+def _created(obj: JSON, now: datetime) -> list[Any]:
+    return [_name(obj), obj["metadata"].get("creationTimestamp", "")]
+
+
+def _fields(*paths: str) -> Cells:
+    """Cells of plain fields of the object, with the age at the end."""
+
+    def cells(obj: JSON, now: datetime) -> list[Any]:
+        found: list[Any] = []
+        for path in paths:
+            value: Any = obj
+            for part in path.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            found.append("" if value is None else value)
+        return [_name(obj), *found, _age(obj, now)]
+
+    return cells
+
+
+def _data(obj: JSON, now: datetime) -> list[Any]:
+    return [_name(obj), len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), _age(obj, now)]
+
+
+def _secret(obj: JSON, now: datetime) -> list[Any]:
+    return [_name(obj), obj.get("type", ""), len(obj.get("data") or ()), _age(obj, now)]
+
+
+def _storage_class(obj: JSON, now: datetime) -> list[Any]:
+    annotations = obj["metadata"].get("annotations") or {}
+    default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
+    return [
+        f"{_name(obj)} (default)" if default else _name(obj),
+        obj.get("provisioner", ""),
+        obj.get("reclaimPolicy", "Delete"),
+        obj.get("volumeBindingMode", "Immediate"),
+        bool(obj.get("allowVolumeExpansion")),
+        _age(obj, now),
+    ]
+
+
+_WORKLOAD = "Containers, Images, Selector"
+_RBAC = "rbac.authorization.k8s.io"
+
+_EVENT = (
+    (
+        *_columns("Last Seen, Type, Reason, Object, Message", "Subobject, Source, First Seen, Count:integer")[1:],
+        Column("Name", "string", "", "name", "", 1),
+    ),
+    _event,
+)
+
+BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
+    ("", "Pod"): (
+        _columns("Ready, Status, Restarts, Age", "IP, Node, Nominated Node, Readiness Gates"),
+        pod_cells,
+    ),
+    ("apps", "Deployment"): (_columns("Ready, Up-to-date:integer, Available:integer, Age", _WORKLOAD), _deployment),
+    ("apps", "ReplicaSet"): (
+        _columns("Desired:integer, Current:integer, Ready:integer, Age", _WORKLOAD),
+        _replica_set,
+    ),
+    ("apps", "StatefulSet"): (_columns("Ready, Age", "Containers, Images"), _stateful_set),
+    ("apps", "DaemonSet"): (
+        _columns(
+            "Desired:integer, Current:integer, Ready:integer, Up-to-date:integer, Available:integer, Node Selector, Age",
+            _WORKLOAD,
+        ),
+        _daemon_set,
+    ),
+    ("batch", "Job"): (_columns("Status, Completions, Duration, Age", _WORKLOAD), _job),
+    ("batch", "CronJob"): (
+        _columns("Schedule, Timezone, Suspend, Active:integer, Last Schedule, Age", _WORKLOAD),
+        _cron_job,
+    ),
+    ("", "Service"): (_columns("Type, Cluster-IP, External-IP, Port(s), Age", "Selector"), _service),
+    ("networking.k8s.io", "Ingress"): (_columns("Class, Hosts, Address, Ports, Age"), _ingress),
+    ("networking.k8s.io", "IngressClass"): (
+        _columns("Controller, Parameters, Age"),
+        _fields("spec.controller", "spec.parameters.name"),
+    ),
+    ("networking.k8s.io", "NetworkPolicy"): (
+        _columns("Pod-Selector, Age"),
+        lambda obj, now: [_name(obj), _selector(_spec(obj).get("podSelector")), _age(obj, now)],
+    ),
+    ("", "Namespace"): (_columns("Status, Age"), _fields("status.phase")),
+    ("", "Node"): (
+        _columns(
+            "Status, Roles, Age, Version", "Internal-IP, External-IP, OS-Image, Kernel-Version, Container-Runtime"
+        ),
+        _node,
+    ),
+    ("", "PersistentVolume"): (
+        _columns(
+            "Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age",
+            "VolumeMode",
+        ),
+        _volume,
+    ),
+    ("", "PersistentVolumeClaim"): (
+        _columns(
+            "Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age",
+            "VolumeMode",
+        ),
+        _claim,
+    ),
+    ("", "ConfigMap"): (_columns("Data:integer, Age"), _data),
+    ("", "Secret"): (_columns("Type, Data:integer, Age"), _secret),
+    ("", "ServiceAccount"): (
+        _columns("Secrets:integer, Age"),
+        lambda obj, now: [_name(obj), len(obj.get("secrets") or ()), _age(obj, now)],
+    ),
+    ("", "Event"): _EVENT,
+    ("events.k8s.io", "Event"): _EVENT,
+    ("", "Endpoints"): (_columns("Endpoints, Age"), _endpoints),
+    ("discovery.k8s.io", "EndpointSlice"): (_columns("AddressType, Ports, Endpoints, Age"), _endpoint_slice),
+    ("coordination.k8s.io", "Lease"): (_columns("Holder, Age"), _fields("spec.holderIdentity")),
+    ("storage.k8s.io", "StorageClass"): (
+        _columns("Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion:boolean, Age"),
+        _storage_class,
+    ),
+    (_RBAC, "Role"): (_columns("Created At"), _created),
+    (_RBAC, "ClusterRole"): (_columns("Created At"), _created),
+    (_RBAC, "RoleBinding"): (_columns("Role, Age", "Users, Groups, ServiceAccounts"), _binding),
+    (_RBAC, "ClusterRoleBinding"): (_columns("Role, Age", "Users, Groups, ServiceAccounts"), _binding),
+    ("autoscaling", "HorizontalPodAutoscaler"): (
+        _columns("Reference, Targets, MinPods, MaxPods:integer, Replicas:integer, Age"),
+        _autoscaler,
+    ),
+    ("policy", "PodDisruptionBudget"): (
+        _columns("Min Available, Max Unavailable, Allowed Disruptions:integer, Age"),
+        _budget,
+    ),
+    ("scheduling.k8s.io", "PriorityClass"): (
+        _columns("Value:integer, Global-Default:boolean, Age"),
+        lambda obj, now: [_name(obj), obj.get("value", 0), bool(obj.get("globalDefault")), _age(obj, now)],
+    ),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): (_columns("Created At"), _created),
+}

@@ -1,0 +1,282 @@
+"""The API server as a process: store, server and two listeners (TLS for the network, a unix socket for the engine) in one
+event loop.
+
+The HTTP protocol is uvicorn's, used without its server: that one polls ten times a second, and an idle engine should sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httptools
+import uvloop
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from trimtab.server import errors
+from trimtab.server.app import Application, create_app
+from trimtab.server.authentication import PEER_CERTIFICATE
+from trimtab.server.errors import StatusError
+from trimtab.server.http import Request, error_reply
+from trimtab.server.server import ApiServer, ServerSettings
+from trimtab.server.tunnel import Tunnel, open_tunnel
+from trimtab.server.writing import Check
+from trimtab.store import Store
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 300
+"""Longer than any client keeps an idle connection, so that none writes into one that is just being closed."""
+DRAIN_S = 5.0
+"""How long a stop waits for requests that are being answered."""
+BACKLOG = 1024
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; one line says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the API listens. The unix socket's users are trusted; `port` None leaves the network out."""
+
+    unix: Path | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    """Client certificates of this CA are accepted."""
+
+
+def serve(
+    store_path: Path,
+    listen: Listen,
+    settings: ServerSettings,
+    admission: Sequence[tuple[str, str, Check]] = (),
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Runs the API server until SIGTERM or SIGINT. Blocks.
+
+    on_ready: called once requests are answered.
+
+    Raises:
+        StoreError, ListenError: it cannot start; one line says why.
+    """
+    uvloop.run(run_server(store_path, listen, settings, admission, on_ready))
+
+
+async def run_server(
+    store_path: Path,
+    listen: Listen,
+    settings: ServerSettings,
+    admission: Sequence[tuple[str, str, Check]] = (),
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """As `serve`, inside a running event loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = await Store.open(store_path)
+    try:
+        server = ApiServer(store, settings=settings, admission=admission)
+        listeners = Listeners(server)
+        try:
+            await listeners.open(listen)
+            await server.start()
+            gc.collect()
+            gc.freeze()  # what lives since the boot lives on: no need to look at it again and again
+            if on_ready is not None:
+                on_ready()
+            await stop.wait()
+        finally:
+            await server.stop()
+            await listeners.close()
+    finally:
+        await store.close()
+
+
+class Listeners:
+    """The listening sockets of one server, and the connections that came through them."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._state = ServerState()
+        self._servers: list[asyncio.AbstractServer] = []
+        self._unix: Path | None = None
+
+    async def open(self, listen: Listen) -> None:
+        """Raises `ListenError`."""
+        loop = asyncio.get_running_loop()
+        if listen.unix is not None:
+            self._unix = listen.unix
+            bound = _bind_unix(listen.unix)
+            protocol = self._protocol(create_app(self._server, trusted=True))
+            self._servers.append(await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG))
+        if listen.port is not None:
+            bound = _bind(listen.host, listen.port)
+            protocol = self._protocol(create_app(self._server, trusted=False))
+            tls = _tls(listen) if listen.certificate is not None else None
+            self._servers.append(await loop.create_server(protocol, sock=bound, ssl=tls, backlog=BACKLOG))
+
+    def _protocol(self, app: Application) -> Callable[[], asyncio.Protocol]:
+        config = Config(
+            app=app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        config.load()
+        return lambda: Protocol(config, self._state, {}, application=app)
+
+    async def close(self) -> None:
+        """Stops listening, lets requests finish, closes connections."""
+        for listener in self._servers:
+            listener.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=DRAIN_S)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if self._unix is not None:
+            self._unix.unlink(missing_ok=True)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection: uvicorn's HTTP, with client certificates and upgrades that go on to the node agent."""
+
+    def __init__(self, *args: Any, application: Application, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._application = application
+        self._extensions: dict[str, Any] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and (certificate := tls.getpeercert()):
+            self._extensions = {PEER_CERTIFICATE: certificate}
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == b"websocket"
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as err:
+            if self._should_upgrade():
+                self.transport.pause_reading()
+                task = self.loop.create_task(self._tunnel(data[err.args[0] :]))
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    async def _tunnel(self, early: bytes) -> None:
+        """Answers an upgrade request: with a tunnel to the node agent, or with why not."""
+        parsed = httptools.parse_url(self.url)
+        self.scope["path"] = parsed.path.decode("latin-1")
+        self.scope["query_string"] = parsed.query or b""
+        request = Request(self.scope, _no_body, _no_send)  # type: ignore[arg-type]
+        try:
+            answer = await self._application.answer(request)
+            if isinstance(answer, Tunnel):
+                self.connections.discard(self)
+                await open_tunnel(
+                    self.transport,
+                    answer,
+                    request.method.encode(),
+                    list(self.scope["headers"]),
+                    early,
+                )
+                return
+            refusal = errors.bad_request("there is nothing to upgrade to here")
+        except StatusError as err:
+            refusal = err
+        except OSError as err:
+            refusal = errors.unavailable(f"the node agent cannot be reached: {err}")
+        reply = error_reply(refusal)
+        head = f"HTTP/1.1 {reply.status} {refusal.reason}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(reply.body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + reply.body)
+        self.transport.close()
+
+
+async def _no_body() -> dict[str, Any]:
+    return {"type": "http.request", "body": b""}
+
+
+async def _no_send(message: object) -> None:
+    raise RuntimeError("an upgrade request is answered by its protocol")
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A listening place that only its owner can reach. A left-over of a dead server is removed: the store's lock tells that
+    it is dead."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+    except OSError as err:
+        bound.close()
+        raise ListenError(f"{path}: cannot be listened on: {err.strerror or err}") from None
+    finally:
+        os.umask(before)
+    return bound
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as err:
+        bound.close()
+        if err.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"port {port} on {host} is in use: stop what listens there, or choose another with --port"
+            ) from None
+        raise ListenError(f"port {port} on {host} cannot be listened on: {err.strerror}") from None
+    return bound
+
+
+def _tls(listen: Listen) -> ssl.SSLContext:
+    assert listen.certificate is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(listen.certificate, listen.key)
+    except (OSError, ssl.SSLError) as err:
+        raise ListenError(f"{listen.certificate}: this serving certificate cannot be used: {err}") from None
+    if listen.client_ca is not None:
+        context.load_verify_locations(cafile=str(listen.client_ca))
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context

@@ -1,0 +1,298 @@
+"""Subresources that are not the object itself: scale, a pod's binding and eviction and streams, a namespace's finalizers, a
+ServiceAccount's tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trimtab.api import JSON
+from trimtab.api.quantity import parse_quantity
+from trimtab.api.selector import selector_text, selects
+from trimtab.server import errors
+from trimtab.server.bodies import (
+    APPLY_TYPES,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    Options,
+    decode_json,
+    decode_object,
+    write_options,
+)
+from trimtab.server.deleting import DeleteOptions
+from trimtab.server.errors import Cause, StatusError
+from trimtab.server.http import Answer, Reply, Request, json_reply
+from trimtab.server.kinds import Kind, Scale
+from trimtab.server.objects import at_path, decode, meta_of, put_at_path
+from trimtab.server.paths import Target
+from trimtab.server.selectors import selector_of
+from trimtab.server.tokens import DEFAULT_S, MAX_S, MIN_S
+from trimtab.server.views import viewed
+
+if TYPE_CHECKING:
+    from trimtab.server.server import ApiServer
+
+STREAMS = ("log", "exec", "attach", "portforward")
+
+
+async def handle_subresource(server: ApiServer, kind: Kind, target: Target, verb: str, request: Request) -> Answer:
+    """Answers a subresource of a built-in kind that its table entry names. Raises `StatusError`."""
+    name = target.subresource
+    if name in STREAMS:
+        from trimtab.server.streams import stream_reply
+
+        return await stream_reply(server, kind, target, request)
+    if name == "finalize" and verb == "update":
+        return await _finalize(server, kind, target, request)
+    if verb != "create":
+        raise errors.method_not_allowed()
+    match name:
+        case "binding":
+            return await _bind(server, kind, target, request)
+        case "eviction":
+            return await _evict(server, kind, target, request)
+        case "token":
+            return await _token(server, kind, target, request)
+        case _:
+            raise errors.no_such_path()
+
+
+# Scale
+
+
+async def handle_scale(server: ApiServer, kind: Kind, target: Target, verb: str, request: Request) -> Reply:
+    """Get, update and patch of `autoscaling/v1` Scale."""
+    assert kind.scale is not None
+    scale = kind.scale
+    record = server.store.get(kind.key(target.namespace, target.name))
+    if record is None:
+        raise errors.not_found(kind.plural, kind.group, target.name)
+    if verb == "get":
+        return json_reply(_scale_of(kind, scale, viewed(kind, record)))
+    if verb not in ("update", "patch"):
+        raise errors.method_not_allowed()
+    options = write_options(request)
+    body = await request.body()
+
+    def change(live: JSON) -> JSON:
+        wanted = _changed_scale(_scale_of(kind, scale, live), request.content_type, body, verb, options)
+        replicas = (wanted.get("spec") or {}).get("replicas", 0)
+        if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+            text = f"Invalid value: {replicas}: must be an integer greater than or equal to 0"
+            raise errors.invalid("Scale", "autoscaling", target.name, [Cause("spec.replicas", text)])
+        version = (wanted.get("metadata") or {}).get("resourceVersion")
+        if version and version != live["metadata"]["resourceVersion"]:
+            raise errors.conflict(kind.plural, kind.group, target.name, errors.MODIFIED)
+        put_at_path(live, scale.spec_replicas, replicas)
+        return live
+
+    written = await server.writer.update(kind, target.namespace, target.name, change, options, subresource="scale")
+    return json_reply(_scale_of(kind, scale, viewed(kind, written.record)))
+
+
+def _changed_scale(current: JSON, content_type: str, body: bytes, verb: str, options: Options) -> JSON:
+    from trimtab.server.patch import PatchError, json_patch, merge_patch
+
+    if verb == "update":
+        return decode_object(body, content_type, options)
+    try:
+        if content_type == JSON_PATCH:
+            new = json_patch(current, decode_json(body, options))
+        elif content_type in (MERGE_PATCH, STRATEGIC_PATCH):
+            new = merge_patch(current, decode_json(body, options))
+        elif content_type in APPLY_TYPES:
+            new = merge_patch(current, decode_object(body, content_type, options))
+        else:
+            raise errors.unsupported_media(content_type, (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, *APPLY_TYPES))
+    except PatchError as err:
+        raise errors.bad_request(str(err)) from None
+    if not isinstance(new, dict):
+        raise errors.bad_request("the patch does not leave a Scale behind")
+    return new
+
+
+def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
+    meta = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: JSON = {"replicas": at_path(obj, scale.status_replicas) or 0}
+    selector = at_path(obj, scale.selector) if scale.selector else None
+    text = selector if isinstance(selector, str) else selector_text(selector_of(selector))
+    if text:
+        status["selector"] = text
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: meta[key] for key in kept if key in meta},
+        "spec": {"replicas": at_path(obj, scale.spec_replicas) or 0},
+        "status": status,
+    }
+
+
+# Namespaces
+
+
+async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
+    options = write_options(request)
+    body = decode_object(await request.body(), request.content_type, options)
+
+    def change(live: JSON) -> JSON:
+        live["spec"] = {"finalizers": (body.get("spec") or {}).get("finalizers") or []}
+        return live
+
+    written = await server.writer.update(kind, "", target.name, change, options, subresource="finalize")
+    return json_reply(viewed(kind, written.record))
+
+
+# Pods
+
+
+async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
+    options = write_options(request)
+    binding = decode_object(await request.body(), request.content_type, options)
+    node = (binding.get("target") or {}).get("name") or ""
+    if not node:
+        raise errors.invalid("Binding", "", target.name, [Cause("target.name", "Required value", "FieldValueRequired")])
+
+    def change(live: JSON) -> JSON:
+        bound = live["spec"].get("nodeName")
+        if bound:
+            why = f'pod {target.name} is already assigned to node "{bound}"'
+            raise errors.conflict(kind.plural, kind.group, target.name, why)
+        if live["metadata"].get("deletionTimestamp"):
+            raise errors.conflict(
+                kind.plural,
+                kind.group,
+                target.name,
+                f"pod {target.name} is being deleted, cannot be assigned to a host",
+            )
+        live["spec"]["nodeName"] = node
+        conditions = live.setdefault("status", {}).setdefault("conditions", [])
+        if not any(condition["type"] == "PodScheduled" for condition in conditions):
+            conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": server.now()})
+        return live
+
+    await server.writer.update(kind, target.namespace, target.name, change, options, subresource="binding")
+    return json_reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+
+
+async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
+    options = write_options(request)
+    eviction = decode_object(await request.body(), request.content_type, options)
+    asked = eviction.get("deleteOptions") or {}
+    conditions = asked.get("preconditions") or {}
+
+    def unless(pod: JSON) -> None:
+        if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Pending"):
+            _respect_budgets(server, target, pod)
+
+    await server.deleter.delete(
+        kind,
+        target.namespace,
+        target.name,
+        DeleteOptions(
+            asked.get("gracePeriodSeconds"),
+            asked.get("propagationPolicy") or "",
+            conditions.get("uid") or "",
+            conditions.get("resourceVersion") or "",
+            options.dry_run,
+        ),
+        unless=unless,
+    )
+    return json_reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+
+
+def _respect_budgets(server: ApiServer, target: Target, pod: JSON) -> None:
+    """Raises `StatusError` 429 when the eviction would break a disruption budget."""
+    labels = pod["metadata"].get("labels") or {}
+    for record in server.store.list(f"/policy/poddisruptionbudgets/{target.namespace}/"):
+        spec = decode(record)["spec"]
+        if not selects(selector_of(spec.get("selector")), labels):
+            continue
+        healthy = expected = 0
+        for other in server.store.list(f"/core/pods/{target.namespace}/"):
+            candidate = decode(other)
+            if selects(selector_of(spec.get("selector")), candidate["metadata"].get("labels") or {}):
+                expected += 1
+                healthy += _ready(candidate)
+        name = meta_of(record).name
+        if healthy - 1 < _needed(spec, expected) and _ready(pod):
+            err = errors.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.")
+            message = (
+                f"The disruption budget {name} needs {_needed(spec, expected)} healthy pods and has {healthy} currently"
+            )
+            err.details = {"causes": [{"reason": "DisruptionBudget", "message": message}]}
+            raise err
+
+
+def _ready(pod: JSON) -> bool:
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _needed(spec: JSON, expected: int) -> int:
+    """How many healthy pods a budget wants of so many."""
+    if "minAvailable" in spec:
+        return _scaled(spec["minAvailable"], expected)
+    return expected - _scaled(spec.get("maxUnavailable", 0), expected)
+
+
+def _scaled(value: int | str, total: int) -> int:
+    """A number, or a percentage of the total, rounded up."""
+    if isinstance(value, str) and value.endswith("%"):
+        return -(-int(parse_quantity(value[:-1])) * total // 100)
+    return int(value)
+
+
+# ServiceAccounts
+
+
+async def _token(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
+    options = write_options(request)
+    asked = decode_object(await request.body(), request.content_type, options)
+    spec = asked.get("spec") or {}
+    record = server.store.get(kind.key(target.namespace, target.name))
+    if record is None:
+        raise errors.not_found(kind.plural, kind.group, target.name)
+    seconds = spec.get("expirationSeconds", DEFAULT_S)
+    if not isinstance(seconds, int) or not MIN_S <= seconds <= MAX_S:
+        text = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes or larger than 2^32 seconds"
+        raise errors.invalid(
+            "TokenRequest", "authentication.k8s.io", target.name, [Cause("spec.expirationSeconds", text)]
+        )
+    bound = _bound(server, target, spec.get("boundObjectRef"))
+    token, expires = server.tokens.issue(
+        target.namespace, target.name, meta_of(record).uid, spec.get("audiences") or (), seconds, bound
+    )
+    return json_reply(
+        {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": target.name, "namespace": target.namespace, "creationTimestamp": server.now()},
+            "spec": {
+                "audiences": spec.get("audiences") or [server.settings.issuer],
+                "expirationSeconds": seconds,
+                "boundObjectRef": spec.get("boundObjectRef"),
+            },
+            "status": {"token": token, "expirationTimestamp": expires},
+        },
+        201,
+    )
+
+
+def _bound(server: ApiServer, target: Target, reference: JSON | None) -> JSON | None:
+    """What a token is bound to, checked. Raises `StatusError`."""
+    if not reference:
+        return None
+    name = reference.get("name") or ""
+    if reference.get("kind") != "Pod":
+        raise errors.bad_request(f"cannot bind token to a {reference.get('kind')} object: only to a Pod")
+    record = server.store.get(f"/core/pods/{target.namespace}/{name}")
+    if record is None:
+        raise errors.not_found("pods", "", name)
+    meta = meta_of(record)
+    if reference.get("uid") and reference["uid"] != meta.uid:
+        why = f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record"
+        raise StatusError(409, "Conflict", why)
+    return {"kind": "Pod", "name": name, "uid": meta.uid}
