@@ -54,8 +54,7 @@ async def app(app: App, ctx: Context) -> Desired:
     missing = await _missing_secrets(app, ctx)
     secrets = await _secrets(app, ctx)
     release.objects += secrets
-    used = secrets + await _given_secrets(app, ctx)
-    secrets_hash = render.hash_of_secrets(used)
+    secrets_hash = render.hash_of_secrets(await _given_secrets(app, ctx))
 
     for name in app.spec.processes:
         if made := render.service(app, name):

@@ -354,7 +354,7 @@ def migration_job(app: App, secrets_hash: str) -> Job | None:
 
 
 def hash_of_secrets(secrets: list[Secret]) -> str:
-    """Changes when a value does, so that processes are replaced; empty without secrets."""
+    """Changes when a value does, so that processes are replaced; empty without secrets. Generated ones never change."""
     if not secrets:
         return ""
     content = [(s.name, s.data) for s in sorted(secrets, key=lambda s: s.name)]
