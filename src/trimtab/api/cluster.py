@@ -47,7 +47,7 @@ class Subject(Model):
     api_group: str | None = None
 
 
-class RoleRef(Model):
+class RoleRef(Model, omit_defaults=False):
     kind: str
     name: str
     api_group: str = "rbac.authorization.k8s.io"

@@ -183,7 +183,7 @@ class Capabilities(Model):
 
 
 class SeccompProfile(Model):
-    type: str = "RuntimeDefault"
+    type: str
     localhost_profile: str | None = None
 
 
