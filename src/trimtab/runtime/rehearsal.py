@@ -26,11 +26,13 @@ from trimtab.runtime.journal import Journal
 from trimtab.runtime.life import Life, Setting
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, SYSTEM_NAMESPACE, Identity
 from trimtab.runtime.process import RUNTIME_KINDS
-from trimtab.runtime.scenario import MakeApi, Scenario, Stage
+from trimtab.runtime.scenario import MakeApi, Scenario, Stage, StageFunction
 from trimtab.runtime.simulation import SimulatedClock
 
 FAULTS_S = 40.0
 """The faults of each half of the story fall within this much simulated time."""
+STEP_LOOK_S = 0.05
+"""How often a step that is under way is looked at."""
 LOOK_S = 0.5
 LOOK_LAST_S = 10.0
 SETTLE_S = 70.0
@@ -148,7 +150,7 @@ class Rehearsal:
         self._start()
         for step in self.scenario.steps:
             await self._live(self.rng.random() * FAULTS_S / (len(self.scenario.steps) + 1))
-            await step(self.stage)
+            await self._do(step)
         await self._finish(self._goal)
         self._check_health()
         await self._check_stillness()
@@ -156,11 +158,18 @@ class Rehearsal:
 
     async def _second_half(self) -> None:
         self._disturb()
-        await (self.scenario.uninstall or self._delete_all)(self.stage)
+        await self._do(self.scenario.uninstall or self._delete_all)
         await self._finish(self._remains)
         if self.scenario.leaks is not None and (leaked := self.scenario.leaks(self.stage)):
             raise self._broken(f"left in the outside world after everything was deleted: {', '.join(leaked)}")
         self._note_life()
+
+    async def _do(self, step: StageFunction) -> None:
+        """A user's step, which may wait for what the component does, while processes live, die and are started anew."""
+        task = asyncio.get_running_loop().create_task(step(self.stage), name="step")
+        while not task.done():
+            await self._live(STEP_LOOK_S)
+        await task
 
     def _start(self) -> None:
         self._disturb()
@@ -243,7 +252,8 @@ class Rehearsal:
                 await self._live(SETTLE_S)
                 if (self.life, self.life.writes()) == before and self.life.idle:
                     return
-            elif loop.time() > deadline_s:
+                wrong = f"it does not come to rest; the last writes are {'; '.join(self.life.writes()[-3:])}"
+            if loop.time() > deadline_s:
                 raise self._broken(f"not reached in {self.scenario.within_s:.0f} s: {wrong}")
 
     # What is looked at
