@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -136,6 +136,9 @@ class Cache(Generic[K]):
         self._sorted: dict[str | None, list[K]] = {}
         self._pending: dict[Key, _Pending] = {}
         self._seen: OrderedDict[tuple[Key, str], None] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        """uids whose deletion the watch has brought: a write that removes the last finalizer is answered with an object
+        that is no more, and the answer may come after the deletion."""
 
     # Reading
 
@@ -184,6 +187,10 @@ class Cache(Generic[K]):
     def removed(self, obj: K) -> Change[K] | None:
         """The watch brought a deletion."""
         key = _key(obj)
+        if obj.metadata.uid:
+            self._gone[obj.metadata.uid] = None
+            if len(self._gone) > SEEN_MAX:
+                self._gone.popitem(last=False)
         pending = self._pending.get(key)
         if pending is not None:
             if pending.uid != obj.metadata.uid:
@@ -214,15 +221,17 @@ class Cache(Generic[K]):
 
     # What we did ourselves
 
-    def wrote(self, entry: Entry[K]) -> Change[K] | None:
-        """The answer to our own write, which is newer than what the watch brought so far unless it brought it."""
+    def wrote(self, entry: Entry[K], by: str = "") -> Change[K] | None:
+        """The answer to our own write (as manager `by`), which is newer than what the watch brought so far unless it brought it."""
         key = _key(entry.obj)
         old = self.entries.get(key)
         if (old is not None and old.version == entry.version) or (key, entry.version) in self._seen:
             return None
+        if entry.uid in self._gone:
+            return None
         self.writes += 1
         self._pending[key] = _Pending(entry.version, entry.uid, self.writes)
-        return self._put(key, entry, own=True)
+        return self._put(key, entry, by, own=True)
 
     def deleted(self, obj: K, by: str = "") -> Change[K] | None:
         """Our own deletion (as manager `by`) took effect at once."""
@@ -241,7 +250,7 @@ class Cache(Generic[K]):
         if len(self._seen) > SEEN_MAX:
             self._seen.popitem(last=False)
 
-    def _put(self, key: Key, entry: Entry[K], own: bool = False) -> Change[K]:
+    def _put(self, key: Key, entry: Entry[K], by: str = "", own: bool = False) -> Change[K]:
         old = self.entries.get(key)
         if old is not None:
             self._unindex(key, old.obj)
@@ -251,8 +260,8 @@ class Cache(Generic[K]):
             if value := entry.obj.metadata.labels.get(label):
                 index.setdefault(value, {})[key] = None
         self._sorted.clear()
-        by, subresource = writer(old.marks if old is not None else (), entry.marks)
-        return Change(self.kind, key, old.obj if old is not None else None, entry.obj, by, subresource, own)
+        writer, subresource = writer_of(old, entry)
+        return Change(self.kind, key, old.obj if old is not None else None, entry.obj, by or writer, subresource, own)
 
     def _drop(self, key: Key, by: str = "", own: bool = False) -> Change[K]:
         old = self.entries.pop(key)
@@ -280,11 +289,18 @@ def _key(obj: Resource) -> Key:
     return obj.metadata.namespace or "", obj.metadata.name
 
 
-def writer(old: Marks, new: Marks) -> tuple[str, str]:
-    """Who made the change between two versions, and through which subresource: the newest mark that is not in the old
-    ones. ("", "") when no mark changed."""
-    before = set(old)
-    fresh = [mark for mark in new if mark not in before]
+def writer_of(old: Entry[Any] | None, new: Entry[Any]) -> tuple[str, str]:
+    """Who made the change between two versions, and through which subresource; ("", "") when nothing tells.
+
+    The newest of the marks that changed; or, where none did (the same fields written again within the marks' one second),
+    the newest of all. That an object is being deleted leaves no mark.
+    """
+    before = set(old.marks) if old is not None else set()
+    fresh = [mark for mark in new.marks if mark not in before]
+    if not fresh:
+        if old is not None and old.obj.metadata.deletion_timestamp != new.obj.metadata.deletion_timestamp:
+            return "", ""
+        fresh = list(new.marks)
     if not fresh:
         return "", ""
     newest = max(fresh, key=lambda mark: (mark.time, mark.subresource == ""))

@@ -96,10 +96,10 @@ class Informer(Generic[K]):
 
     # Our own writes
 
-    def wrote(self, body: bytes) -> Entry[K]:
-        """Takes the answer to a write of ours into the cache; returns it decoded."""
+    def wrote(self, body: bytes, by: str = "") -> Entry[K]:
+        """Takes the answer to a write of ours (as manager `by`) into the cache; returns it decoded."""
         entry = Entry(decode(self.kind, body), read_marks(body))
-        self._tell(self.cache.wrote(entry))
+        self._tell(self.cache.wrote(entry, by))
         return entry
 
     def deleted(self, obj: K, by: str = "") -> None:

@@ -156,7 +156,7 @@ class Applier:
         if gone:
             informer.deleted(obj, by=self._identity.manager)
         else:
-            informer.wrote(answer.body)
+            informer.wrote(answer.body, by=self._identity.manager)
         run.breaker.count(obj.ref, (), repeated=False, now_s=began)
         self._record(run, "deleted", obj.ref, "", began)
         return gone
@@ -269,7 +269,7 @@ class Applier:
                 kind.resource_type, ref.name, ref.namespace, body, manager=manager, force=True
             )
         informer = self._process.informer(kind)
-        new = informer.wrote(answer)
+        new = informer.wrote(answer, by=manager)
         run.memos[slot] = Memo(digest, new.uid, new.mark(manager, subresource))
         if live is not None and live.version == new.version:
             return

@@ -240,7 +240,7 @@ class Effects:
         except AlreadyExists:
             live = await client.wire.send("GET", kind.path(self._namespace, record.name))
             return self._informer.wrote(live.body).obj, False
-        return self._informer.wrote(answer.body).obj, True
+        return self._informer.wrote(answer.body, by=self._identity.health_manager).obj, True
 
     async def _complete(self, record: Effect, outcome: Any) -> None:
         await self._patch(record, {"phase": "Done", "outcome": msgspec.json.encode(outcome).decode()})
@@ -254,7 +254,7 @@ class Effects:
             encode({**patch, "metadata": {"uid": record.metadata.uid, **patch.get("metadata", {})}}),
             "application/merge-patch+json",
         )
-        self._informer.wrote(answer.body)
+        self._informer.wrote(answer.body, by=self._identity.health_manager)
 
     async def _forget(self, record: Effect) -> None:
         try:

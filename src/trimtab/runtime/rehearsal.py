@@ -166,7 +166,7 @@ class Rehearsal:
 
     async def _do(self, step: StageFunction) -> None:
         """A user's step, which may wait for what the component does, while processes live, die and are started anew."""
-        task = asyncio.get_running_loop().create_task(step(self.stage), name="step")
+        task = asyncio.ensure_future(step(self.stage))
         while not task.done():
             await self._live(STEP_LOOK_S)
         await task
@@ -254,6 +254,7 @@ class Rehearsal:
                     return
                 wrong = f"it does not come to rest; the last writes are {'; '.join(self.life.writes()[-3:])}"
             if loop.time() > deadline_s:
+                await self._check_caches()
                 raise self._broken(f"not reached in {self.scenario.within_s:.0f} s: {wrong}")
 
     # What is looked at
@@ -286,16 +287,20 @@ class Rehearsal:
         self._check_bugs()
 
     async def _check_state(self) -> None:
-        """What the informers hold is what the API holds (nobody changed an object that it was lent), and the API holds
-        what it does without faults."""
-        raw = await dump(self.stage.client, self.kinds)
-        for process in self.life.processes:
-            for kind, informer in process.informers.items():
-                self._check_cache(informer.cache, raw.get(kind, ()))
+        """The API holds what it does without faults."""
+        raw = await self._check_caches()
         compared = [kind for kind in self.kinds if kind not in self.scenario.ignore and kind is not Effect]
         self.found = fingerprint([obj for kind in compared for obj in wire(kind, raw[kind])], self.scenario.aliases)
         if self.expected is not None and (lines := differences(self.expected, self.found)):
             raise self._broken("ends in another state than without faults:\n    " + "\n    ".join(lines))
+
+    async def _check_caches(self) -> dict[type[Resource], Sequence[bytes]]:
+        """What the informers hold is what the API holds: nobody changed an object that it was lent. Returns the latter."""
+        raw = await dump(self.stage.client, self.kinds)
+        for process in self.life.processes:
+            for kind, informer in process.informers.items():
+                self._check_cache(informer.cache, raw.get(kind, ()))
+        return raw
 
     def _check_cache(self, cache: Cache[Any], raw: Iterable[bytes]) -> None:
         for body in raw:

@@ -36,6 +36,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._now_s = 0.0
         self._limit_s = limit_s
         self._steps = 0
+        self.unlimited = False
+        """No more limits: tasks are being cancelled."""
         self._selector = self  # what the base class asks for events: nothing comes from outside
         self._clock_resolution = 1e-9
 
@@ -49,11 +51,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
         if timeout > 0:
             self._now_s += timeout
             self._steps = 0
-            if self._now_s > self._limit_s:
+            if self._now_s > self._limit_s and not self.unlimited:
                 raise SimulationStuck(f"not done after {self._limit_s:.0f} simulated seconds\n{self.waiting()}")
         else:
             self._steps += 1
-            if self._steps > STEPS_MAX:
+            if self._steps > STEPS_MAX and not self.unlimited:
                 raise SimulationStuck(f"{STEPS_MAX} steps without time passing\n{self.waiting()}")
         return ()
 
@@ -112,6 +114,7 @@ def simulate(main: Callable[[SimulatedClock], Coroutine[Any, Any, T]], *, seed: 
         try:
             return loop.run_until_complete(main(clock))
         finally:
+            loop.unlimited = True
             _cancel_all(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
