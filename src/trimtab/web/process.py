@@ -48,7 +48,7 @@ def process_lines(state_path: Path) -> list[ProcessLine]:
 async def serve(settings: Settings) -> None:
     """Serves the dashboard on `settings.listen:web_port` until SIGTERM."""
     client = Client(HttpTransport.for_socket(settings.api_socket, USER))
-    hub = Hub(client, settings, COMPONENTS, lambda: process_lines(settings.run_path(STATE)))
+    hub = Hub(client, settings, COMPONENTS, lambda: process_lines(settings.run_path("supervisor", STATE)))
     server = WebServer(hub, client, COMPONENTS, hosts=[socket.gethostname()])
     config = uvicorn.Config(
         server,
