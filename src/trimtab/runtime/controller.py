@@ -103,6 +103,8 @@ class Controller:
             self._pump()
             await self._orphans.run(self._keys)
         finally:
+            # A worker that ends now must not take up the next key.
+            self._started = False
             for end in unsubscribe:
                 end()
             self._queue.close()
