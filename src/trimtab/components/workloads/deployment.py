@@ -111,13 +111,14 @@ def _inherited(deployment: Deployment) -> dict[str, str]:
     return {key: value for key, value in deployment.metadata.annotations.items() if not key.startswith(own)}
 
 
-def sized(made: ReplicaSet, found: ReplicaSet | None, replicas: int) -> ReplicaSet:
-    """`made`, asked for so many pods; `found` is what there is of it now."""
+def sized(made: ReplicaSet, found: ReplicaSet | None, replicas: int, resting: bool) -> ReplicaSet:
+    """`made`, asked for so many pods; `found` is what there is of it now. `resting`: nothing is being scaled."""
     annotations = {key: value for key, value in made.metadata.annotations.items() if key != PEAK}
-    if found is not None and replicas == (found.spec.replicas or 0):
-        peak = found.metadata.annotations.get(PEAK)
-    else:
-        peak = str((scale_of(found).peak_after(replicas) if found else 0) or "")
+    peak = ""
+    if found is not None and replicas != (found.spec.replicas or 0):
+        peak = str(scale_of(found).peak_after(replicas) or "")
+    elif found is not None and not (resting and settled(found)):
+        peak = found.metadata.annotations.get(PEAK, "")
     if peak:
         annotations[PEAK] = peak
     return msgspec.structs.replace(
@@ -127,11 +128,13 @@ def sized(made: ReplicaSet, found: ReplicaSet | None, replicas: int) -> ReplicaS
     )
 
 
-def scaled(rs: ReplicaSet, replicas: int) -> ReplicaSet:
-    """An existing ReplicaSet as it is, but for its size."""
+def plain(rs: ReplicaSet) -> ReplicaSet:
+    """An existing ReplicaSet as it was once written."""
     meta = rs.metadata
-    plain = ObjectMeta(name=meta.name, namespace=meta.namespace, labels=meta.labels, annotations=meta.annotations)
-    return sized(ReplicaSet(metadata=plain, spec=rs.spec), rs, replicas)
+    return ReplicaSet(
+        metadata=ObjectMeta(name=meta.name, namespace=meta.namespace, labels=meta.labels, annotations=meta.annotations),
+        spec=rs.spec,
+    )
 
 
 def history(old: Sequence[ReplicaSet], limit: int) -> list[ReplicaSet]:
@@ -199,19 +202,21 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
     else:
         targets = {}
 
+    resting = all(targets.get(rs.name) == (rs.spec.replicas or 0) for rs in owned)
     objects: list[ReplicaSet] = []
     if new:
-        objects.append(sized(new, found, targets[new.name]))
+        objects.append(sized(new, found, targets[new.name], resting))
     limit = HISTORY_DEFAULT if spec.revision_history_limit is None else spec.revision_history_limit
     keep = []
     for rs in old if spec.paused else history(old, limit):
-        if targets.get(rs.name, rs.spec.replicas or 0) == (rs.spec.replicas or 0):
+        after = sized(plain(rs), rs, targets.get(rs.name, rs.spec.replicas or 0), resting)
+        if (after.spec.replicas, after.metadata.annotations) == (rs.spec.replicas, rs.metadata.annotations):
             keep.append(rs.ref)
         else:
-            objects.append(scaled(rs, targets[rs.name]))
+            objects.append(after)
     _tell(ctx, owned, objects)
 
-    after = status_of(subject, found, owned)
+    counts = status_of(subject, found, owned)
     deadline_s = (
         progress.DEADLINE_DEFAULT_S if spec.progress_deadline_seconds is None else spec.progress_deadline_seconds
     )
@@ -219,7 +224,7 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
         replicas=size.replicas,
         fewest=size.replicas if recreates else size.fewest,
         before=subject.status,
-        after=after,
+        after=counts,
         replica_set=new.name if new else None,
         created=found is None and new is not None,
         paused=bool(spec.paused),
@@ -227,13 +232,13 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
         trouble=trouble([pod for pod in pods if new and _of(pod, new)]) or trouble(pods),
         replica_failure=_replica_failure(owned),
     )
-    after.conditions = progress.conditions(rollout, ctx.now)
+    counts.conditions = progress.conditions(rollout, ctx.now)
     return Desired(
         objects=objects,
         keep=keep,
-        status=_wire(after),
+        status=_wire(counts),
         writes=_annotated(subject, number) if new else (),
-        requeue_after_s=earliest(progress.deadline_in_s(rollout, after.conditions, ctx.now)),
+        requeue_after_s=earliest(progress.deadline_in_s(rollout, counts.conditions, ctx.now)),
     )
 
 

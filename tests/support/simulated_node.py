@@ -1,0 +1,195 @@
+"""A node in simulated time: plays pods through their phases as a kubelet would, and watches over promises meanwhile.
+
+What a pod does is written in its image, so that a scenario reads like a story:
+
+    ok        runs and gets ready
+    crash     starts, exits with 1 again and again, never ready
+    exit-0    runs for a second and succeeds
+    exit-1    runs for a second and fails
+    flaky     fails the first time in its Job, succeeds from then on
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trimtab.api import JSON, ObjectMeta
+from trimtab.api.core import Container, Node, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec
+from trimtab.client.cache import Change
+from trimtab.client.errors import ApiError, Conflict, NotFound
+from trimtab.client.informer import Informer
+from trimtab.runtime.contract import Stage
+
+NODE = "node-1"
+MANAGER = "kubelet"
+START_S_MAX = 2.0
+STOP_S_MAX = 3.0
+POD_IP = "10.244.0.7"
+"""The same for all, so that two runs of a story end alike."""
+NODE_STATUS: JSON = {
+    "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+    "capacity": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+    "conditions": [{"type": "Ready", "status": "True", "reason": "NodeReady", "message": ""}],
+}
+
+Promise = Callable[[Mapping[str, Pod]], str | None]
+"""Looks at all pods by name, at every moment; one line when something must not be."""
+
+
+def template(image: str, app: str = "web", **spec: Any) -> PodTemplateSpec:
+    """A pod template with one container."""
+    return PodTemplateSpec(
+        metadata=ObjectMeta(labels={"app": app}),
+        spec=PodSpec(containers=[Container(name="main", image=image)], **spec),
+    )
+
+
+def behaviour(pod: Pod) -> str:
+    return pod.spec.containers[0].image.partition(":")[0]
+
+
+class SimulatedNode:
+    """One node. `run` is a scenario's world."""
+
+    def __init__(self, stage: Stage, promise: Promise | None = None) -> None:
+        self._stage = stage
+        self._rng = stage.clock.random
+        self._promise = promise
+        self._pods: Informer[Pod] = Informer(stage.client, Pod, clock=stage.clock)
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._flaked: set[str] = set()
+        self._failure: BaseException | None = None
+        self._broken = asyncio.Event()
+
+    async def run(self) -> None:
+        stage = self._stage
+        await stage.client.apply(
+            Node(metadata=ObjectMeta(name=NODE, labels={"kubernetes.io/hostname": NODE})), manager=MANAGER
+        )
+        node = await stage.get(Node, NODE)
+        assert node is not None
+        await stage.client.patch(node, {"status": NODE_STATUS}, manager=MANAGER, subresource="status")
+        self._pods.subscribe(self._changed)
+        watching = asyncio.get_running_loop().create_task(self._pods.run(), name="node: pods")
+        broken = asyncio.get_running_loop().create_task(self._broken.wait(), name="node: broken promises")
+        try:
+            await asyncio.wait([watching, broken], return_when=asyncio.FIRST_COMPLETED)
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            for task in (watching, broken, *self._busy.values()):
+                task.cancel()
+
+    def _changed(self, change: Change[Pod]) -> None:
+        if self._promise is not None:
+            broken = self._promise({pod.name: pod for pod in self._pods.list()})
+            if broken:
+                self._fail(AssertionError(f"after {change.latest.ref}: {broken}"))
+        if change.new is not None and change.new.spec.node_name == NODE:
+            self._tend(change.new.metadata.uid, change.key)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._broken.set()
+
+    def _tend(self, uid: str, key: tuple[str, str]) -> None:
+        if uid in self._busy:
+            self._again.add(uid)
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(uid, key), name=f"node: {key[1]}")
+        self._busy[uid] = task
+        task.add_done_callback(lambda done: self._done(done, uid, key))
+
+    def _done(self, task: asyncio.Task[None], uid: str, key: tuple[str, str]) -> None:
+        self._busy.pop(uid, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        elif uid in self._again and not task.cancelled():
+            self._again.discard(uid)
+            self._tend(uid, key)
+
+    async def _serve(self, uid: str, key: tuple[str, str]) -> None:
+        """Moves one pod one step on."""
+        pod = self._pods.get(key[1], key[0])
+        if pod is None or pod.metadata.uid != uid:
+            return
+        if pod.metadata.deletion_timestamp is not None:
+            await asyncio.sleep(self._rng.random() * STOP_S_MAX)
+            try:
+                await self._stage.client.delete(pod, grace_period_s=0)
+            except Conflict:
+                pass  # another pod has its name by now
+            return
+        if pod.status.phase == "Pending" and not pod.status.container_statuses:
+            await asyncio.sleep(0.1 + self._rng.random() * START_S_MAX)
+            await self._start(pod)
+        elif pod.status.phase == "Running" and behaviour(pod) in ("exit-0", "exit-1", "flaky"):
+            await asyncio.sleep(1.0)
+            await self._exit(pod)
+
+    async def _start(self, pod: Pod) -> None:
+        for volume in pod.spec.volumes:
+            if volume.persistent_volume_claim is not None:
+                name = volume.persistent_volume_claim.claim_name
+                claim = await self._stage.get(PersistentVolumeClaim, name, pod.namespace)
+                assert claim is not None, f"{pod.ref} was placed without its claim {name}"
+                assert claim.status.phase == "Bound", f"{pod.ref} was placed before its claim {name} was bound"
+        if behaviour(pod) == "crash":
+            waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}}
+            last = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no such table: notes"}}
+            await self._report(pod, "Running", ready=False, state=waiting, last=last)
+        else:
+            await self._report(pod, "Running", ready=True, state={"running": {}})
+
+    async def _exit(self, pod: Pod) -> None:
+        owner = next((o.uid for o in pod.metadata.owner_references), "")
+        fails = behaviour(pod) == "exit-1" or (behaviour(pod) == "flaky" and owner not in self._flaked)
+        self._flaked.add(owner)
+        ended = {"exitCode": int(fails), "message": "no such table: notes" if fails else "", "finishedAt": self._now()}
+        await self._report(pod, "Failed" if fails else "Succeeded", ready=False, state={"terminated": ended})
+
+    def _now(self) -> str:
+        return self._stage.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def _report(self, pod: Pod, phase: str, *, ready: bool, state: JSON, last: JSON | None = None) -> None:
+        now = self._now()
+        word = "True" if ready else "False"
+        status: JSON = {
+            "phase": phase,
+            "podIP": POD_IP,
+            "podIPs": [{"ip": POD_IP}],
+            "conditions": [
+                {"type": type_, "status": word, "lastTransitionTime": now} for type_ in ("ContainersReady", "Ready")
+            ],
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "image": pod.spec.containers[0].image,
+                    "imageID": "",
+                    "ready": ready,
+                    "restartCount": 0,
+                    "state": state,
+                    "lastState": last or {},
+                }
+            ],
+        }
+        body: JSON = {"metadata": {"uid": pod.metadata.uid}, "status": status}
+        try:
+            await self._stage.client.patch(pod, body, manager=MANAGER, subresource="status", type="strategic")
+        except (NotFound, Conflict):
+            pass
+        except ApiError as err:
+            if err.status != 422:  # a patch that names another uid: the pod was replaced
+                raise
+
+
+async def fail_pod(stage: Stage, pod: Pod) -> None:
+    """The pod fails as a whole, as when the node evicts it."""
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    try:
+        await stage.client.patch(pod, {"status": status}, manager=MANAGER, subresource="status")
+    except NotFound:
+        return
