@@ -150,7 +150,8 @@ def missing_secret() -> App:
 
 
 SCENARIOS = [
-    Scenario("ships-and-changes", objects=[shop()], steps=[new_version, somebody_deletes], goal=serving, world=world),
+    Scenario("ships-and-changes", objects=[shop()], steps=[new_version], goal=serving, world=world),
+    Scenario("processes-deleted", objects=[shop()], steps=[somebody_deletes], goal=serving, world=world),
     Scenario("fewer-parts", objects=[shop()], steps=[fewer_parts], goal=serving, world=world),
     Scenario("bad-migration", objects=[shop()], steps=[broken_version], goal=old_one_serves, world=world),
     Scenario("missing-secret", objects=[missing_secret()], goal=waits_for_secret, world=world),

@@ -31,6 +31,8 @@ from trimtab.runtime.simulation import SimulatedClock
 
 FAULTS_S = 40.0
 """The faults of each half of the story fall within this much simulated time."""
+TIME_STEP_S_MIN = 1e-6
+"""Less than this is rounding: simulated time would not move."""
 STEP_LOOK_S = 0.05
 """How often a step that is under way is looked at."""
 LOOK_S = 0.5
@@ -206,7 +208,7 @@ class Rehearsal:
         """Lets time pass; buries a process that died and starts it anew."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + for_s
-        while (left_s := until_s - loop.time()) > 0:
+        while (left_s := until_s - loop.time()) > TIME_STEP_S_MIN:
             died = loop.create_task(self.life.mortal.died.wait(), name="death")
             await asyncio.wait(
                 [died, *self._tasks, *self.life.tasks], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
