@@ -64,8 +64,11 @@ def _stripped(obj: Mapping[str, Any]) -> JSON:
     meta = {name: value for name, value in obj["metadata"].items() if name not in VOLATILE}
     out = {**obj, "metadata": meta}
     status = out.get("status")
-    if isinstance(status, dict) and isinstance(status.get("conditions"), list):
-        out["status"] = {**status, "conditions": sorted(status["conditions"], key=lambda c: str(c.get("type")))}
+    if isinstance(status, dict):
+        # Which generation was seen differs where the generation does.
+        status = out["status"] = {name: value for name, value in status.items() if name != "observedGeneration"}
+        if isinstance(status.get("conditions"), list):
+            status["conditions"] = sorted(status["conditions"], key=lambda c: str(c.get("type")))
     return out
 
 
