@@ -159,7 +159,7 @@ class Journal:
     def prune(self, now: datetime) -> int:
         """Drops what is older than the retention, or beyond its count; returns how many entries went."""
         with self._lock:
-            oldest = _micros(now - self._keep)
+            oldest = to_micros(now - self._keep)
             newest = self._db.execute("SELECT max(id) FROM entries").fetchone()[0] or 0
             cursor = self._db.execute(
                 "DELETE FROM entries WHERE at < ? OR id <= ?", (oldest, newest - self._keep_entries)
@@ -176,11 +176,11 @@ class Journal:
             self._db.close()
 
 
-def _micros(at: datetime) -> int:
+def to_micros(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000)
 
 
-def from_micros(micros: int) -> datetime:
+def fromto_micros(micros: int) -> datetime:
     return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
 
 
@@ -198,7 +198,7 @@ def to_row(entry: Entry) -> tuple[object, ...]:
     cause = entry.cause
     return (
         entry.id or None,
-        _micros(entry.at),
+        to_micros(entry.at),
         entry.component,
         entry.actor,
         entry.verb,
@@ -216,7 +216,7 @@ def from_row(row: Sequence[object]) -> Entry:
     id, at, component, actor, verb, object, cause, cause_is_ref, subject, message, duration_ms, data = row
     return Entry(
         id=int(str(id)),
-        at=from_micros(int(str(at))),
+        at=fromto_micros(int(str(at))),
         component=str(component),
         actor=str(actor),
         verb=str(verb),

@@ -1,0 +1,132 @@
+"""The journal as text for people: one line an entry, and a tree for `why`. Pure functions; no colours, no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, tzinfo
+
+from trimtab.api import JSON, Ref
+from trimtab.runtime.journal import Entry
+from trimtab.runtime.journal_read import Why
+from trimtab.runtime.ownership import MANAGER_PREFIX
+
+SOMEBODY = "somebody"
+"""Who deleted an object is recorded nowhere in the Kubernetes API."""
+
+
+def entry_line(entry: Entry, *, zone: tzinfo | None = None, dated: bool = False) -> str:
+    """`12:00:03.120  App shop/web changed spec.image by kubectl  because Secret shop/key changed  (12 ms)`. Times in
+    `zone` (default: the machine's), with the date when `dated`."""
+    return f"{time_text(entry.at, zone=zone, dated=dated)}  {what(entry)}{because(entry)}{took(entry)}"
+
+
+def time_text(at: datetime, *, zone: tzinfo | None = None, dated: bool = False) -> str:
+    local = at.astimezone(zone)
+    form = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
+    return f"{local.strftime(form)}.{local.microsecond // 1000:03d}"
+
+
+def what(entry: Entry) -> str:
+    """What happened, without when and why."""
+    about = str(entry.object) if entry.object else entry.component
+    actor = short_actor(entry.actor)
+    match entry.verb:
+        case "said" | "warned":
+            reason = (entry.data or {}).get("reason", "")
+            return f"{about}: {'warning: ' if entry.verb == 'warned' else ''}{_sentence(reason, entry.message)}"
+        case "failed":
+            return f"{actor} failed: {entry.message}"
+        case "effect" | "undone":
+            return f"{about}: effect {entry.message}{' undone' if entry.verb == 'undone' else ''} by {actor}"
+        case "status":
+            return f"{about} status{_detail(entry.message, 'status.')} by {actor}"
+        case "deleting":
+            return f"{about} is being deleted by {actor}"
+    return f"{about} {entry.verb}{_detail(entry.message)} by {actor}"
+
+
+def because(entry: Entry) -> str:
+    """Its cause, where that says more than the entry itself."""
+    if isinstance(entry.cause, Ref):
+        if entry.cause == entry.object:
+            return ""
+        return f"  because of {entry.cause}"
+    return f"  because {entry.cause}" if entry.cause else ""
+
+
+def took(entry: Entry) -> str:
+    if entry.duration_ms is None or entry.verb in ("created", "changed", "deleted", "status"):
+        return ""
+    return f"  ({duration_text(entry.duration_ms)})"
+
+
+def duration_text(ms: float) -> str:
+    """`3.2 ms`, `640 ms`, `12.3 s`, `4 min 5 s`."""
+    if ms < 10:
+        return f"{ms:.1f} ms"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes} min {seconds} s"
+
+
+def short_actor(actor: str) -> str:
+    """`apps-app` for our own managers, who else as they are."""
+    return actor.removeprefix(MANAGER_PREFIX) if actor else SOMEBODY
+
+
+def why_text(ref: Ref, found: Iterable[Why], *, zone: tzinfo | None = None) -> str:
+    """A tree: the last changes of `ref`, newest first, and below each what led to it."""
+    lines = [str(ref)]
+    roots = list(found)
+    if not roots:
+        return f"{ref}: the journal has nothing about it; is the name right? (trimtab timeline shows what there is)"
+    for i, root in enumerate(roots):
+        _branch(root, "", i == len(roots) - 1, lines, zone)
+    return "\n".join(lines)
+
+
+def _branch(node: Why, indent: str, last: bool, lines: list[str], zone: tzinfo | None) -> None:
+    entry = node.entry
+    cause = f"  because {entry.cause}" if isinstance(entry.cause, str) and not node.reasons else ""
+    lines.append(
+        f"{indent}{'└─' if last else '├─'} {time_text(entry.at, zone=zone)}  {what(entry)}{cause}{took(entry)}"
+    )
+    for i, reason in enumerate(node.reasons):
+        _branch(reason, indent + ("   " if last else "│  "), i == len(node.reasons) - 1, lines, zone)
+
+
+def entry_json(entry: Entry) -> JSON:
+    """The entry for `-o json` and the web: times in RFC 3339, references as objects."""
+    cause = entry.cause
+    out: JSON = {
+        "id": entry.id,
+        "at": entry.at.isoformat().replace("+00:00", "Z"),
+        "component": entry.component,
+        "actor": entry.actor,
+        "verb": entry.verb,
+        "object": entry.object.to_wire() if entry.object else None,
+        "cause": cause.to_wire() if isinstance(cause, Ref) else cause,
+        "subject": entry.subject.to_wire() if entry.subject else None,
+        "message": entry.message,
+        "durationMs": entry.duration_ms,
+        "data": entry.data,
+    }
+    return {name: value for name, value in out.items() if value is not None}
+
+
+def why_json(found: Iterable[Why]) -> list[JSON]:
+    return [{**entry_json(node.entry), "reasons": why_json(node.reasons)} for node in found]
+
+
+def _detail(message: str, prefix: str = "") -> str:
+    if not message:
+        return ""
+    parts = (part.removeprefix(prefix) for part in message.split(", "))
+    return f" ({', '.join(parts)})"
+
+
+def _sentence(reason: str, message: str) -> str:
+    return message if not reason or reason.lower() in message.lower() else f"{reason}: {message}"
