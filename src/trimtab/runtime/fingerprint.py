@@ -62,6 +62,8 @@ def fingerprint(objects: Iterable[JSON], aliases: Callable[[JSON], str | None] |
 
 def _stripped(obj: Mapping[str, Any]) -> JSON:
     meta = {name: value for name, value in obj["metadata"].items() if name not in VOLATILE}
+    if "finalizers" in meta:
+        meta["finalizers"] = sorted(meta["finalizers"])
     out = {**obj, "metadata": meta}
     status = out.get("status")
     if isinstance(status, dict):
