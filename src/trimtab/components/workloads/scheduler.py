@@ -16,6 +16,7 @@ from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
 from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.components.workloads import conditions, fit
+from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.binding import SELECTED_NODE, class_of, waits_for_consumer
 from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
 
@@ -33,8 +34,9 @@ class Claims:
 
 
 def ours(pod: Pod) -> bool:
-    """Pods that this scheduler is to place."""
-    return not pod.spec.node_name and (pod.spec.scheduler_name or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER
+    """Pods that this scheduler is to place, or has placed without having said so yet."""
+    open_ = not pod.spec.node_name or not facts.holds(pod, "PodScheduled")
+    return open_ and (pod.spec.scheduler_name or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER
 
 
 def choose(pod: Pod, nodes: Sequence[Node], pods: Sequence[Pod], claims: Claims) -> Node | dict[str, list[str]]:
@@ -96,8 +98,8 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
 )
 async def scheduler(subject: Pod, ctx: Context) -> Desired:
     """Gives a pod a node."""
-    if subject.metadata.deletion_timestamp is not None or not ours(subject):
-        return Desired()
+    if subject.spec.node_name:
+        return Desired(status=_SCHEDULED)
     claims = await claims_of(subject, ctx)
     if claims.problems:
         return Desired(status=_unscheduled("; ".join(dict.fromkeys(claims.problems))))
@@ -120,8 +122,11 @@ async def scheduler(subject: Pod, ctx: Context) -> Desired:
     ctx.event("Scheduled", f"Successfully assigned {subject.namespace}/{subject.name} to {chosen.name}")
     return Desired(
         writes=[FieldWrite(subject.ref, {"spec": {"nodeName": chosen.name}})],
-        status={"conditions": [{"type": "PodScheduled", "status": "True"}]},
+        status=_SCHEDULED,
     )
+
+
+_SCHEDULED: JSON = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
 
 
 def _placed(pod: Pod) -> bool:
