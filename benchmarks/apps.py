@@ -1,0 +1,73 @@
+"""How long shipping takes, and how long until a killed process serves again. Prints medians with the machine's load.
+
+    sudo .venv/bin/python benchmarks/apps.py [--rounds N]
+
+Starts an engine of its own in a temporary directory and removes it again. The first `up` builds the images from cold caches of
+this engine (Debian packages and wheels are downloaded); the unchanged one is the figure that a user meets many times a day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from engine_under_test import EngineUnderTest, engine, wait_for  # noqa: E402
+
+HOST = "shipnotes.localhost"
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def killed_to_serving(running: EngineUnderTest) -> float:
+    """Kills the single web process and waits for the next 200 through the proxy."""
+    listing = running.json("get", "pods", "-l", "app.kubernetes.io/name=shipnotes,app.kubernetes.io/component=web")
+    name = listing["items"][0]["metadata"]["name"]
+    before = listing["items"][0]["status"]["containerStatuses"][0]["restartCount"]
+    running.run("exec", name, "--", "python3", "-c", "import os; os.kill(1, 15)")
+
+    def again() -> bool:
+        pod = running.json("get", "pod", name)
+        return pod["status"]["containerStatuses"][0]["restartCount"] > before
+
+    began = time.monotonic()
+    wait_for(again, 60, "the restart")
+    running.wait_serving(HOST, "/healthz")
+    return time.monotonic() - began
+
+
+def line(what: str, seconds: list[float]) -> None:
+    print(
+        f"{what:<48} median {statistics.median(seconds):6.2f} s  (min {min(seconds):.2f}, max {max(seconds):.2f}, n={len(seconds)})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    print(f"cores {os.cpu_count()}, load {os.getloadavg()[0]:.2f}")
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as directory:
+        Path(directory).chmod(0o755)
+        with engine(Path(directory, "data")) as running:
+            up = lambda: running.run("up", str(ROOT / "examples" / "shipnotes"), timeout_s=600)  # noqa: E731
+            line("first `trimtab up` of shipnotes, images cold", [timed(up)])
+            line("`trimtab up` of the unchanged app", [timed(up) for _ in range(rounds)])
+            line("killed web process -> 200 through the proxy", [killed_to_serving(running) for _ in range(rounds)])
+    print(f"load at the end {os.getloadavg()[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
