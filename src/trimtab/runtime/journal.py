@@ -180,7 +180,7 @@ def to_micros(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000)
 
 
-def fromto_micros(micros: int) -> datetime:
+def from_micros(micros: int) -> datetime:
     return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
 
 
@@ -216,7 +216,7 @@ def from_row(row: Sequence[object]) -> Entry:
     id, at, component, actor, verb, object, cause, cause_is_ref, subject, message, duration_ms, data = row
     return Entry(
         id=int(str(id)),
-        at=fromto_micros(int(str(at))),
+        at=from_micros(int(str(at))),
         component=str(component),
         actor=str(actor),
         verb=str(verb),
