@@ -40,7 +40,9 @@ class Notes:
             connection.execute("select 1")
 
     def newest(self) -> list[Note]:
-        return self._notes("select id, version, title, body, published_at from notes order by id desc limit %s", (PAGE,))
+        return self._notes(
+            "select id, version, title, body, published_at from notes order by id desc limit %s", (PAGE,)
+        )
 
     def search(self, words: str) -> list[Note]:
         return self._notes(

@@ -54,7 +54,8 @@ def test_the_feed_is_rss(browser) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "problem"), [({}, "version: missing"), ({"version": "1"}, "title: missing"), (None, "expected a JSON object")]
+    ("body", "problem"),
+    [({}, "version: missing"), ({"version": "1"}, "title: missing"), (None, "expected a JSON object")],
 )
 def test_a_bad_note_is_refused(browser, body, problem) -> None:
     answer = browser.post("/notes", json=body, headers={"Authorization": "Bearer s3cret"})
