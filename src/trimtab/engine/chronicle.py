@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.api import Ref
+from trimtab.engine.processes import JOURNAL
 from trimtab.runtime.journal import Entry, Journal
 
-JOURNAL = ("journal", "journal.sqlite")
 PROCESS = "Process"
 """The kind under which processes of the engine stand in the journal. It is no kind of the API."""
 

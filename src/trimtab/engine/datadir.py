@@ -31,6 +31,8 @@ SETTINGS = "engine.json"
 FORMAT = 1
 """Counts up whenever an older program would misread the data directory."""
 
+LOGS_BESIDES = ("access",)
+"""Logs beside one a process: what Envoy answered."""
 _UNPRIVILEGED = ("store", "pki", "content", "journal", "proxy")
 
 
@@ -185,6 +187,8 @@ def prepare(settings: Settings) -> None:
         for name in _UNPRIVILEGED:
             _directory(settings.data_path(name), 0o750, uid, gid)
         _directory(settings.data_path("log"), 0o750, 0, gid)
+        for name in LOGS_BESIDES:
+            _log_file(settings.data_path("log", f"{name}.log"), uid, gid)
         _directory(settings.data_path("node"), 0o700, 0, 0)
         _directory(RUN_ROOT, 0o755, 0, 0)
         _directory(settings.run_path(), 0o755, 0, 0)
@@ -197,6 +201,15 @@ def prepare(settings: Settings) -> None:
             link.symlink_to(settings.data_path(SETTINGS))
     except OSError as err:
         raise disk_error(Path(settings.data), err) from None
+
+
+def _log_file(path: Path, uid: int, gid: int) -> None:
+    """A log that an unprivileged process opens itself: it may write the file, but not the directory."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
+    try:
+        os.fchown(handle, uid, gid)
+    finally:
+        os.close(handle)
 
 
 def _directory(path: Path, mode: int, uid: int, gid: int) -> None:

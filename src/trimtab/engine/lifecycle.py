@@ -168,6 +168,10 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     """Makes user, directories, keys and the components' files; returns the plan."""
     from trimtab.components.ingress import envoy_command, write_bootstrap
     from trimtab.components.node import containerd_command
+    from trimtab.engine.bootstrap import write_definitions
+    from trimtab.engine.processes import JOURNAL
+    from trimtab.engine.registry import COMPONENTS
+    from trimtab.runtime.journal import Journal
 
     accounts.ensure_user(settings.user)
     datadir.prepare(settings)
@@ -178,6 +182,8 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
         accounts.as_user(settings.user, readable, writable, lambda: pki.ensure(settings))
     write_kubeconfig(settings)
     accounts.as_user(settings.user, readable, writable, lambda: write_bootstrap(settings))
+    accounts.as_user(settings.user, readable, writable, lambda: Journal(settings.data_path(*JOURNAL)).close())
+    write_definitions(settings, COMPONENTS)
     containerd = containerd_command(settings) if options.node else []
     return planning.make_plan(settings, node=options.node, containerd=containerd, envoy=envoy_command(settings))
 

@@ -2,8 +2,7 @@
 
     DATA/pki/  ca.crt ca.key          10 years; also signs what ingresses serve (Secret trimtab-system/engine-ca)
                apiserver.crt .key     1 year; renewed at a start once a third of it is left, or when a name changed
-               admin.token            what admin.kubeconfig presents
-               tokens                 the same as the API server reads it: its hash, its user
+               admin.token            what admin.kubeconfig presents; `system:admin` to the API server
                sa.key                 signs ServiceAccount tokens; made by the API server, which alone reads it
 
 Every file is written atomically, private ones with mode 0600, by a process that runs as the engine's user (accounts.py).
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 CA_LIFETIME = timedelta(days=3650)
 SERVING_LIFETIME = timedelta(days=365)
-ADMIN = "admin"
-"""The user that the administrator's token stands for, in the group that may do everything."""
 _BACKDATED = timedelta(hours=1)
 """Clients whose clock is a little behind must not refuse a certificate made just now."""
 
@@ -74,7 +71,7 @@ def _own_addresses() -> set[str]:
 def complete(settings: Settings, now: float | None = None) -> bool:
     """Whether every key is there and the serving certificate has the right names and a third of its life left."""
     folder = settings.data_path("pki")
-    wanted = ("ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token", "tokens")
+    wanted = ("ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token")
     if not all((folder / name).exists() for name in wanted):
         return False
     return _serves(folder / "apiserver.crt", settings, time.time() if now is None else now)
@@ -103,14 +100,9 @@ def ensure(settings: Settings) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from trimtab.server.authentication import MASTERS, token_line
-
     folder = settings.data_path("pki")
     if not (folder / "admin.token").exists():
         _write(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
-    if not (folder / "tokens").exists():
-        token = (folder / "admin.token").read_text()
-        _write(folder / "tokens", token_line(token, ADMIN, [MASTERS]).encode() + b"\n", 0o600)
     ca_key = _key(folder / "ca.key")
     if (folder / "ca.crt").exists():
         try:

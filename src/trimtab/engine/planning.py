@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trimtab.engine.datadir import SETTINGS, supervisor_run
+from trimtab.engine.datadir import LOGS_BESIDES, SETTINGS, supervisor_run
 from trimtab.engine.plan import NOTIFY, PLAN, write_json
 from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
 from trimtab.runtime.settings import Settings
@@ -134,7 +134,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
     if node:
         stop += [
             {"stop": ["containerd"]},
-            {"run": python_module("trimtab.engine.processes", "remove-networks"), "timeout_s": 20.0, "pods": True},
+            {"run": python_module("trimtab.engine.processes", "clean-up"), "timeout_s": 90.0, "pods": True},
         ]
     stop.append({"stop": ["api"]})
     return {
@@ -142,7 +142,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         "data": settings.data,
         "user": settings.user,
         "log_dir": str(settings.data_path("log")),
-        "logs": ["access"],
+        "logs": list(LOGS_BESIDES),
         "env": environment(settings, os.environ),
         "processes": processes,
         "stop": stop,

@@ -5,10 +5,25 @@ An explicit tuple: what is on stands here and nowhere else.
 
 from __future__ import annotations
 
+from typing import Any
+
 from trimtab.components.apps import COMPONENT as APPS
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
 from trimtab.components.workloads import COMPONENT as WORKLOADS
-from trimtab.runtime.component import Component
+from trimtab.runtime.component import Component, Place
+from trimtab.runtime.settings import Settings
 
 COMPONENTS: tuple[Component, ...] = (WORKLOADS, NODE, INGRESS, APPS)
+
+
+def adapters(settings: Settings, place: Place) -> dict[type, Any]:
+    """What the components' reconcilers and services of a place do to the world outside, for real."""
+    if place == "node":
+        from trimtab.components.node import adapters as of_node
+        from trimtab.components.workloads import LocalDirectories, VolumeDirectories
+
+        return {**of_node(settings), VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"))}
+    from trimtab.components.ingress import adapters as of_ingress
+
+    return of_ingress(settings)

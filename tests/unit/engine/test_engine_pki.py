@@ -30,12 +30,12 @@ def test_a_new_engine_gets_all_keys_and_an_old_one_keeps_them(settings: Settings
 
     folder = settings.data_path("pki")
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(made) == {"ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token", "tokens"}
+    assert set(made) == {"ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token"}
     assert pki.complete(settings)
     pki.ensure(settings)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    assert all(modes[name] == 0o600 for name in ("ca.key", "apiserver.key", "admin.token", "tokens"))
+    assert all(modes[name] == 0o600 for name in ("ca.key", "apiserver.key", "admin.token"))
 
 
 async def test_a_tls_client_that_trusts_the_ca_accepts_the_server(settings: Settings) -> None:
@@ -79,7 +79,7 @@ def test_an_interrupted_first_start_is_completed(settings: Settings) -> None:
     pki.ensure(settings)
     folder = settings.data_path("pki")
     key = (folder / "ca.key").read_bytes()
-    for name in ("ca.crt", "apiserver.crt", "tokens"):
+    for name in ("ca.crt", "apiserver.crt"):
         (folder / name).unlink()
 
     pki.ensure(settings)

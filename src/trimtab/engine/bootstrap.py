@@ -1,0 +1,66 @@
+"""The objects that an engine itself puts into its API: the namespace of the platform, its CA, the components' CRDs.
+
+    `trimtab start`: structs -> CRDs -> RUN/supervisor/objects.json -> API server, before it says that it is ready
+
+CRDs are made from source text, which takes parsers that an API server needs never again; so the starting command makes
+them, and the server only applies them to itself. Namespaces and roles that every cluster has are the server's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from trimtab.api import JSON, ObjectMeta, from_wire
+from trimtab.api.cluster import CustomResourceDefinition
+from trimtab.api.core import Namespace, Secret
+from trimtab.client import Client, Transport, WireClient
+from trimtab.engine.datadir import supervisor_run
+from trimtab.engine.plan import write_json
+from trimtab.runtime.component import Component
+from trimtab.runtime.settings import Settings
+
+MANAGER = "trimtab-engine"
+SYSTEM_NAMESPACE = "trimtab-system"
+CA_SECRET = "engine-ca"
+OBJECTS = "objects.json"
+
+
+def write_definitions(settings: Settings, components: Sequence[Component]) -> Path:
+    """Writes the CRDs of all kinds that are not built in, for the API server to apply; returns the file's path."""
+    from trimtab.runtime.crd import crd
+    from trimtab.runtime.process import RUNTIME_KINDS
+
+    kinds = dict.fromkeys([*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)])
+    definitions = [crd(kind) for kind in kinds if not kind.resource_type.builtin]
+    path = supervisor_run(settings) / OBJECTS
+    write_json(str(path), definitions, 0o644)
+    return path
+
+
+async def apply_objects(settings: Settings, transport: Transport) -> None:
+    """Applies everything to the API. What is there already and as it should be stays untouched."""
+    client = Client(transport)
+    await client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager=MANAGER)
+    await client.apply(ca_secret(settings), manager=MANAGER)
+    wire = WireClient(transport, agent=MANAGER)
+    definitions: list[JSON] = json.loads((supervisor_run(settings) / OBJECTS).read_bytes())
+    for definition in definitions:
+        await wire.apply(CustomResourceDefinition.resource_type, definition, manager=MANAGER)
+
+
+def ca_secret(settings: Settings) -> Secret:
+    """The engine's CA as a Secret, for those who issue certificates."""
+    folder = settings.data_path("pki")
+    data = {
+        "tls.crt": base64.b64encode((folder / "ca.crt").read_bytes()).decode(),
+        "tls.key": base64.b64encode((folder / "ca.key").read_bytes()).decode(),
+    }
+    raw: JSON = {
+        "metadata": {"name": CA_SECRET, "namespace": SYSTEM_NAMESPACE},
+        "type": "kubernetes.io/tls",
+        "data": data,
+    }
+    return from_wire(Secret, raw)
