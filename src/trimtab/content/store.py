@@ -341,6 +341,11 @@ class Ingest:
         return len(data)
 
     @property
+    def closed(self) -> bool:
+        """Committed or dropped: nothing more is taken."""
+        return self._file.closed
+
+    @property
     def digest(self) -> Digest:
         """Of the bytes so far."""
         return Digest("sha256:" + self._hash.hexdigest())

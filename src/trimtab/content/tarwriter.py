@@ -152,6 +152,8 @@ class _Compressor(io.RawIOBase):
         return True
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # tarfile hands over bytes; the base class says Buffer
+        if self._ingest.closed:
+            return len(data)  # an abandoned tarfile writes its end when it is collected
         self.uncompressed.update(data)
         self._ingest.write(self._gzip.compress(data))
         return len(data)
