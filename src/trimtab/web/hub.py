@@ -153,9 +153,12 @@ class Hub:
 
 
 async def _opened(path: Path) -> JournalReader:
-    while not path.exists():
-        await asyncio.sleep(1.0)
-    return JournalReader(path)
+    """The journal, as soon as there is one: the first process to say something makes it."""
+    while True:
+        try:
+            return JournalReader(path)
+        except FileNotFoundError:
+            await asyncio.sleep(PROCESSES_EVERY_S)
 
 
 def _offer(queue: asyncio.Queue[Event | None], event: Event | None) -> bool:
