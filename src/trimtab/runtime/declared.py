@@ -56,7 +56,7 @@ class Declared:
         if kind is None or not allowed:
             raise Undeclared(f"{self.who} writes fields of {write.target.kind}: add it to writes=[Writes(...)]")
         for path in field_paths(write.fields):
-            if not any(_covers(field, path) for field in allowed):
+            if not any(covers(field, path) for field in allowed):
                 raise Undeclared(
                     f"{self.who} writes {path} of {write.target.kind}: writes=[...] allows only {', '.join(allowed)}"
                 )
@@ -65,7 +65,8 @@ class Declared:
         return kind
 
 
-def _covers(allowed: str, path: str) -> bool:
+def covers(allowed: str, path: str) -> bool:
+    """Whether a declared path allows writing `path`."""
     return path == allowed or path.startswith((f"{allowed}.", f"{allowed}["))
 
 

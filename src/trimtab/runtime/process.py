@@ -25,6 +25,7 @@ from trimtab.runtime.component import Component, Place
 from trimtab.runtime.controller import Controller
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.events import Events
+from trimtab.runtime.graph import conflicts
 from trimtab.runtime.heartbeat import beat
 from trimtab.runtime.journal import Entry, Journal
 from trimtab.runtime.ownership import MANAGER_PREFIX, OWNER_LABEL, Identity
@@ -84,6 +85,8 @@ class Process:
         self.informers: dict[type[Resource], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._observes = place == "controllers" if observes is None else observes
+        if problems := conflicts(self.components):
+            raise ValueError("; ".join(problems))
         for component in self.components:
             for reconciler in component.reconcilers:
                 if reconciler.place == place:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.client.clock import jittered
 from trimtab.runtime.component import Component, Service
+from trimtab.runtime.guard import ServiceProcess
 from trimtab.runtime.journal import Entry
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ log = logging.getLogger(__name__)
 async def run_service(process: Process, component: Component, service: Service) -> None:
     """Runs `service` until cancelled."""
     loop = asyncio.get_running_loop()
+    view = ServiceProcess(process, component, service)
     delay_s = RESTART_FIRST_S
     while True:
         began = loop.time()
         try:
-            await service.run(process)
+            await service.run(view)
             problem = "it returned; a service runs until it is cancelled"
         except Exception as err:
             problem = f"{type(err).__name__}: {err}"
