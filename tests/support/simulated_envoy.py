@@ -20,7 +20,7 @@ LAG_S_MAX = 0.4
 
 @dataclass
 class SimulatedEnvoy:
-    """Implements `Proxy`. `refuses` maps a text to a reason: a document that contains it is refused."""
+    """Implements `Proxy`. `refuses` maps a document's name to a reason for which it is always refused."""
 
     clock: Clock
     settings: Settings
@@ -62,7 +62,7 @@ class SimulatedEnvoy:
         self._due[name] = self._now + self.clock.random.random() * LAG_S_MAX
 
     def remove(self, name: str) -> None:
-        used = self._used()
+        used = self._referred(self._accepted)
         assert name not in used, f"{name} was removed while the proxy still reads it"
         self.documents.pop(name, None)
         self._due.pop(name, None)
@@ -83,6 +83,8 @@ class SimulatedEnvoy:
 
     def restart(self, away_s: float) -> None:
         """As after kill -9: everything is read anew from the files, requests in flight are gone."""
+        missing = self._referred(self.documents) - self.documents.keys()
+        assert not missing, f"Envoy would start anew without {missing}"
         self.down_until = self._now + away_s
         self._busy.clear()
         self._since.clear()
@@ -96,16 +98,13 @@ class SimulatedEnvoy:
                 continue
             doc = self.documents[name]
             del self._due[name]
-            reason = next((why for text, why in self.refuses.items() if text in str(doc)), None)
+            reason = self.refuses.get(name)
             if reason is None:
                 self._accepted[name] = doc
                 self._note_drains(name, doc, at)
                 continue
             self.refused[name] = Refusal(doc["version_info"], reason)
-            if self._last_good.get(name) is None:
-                self.documents.pop(name)
-            else:
-                self.documents[name] = self._last_good[name]
+            self.documents[name] = self._last_good.get(name) or doc
 
     def sends_to(self) -> set[str]:
         """Every address to which some worker may send a request now."""
@@ -139,11 +138,10 @@ class SimulatedEnvoy:
             else:
                 self._since.pop((cluster, address), None)
 
-    def _used(self) -> set[str]:
-        names = {envoy_config.endpoint_file_name(c) for c in self._clusters()}
-        return names | {
-            envoy_config.secret_file_name(s) for s in envoy_config.secrets_in(self._accepted.get("lds.json"))
-        }
+    def _referred(self, documents: Mapping[str, Any]) -> set[str]:
+        """The documents that others refer to."""
+        names = {envoy_config.endpoint_file_name(c) for c in envoy_config.clusters_of(documents.get("cds.json"))}
+        return names | {envoy_config.secret_file_name(s) for s in envoy_config.secrets_in(documents.get("lds.json"))}
 
     def _clusters(self) -> Mapping[str, bool]:
         return envoy_config.clusters_of(self._accepted.get(envoy_config.CLUSTERS))

@@ -121,7 +121,9 @@ def test_a_pair_that_is_none(chain, key, text):
 
 
 def test_an_unusable_ca():
-    with pytest.raises(ValueError, match="holds no usable CA: tls.crt or tls.key is not PEM; restore it from a backup"):
+    with pytest.raises(
+        ValueError, match=r"holds no usable CA: tls\.crt or tls\.key is not PEM; restore it from a backup"
+    ):
         issue("shop", "x", ["a.b"], Pair("x", "y"), NOW)
 
 

@@ -122,7 +122,10 @@ def test_a_document_changes_its_version_with_its_content_only():
 def test_plain_http_redirects_except_for_acme():
     table = build([ingress("web", secret="web-tls")])
     http, https = (envoy.route_files(table, 8443, http_port=8080)[n] for n in (envoy.ROUTES_HTTP, envoy.ROUTES_HTTPS))
-    plain = [host for host in http["resources"][0]["virtual_hosts"] if host["name"] == "shop.example.com"][0]["routes"]
+    plain, secure = (
+        next(host["routes"] for host in doc["resources"][0]["virtual_hosts"] if host["name"] == "shop.example.com")
+        for doc in (http, https)
+    )
     assert plain[1]["match"] == {"path_separated_prefix": ACME_PREFIX}
     assert plain[1]["route"]["cluster"] == "shop/web:80"
     assert plain[2]["redirect"] == {
@@ -130,9 +133,6 @@ def test_plain_http_redirects_except_for_acme():
         "response_code": "PERMANENT_REDIRECT",
         "port_redirect": 8443,
     }
-    secure = [host for host in https["resources"][0]["virtual_hosts"] if host["name"] == "shop.example.com"][0][
-        "routes"
-    ]
     assert [r["route"]["cluster"] for r in secure if "route" in r] == ["shop/web:80"]
     assert envoy.clusters_in(https) == {"shop/web:80"}
 

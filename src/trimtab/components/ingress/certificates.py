@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-
 from typing import TYPE_CHECKING
 
 from trimtab.api import ObjectMeta, Ref

@@ -45,6 +45,8 @@ CONNECTIONS_MAX = 4096
 """Of one cluster; with `PENDING_MAX` requests that wait for one."""
 PENDING_MAX = 2048
 STREAMS_MAX = 128
+NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+"""No client has this address. An empty list would mean every private address."""
 IDEMPOTENT = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
 
 _TYPE = "type.googleapis.com/envoy"
@@ -200,6 +202,7 @@ def _route_configuration(name: str, table: Table, https_port: int | None, *, pla
         "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
         "name": name,
         "ignore_port_in_host_matching": True,
+        "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
         "virtual_hosts": [_virtual_host(host, table, https_port, plain) for host in [*hosts, ""]],
     }
 
@@ -396,7 +399,7 @@ def _connection_manager(name: str, settings: Settings, directory: Path) -> JSON:
             # Whoever is on the other side of the connection is the client, and none of Envoy's own request headers
             # (which could ask for retries or timeouts) is taken from it, whatever its address.
             "use_remote_address": True,
-            "internal_address_config": {"unix_sockets": False},
+            "internal_address_config": {"cidr_ranges": [NOBODY]},
             "append_x_forwarded_port": True,
             "normalize_path": True,
             "server_header_transformation": "PASS_THROUGH",

@@ -2,8 +2,8 @@
 
 Documents go in by name (`cds.json`, `eds/shop.web.80.json`); what comes back is one `Seen`: which version of each
 document Envoy has taken in, which one it refused and why, and every host that it knows with its requests in flight. A
-refused document is taken back at once, so that the file on disk is always one that Envoy accepts when it starts anew,
-and the same content is not tried again.
+refused document is replaced by the one before at once, so that Envoy, when it starts anew, runs on what it ran on, and the
+same content is not tried again.
 
 Envoy is asked through its admin interface on a unix socket, and only when a reconciler asks. Memory of a refused
 version and of how long a drain has been seen lives in this process alone; after a restart both are found out again.
@@ -184,7 +184,7 @@ class EnvoyProxy:
         pending = self._pending.pop(name)
         self._refused[name] = Refusal(documents[name]["version_info"], reason)
         if pending.last_good is None:
-            documents.pop(name)
+            # It stays: a document that is missing would make Envoy refuse the one that refers to it at its next start.
             return
         replace_json(self._directory / name, pending.last_good)
         documents[name] = pending.last_good

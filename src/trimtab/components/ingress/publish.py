@@ -73,7 +73,11 @@ def plan(wished: Wished, in_place: Mapping[str, JSON], seen: Seen | None, refuse
         elif not missing:
             put(name, doc)
     put(envoy.LISTENERS, wished.listeners)
-    waiting += [name for name in _awaited(in_place) if name not in puts and not _confirmed(in_place, seen, name)]
+    waiting += [
+        name
+        for name in _awaited(in_place)
+        if name not in puts and not _confirmed(in_place, seen, name) and not _refused(refused, name, in_place[name])
+    ]
     return Plan(puts, _leaving(in_place, seen, puts), tuple(dict.fromkeys([*puts, *waiting])))
 
 
