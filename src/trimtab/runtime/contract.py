@@ -170,6 +170,7 @@ def rehearse(
     crash_at_effect: int | None = None,
     expected: list[tuple[str, str]] | None = None,
     long: bool = False,
+    keep_journal: bool = False,
 ) -> Rehearsal:
     """Runs one scenario once in simulated time; the rehearsal holds what was found.
 
@@ -187,6 +188,7 @@ def rehearse(
             crash_at_effect=crash_at_effect,
             expected=expected,
             long=long,
+            keep_journal=keep_journal,
         )
         await rehearsal.run(make_api)
         return rehearsal

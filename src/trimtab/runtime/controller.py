@@ -197,8 +197,7 @@ class Controller:
             return
         finally:
             self._dependencies.end(key, complete=complete)
-        took_s = asyncio.get_running_loop().time() - began_s
-        self._process.measured(self.identity, took_s)
+        self._process.went_well(self.identity, run.subject.ref, asyncio.get_running_loop().time() - began_s)
         await self._settle(key, state, run, again_s)
 
     def _concerns(self, subject: Resource) -> bool:
@@ -274,9 +273,7 @@ class Controller:
 
     async def _settle(self, key: Key, state: KeyState, run: Run, again_s: float) -> None:
         """After a run that went well: trip the breaker, or clear earlier complaints and set the next time."""
-        if why := state.breaker.end():
-            self._process.complained(self.identity, run.subject.ref, NON_CONVERGENT, why)
-            await self._complain(run, state, NON_CONVERGENT, NON_CONVERGENT, why)
+        if await self._tripped(state, run):
             return
         state.failures = 0
         try:
@@ -289,17 +286,26 @@ class Controller:
         passing = again_s >= PASSING_TIME_S
         self._queue.add_after(key, again_s, Cause(f"{again_s:.3g} s passed", external=passing))
 
+    async def _tripped(self, state: KeyState, run: Run) -> bool:
+        """Whether the subject is stopped now, because it never comes to rest."""
+        why = state.breaker.end()
+        if why:
+            self._process.complained(self.identity, run.subject.ref, NON_CONVERGENT, why)
+            await self._complain(run, state, NON_CONVERGENT, NON_CONVERGENT, why)
+        return bool(why)
+
     def _forget(self, key: Key) -> None:
-        state = self._states.pop(key, None)
         self._dependencies.forget(key)
-        if state is not None:
-            self._process.forgotten(self.identity, key)
+        if self._states.pop(key, None) is not None:
+            place = self.reconciler.subject.resource_type
+            self._process.forgotten(self.identity, Ref(place.api_version, place.kind, key[0] or None, key[1]))
 
     # Failures
 
     async def _failed(self, key: Key, state: KeyState, run: Run, err: Exception) -> None:
         state.failures += 1
-        state.breaker.end()
+        if await self._tripped(state, run):
+            return
         transient = isinstance(err, (Conflict, Unavailable, ConnectionError))
         last_s = TRANSIENT_LAST_S if transient else ERROR_LAST_S
         delay_s = min(ERROR_FIRST_S * 2 ** min(state.failures - 1, 20), last_s)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trimtab.runtime.settings import Settings
 
 BEAT_S = 5.0
+FAILING_MAX = 50
 STALE_S = 30.0
 """A file older than this: the process hangs. Six beats, so that a busy machine does not get its processes killed."""
 
@@ -44,7 +45,7 @@ async def beat(process: Process) -> None:
     last = b""
     try:
         while True:
-            failing = {str(ref): str(err) for _, ref, err in process.failures[-10:]}
+            failing = {str(ref): text for (_, ref), text in list(process.failing.items())[:FAILING_MAX]}
             waiting = sum(controller.waiting for controller in process.controllers)
             now = msgspec.json.encode(Health(os.getpid(), process.synced, waiting, failing))
             with contextlib.suppress(OSError):

@@ -14,10 +14,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from trimtab.api import Ref, Resource
-from trimtab.client.cache import Change, Key
+from trimtab.client.cache import Change
 from trimtab.client.client import Client
 from trimtab.client.clock import Clock, SystemClock
 from trimtab.client.informer import Informer
@@ -42,6 +43,14 @@ QUIET_KINDS = ("Event", "Lease", "Effect")
 PRUNE_EVERY_S = 3600.0
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Runs of one reconciler."""
+
+    runs: int = 0
+    total_s: float = 0.0
 
 
 async def _go_on(step: str) -> None:
@@ -74,7 +83,11 @@ class Process:
         self.events = Events(self, to_api=events)
         self.controllers: list[Controller] = []
         self.failures: list[tuple[str, Ref, Exception]] = []
-        """The last failures of reconcilers, for the health file and for tests."""
+        """The last failures of reconcilers, for tests and for the error at hand."""
+        self.failing: dict[tuple[str, Ref], str] = {}
+        """What fails now: reconciler and subject, and what the last attempt said."""
+        self.stats: dict[str, Stats] = {}
+        """Runs of each reconciler that went well."""
         self.complaints: list[str] = []
         """What the breaker said, the last few."""
         self.reasons: dict[str, set[str]] = {}
@@ -154,17 +167,22 @@ class Process:
     def failed(self, identity: Identity, subject: Ref, err: Exception) -> None:
         self.failures.append((identity.label, subject, err))
         del self.failures[: -self.FAILURES_KEPT]
+        self.failing[identity.label, subject] = str(err) or type(err).__name__
 
     def complained(self, identity: Identity, subject: Ref, condition: str, why: str) -> None:
         self.complaints.append(f"{identity.label}: {subject}: {condition}: {why}")
         del self.complaints[: -self.FAILURES_KEPT]
         log.warning("%s", self.complaints[-1])
 
-    def measured(self, identity: Identity, took_s: float) -> None:
-        """One run of a reconciler went well."""
+    def went_well(self, identity: Identity, subject: Ref, took_s: float) -> None:
+        stats = self.stats.setdefault(identity.label, Stats())
+        stats.runs += 1
+        stats.total_s += took_s
+        self.failing.pop((identity.label, subject), None)
 
-    def forgotten(self, identity: Identity, key: Key) -> None:
-        """A subject is gone."""
+    def forgotten(self, identity: Identity, subject: Ref) -> None:
+        """A subject is gone, or no longer concerns the reconciler."""
+        self.failing.pop((identity.label, subject), None)
 
     def _observed(self, change: Change[Any]) -> None:
         """A change that none of our reconcilers made goes to the journal under the name of who made it."""

@@ -64,6 +64,7 @@ class Rehearsal:
         crash_at_effect: int | None = None,
         expected: list[tuple[str, str]] | None = None,
         long: bool = False,
+        keep_journal: bool = False,
     ) -> None:
         self.component = component
         self.components = (component, *others)
@@ -74,6 +75,7 @@ class Rehearsal:
         self.crash_at_effect = crash_at_effect
         self.expected = expected
         self.long = long
+        self.keep_journal = keep_journal
         self.disturbed = rates is not NO_FAULTS or crash_at_effect is not None
         self.journal = Journal(None)
         self.adapters: Mapping[type, Any] = scenario.adapters(clock)
@@ -127,7 +129,8 @@ class Rehearsal:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self.journal.close()
+        if not self.keep_journal:
+            self.journal.close()
         await self.api.close()
 
     # Before

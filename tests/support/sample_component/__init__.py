@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 from msgspec import field
 
-from trimtab.api import JSON, Condition, Model, ObjectMeta, Resource, resource
+from trimtab.api import JSON, Condition, Model, ObjectMeta, Ref, Resource, resource
 from trimtab.api.core import ConfigMap, Secret
-from trimtab.runtime import Component, Context, Desired, Owned, reconciler
+from trimtab.api.networking import Ingress
+from trimtab.runtime import Component, Context, Desired, FieldWrite, Owned, Writes, reconciler
 from trimtab.runtime.component import Outcome
 from trimtab.runtime.contract import Scenario, Stage
 
@@ -66,9 +67,9 @@ def page(site: Site, name: str, color: str) -> ConfigMap:
 
 def component(bug: str = "") -> Component:
     """The component, with one `bug`: "undeclared read", "undeclared field", "blind effect", "forgotten effect", "flip-flop",
-    "mutation", "restless", "undocumented reason"."""
+    "lazy undo", "mutation", "restless", "undocumented reason"."""
 
-    @reconciler(Site, owns=[Owned(ConfigMap)], effects=True)
+    @reconciler(Site, owns=[Owned(ConfigMap)], writes=[Writes(Secret, ("data.a",))], effects=True)
     async def publish(site: Site, ctx: Context) -> Outcome:
         zone = ctx.adapter(Zone)
         owner = site.metadata.uid
@@ -77,7 +78,8 @@ def component(bug: str = "") -> Component:
             return None if bug == "blind effect" else await zone.find(owner)
 
         async def undo(outcome: Any) -> None:
-            await zone.remove(outcome["address"])
+            if bug != "lazy undo":
+                await zone.remove(outcome["address"])
 
         if bug == "forgotten effect" and ctx.deleting:
             return Desired()
@@ -85,9 +87,12 @@ def component(bug: str = "") -> Component:
         if ctx.deleting:
             return Desired()
         if bug == "undeclared read":
-            await ctx.get(Secret, "some")
+            await ctx.get(Ingress, "some")
         if bug == "mutation":
             site.spec.pages.append("extra")
+        if bug == "undeclared field":
+            target = Ref("v1", "Secret", "default", "others")
+            return Desired(writes=[FieldWrite(target, {"data": {"a": "MQ==", "b": "Mg=="}})])
         color = site.spec.color
         if bug == "flip-flop":
             pages = await ctx.owned(ConfigMap)
