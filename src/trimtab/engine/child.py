@@ -15,7 +15,7 @@ import signal
 import sys
 
 from trimtab.engine.plan import PIDS, Plan, Spec, read_json, write_json
-from trimtab.engine.procfs import Identity, boot_id, identity, pidfd
+from trimtab.engine.procfs import Identity, boot_id, exit_status, identity, pidfd
 
 HELD, STARTING, READY, WAITING, STOPPED = "held", "starting", "ready", "waiting", "stopped"
 
@@ -116,12 +116,15 @@ class Child:
                 return
 
     def _exit_text(self) -> str:
-        """ "was killed (signal 9)", "ended (exit status 1)"; an adopted process's status went to another parent."""
-        if not self.is_ours or self.process is None:
+        """ "was killed (signal 9)", "ended (exit status 1)"; of an adopted process only "ended" when another reaped it."""
+        if self.process is None:
             return "ended"
+        status: int | None
         try:
-            _, status = os.waitpid(self.process.pid, 0)
+            status = os.waitpid(self.process.pid, 0)[1] if self.is_ours else exit_status(self.process.pid)
         except ChildProcessError:
+            status = None
+        if status is None:
             return "ended"
         if os.WIFSIGNALED(status):
             return f"was killed (signal {os.WTERMSIG(status)})"

@@ -25,6 +25,8 @@ from trimtab.engine.procfs import Identity, alive, pidfd
 
 ANOTHER_RUNS = 3
 """The exit status of a supervisor that found another one at work."""
+_READABLE_S = 0.05
+"""An orphan stays unreaped for so long, so that the supervisor can still read its exit status in /proc."""
 _QUICK_S = 5.0
 _BACKOFF_FIRST_S = 0.25
 _BACKOFF_MAX_S = 30.0
@@ -86,7 +88,7 @@ def guard(run: str) -> int:
         process = current_supervisor(run)
         if process is None:
             fork_supervisor(run, (lock_handle, wake_read, wake_write))
-        _wait_for_end(run, process, wake_read)
+        _wait_for_end(process, wake_read)
         state = read_json(os.path.join(run, STATE))
         if state is None or state.get("goal") == DONE:
             return 0
@@ -126,40 +128,35 @@ def fork_supervisor(run: str, close: tuple[int, ...]) -> None:
     os._exit(status)
 
 
-def _wait_for_end(run: str, process: Identity | None, wake_read: int) -> None:
-    """Sleeps until the supervisor has ended, reaping whatever else ends meanwhile."""
-    child = _child if process is None or process.pid == _child else 0
-    handle = -1
-    if process is not None:
-        found = pidfd(process)
-        if found is None:
-            return
-        handle = found
+def _wait_for_end(process: Identity | None, wake_read: int) -> None:
+    """Sleeps until the supervisor (`process`, or the one just forked) has ended, reaping orphans meanwhile."""
+    try:
+        handle = pidfd(process) if process is not None else os.pidfd_open(_child)
+    except ProcessLookupError:
+        handle = None
+    if handle is None:
+        return
     poll = select.poll()
     poll.register(wake_read, select.POLLIN)
-    if handle >= 0:
-        poll.register(handle, select.POLLIN)
+    poll.register(handle, select.POLLIN)
     try:
         while True:
-            ended = False
-            while True:
-                try:
-                    pid, _ = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    break
-                if pid == 0:
-                    break
-                ended = ended or pid == child
-            if ended:
+            ready = {number for number, _ in poll.poll()}
+            if handle in ready:
                 return
-            for ready, _ in poll.poll():
-                if ready == handle:
-                    return
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake_read, 512)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 512)
+            time.sleep(_READABLE_S)
+            _reap()
     finally:
-        if handle >= 0:
-            os.close(handle)
+        os.close(handle)
+        _reap()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _pass_on(run: str, number: int) -> None:

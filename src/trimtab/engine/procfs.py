@@ -63,6 +63,13 @@ def alive(process: Identity) -> bool:
     return identity(process.pid) == process
 
 
+def exit_status(pid: int) -> int | None:
+    """The wait status of a process that has ended and was not reaped yet; None when there is none to read. As root, also
+    of processes that are not our children."""
+    fields = stat_fields(pid)
+    return int(fields[49]) if fields is not None and fields[0] == "Z" else None
+
+
 def pidfd(process: Identity) -> int | None:
     """A handle (close-on-exec) on exactly this process, readable once it has ended; None when it is gone."""
     try:

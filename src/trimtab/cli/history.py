@@ -1,0 +1,238 @@
+"""`trimtab timeline | why | graph`: what happened, why, and who may make what happen."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.api import JSON, Ref
+from trimtab.cli.output import colour, dump, output_option
+from trimtab.cli.target import Target
+from trimtab.engine.errors import EngineError, NotFound
+
+if TYPE_CHECKING:
+    from trimtab.runtime.journal import Entry
+    from trimtab.runtime.journal_read import JournalReader, Why
+
+COLOURS = {"failed": "red", "failing": "red", "warned": "yellow", "healed": "green", "deleted": "yellow"}
+SHORT = 120
+"""Lists of changed fields are cut here; `-o json` has them whole."""
+DETAIL_VERBS = ("status",)
+"""Left out of the timeline for people: every status that a reconciler wrote."""
+
+
+def _reader(target: Target) -> JournalReader:
+    from trimtab.engine.processes import JOURNAL
+    from trimtab.runtime.journal_read import JournalReader
+
+    if not target.is_embedded:
+        raise EngineError("the journal is the embedded engine's: leave --kubeconfig and --context away")
+    settings = target.settings()
+    try:
+        return JournalReader(settings.data_path(*JOURNAL))
+    except (FileNotFoundError, PermissionError) as err:
+        raise EngineError(str(err)) from None
+
+
+@click.command()
+@click.argument("obj", required=False, metavar="[KIND/NAME]")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of the object.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as it happens.")
+@click.option("--since", metavar="DURATION", help="Only what is newer: 30s, 5m, 2h, 1d.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
+@click.option("--component", default="", help="Only what this component said (engine: the supervisor).")
+@click.option("--all", "everything", is_flag=True, help="With every status that was written.")
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def timeline(
+    target: Target,
+    obj: str | None,
+    namespace: str,
+    follow: bool,
+    since: str | None,
+    limit: int,
+    component: str,
+    everything: bool,
+    fmt: str,
+) -> None:
+    """Show what happened, oldest first: of everything, or of one object.
+
+    \b
+    trimtab timeline -f
+    trimtab timeline deploy/web --since 1h
+    """
+    from trimtab.cli.durations import seconds
+
+    reader = _reader(target)
+    try:
+        ref = _ref(obj, namespace) if obj else None
+        start = datetime.now(UTC) - timedelta(seconds=seconds(since)) if since else None
+        entries = reader.timeline(since=start, limit=limit, object=ref, component=component)
+        shown = [e for e in entries if everything or fmt != "table" or e.verb not in DETAIL_VERBS]
+        if fmt != "table" and not follow:
+            dump([entry_json(e) for e in shown], fmt)
+            return
+        for entry in shown:
+            _show(entry, fmt)
+        if follow:
+            after = max((e.id for e in reader.timeline(limit=1)), default=0)
+            asyncio.run(_follow(reader, max([after, *(e.id for e in entries)]), ref, component, everything, fmt))
+    finally:
+        reader.close()
+
+
+async def _follow(
+    reader: JournalReader, after: int, ref: Ref | None, component: str, everything: bool, fmt: str
+) -> None:
+    async for entry in reader.follow(after):
+        about = ref is None or ref in (entry.object, entry.cause, entry.subject)
+        if about and (not component or entry.component == component) and (everything or entry.verb not in DETAIL_VERBS):
+            _show(entry, fmt)
+
+
+def _show(entry: Entry, fmt: str) -> None:
+    if fmt == "table":
+        at = entry.at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        click.echo(f"{at}  {colour(sentence(entry), COLOURS.get(entry.verb, 'reset'))}")
+    else:
+        dump(entry_json(entry), fmt)
+
+
+def sentence(entry: Entry) -> str:
+    """One line for a person: about what, what, by whom, because of what."""
+    if entry.component == "engine":
+        return entry.message
+    about = f"{entry.object}: " if entry.object else ""
+    if entry.verb in ("said", "warned", "failed"):
+        return f"{about}{entry.message}"
+    what = f"{entry.verb} by {entry.actor}" if entry.actor else entry.verb
+    detail = f" ({_short(entry.message)})" if entry.message else ""
+    took = f", {entry.duration_ms:.0f} ms" if entry.duration_ms is not None else ""
+    because = f" because of {entry.cause}" if entry.cause is not None and entry.cause != entry.object else ""
+    return f"{about}{what}{detail}{took}{because}"
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= SHORT else message[: SHORT - 4] + " ..."
+
+
+def entry_json(entry: Entry) -> JSON:
+    """An entry as plain values; references in their printed form (`Deployment shop/web`)."""
+    return {
+        "id": entry.id,
+        "at": entry.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "component": entry.component,
+        "actor": entry.actor,
+        "verb": entry.verb,
+        "object": str(entry.object) if entry.object else None,
+        "cause": str(entry.cause) if entry.cause else None,
+        "subject": str(entry.subject) if entry.subject else None,
+        "message": entry.message,
+        "duration_ms": entry.duration_ms,
+        "data": entry.data,
+    }
+
+
+def _ref(text: str, namespace: str) -> Ref:
+    """The object that `KIND/NAME` names; kinds as the components and the API know them, so that no engine need run."""
+    from trimtab.api import all_kinds
+    from trimtab.cli.kinds import _matching, _unknown
+    from trimtab.engine import registry
+
+    kind, _, name = text.partition("/")
+    if not name:
+        raise EngineError(f"write an object as KIND/NAME, for example deployment/{kind}")
+    if kind == "process":
+        return Ref("", "Process", None, name)
+    assert registry.COMPONENTS  # importing them makes their kinds known
+    known = [k.resource_type for k in all_kinds()]
+    found = _matching(kind, known)
+    if not found:
+        raise NotFound(_unknown(kind, known))
+    return Ref(found[0].api_version, found[0].kind, namespace if found[0].namespaced else None, name)
+
+
+@click.command()
+@click.argument("obj", metavar="KIND/NAME")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of the object.")
+@click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Its last so many changes.")
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def why(target: Target, obj: str, namespace: str, limit: int, fmt: str) -> None:
+    """Why an object is as it is: its last changes, newest first, each with its chain of causes.
+
+    \b
+    trimtab why deployment/web
+    trimtab why process/api
+    """
+    reader = _reader(target)
+    try:
+        ref = _ref(obj, namespace)
+        chains = _telling(reader.why(ref, limit=limit * 10))[:limit]
+        said = [e for e in reader.timeline(object=ref, limit=20) if e.object == ref and e.verb in ("warned", "failed")]
+    finally:
+        reader.close()
+    if fmt != "table":
+        dump(
+            {
+                "object": str(ref),
+                "changes": [_chain_json(c) for c in chains],
+                "said": [entry_json(e) for e in said[-3:]],
+            },
+            fmt,
+        )
+        return
+    if not chains and not said:
+        raise NotFound(f"the journal knows nothing of {ref}: does it exist? (`trimtab get {obj}`)")
+    click.echo(str(ref))
+    for entry in said[-3:]:
+        click.echo(f"  {_at(entry)}  {colour(sentence(entry), 'yellow')}")
+    for chain in chains:
+        for line in chain_lines(chain, 1):
+            click.echo(line)
+
+
+def _telling(chains: list[Why]) -> list[Why]:
+    """What changed the object itself; its statuses only where that is all there is."""
+    return [c for c in chains if c.entry.verb not in DETAIL_VERBS] or chains
+
+
+def chain_lines(chain: Why, depth: int) -> list[str]:
+    """An entry and, indented below it, its reasons."""
+    lead = "  " * depth + ("" if depth == 1 else "because  ")
+    lines = [f"{lead}{_at(chain.entry)}  {sentence(chain.entry)}"]
+    for reason in chain.reasons:
+        lines += chain_lines(reason, depth + 1)
+    return lines
+
+
+def _at(entry: Entry) -> str:
+    return entry.at.astimezone().strftime("%m-%d %H:%M:%S")
+
+
+def _chain_json(chain: Why) -> dict[str, Any]:
+    return {**entry_json(chain.entry), "reasons": [_chain_json(reason) for reason in chain.reasons]}
+
+
+@click.command()
+@click.option("--component", default="", help="Only this component.")
+@click.option(
+    "-o", "--output", "fmt", type=click.Choice(["text", "dot", "json", "yaml"]), default="text", show_default=True,
+    help="dot: for Graphviz.",
+)  # fmt: skip
+def graph(component: str, fmt: str) -> None:
+    """Show which component reads, owns and writes which kinds: the declarations that are enforced at run time."""
+    from trimtab.engine.registry import COMPONENTS
+    from trimtab.runtime.graph import graph as of
+
+    chosen = [c for c in COMPONENTS if component in ("", c.name)]
+    if not chosen:
+        raise NotFound(f"there is no component {component!r}: there are {', '.join(c.name for c in COMPONENTS)}")
+    made = of(chosen)
+    if fmt in ("json", "yaml"):
+        dump(made.to_json(), fmt)
+    else:
+        click.echo(made.to_dot() if fmt == "dot" else made.to_text())
