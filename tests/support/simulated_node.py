@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from trimtab.api import JSON, ObjectMeta
@@ -118,14 +119,14 @@ class SimulatedNode:
             return
         if pod.metadata.deletion_timestamp is not None:
             await asyncio.sleep(self._rng.random() * STOP_S_MAX)
-            try:
+            with suppress(Conflict):  # another pod has its name by now
                 await self._stage.client.delete(pod, grace_period_s=0)
-            except Conflict:
-                pass  # another pod has its name by now
             return
         if pod.status.phase == "Pending" and not pod.status.container_statuses:
             await asyncio.sleep(0.1 + self._rng.random() * START_S_MAX)
-            await self._start(pod)
+            now = self._pods.get(key[1], key[0])
+            if now is not None and now.metadata.uid == uid and now.status.phase == "Pending":
+                await self._start(pod)
         elif pod.status.phase == "Running" and behaviour(pod) in ("exit-0", "exit-1", "flaky"):
             await asyncio.sleep(1.0)
             await self._exit(pod)

@@ -112,15 +112,10 @@ def _shrink(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -
 
 
 def _update(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> None:
-    """Deletes the topmost pod of another revision, once all above it serve."""
-    if not wanted.rolling:
+    """Deletes the topmost pod of another revision, once all the others serve (those that do not were seen to before)."""
+    if not wanted.rolling or not all(_serves(wanted, pod, now) for pod in pods.values()):
         return
     for number in range(wanted.replicas - 1, wanted.partition - 1, -1):
-        pod = pods[number]
-        if facts.deleting(pod):
-            return
-        if revision(pod) != wanted.update:
-            out.delete.append(pod)
-            return
-        if not _serves(wanted, pod, now):
+        if revision(pods[number]) != wanted.update:
+            out.delete.append(pods[number])
             return
