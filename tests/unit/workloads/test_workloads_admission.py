@@ -1,0 +1,124 @@
+"""What is refused, with the line that a user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trimtab.api import JSON
+from trimtab.components.workloads.admission import (
+    check_claim,
+    check_deployment,
+    check_job,
+    check_pod,
+    check_replicaset,
+    check_statefulset,
+)
+from trimtab.runtime import Denied
+
+Check = Callable[[JSON, JSON | None], list[str]]
+
+
+def resources(**parts: Any) -> JSON:
+    return {"template": {"spec": {"containers": [{"name": "c", "resources": parts}]}}}
+
+
+@pytest.mark.parametrize(
+    ("check", "spec", "line"),
+    [
+        (
+            check_deployment,
+            {"strategy": {"type": "Canary"}},
+            'spec.strategy.type: Unsupported value: "Canary": supported values: "Recreate", "RollingUpdate"',
+        ),
+        (
+            check_deployment,
+            {"strategy": {"rollingUpdate": {"maxSurge": "half"}}},
+            'spec.strategy.rollingUpdate.maxSurge: Invalid value: "half" is neither a number nor a percentage such as 25%',
+        ),
+        (
+            check_deployment,
+            {"strategy": {"rollingUpdate": {"maxUnavailable": "120%"}}},
+            'spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "120%": must not be greater than 100%',
+        ),
+        (
+            check_deployment,
+            {"strategy": {"rollingUpdate": {"maxUnavailable": -1}}},
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (
+            check_deployment,
+            {"progressDeadlineSeconds": 5, "minReadySeconds": 5},
+            "spec.progressDeadlineSeconds: Invalid value: 5: must be greater than minReadySeconds",
+        ),
+        (
+            check_deployment,
+            resources(requests={"cpu": "lots"}),
+            'spec.template.spec.containers[0].resources.requests[cpu]: Invalid value: "lots" is not a quantity; write a '
+            "number with an optional suffix, for example 500m, 2 or 1.5Gi",
+        ),
+        (
+            check_replicaset,
+            resources(requests={"memory": "2Gi"}, limits={"memory": "1Gi"}),
+            'spec.template.spec.containers[0].resources.requests: Invalid value: "2Gi": must be less than or equal to '
+            "memory limit of 1Gi",
+        ),
+        (
+            check_statefulset,
+            {"podManagementPolicy": "Random"},
+            'spec.podManagementPolicy: Unsupported value: "Random": supported values: "OrderedReady", "Parallel"',
+        ),
+        (
+            check_statefulset,
+            {"volumeClaimTemplates": [{"spec": {}}]},
+            "spec.volumeClaimTemplates[0].metadata.name: Required value: it names the claims and the volume in the pod",
+        ),
+        (
+            check_statefulset,
+            {"updateStrategy": {"rollingUpdate": {"partition": -1}}},
+            "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (
+            check_job,
+            {"completionMode": "Indexed"},
+            'spec.completionMode: Unsupported value: "Indexed": supported values: "NonIndexed"',
+        ),
+        (check_job, {"parallelism": -2}, "spec.parallelism: Invalid value: -2: must be greater than or equal to 0"),
+        (
+            check_claim,
+            {"resources": {"requests": {"storage": "0"}}},
+            'spec.resources.requests.storage: Invalid value: "0": must be greater than zero',
+        ),
+        (
+            check_claim,
+            {"accessModes": ["Often"]},
+            'spec.accessModes[0]: Unsupported value: "Often": supported values: "ReadOnlyMany", "ReadWriteMany", '
+            '"ReadWriteOnce", "ReadWriteOncePod"',
+        ),
+        (
+            check_pod,
+            {"initContainers": [{"resources": {"limits": {"cpu": "-1"}}}]},
+            'spec.initContainers[0].resources.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0',
+        ),
+    ],
+)
+def test_is_refused_with_one_line(check: Check, spec: JSON, line: str) -> None:
+    with pytest.raises(Denied) as refused:
+        check({"spec": spec}, None)
+    assert str(refused.value) == line
+
+
+def test_a_claim_may_grow_but_not_shrink() -> None:
+    small: JSON = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    large: JSON = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    assert check_claim(large, small) == []
+    with pytest.raises(Denied, match="field can not be less than previous value: 2Gi is allocated, 1Gi was asked for"):
+        check_claim(small, large)
+
+
+def test_what_is_right_passes() -> None:
+    fine = resources(requests={"cpu": "100m"}, limits={"cpu": 1, "memory": "1Gi"})
+    for check in (check_deployment, check_replicaset, check_statefulset, check_job):
+        assert check({"spec": fine}, None) == []
