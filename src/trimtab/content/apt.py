@@ -234,7 +234,7 @@ class _Apt:
             "APT::Install-Suggests": "false",
             "APT::Get::AllowUnauthenticated": "false",
             "Acquire::Languages": "none",
-            "Acquire::Retries": "3",
+            "Acquire::Retries": "2",
         }
         if os.geteuid() != 0 or self._store.directory.stat().st_uid != 0:
             paths["APT::Sandbox::User"] = ""

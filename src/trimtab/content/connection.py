@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from ipaddress import ip_address
@@ -221,8 +222,10 @@ def _cause(error: BaseException) -> str:
         return "its name is not known to DNS"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted ({error.certificate_error})"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return error.os_error.strerror.lower()
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it does not speak TLS there"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return os.strerror(error.os_error.errno).lower()
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return str(error) or type(error).__name__

@@ -201,7 +201,7 @@ class RegistryClient:
             if response.status == 200:
                 return
             if response.status != 404:
-                await self._connected.check(response, to, f"asking for a blob of {to}")
+                await self._connected.check(response, to, f"pushing to {to.name}")
         for source in self._sources(to, blob.digest):
             if await self._mount(to, source, blob.digest):
                 return

@@ -172,7 +172,7 @@ async def _download(
             "pip",
             *(["download", "--dest"] if wheels_only else ["wheel", "--wheel-dir"]),
         ]
-        argv += [str(target), "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
+        argv += [str(target), "--no-input", "--disable-pip-version-check", "--progress-bar=off", "--retries=3"]
         argv += ["--cache-dir", str(cache), "--requirement", str(listed)]
         argv += _target_options(python, architecture) if wheels_only else _building_options(python, architecture)
 
