@@ -131,6 +131,8 @@ class Cache(Generic[K]):
         """Counts our own writes; `replace` takes the count at the time its list was asked for."""
         self.leaving: dict[str, str] = {}
         """uid -> manager of the objects that we asked to delete, since nothing on a deleted object says who did it."""
+        self.writing: dict[Key, str] = {}
+        """key -> manager of our writes that are under way; the watch may bring one before its answer does."""
         self._by_namespace: dict[str, dict[Key, None]] = {}
         self._by_label: dict[str, dict[str, dict[Key, None]]] = {label: {} for label in index_labels}
         self._sorted: dict[str | None, list[K]] = {}
@@ -260,7 +262,7 @@ class Cache(Generic[K]):
             if value := entry.obj.metadata.labels.get(label):
                 index.setdefault(value, {})[key] = None
         self._sorted.clear()
-        writer, subresource = writer_of(old, entry)
+        writer, subresource = writer_of(old, entry, self.writing.get(key, ""))
         return Change(self.kind, key, old.obj if old is not None else None, entry.obj, by or writer, subresource, own)
 
     def _drop(self, key: Key, by: str = "", own: bool = False) -> Change[K]:
@@ -289,17 +291,19 @@ def _key(obj: Resource) -> Key:
     return obj.metadata.namespace or "", obj.metadata.name
 
 
-def writer_of(old: Entry[Any] | None, new: Entry[Any]) -> tuple[str, str]:
+def writer_of(old: Entry[Any] | None, new: Entry[Any], writing: str = "") -> tuple[str, str]:
     """Who made the change between two versions, and through which subresource; ("", "") when nothing tells.
 
     The newest of the marks that changed; or, where none did (the same fields written again within the marks' one second),
-    the newest of all. That an object is being deleted leaves no mark.
+    who of us is writing it just now (`writing`), or the newest of all. That an object is being deleted leaves no mark.
     """
     before = set(old.marks) if old is not None else set()
     fresh = [mark for mark in new.marks if mark not in before]
     if not fresh:
         if old is not None and old.obj.metadata.deletion_timestamp != new.obj.metadata.deletion_timestamp:
             return "", ""
+        if writing:
+            return writing, ""
         fresh = list(new.marks)
     if not fresh:
         return "", ""

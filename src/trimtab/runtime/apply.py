@@ -252,6 +252,8 @@ class Applier:
             return
         began = asyncio.get_running_loop().time()
         wire = self._process.client.wire
+        informer = self._process.informer(kind)
+        informer.cache.writing[slot[1]] = manager
         try:
             answer = await wire.apply_bytes(
                 kind.resource_type,
@@ -268,7 +270,8 @@ class Applier:
             answer = await wire.apply_bytes(
                 kind.resource_type, ref.name, ref.namespace, body, manager=manager, force=True
             )
-        informer = self._process.informer(kind)
+        finally:
+            informer.cache.writing.pop(slot[1], None)
         new = informer.wrote(answer, by=manager)
         run.memos[slot] = Memo(digest, new.uid, new.mark(manager, subresource))
         if live is not None and live.version == new.version:

@@ -247,6 +247,10 @@ class Controller:
                 for obj in outcome.objects:
                     wanted.append(await applier.apply(run, obj))
                 if outcome.writes:
+                    for write in outcome.writes:
+                        kind = self.declared.check_write(write)
+                        target = (write.target.namespace or "", write.target.name)
+                        self._dependencies.add(key, Named(kind, target))
                     await applier.write_fields(run, outcome.writes)
                 await applier.sweep(run, wanted)
                 if outcome.status is not None:
@@ -259,11 +263,11 @@ class Controller:
                     await applier.apply_status(run, outcome.status)
                 again_s = outcome.after_s
             case Wait():
-                kind = kind_of(outcome.on.api_version, outcome.on.kind)
-                if kind is None:
+                awaited = kind_of(outcome.on.api_version, outcome.on.kind)
+                if awaited is None:
                     raise Undeclared(f"{self.identity.label} waits on {outcome.on}, a kind that nobody knows")
-                self.declared.check_read(kind)
-                self._dependencies.add(key, Named(kind, (outcome.on.namespace or "", outcome.on.name)))
+                self.declared.check_read(awaited)
+                self._dependencies.add(key, Named(awaited, (outcome.on.namespace or "", outcome.on.name)))
                 if outcome.status is not None:
                     await applier.apply_status(run, outcome.status)
                 again_s = None

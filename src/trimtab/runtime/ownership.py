@@ -82,9 +82,11 @@ class ObjectHeld(Exception):
 def holder_of(obj: Resource, identity: Identity, uid: str, *, retained: bool) -> str | None:
     """Who else holds `obj`, in words; None when it is ours (or left to us)."""
     meta = obj.metadata
-    if identity.owns(obj, uid) or meta.annotations.get(ADOPT_ANNOTATION) == "true":
+    if identity.owns(obj, uid):
         return None
     maker = meta.labels.get(RECONCILER_LABEL)
+    if maker is None and meta.annotations.get(ADOPT_ANNOTATION) == "true":
+        return None
     if retained and maker == identity.label:
         return None
     for reference in meta.owner_references:
