@@ -317,6 +317,9 @@ class PodSpec(Model):
     hostname: str | None = None
     subdomain: str | None = None
     host_network: bool | None = None
+    host_pid: bool | None = field(default=None, name="hostPID")
+    host_ipc: bool | None = field(default=None, name="hostIPC")
+    share_process_namespace: bool | None = None
     dns_policy: str | None = None
     readiness_gates: list[PodReadinessGate] = []
     enable_service_links: bool | None = None

@@ -13,12 +13,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from trimtab.api.core import Pod
+from trimtab.api.cluster import Lease
+from trimtab.api.core import Node, Pod
+from trimtab.api.core import Service as ApiService
+from trimtab.api.networking import EndpointSlice
+from trimtab.components.node.admission import check_pod
 from trimtab.components.node.cleanup import cleanup, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
+from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
-from trimtab.runtime import Component, Service, Store
+from trimtab.runtime import Admission, Component, Owned, Service, Store
 from trimtab.runtime.settings import Settings
 
 
@@ -34,15 +39,38 @@ async def _node(process: Any) -> None:
     await run_heartbeat(process)
 
 
+async def _services(process: Any) -> None:
+    from trimtab.components.node.services import run_services
+
+    await run_services(process)
+
+
+async def _streams(process: Any) -> None:
+    from trimtab.components.node.streams import run_streams
+
+    await run_streams(process)
+
+
+async def _upkeep(process: Any) -> None:
+    from trimtab.components.node.upkeep import run_upkeep
+
+    await run_upkeep(process)
+
+
 COMPONENT = Component(
     name="node",
     summary="Runs pods as containers on this machine, with networks, volumes, probes, logs and shells",
     kinds=(Pod,),
     reconcilers=(run_pod,),
     services=(
-        Service("pods", _pods, place="node"),
-        Service("node", _node, place="node"),
+        Service("pods", _pods, place="node", reads=(Pod,)),
+        Service("node", _node, place="node", reads=(Node,), owns=(Owned(Node), Owned(Lease))),
+        Service("services", _services, place="node", reads=(ApiService, EndpointSlice)),
+        Service("streams", _streams, place="node", reads=(Pod,)),
+        Service("upkeep", _upkeep, place="node"),
     ),
+    admission=(Admission("pod-on-node", Pod, check_pod),),
+    needs=NEEDS,
     stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
     conditions=REASONS,
 )

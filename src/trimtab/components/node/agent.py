@@ -137,6 +137,7 @@ class NodeAgent:
         self._pods: dict[str, PodState] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_exits: dict[str, ExitEvent] = {}
+        self._ends: dict[str, asyncio.Event] = {}
 
     # What is known
 
@@ -185,6 +186,24 @@ class NodeAgent:
             state = self._pods[pod.metadata.uid] = PodState(pod.ref)
         return state
 
+    def log_path(self, view: ContainerView) -> Path:
+        """Where containerd writes the log of a container."""
+        return self._disk.pod_directory(view.pod_uid) / "logs" / view.name / f"{view.attempt}.log"
+
+    def ended(self, container_id: str) -> asyncio.Event:
+        """Set once the container has ended (or is gone)."""
+        view = self._containers.get(container_id)
+        if view is None or view.state == "exited":
+            over = asyncio.Event()
+            over.set()
+            return over
+        return self._ends.setdefault(container_id, asyncio.Event())
+
+    def _note_end(self, container_id: str) -> None:
+        event = self._ends.pop(container_id, None)
+        if event is not None:
+            event.set()
+
     # Events of the runtime
 
     async def run(self) -> None:
@@ -229,6 +248,7 @@ class NodeAgent:
         reason = "OOMKilled" if view.id in self._oom else "Completed" if event.exit_code == 0 else "Error"
         self._oom.discard(view.id)
         self.health.forget(view.id)
+        self._note_end(view.id)
         message = self._disk.termination_message(view.pod_uid, view.name, view.attempt)
         self._containers[view.id] = ended = replace(
             view,
@@ -266,6 +286,10 @@ class NodeAgent:
             view = self._containers.get(ident)
             if view is None or view.state != "running":
                 self.health.forget(ident)
+        for ident in list(self._ends):
+            view = self._containers.get(ident)
+            if view is None or view.state == "exited":
+                self._note_end(ident)
 
     def _message(self, view: ContainerView) -> str:
         if view.state != "exited":
@@ -548,6 +572,7 @@ class NodeAgent:
         for view in list(self._containers.values()):
             if view.sandbox_id == ident:
                 self.health.forget(view.id)
+                self._note_end(view.id)
                 del self._containers[view.id]
 
     async def _remove_container(self, ident: str) -> None:
@@ -555,6 +580,7 @@ class NodeAgent:
         view = self._containers.pop(ident, None)
         if view is not None:
             self.health.forget(ident)
+            self._note_end(ident)
             self._disk.forget_container(view.pod_uid, view.name, view.attempt)
 
     async def _tear_down_for(self, pod: Pod, say: Say) -> None:

@@ -78,7 +78,6 @@ def labels(pod: Pod) -> dict[str, str]:
 def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> dict[str, Any]:
     """The `PodSandboxConfig`. directory: the pod's own directory, below which its logs go."""
     security = pod.spec.security_context or PodSecurityContext()
-    network = NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD
     resolver = _resolver(pod, node)
     return {
         "metadata": {
@@ -98,12 +97,22 @@ def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> 
         "linux": {
             "cgroup_parent": node.cgroup_parent,
             "security_context": {
-                "namespace_options": {"network": network, "pid": NAMESPACE_CONTAINER, "ipc": NAMESPACE_POD},
+                "namespace_options": _namespaces(pod),
                 "seccomp": {"profile_type": SECCOMP_DEFAULT},
                 "supplemental_groups": security.supplemental_groups,
                 "privileged": any(c.security_context and c.security_context.privileged for c in pod.spec.containers),
             },
         },
+    }
+
+
+def _namespaces(pod: Pod) -> dict[str, int]:
+    """Which namespaces the pod's containers share with each other or with the node."""
+    pid = NAMESPACE_POD if pod.spec.share_process_namespace else NAMESPACE_CONTAINER
+    return {
+        "network": NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD,
+        "pid": NAMESPACE_NODE if pod.spec.host_pid else pid,
+        "ipc": NAMESPACE_NODE if pod.spec.host_ipc else NAMESPACE_POD,
     }
 
 
@@ -240,11 +249,7 @@ def _security(pod: Pod, container: Container, image: ImageInfo) -> dict[str, Any
     capabilities = own.capabilities
     out: dict[str, Any] = {
         "privileged": bool(own.privileged),
-        "namespace_options": {
-            "network": NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD,
-            "pid": NAMESPACE_CONTAINER,
-            "ipc": NAMESPACE_POD,
-        },
+        "namespace_options": _namespaces(pod),
         "readonly_rootfs": bool(own.read_only_root_filesystem),
         "supplemental_groups": groups,
         "no_new_privs": own.allow_privilege_escalation is False,

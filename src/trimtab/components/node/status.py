@@ -285,7 +285,7 @@ def _phase(pod: Pod, mains: list[JSON], inits: list[JSON], *, inits_done: bool, 
 
 
 def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool) -> list[JSON]:
-    """Initialized, ContainersReady, Ready, PodScheduled; the gates' own conditions belong to others."""
+    """Initialized, Ready, ContainersReady. PodScheduled is the scheduler's, the gates' conditions are others'."""
     unready = [status["name"] for status in mains if not status["ready"]]
     if phase in ("Succeeded", "Failed"):
         why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
@@ -300,14 +300,11 @@ def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool) ->
         initialized = _condition("False", "ContainersNotInitialized", f"containers with incomplete status: [{names}]")
     elif phase == "Succeeded":
         initialized = _condition("True", "PodCompleted")
-    out = [
+    return [
         {"type": "Initialized", **initialized},
         {"type": "Ready", **ready},
         {"type": "ContainersReady", **containers},
     ]
-    if all(c.type != "PodScheduled" for c in pod.status.conditions):
-        out.append({"type": "PodScheduled", "status": "True"})
-    return out
 
 
 def _gates(pod: Pod) -> JSON:

@@ -1,0 +1,107 @@
+"""What this node cannot honour and whose neglect would be unsafe, or would leave a pod that never starts: refused when the
+pod is created, with the field and what to do instead. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.runtime import Denied
+
+VOLUME_TYPES = ("configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret")
+
+POD_FIELDS = {
+    "runtimeClassName": "other runtimes than runc are not supported; leave it out",
+    "hostUsers": "user namespaces are not supported; leave it out, or set it to true",
+}
+POD_SECURITY_FIELDS = {
+    "sysctls": "kernel parameters of pods are not supported; set them on the machine, or leave them out",
+    "seLinuxOptions": "SELinux labels are not supported; leave them out",
+    "windowsOptions": "Windows is not supported; leave them out",
+}
+CONTAINER_SECURITY_FIELDS = {
+    "seLinuxOptions": "SELinux labels are not supported; leave them out",
+    "windowsOptions": "Windows is not supported; leave them out",
+}
+
+
+def check_pod(new: JSON, old: JSON | None) -> list[str]:
+    """An admission check of Pods: returns warnings.
+
+    Raises:
+        Denied: naming the field and the fix.
+    """
+    if old is not None:
+        return []  # of a pod's spec almost nothing can change
+    spec: dict[str, Any] = new.get("spec") or {}
+    _check_pod_fields(spec)
+    _check_volumes(spec)
+    for path, container in _containers(spec):
+        _check_container(path, container)
+    return list(_warnings(spec))
+
+
+def _containers(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for kind in ("initContainers", "containers"):
+        for number, container in enumerate(spec.get(kind) or ()):
+            yield f"spec.{kind}[{number}]", container
+
+
+def _check_pod_fields(spec: dict[str, Any]) -> None:
+    for name, message in POD_FIELDS.items():
+        if spec.get(name) not in (None, True, ""):
+            raise Denied(f"spec.{name}", message)
+    system = (spec.get("os") or {}).get("name", "linux")
+    if system != "linux":
+        raise Denied("spec.os.name", f"this node runs linux, not {system}")
+    if spec.get("dnsPolicy") == "None":
+        raise Denied("spec.dnsPolicy", 'None is not supported; use "ClusterFirst" or "Default"')
+    security = spec.get("securityContext") or {}
+    for name, message in POD_SECURITY_FIELDS.items():
+        if security.get(name):
+            raise Denied(f"spec.securityContext.{name}", message)
+    if security.get("supplementalGroupsPolicy") == "Strict":
+        raise Denied("spec.securityContext.supplementalGroupsPolicy", 'Strict is not supported; use "Merge"')
+    _check_profiles("spec.securityContext", security)
+
+
+def _check_profiles(path: str, security: dict[str, Any]) -> None:
+    for name in ("seccompProfile", "appArmorProfile"):
+        if (security.get(name) or {}).get("type") == "Localhost":
+            raise Denied(f"{path}.{name}.type", 'profiles of your own are not supported; use "RuntimeDefault"')
+
+
+def _check_volumes(spec: dict[str, Any]) -> None:
+    for number, volume in enumerate(spec.get("volumes") or ()):
+        types = sorted(name for name, value in volume.items() if name != "name" and value is not None)
+        unknown = [name for name in types if name not in VOLUME_TYPES]
+        if unknown:
+            raise Denied(
+                f"spec.volumes[{number}].{unknown[0]}",
+                f"volumes of this type are not supported; use one of {', '.join(VOLUME_TYPES)}",
+            )
+
+
+def _check_container(path: str, container: dict[str, Any]) -> None:
+    security = container.get("securityContext") or {}
+    for name, message in CONTAINER_SECURITY_FIELDS.items():
+        if security.get(name):
+            raise Denied(f"{path}.securityContext.{name}", message)
+    _check_profiles(f"{path}.securityContext", security)
+    if container.get("volumeDevices"):
+        raise Denied(f"{path}.volumeDevices", "raw block volumes are not supported; use volumeMounts")
+    for number, mount in enumerate(container.get("volumeMounts") or ()):
+        where = f"{path}.volumeMounts[{number}]"
+        if mount.get("subPathExpr"):
+            raise Denied(f"{where}.subPathExpr", "it is not supported; use subPath, where $(NAME) of env is replaced")
+        if mount.get("mountPropagation") not in (None, "None"):
+            raise Denied(f"{where}.mountPropagation", 'only "None" is supported: mounts do not leave a container')
+
+
+def _warnings(spec: dict[str, Any]) -> Iterator[str]:
+    for path, container in _containers(spec):
+        for number, port in enumerate(container.get("ports") or ()):
+            if port.get("hostPort") and not spec.get("hostNetwork"):
+                yield f"{path}.ports[{number}].hostPort: nothing acts on this field; use a Service or an Ingress"

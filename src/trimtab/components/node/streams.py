@@ -1,0 +1,394 @@
+"""Logs, exec, attach and port-forward for the API server, on the agent's unix socket.
+
+    GET /logs/NAMESPACE/POD?container=&follow=&tailLines=...        plain text
+    GET /exec | /attach | /portforward /NAMESPACE/POD?...           WebSocket
+
+The WebSocket protocols are Kubernetes' `v5.channel.k8s.io` and `v4.channel.k8s.io`: a binary message begins with the
+number of its channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 a terminal's new size; in v5, 255 closes the channel
+that follows). In port-forward, port number i has the channels 2i for data and 2i+1 for an error, and each begins with the
+port as two bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import struct
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from trimtab.api.core import Pod
+from trimtab.components.node import netns
+from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.cri import Cri
+from trimtab.components.node.execute import Execution, execute
+from trimtab.components.node.logs import LogOptions, read
+from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
+from trimtab.runtime.process import Process
+
+STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+FORWARD_PROTOCOLS = ("v4.channel.k8s.io", "v5.channel.k8s.io", "portforward.k8s.io")
+CHUNK_BYTES = 32 * 1024
+MESSAGE_BYTES_MAX = 16 << 20
+OUTPUT_LEFT_S = 2.0
+"""How long output is awaited after the process ended: a background process of its may hold the pipe open."""
+PING_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """What a client gets instead of a stream: an HTTP status and one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Streams:
+    """The streaming endpoint of one node."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._agent = process.adapter(NodeAgent)
+        self._cri = process.adapter(Cri)
+        self._run = process.settings.run_path("exec")
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        shutil.rmtree(self._run, ignore_errors=True)
+        app = web.Application()
+        for name, handle in (
+            ("logs", self.logs),
+            ("exec", self.exec),
+            ("attach", self.attach),
+            ("portforward", self.port_forward),
+        ):
+            app.router.add_get(f"/{name}/{{namespace}}/{{pod}}", _answering(handle))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        await runner.setup()
+        path = self._process.settings.node_socket
+        try:
+            path.unlink(missing_ok=True)
+            await web.UnixSite(runner, path).start()
+            path.chmod(0o660)
+            with contextlib.suppress(LookupError):
+                shutil.chown(path, user=self._process.settings.user)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+            path.unlink(missing_ok=True)
+
+    # Finding what is meant
+
+    def _pod(self, request: web.Request) -> Pod:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        pod = self._process.informer(Pod).get(name, namespace)
+        if pod is None:
+            raise Refused(404, f'pods "{name}" not found on this node')
+        return pod
+
+    def _views(self, pod: Pod, request: web.Request) -> tuple[ContainerView, ...]:
+        name = request.query.get("container") or pod.spec.containers[0].name
+        views = self._agent.containers_of(pod.metadata.uid).get(name, ())
+        if not views:
+            known = [c.name for c in (*pod.spec.containers, *pod.spec.init_containers)]
+            if name not in known:
+                raise Refused(400, f"container {name} is not valid for pod {pod.name}; it has {', '.join(known)}")
+            waiting = next((s.state.waiting for s in pod.status.container_statuses if s.name == name), None)
+            why = f": {waiting.reason}" if waiting is not None and waiting.reason else ""
+            raise Refused(400, f'container "{name}" in pod "{pod.name}" is waiting to start{why}')
+        return views
+
+    def _running(self, request: web.Request) -> ContainerView:
+        pod = self._pod(request)
+        view = self._views(pod, request)[0]
+        if view.state != "running":
+            raise Refused(400, f'container "{view.name}" in pod "{pod.name}" is not running')
+        return view
+
+    # Logs
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        pod = self._pod(request)
+        views = self._views(pod, request)
+        view = views[0]
+        if _flag(request, "previous"):
+            ended = [v for v in views[1:] if v.state == "exited"]
+            if not ended:
+                raise Refused(400, f'previous terminated container "{view.name}" in pod "{pod.name}" not found')
+            view = ended[0]
+        options = _log_options(request, self._process.clock.now())
+        path = self._agent.log_path(view)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        try:
+            async for piece in read(path, options, self._agent.ended(view.id)):
+                await response.write(piece)
+        except (FileNotFoundError, ConnectionError):
+            pass  # the pod or the client is gone
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    # Exec
+
+    async def exec(self, request: web.Request) -> web.StreamResponse:
+        view = self._running(request)
+        command = request.query.getall("command", [])
+        if not command:
+            raise Refused(400, "you must specify at least one command for the container")
+        tty, stdin = _flag(request, "tty"), _flag(request, "stdin")
+        socket = await _upgrade(request, PROTOCOLS)
+        try:
+            async with execute(self._cri, view.id, command, self._run, tty=tty, stdin=stdin) as execution:
+                code = await _converse(socket, execution)
+        except RuntimeFailure as err:
+            await _finish(socket, _failure(str(err)))
+            return socket
+        if code is not None:
+            await _finish(socket, _status(code))
+        return socket
+
+    # Attach
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        view = self._running(request)
+        pod = self._pod(request)
+        container = next(c for c in (*pod.spec.containers, *pod.spec.init_containers) if c.name == view.name)
+        stdin = _flag(request, "stdin") and bool(container.stdin)
+        url = await self._cri.attach_url(view.id, stdin=stdin, tty=bool(container.tty))
+        socket = await _upgrade(request, PROTOCOLS)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=("v4.channel.k8s.io",), max_msg_size=MESSAGE_BYTES_MAX) as far,
+        ):
+            inward = asyncio.create_task(_pump_in(socket, far))
+            try:
+                async for message in far:
+                    if message.type == aiohttp.WSMsgType.BINARY:
+                        await socket.send_bytes(message.data)
+            except ConnectionError:
+                pass  # the client went away
+            finally:
+                inward.cancel()
+        await socket.close()
+        return socket
+
+    # Port-forward
+
+    async def port_forward(self, request: web.Request) -> web.StreamResponse:
+        pod = self._pod(request)
+        sandbox = next((s for s in self._agent.sandboxes_of(pod.metadata.uid) if s.ready), None)
+        if sandbox is None:
+            raise Refused(400, f"pod {pod.name} is not running")
+        wanted = [part for text in request.query.getall("ports", []) for part in text.split(",")]
+        if not wanted or not all(p.isdigit() and 0 < int(p) < 65536 for p in wanted):
+            raise Refused(400, "ports: give at least one port number from 1 to 65535")
+        ports = [int(p) for p in wanted]
+        space = None if pod.spec.host_network else await self._cri.sandbox_netns(sandbox.id)
+        socket = await _upgrade(request, FORWARD_PROTOCOLS)
+        inputs: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(64) for _ in ports]
+        for number, port in enumerate(ports):
+            for channel in (2 * number, 2 * number + 1):
+                await socket.send_bytes(bytes([channel]) + struct.pack("<H", port))
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_forward(socket, number, port, space, inputs[number]))
+                for number, port in enumerate(ports)
+            ]
+            async for message in socket:
+                if message.type == aiohttp.WSMsgType.BINARY and message.data:
+                    channel = message.data[0]
+                    if channel % 2 == 0 and channel // 2 < len(ports):
+                        await inputs[channel // 2].put(message.data[1:])
+            for task in tasks:
+                task.cancel()
+        return socket
+
+
+async def run_streams(process: Process) -> None:
+    """Serves streams until cancelled."""
+    await Streams(process).run()
+
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _answering(handle: Handle) -> Handle:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except Refused as err:
+            return web.Response(status=err.status, text=err.message)
+        except RuntimeFailure as err:
+            return web.Response(status=500, text=str(err))
+
+    return answer
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    return request.query.get(name, "").lower() in ("1", "true")
+
+
+def _number(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise Refused(400, f"{name}: must be a whole number that is not negative, got {text[:40]!r}")
+    return int(text)
+
+
+def _log_options(request: web.Request, now: datetime) -> LogOptions:
+    since = None
+    seconds = _number(request, "sinceSeconds")
+    if seconds is not None:
+        since = now - timedelta(seconds=seconds)
+    if text := request.query.get("sinceTime"):
+        try:
+            since = datetime.fromisoformat(text)
+        except ValueError:
+            raise Refused(400, f"sinceTime: must be an RFC 3339 time, got {text[:40]!r}") from None
+        since = since if since.tzinfo else since.replace(tzinfo=UTC)
+    return LogOptions(
+        follow=_flag(request, "follow"),
+        tail=_number(request, "tailLines"),
+        since=since,
+        timestamps=_flag(request, "timestamps"),
+        limit_bytes=_number(request, "limitBytes"),
+    )
+
+
+async def _upgrade(request: web.Request, protocols: tuple[str, ...]) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(
+        protocols=protocols, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=PING_S, compress=False
+    )
+    if not socket.can_prepare(request).ok:
+        raise Refused(400, "this stream needs a WebSocket upgrade")
+    await socket.prepare(request)
+    return socket
+
+
+# Exec's conversation
+
+
+async def _converse(socket: web.WebSocketResponse, execution: Execution) -> int | None:
+    """Carries input and output until the process has ended: its exit code, or None when the client left before."""
+    inward = asyncio.create_task(_input(socket, execution))
+    outputs = [asyncio.create_task(_output(socket, STDOUT, execution.stdout))]
+    if execution.stderr is not None:
+        outputs.append(asyncio.create_task(_output(socket, STDERR, execution.stderr)))
+    ended = asyncio.create_task(execution.wait())
+    try:
+        await asyncio.wait([ended, inward], return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            return None
+        await execution.release()
+        await asyncio.wait(outputs, timeout=OUTPUT_LEFT_S)
+        return ended.result()
+    finally:
+        for task in (inward, ended, *outputs):
+            task.cancel()
+        await asyncio.gather(inward, ended, *outputs, return_exceptions=True)
+
+
+async def _input(socket: web.WebSocketResponse, execution: Execution) -> None:
+    """Returns when the client has left."""
+    async for message in socket:
+        if message.type != aiohttp.WSMsgType.BINARY or not message.data:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        with contextlib.suppress(RuntimeFailure):
+            if channel == STDIN:
+                await execution.write(data)
+            elif channel == RESIZE:
+                await _resize(execution, data)
+            elif channel == CLOSE and data[:1] == bytes([STDIN]):
+                await execution.close_stdin()
+
+
+async def _resize(execution: Execution, data: bytes) -> None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        size = json.loads(data)
+        await execution.resize(int(size["Width"]), int(size["Height"]))
+
+
+async def _output(socket: web.WebSocketResponse, channel: int, reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(CHUNK_BYTES):
+            await socket.send_bytes(bytes([channel]) + data)
+
+
+def _status(code: int) -> dict[str, Any]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: error executing command, exit code {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def _failure(message: str) -> dict[str, Any]:
+    return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
+
+
+async def _finish(socket: web.WebSocketResponse, status: dict[str, Any]) -> None:
+    with contextlib.suppress(ConnectionError):
+        await socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
+        await socket.close()
+
+
+# The other conversations
+
+
+async def _pump_in(socket: web.WebSocketResponse, far: aiohttp.ClientWebSocketResponse) -> None:
+    with contextlib.suppress(ConnectionError):
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY and message.data and message.data[0] != CLOSE:
+                await far.send_bytes(message.data)
+    await far.close()
+
+
+async def _forward(
+    socket: web.WebSocketResponse, number: int, port: int, space: str | None, source: asyncio.Queue[bytes | None]
+) -> None:
+    data_channel, error_channel = bytes([2 * number]), bytes([2 * number + 1])
+    try:
+        reader, writer = await netns.connect(space, port)
+    except OSError as err:
+        text = f"port {port} in the pod: {err.strerror or err}"
+        with contextlib.suppress(ConnectionError):
+            await socket.send_bytes(error_channel + text.lower().encode())
+        return
+
+    async def inward() -> None:
+        while data := await source.get():
+            writer.write(data)
+            await writer.drain()
+
+    feeding = asyncio.create_task(inward())
+    try:
+        while data := await reader.read(CHUNK_BYTES):
+            await socket.send_bytes(data_channel + data)
+    except ConnectionError:
+        pass
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await socket.close()
