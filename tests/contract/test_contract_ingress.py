@@ -31,6 +31,8 @@ CLUSTER = "shop/web:80"
 GRACE_S = 3600
 """So long that no drain is ever cut short here: every stop must be a clean one."""
 LOOK_S = 0.375
+LOOK_S_MAX = 5.0
+"""The world looks less often while nothing happens."""
 CA = engine_ca(EPOCH)
 OTHER_CA = engine_ca(EPOCH)
 
@@ -58,6 +60,7 @@ class World:
         self.seen_at: dict[str, float] = {}
 
     async def run(self) -> None:
+        delay_s, before = LOOK_S, ""
         while True:
             release = await self.stage.get(ConfigMap, "release", "shop")
             pods = {p.name: p for p in await self.stage.list(Pod, "shop")}
@@ -66,7 +69,10 @@ class World:
             for one in pods.values():
                 await self.run_pod(one, crashed=release is not None and release.data.get("crashed") == one.name)
             await self.publish(list(pods.values()), exists=release is not None)
-            await asyncio.sleep(LOOK_S)
+            now = str([(p.name, p.metadata.resource_version) for p in pods.values()]) + str(release)
+            delay_s = LOOK_S if now != before else min(delay_s * 1.5, LOOK_S_MAX)
+            before = now
+            await asyncio.sleep(delay_s)
 
     async def deploy(self, version: int, pods: Mapping[str, Pod]) -> None:
         name = f"web-{version}"
