@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimtab.server.tables import TableOptions
 
 _encode = msgspec.json.Encoder().encode
-ACCEPTED = "application/json, application/yaml"
+ACCEPTED = "application/json"
 
 
 class Rendering:

@@ -1,0 +1,221 @@
+"""Who may ask, and what: tokens, impersonation, roles, reviews."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_in_process import Api, running_api
+
+from trimtab.server import ServerSettings
+
+CONFIGS = "/api/v1/namespaces/default/configmaps"
+ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
+BINDINGS = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings"
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    (tmp_path / "admin.token").write_text("secret-of-the-admin\n")
+    settings = ServerSettings(admin_token_file=tmp_path / "admin.token", service_account_key=tmp_path / "sa.key")
+    async with running_api(settings=settings) as running:
+        yield running
+
+
+async def token_of(api: Api, account: str = "default") -> str:
+    url = f"/api/v1/namespaces/default/serviceaccounts/{account}"
+    await api.eventually(url, lambda answer: answer.status == 200)
+    answer = (await api.post(f"{url}/token", {"spec": {"expirationSeconds": 600}})).ok()
+    return str(answer["status"]["token"])
+
+
+async def grant(api: Api, rules: list[dict[str, Any]], subject: dict[str, Any], name: str = "reader") -> None:
+    (await api.post(ROLES, {"metadata": {"name": name}, "rules": rules})).ok()
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    (await api.post(BINDINGS, {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]})).ok()
+
+
+BOB = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}
+READ_CONFIGS = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]
+
+
+async def test_the_admins_token_may_do_everything(api: Api) -> None:
+    admin = api.with_headers(authorization="Bearer secret-of-the-admin")
+
+    assert (await admin.post(CONFIGS, {"metadata": {"name": "a"}})).status == 201
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer a.b.c", "Basic YTpi", "Bearer"])
+async def test_a_wrong_token_is_401(api: Api, header: str) -> None:
+    answer = await api.with_headers(authorization=header).get(CONFIGS)
+
+    assert (answer.status, answer.message) == (401, "Unauthorized")
+
+
+async def test_without_a_token_only_health_and_version_answer(api: Api) -> None:
+    nobody = api.with_headers()
+
+    assert (await nobody.get("/version")).status == 200
+    assert (await nobody.get("/readyz")).status == 200
+    refused = await nobody.get(CONFIGS)
+    assert refused.status == 403
+    assert refused.message == (
+        'configmaps is forbidden: User "system:anonymous" cannot list resource "configmaps" in API group "" in the '
+        'namespace "default"'
+    )
+    assert (await nobody.get("/apis")).message == 'forbidden: User "system:anonymous" cannot get path "/apis"'
+
+
+async def test_a_service_account_may_what_its_roles_say(api: Api) -> None:
+    token = await token_of(api)
+    account = api.with_headers(authorization=f"Bearer {token}")
+    assert (await account.get(CONFIGS)).status == 403
+
+    await grant(api, READ_CONFIGS, {"kind": "ServiceAccount", "name": "default", "namespace": "default"})
+
+    assert (await account.get(CONFIGS)).status == 200
+    assert (await account.get(f"{CONFIGS}?watch=1")).status == 403
+    assert (await account.get("/api/v1/configmaps")).status == 403
+    assert (await account.post(CONFIGS, {"metadata": {"name": "a"}})).status == 403
+    (await api.delete(f"{BINDINGS}/reader")).ok()
+    assert (await account.get(CONFIGS)).status == 403
+
+
+async def test_a_token_dies_with_its_account(api: Api) -> None:
+    (await api.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "bot"}})).ok()
+    account = api.with_headers(authorization=f"Bearer {await token_of(api, 'bot')}")
+    me = (await account.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})).ok()
+    assert me["status"]["userInfo"]["username"] == "system:serviceaccount:default:bot"
+
+    (await api.delete("/api/v1/namespaces/default/serviceaccounts/bot")).ok()
+
+    assert (await account.get("/version")).status == 401
+
+
+async def test_a_forged_token_is_refused(api: Api) -> None:
+    head, claims, signature = (await token_of(api)).split(".")
+    forged = f"{head}.{claims[:-4]}AAAA.{signature}"
+
+    assert (await api.with_headers(authorization=f"Bearer {forged}").get("/version")).status == 401
+
+
+async def test_rules_of_names_subresources_and_wildcards(api: Api) -> None:
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["one"], "verbs": ["get"]},
+        {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["*"]},
+    ]
+    await grant(api, rules, BOB)
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    async def may(verb: str, group: str, resource: str, name: str = "", subresource: str = "") -> bool:
+        attributes = {
+            "namespace": "default",
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "name": name,
+            "subresource": subresource,
+        }
+        answer = (await bob.post(REVIEW, {"spec": {"resourceAttributes": attributes}})).ok()
+        return bool(answer["status"]["allowed"])
+
+    (
+        await api.post(
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            {
+                "metadata": {"name": "bob-basic"},
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "ClusterRole",
+                    "name": "system:basic-user",
+                },
+                "subjects": [BOB],
+            },
+        )
+    ).ok()
+    assert await may("get", "", "configmaps", "one")
+    assert not await may("get", "", "configmaps", "two")
+    assert not await may("list", "", "configmaps")
+    assert await may("get", "apps", "deployments")
+    assert await may("create", "", "pods", subresource="log")
+    assert not await may("get", "", "pods")
+
+
+async def test_the_engines_socket_names_its_actor(api: Api) -> None:
+    actor = api.with_headers(trusted=True, impersonate_user="system:trimtab:controllers")
+
+    me = (await actor.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})).ok()
+
+    assert me["status"]["userInfo"] == {
+        "username": "system:trimtab:controllers",
+        "groups": ["system:masters", "system:authenticated"],
+    }
+
+
+async def test_impersonation_needs_the_right_to(api: Api) -> None:
+    admin = api.with_headers(authorization="Bearer secret-of-the-admin", impersonate_user="bob")
+    account = api.with_headers(authorization=f"Bearer {await token_of(api)}", impersonate_user="bob")
+
+    assert (await admin.get(CONFIGS)).message.startswith('configmaps is forbidden: User "bob" cannot list')
+    assert (await account.get(CONFIGS)).message == (
+        'users "bob" is forbidden: User "system:serviceaccount:default:default" cannot impersonate resource "users" in API '
+        'group "" at the cluster scope'
+    )
+    groups_alone = api.with_headers(authorization="Bearer secret-of-the-admin", impersonate_group="x")
+    assert (await groups_alone.get(CONFIGS)).status == 400
+
+
+async def test_nobody_grants_more_than_they_have(api: Api) -> None:
+    manage = [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]
+    await grant(api, manage + READ_CONFIGS, BOB)
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    within = await bob.post(ROLES, {"metadata": {"name": "mine"}, "rules": READ_CONFIGS})
+    beyond = await bob.post(
+        ROLES,
+        {"metadata": {"name": "more"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]},
+    )
+    admin = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    bound = await bob.post(BINDINGS, {"metadata": {"name": "all"}, "roleRef": admin, "subjects": [BOB]})
+
+    assert within.status == 201
+    assert (beyond.status, beyond.message) == (
+        403,
+        'roles.rbac.authorization.k8s.io "more" is forbidden: user "bob" is attempting to grant RBAC permissions not '
+        "currently held",
+    )
+    assert bound.status == 403
+
+
+async def test_the_view_role_reads_all_but_secrets(api: Api) -> None:
+    view = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    (await api.post(BINDINGS, {"metadata": {"name": "bob"}, "roleRef": view, "subjects": [BOB]})).ok()
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    assert (await bob.get(CONFIGS)).status == 200
+    assert (await bob.get("/apis/apps/v1/namespaces/default/deployments")).status == 200
+    assert (await bob.get("/api/v1/namespaces/default/secrets")).status == 403
+    assert (await bob.delete(f"{CONFIGS}/a")).status == 403
+
+
+async def test_a_token_review(api: Api) -> None:
+    url = "/apis/authentication.k8s.io/v1/tokenreviews"
+    good = (await api.post(url, {"spec": {"token": await token_of(api)}})).ok()
+    bad = (await api.post(url, {"spec": {"token": "x"}})).ok()
+
+    assert good["status"]["authenticated"] is True
+    assert good["status"]["user"]["username"] == "system:serviceaccount:default:default"
+    assert bad["status"] == {"authenticated": False, "error": "the token is not valid here"}
+
+
+async def test_streams_need_the_right_to_create_them(api: Api) -> None:
+    await grant(api, [{"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["get"]}], BOB)
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    answer = await bob.get("/api/v1/namespaces/default/pods/p/exec?command=sh")
+
+    assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
