@@ -395,9 +395,10 @@ class Pod(Resource):
 
 
 PROXIED = "proxy.trimtab.dev/attached"
-"""A pod's readiness gate and condition. True: every proxy reports the pod's endpoint up. False: no proxy sends it
-anything. A pod with this gate is stopped only once the condition is False (or its drain deadline passed), so SIGTERM
-always follows the acknowledgement of the proxies and never races it."""
+"""A pod's readiness gate and condition. True: every proxy reports the pod's endpoint up. False or absent: no proxy sends
+it anything. Unknown: it is on its way into a proxy and may be receiving requests already. A pod with this gate is stopped
+only once the condition is False or was never set (or its drain deadline passed), so SIGTERM always follows the
+acknowledgement of the proxies and never races it."""
 
 
 # Services
