@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab.api.networking import EndpointSlice, Ingress, IngressClass
+from trimtab.api.networking import Ingress, IngressClass
 from trimtab.components.ingress.admission import check_ingress
 from trimtab.components.ingress.bootstrap import check_envoy, check_platform, envoy_command, write_bootstrap
 from trimtab.components.ingress.conditions import CONDITIONS
@@ -24,7 +24,7 @@ from trimtab.runtime.settings import Settings
 COMPONENT = Component(
     name="ingress",
     summary="Routes requests from outside to apps through Envoy, over TLS, without dropping one in a rollout",
-    kinds=(Ingress, IngressClass, EndpointSlice),
+    kinds=(Ingress, IngressClass),
     reconcilers=(certify, configure),
     services=(Service("upkeep", upkeep, reads=(IngressClass,), owns=(Owned(IngressClass),)),),
     admission=(Admission("ingress", Ingress, check_ingress),),

@@ -11,13 +11,16 @@ import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trimtab.api import ObjectMeta
 from trimtab.api.networking import IngressClass, IngressClassSpec
 from trimtab.components.ingress.proxy import Proxy
 from trimtab.components.ingress.reconcile import DEFAULT_CLASS
 from trimtab.components.ingress.routes import CLASS
-from trimtab.runtime.process import Process
+
+if TYPE_CHECKING:
+    from trimtab.runtime.process import Process
 
 CONTROLLER = "trimtab.dev/ingress"
 MANAGER = "trimtab-ingress-upkeep"
