@@ -84,12 +84,12 @@ def start(data: Path, options: Options, say: Say) -> Settings:
     require_root("trimtab start")
     began = time.monotonic()
     settings, fresh = _settings(data, options, say)
+    refuse_copy(settings)
     if supervisor_of(settings) is not None:
         if options.chosen and any(getattr(settings, k) != v for k, v in options.chosen.items()):
             raise EngineError("the engine runs with other settings: stop it first, then start it with these")
         say(f"already running: {_addresses(settings)}")
         return settings
-    refuse_copy(settings)
     settings = _with_chosen(settings, options, fresh)
     _check_ports(settings)
     plan = _prepare(settings, options)
@@ -147,7 +147,8 @@ def _with_chosen(settings: Settings, options: Options, fresh: bool) -> Settings:
 
 
 def refuse_copy(settings: Settings) -> None:
-    """Raises EngineError when another engine with the same id runs from another directory: this one is a copy of it."""
+    """Raises EngineError when another engine with the same id runs from another directory: this one is a copy of it, and
+    what runs must not be taken for its own."""
     process = supervisor_of(settings)
     state = state_of(settings)
     if process is None and not running_children(settings):
@@ -255,7 +256,9 @@ def _wait_for_node(settings: Settings, say: Say, began: float) -> None:
     deadline = began + NODE_READY_S_MAX
     problem = "it has not registered"
     while True:
-        node = local.get_json(settings.api_socket, f"/api/v1/nodes/{settings.node_name}")
+        # A Node object may still say Ready from before a stop: the agent itself must be there, too.
+        agent = state_of(settings).get("processes", {}).get("node", {}).get("state")
+        node = None if agent != "ready" else local.get_json(settings.api_socket, f"/api/v1/nodes/{settings.node_name}")
         for condition in (node or {}).get("status", {}).get("conditions", ()):
             if condition["type"] == "Ready":
                 if condition["status"] == "True":
@@ -309,6 +312,7 @@ def stop(settings: Settings, *, keep_pods: bool, say: Say) -> None:
         EngineError: it did not end in time; names the log.
     """
     require_root("trimtab stop")
+    refuse_copy(settings)
     began = time.monotonic()
     run = datadir.supervisor_run(settings)
     process = supervisor_of(settings)

@@ -40,10 +40,16 @@ PODS_STOP_TIMEOUT_S = 60.0
 
 
 def program_directories() -> list[str]:
-    """Every directory that our Python needs to run: interpreter, environment, packages."""
-    wanted = [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable)), *sys.path]
-    wanted.append(str(Path(__file__).resolve().parents[2]))
-    return sorted({os.path.abspath(p) for p in wanted if p and os.path.isdir(p)})
+    """Every directory that our Python needs to run: interpreter, environment, packages.
+
+    The current directory, which `python -m` puts on the path, is none of them, and neither is any directory that merely
+    contains one: an unprivileged process is to see the program, not what lies around it.
+    """
+    program = [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    program.append(str(Path(__file__).resolve().parents[2]))
+    packages = [os.path.abspath(p) for p in sys.path if p and os.path.isdir(p) and os.path.abspath(p) != os.getcwd()]
+    around = [p for p in packages if any(Path(p) in Path(needed).parents for needed in program)]
+    return sorted({os.path.abspath(p) for p in (*program, *packages) if p not in around})
 
 
 def environment(settings: Settings, caller: Mapping[str, str]) -> dict[str, str]:

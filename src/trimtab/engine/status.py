@@ -18,6 +18,7 @@ def report(settings: Settings) -> dict[str, Any]:
     `state` is `running`, `stopped`, `degraded` (something is not well) or `unsupervised` (the supervisor is gone, its
     processes are not).
     """
+    lifecycle.refuse_copy(settings)
     state = lifecycle.state_of(settings)
     supervisor = lifecycle.supervisor_of(settings)
     children = lifecycle.running_children(settings)
