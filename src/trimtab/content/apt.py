@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,11 +83,9 @@ async def resolve(
     async with store.lock(f"apt-{architecture}"):
         if not refresh and (known := recall(store, "apt", key, Resolution)):
             return known
-        private = _Apt(store, architecture, omit, installed)
-        try:
+        with store.work_directory("apt") as work:
+            private = _Apt(store, work, architecture, omit, installed)
             debs = await private.fetch(list(packages), refresh=refresh, progress=progress)
-        finally:
-            private.close()
     found = Resolution(debs=debs, at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     remember(store, "apt", key, found, [(one.digest, one.size) for one in debs])
     return found
@@ -97,22 +94,19 @@ async def resolve(
 class _Apt:
     """apt over a state directory of ours. One user at a time: the caller holds the lock."""
 
-    def __init__(self, store: ContentStore, architecture: str, omit: Sequence[str], installed: str) -> None:
+    def __init__(self, store: ContentStore, work: Path, architecture: str, omit: Sequence[str], installed: str) -> None:
         self._store = store
         self._state = store.directory / "apt" / f"{SUITE}-{architecture}"
         self._lists = self._state / "lists"
         for path in (self._lists / "partial", self._state / "cache"):
             path.mkdir(parents=True, exist_ok=True)
-        self._work = Path(tempfile.mkdtemp(prefix="apt-", dir=store._ingest))
+        self._work = work
         self._archives = self._work / "archives"
         (self._archives / "partial").mkdir(parents=True)
         (self._work / "status").write_text(_status(installed, omit, architecture))
         (self._work / "sources.list").write_text(_sources(architecture))
         (self._work / "apt.conf").write_text(self._configuration(architecture))
         self._own()
-
-    def close(self) -> None:
-        shutil.rmtree(self._work, ignore_errors=True)
 
     async def fetch(
         self, packages: list[str], *, refresh: bool, progress: Callable[[str, float | None], None]
@@ -243,10 +237,10 @@ class _Apt:
     def _own(self) -> None:
         """What root made here belongs to the user that apt runs as."""
         for top in (self._store.directory / "apt", self._work):
-            self._store._give_to_owner(top)
+            self._store.give_to_owner(top)
             for path in top.rglob("*"):
                 if path.stat().st_uid == os.geteuid():
-                    self._store._give_to_owner(path)
+                    self._store.give_to_owner(path)
         if os.geteuid() == 0 and self._store.directory.stat().st_uid == 0:
             self._work.chmod(0o755)  # apt's own download user reads here
 

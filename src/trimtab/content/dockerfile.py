@@ -7,7 +7,6 @@ same image.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,9 +34,9 @@ async def build_dockerfile(
             f"image {spec.name}: building from a Dockerfile needs {PACKAGE}; install it with `apt-get install {PACKAGE}`, "
             "or declare debian, python and files instead"
         )
-    work = Path(tempfile.mkdtemp(prefix="buildah-", dir=store._ingest))
     storage = store.directory / PACKAGE
     storage.mkdir(exist_ok=True)
+    store.give_to_owner(storage)
     globals_ = ["--root", str(storage / "storage"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
     image = f"localhost/trimtab/{spec.name}:latest"
     argv = [
@@ -59,15 +58,16 @@ async def build_dockerfile(
         argv += ["--label", f"{name}={value}"]
     if spec.platform:
         argv += ["--platform", spec.platform]
-    try:
-        await run([*argv, str(context)], cwd=context, env={"HOME": str(work)}, on_line=lambda line: tell(line, None))
+    with store.work_directory(PACKAGE) as work:
         push = [PACKAGE, *globals_, "push", "--format", "oci", image, f"oci:{work / 'layout'}:latest"]
-        await run(push, cwd=context, env={"HOME": str(work)})
+        try:
+            await run(
+                [*argv, str(context)], cwd=context, env={"HOME": str(work)}, on_line=lambda line: tell(line, None)
+            )
+            await run(push, cwd=context, env={"HOME": str(work)})
+        except ToolFailed as failure:
+            raise BuildFailed(f"image {spec.name}: {spec.dockerfile}: {_reason(failure)}") from None
         found = layout.import_directory(store, work / "layout")
-    except ToolFailed as failure:
-        raise BuildFailed(f"image {spec.name}: {spec.dockerfile}: {_reason(failure)}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     digest = parse_digest(next(iter(found.values())))
     _, manifest = oci.image_manifest(store, digest)
     return digest, manifest.layers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def sweep(store: ContentStore, *, grace_s: float, cache_age_s: float, keep: froz
     """One collection; the caller holds the lock that keeps builds and pulls away."""
     cache_entries = 0
     for name in store.tags("cache/"):
-        if now_s - store._tag_path(name).stat().st_mtime > cache_age_s:
+        if now_s - store.tag_path(name).stat().st_mtime > cache_age_s:
             store.untag(name)
             cache_entries += 1
     live = reachable(store, [*keep, *store.tags().values(), *store.tags("cache/").values()])
@@ -83,12 +84,16 @@ def _digest_in(descriptor: Any) -> Iterator[Digest]:
 
 def _drop_leftovers(store: ContentStore, live: set[Digest], grace_s: float, now_s: float) -> None:
     """Temporary files of writers that died, and the referrer lists of manifests that are gone."""
-    for entry in list(os.scandir(store._ingest)):
-        if now_s - entry.stat().st_mtime > grace_s:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry.path)
-    for entry in list(os.scandir(store._referrers)):
-        if Digest("sha256:" + entry.name) not in live and now_s - entry.stat().st_mtime > grace_s:
-            for child in os.scandir(entry.path):
-                os.unlink(child.path)
-            os.rmdir(entry.path)
+    temporary = [*store.ingest_directory.iterdir(), *store.tags_directory.glob(".tmp-*")]
+    temporary += store.referrers_directory.glob("*/.tmp-*")
+    for path in temporary:
+        with contextlib.suppress(FileNotFoundError):
+            if now_s - path.lstat().st_mtime <= grace_s:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    for directory in list(store.referrers_directory.iterdir()):
+        if Digest("sha256:" + directory.name) not in live and now_s - directory.stat().st_mtime > grace_s:
+            shutil.rmtree(directory)

@@ -7,9 +7,7 @@ to refresh. The wheels themselves stay in the store. pip is told the image's Pyt
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -155,16 +153,15 @@ async def _download(
     wheels_only: bool,
     progress: Callable[[str, float | None], None],
 ) -> list[Wheel]:
-    work = Path(tempfile.mkdtemp(prefix="pip-", dir=store._ingest))
     cache = store.directory / "pip"
-    try:
+    with store.work_directory("pip") as work:
         target = work / "wheels"
-        for directory in (target, cache, work):
+        for directory in (target, cache):
             directory.mkdir(exist_ok=True)
-            store._give_to_owner(directory)
+            store.give_to_owner(directory)
         listed = work / "requirements.txt"
         listed.write_text("".join(line + "\n" for line in requirements))
-        listed.chmod(0o644)
+        store.give_to_owner(listed)
         argv = [
             sys.executable,
             "-I",
@@ -185,8 +182,6 @@ async def _download(
         except ToolFailed as failure:
             raise BuildFailed(_reason(failure, python)) from None
         return [_keep(store, path) for path in sorted(target.iterdir())]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _target_options(python: str, architecture: str) -> list[str]:

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -54,16 +55,16 @@ class ContentStore:
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self._blobs = self.directory / "blobs" / "sha256"
-        self._ingest = self.directory / "ingest"
-        self._tags = self.directory / "tags"
-        self._referrers = self.directory / "referrers"
+        self.ingest_directory = self.directory / "ingest"
+        self.tags_directory = self.directory / "tags"
+        self.referrers_directory = self.directory / "referrers"
         self._locks = self.directory / "locks"
-        for path in (self._blobs, self._ingest, self._tags, self._referrers, self._locks):
+        for path in (self._blobs, self.ingest_directory, self.tags_directory, self.referrers_directory, self._locks):
             if not path.is_dir():
-                with self._room_for("its directories"):
+                with self.room_for("its directories"):
                     path.mkdir(parents=True, exist_ok=True)
-                    self._give_to_owner(path)
-                    self._give_to_owner(path.parent)
+                    self.give_to_owner(path)
+                    self.give_to_owner(path.parent)
 
     # Blobs
 
@@ -88,13 +89,25 @@ class ContentStore:
     @contextlib.contextmanager
     def ingest(self) -> Iterator[Ingest]:
         """A blob in the making: `write` the bytes, then `commit`. Without a commit nothing remains."""
-        with self._room_for("a new blob"):
-            descriptor, name = tempfile.mkstemp(dir=self._ingest)
+        with self.room_for("a new blob"):
+            descriptor, name = tempfile.mkstemp(dir=self.ingest_directory)
         ingest = Ingest(self, descriptor, Path(name))
         try:
             yield ingest
         finally:
             ingest.close()
+
+    @contextlib.contextmanager
+    def work_directory(self, purpose: str) -> Iterator[Path]:
+        """A temporary directory on the store's disk, its user's alone, for tools to work in."""
+        with self.room_for(f"{purpose}'s work"):
+            path = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.ingest_directory))
+            self.give_to_owner(path)
+        try:
+            with self.room_for(f"{purpose}'s work"):
+                yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
     def has(self, digest: Digest) -> bool:
         return (self._blobs / hex_of(digest)).is_file()
@@ -149,12 +162,12 @@ class ContentStore:
         """Names a blob, durably and at once for every reader. The blob must be here."""
         if not self.has(digest):
             raise NoSuchBlob(f"cannot tag {name}: {digest} is not in {self.directory}")
-        self._replace(self._tag_path(name), (digest + "\n").encode())
+        self._replace(self.tag_path(name), (digest + "\n").encode())
 
     def resolve(self, name: str) -> Digest | None:
         """The digest that this tag names, or None."""
         try:
-            text = self._tag_path(name).read_text()
+            text = self.tag_path(name).read_text()
         except FileNotFoundError:
             return None
         try:
@@ -163,11 +176,13 @@ class ContentStore:
             raise Corrupt(f"the tag {name} in {self.directory} is damaged; build or pull the image again") from None
 
     def untag(self, name: str) -> None:
-        self._tag_path(name).unlink(missing_ok=True)
+        self.tag_path(name).unlink(missing_ok=True)
 
     def tags(self, prefix: str = "") -> dict[str, Digest]:
         """All tags that start so, sorted, each with its digest; the cache's names only where `prefix` asks for them."""
-        names = sorted(unquote(entry.name) for entry in os.scandir(self._tags) if not entry.name.startswith(".tmp-"))
+        names = sorted(
+            unquote(entry.name) for entry in os.scandir(self.tags_directory) if not entry.name.startswith(".tmp-")
+        )
         found: dict[str, Digest] = {}
         for name in names:
             if name.startswith(prefix) and (prefix.startswith("cache/") or not name.startswith("cache/")):
@@ -179,22 +194,22 @@ class ContentStore:
     def touch(self, name: str) -> None:
         """Marks a cache entry as used now, so that gc keeps it."""
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self._tag_path(name))
+            os.utime(self.tag_path(name))
 
     # Referrers: manifests that speak of another manifest (OCI's `subject`)
 
     def add_referrer(self, subject: Digest, referrer: Digest) -> None:
         """Records that `referrer`, a manifest here, has `subject` as its subject."""
-        directory = self._referrers / hex_of(subject)
-        with self._room_for("a referrer"):
+        directory = self.referrers_directory / hex_of(subject)
+        with self.room_for("a referrer"):
             directory.mkdir(exist_ok=True)
-            self._give_to_owner(directory)
+            self.give_to_owner(directory)
         self._replace(directory / hex_of(referrer), b"")
 
     def referrers(self, subject: Digest) -> list[Digest]:
         """The manifests whose subject is this one, sorted by digest."""
         try:
-            names = sorted(os.listdir(self._referrers / hex_of(subject)))
+            names = sorted(os.listdir(self.referrers_directory / hex_of(subject)))
         except FileNotFoundError:
             return []
         return [Digest("sha256:" + name) for name in names if _BLOB_NAME.fullmatch(name)]
@@ -264,19 +279,20 @@ class ContentStore:
 
     def _open_lock(self, name: str) -> int:
         path = self._locks / hashlib.sha256(name.encode()).hexdigest()[:32]
-        with self._room_for("a lock"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._give_to_owner(path)
+        with self.room_for("a lock"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self.give_to_owner(path)
         return descriptor
 
-    def _tag_path(self, name: str) -> Path:
+    def tag_path(self, name: str) -> Path:
+        """The file of this tag. Raises BadReference for a name that cannot be one."""
         encoded = quote(name, safe="")
         if not name or len(encoded) > TAG_BYTES_MAX or encoded.startswith("."):
             raise BadReference(f"{name[:80]!r} cannot name an image here; use 1 to {TAG_BYTES_MAX} characters")
-        return self._tags / encoded
+        return self.tags_directory / encoded
 
     def _replace(self, path: Path, data: bytes) -> None:
-        with self._room_for(path.name):
+        with self.room_for(path.name):
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -291,7 +307,7 @@ class ContentStore:
     def _publish(self, temporary: Path, path: Path) -> None:
         """The rename that makes a written file be there, durably."""
         temporary.chmod(0o644)
-        self._give_to_owner(temporary)
+        self.give_to_owner(temporary)
         temporary.replace(path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -299,15 +315,17 @@ class ContentStore:
         finally:
             os.close(directory)
 
-    def _give_to_owner(self, path: Path) -> None:
+    def give_to_owner(self, path: Path) -> None:
+        """Where root works in another user's store: makes this file that user's. Never follows a link."""
         if os.geteuid() != 0:
             return
         owner = self.directory.stat()
         if (owner.st_uid, owner.st_gid) != (0, 0):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     @contextlib.contextmanager
-    def _room_for(self, what: str) -> Iterator[None]:
+    def room_for(self, what: str) -> Iterator[None]:
+        """Turns a full disk and missing permissions into one line."""
         try:
             yield
         except OSError as error:
@@ -334,7 +352,7 @@ class Ingest:
         self.size_bytes = 0
 
     def write(self, data: bytes) -> int:
-        with self._store._room_for("a new blob"):
+        with self._store.room_for("a new blob"):
             self._file.write(data)
         self._hash.update(data)
         self.size_bytes += len(data)
@@ -355,7 +373,7 @@ class Ingest:
         digest = self.digest
         if expect is not None and digest != expect:
             raise Corrupt(f"expected {expect}, received {digest} ({self.size_bytes} bytes)")
-        with self._store._room_for("a new blob"):
+        with self._store.room_for("a new blob"):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()

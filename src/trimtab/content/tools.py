@@ -5,6 +5,7 @@ killed when the build is cancelled, their last words kept for the error line.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from trimtab.content.errors import BuildFailed
+from trimtab.content.errors import BuildFailed, DiskFull
 
 _TAIL_LINES = 60
 # What a tool may know of our environment: how to reach the network, and which indexes and mirrors to use.
@@ -84,6 +85,8 @@ async def run(
         await asyncio.wait([work])
         raise
     if code != 0:
+        if any(os.strerror(errno.ENOSPC) in line for line in tail):
+            raise DiskFull(f"{Path(argv[0]).name} found no space left on the disk of {cwd.parent}; free some")
         raise ToolFailed(argv, code, tail)
     return out
 
