@@ -31,10 +31,12 @@ class Child:
     """The state of one process. Times are monotonic seconds."""
 
     __slots__ = (
+        "beat",
         "down_at",
         "failures",
         "handle",
         "held_until",
+        "hung_s",
         "is_ours",
         "last_exit",
         "process",
@@ -63,6 +65,10 @@ class Child:
         self.failures = 0
         self.restarts = 0
         self.last_exit = ""
+        self.beat: tuple[int, float] | None = None
+        """The health file's last change, and when we first saw it."""
+        self.hung_s = 0.0
+        """After so long without a sign of life it was killed; 0 when it was not."""
 
     def start(self, plan: Plan, now: float) -> None:
         """Forks and executes the program. The pid file is on disk before the program runs."""
@@ -77,7 +83,20 @@ class Child:
             self.process = Identity(pid, -1)
         self.started_at = now
         self.ready_at = None
+        self.beat, self.hung_s = None, 0.0
         self.state = STARTING
+
+    def silent_s(self, now: float) -> float:
+        """For how long the health file has not been touched, by our clock (which stands still while the machine sleeps)."""
+        if self.spec.health is None:
+            return 0.0
+        try:
+            changed = os.stat(self.spec.health).st_mtime_ns
+        except OSError:
+            return 0.0
+        if self.beat is None or self.beat[0] != changed:
+            self.beat = (changed, now)
+        return now - self.beat[1]
 
     def adopt(self, plan: Plan, now: float, was_ready: bool) -> bool:
         """Takes over the process that a former supervisor left running; False when there is none."""
@@ -119,6 +138,10 @@ class Child:
         """ "was killed (signal 9)", "ended (exit status 1)"; of an adopted process only "ended" when another reaped it."""
         if self.process is None:
             return "ended"
+        if self.hung_s:
+            if self.is_ours:
+                os.waitpid(self.process.pid, 0)
+            return f"hung for {self.hung_s:.0f} s and was killed"
         status: int | None
         try:
             status = os.waitpid(self.process.pid, 0)[1] if self.is_ours else exit_status(self.process.pid)

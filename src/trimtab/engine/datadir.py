@@ -188,11 +188,13 @@ def prepare(settings: Settings) -> None:
             _directory(settings.data_path(name), 0o750, uid, gid)
         _directory(settings.data_path("log"), 0o750, 0, gid)
         for name in LOGS_BESIDES:
-            _log_file(settings.data_path("log", f"{name}.log"), uid, gid)
+            _file_of_user(settings.data_path("log", f"{name}.log"), uid, gid)
         _directory(settings.data_path("node"), 0o700, 0, 0)
         _directory(RUN_ROOT, 0o755, 0, 0)
         _directory(settings.run_path(), 0o755, 0, 0)
         _directory(settings.run_path("user"), 0o750, uid, gid)
+        _directory(settings.run_path("health"), 0o755, 0, 0)
+        _file_of_user(settings.run_path("health", "controllers.json"), uid, gid)
         _directory(supervisor_run(settings), 0o755, 0, 0)
         _directory(supervisor_run(settings) / PIDS, 0o755, 0, 0)
         link = settings.run_path(SETTINGS)
@@ -203,8 +205,9 @@ def prepare(settings: Settings) -> None:
         raise disk_error(Path(settings.data), err) from None
 
 
-def _log_file(path: Path, uid: int, gid: int) -> None:
-    """A log that an unprivileged process opens itself: it may write the file, but not the directory."""
+def _file_of_user(path: Path, uid: int, gid: int) -> None:
+    """A file that an unprivileged process opens itself: it may write the file, but not the directory, where root opens
+    others."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
     try:
         os.fchown(handle, uid, gid)

@@ -43,7 +43,9 @@ class Spec:
         "ambient",
         "argv",
         "env",
+        "health",
         "label",
+        "lively",
         "name",
         "outlives",
         "probe",
@@ -61,6 +63,10 @@ class Spec:
         self.after: list[str] = raw.get("after", [])
         probe = raw.get("probe")
         self.probe = Probe(_address(probe["address"]), probe.get("path")) if probe else None
+        self.health: str | None = raw.get("health")
+        """A file that the process touches every few seconds while its event loop turns."""
+        self.lively: bool = raw.get("lively", False)
+        """Probed also when it is ready: what does not answer hangs."""
         self.label: str = raw.get("label", self.name)
         self.serving: str = raw.get("serving", "running")
         """What it does when it is well, for the journal: "running", "answering"."""

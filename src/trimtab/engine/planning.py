@@ -19,6 +19,7 @@ from typing import Any
 from trimtab.engine.datadir import LOGS_BESIDES, SETTINGS, supervisor_run
 from trimtab.engine.plan import NOTIFY, PLAN, write_json
 from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
+from trimtab.runtime.heartbeat import health_path
 from trimtab.runtime.settings import Settings
 
 INHERITED = (
@@ -80,6 +81,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             "argv": python_module("trimtab.engine.processes", "api"),
             "user": settings.user,
             "probe": {"address": str(settings.api_socket), "path": "/readyz"},
+            "lively": True,
             "label": "API server",
             "serving": "answering",
         },
@@ -87,6 +89,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             "name": "controllers",
             "argv": python_module("trimtab.engine.processes", "controllers"),
             "user": settings.user,
+            "health": str(health_path(settings, "controllers")),
             "after": ["api"],
         },
         {
@@ -123,6 +126,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             {
                 "name": "node",
                 "argv": python_module("trimtab.engine.processes", "node"),
+                "health": str(health_path(settings, "node")),
                 "after": ["api", "containerd"],
                 "label": "node agent",
                 "stop_timeout_s": NODE_STOP_TIMEOUT_S,

@@ -1,7 +1,7 @@
 """Seeing that a process serves, without blocking the supervisor: connect, and where asked want HTTP 200.
 
-Probes run only while a process is starting: first 5 ms after its start, then at growing intervals. A process that
-reported ready once is not probed again; that it runs is known from its pidfd.
+Probes run while a process is starting: first 5 ms after its start, then at growing intervals. Once it is ready, that it
+runs is known from its pidfd; only the API server is asked again now and then, since a process may hang and not end.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ _ANSWER_S_MAX = 1.0
 class Attempt:
     """One child's probing: repeated connections until one is answered."""
 
-    __slots__ = ("_asked", "_probe", "_received", "_socket", "interval_s", "next_at", "until")
+    __slots__ = ("_asked", "_probe", "_received", "_socket", "began_at", "interval_s", "next_at", "until")
 
     def __init__(self, probe: Probe, now: float) -> None:
         self._probe = probe
         self._socket: socket.socket | None = None
         self._asked = False
         self._received = b""
+        self.began_at = now
         self.interval_s = INTERVAL_FIRST_S
         self.next_at = now + self.interval_s
         self.until = 0.0

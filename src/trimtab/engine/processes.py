@@ -101,7 +101,7 @@ SYNC_CHECK_S = 0.02
 
 async def _say_ready(process: Any) -> None:
     """Reports ready once every cache is filled."""
-    while not process.synced:
+    while not process.synced:  # noqa: ASYNC110 (caches appear as reconcilers start: there is no one event)
         await asyncio.sleep(SYNC_CHECK_S)
     settle_memory()
     notify("READY=1")

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 RUN, STOP, STOP_KEEP_PODS, DONE = "run", "stop", "stop-keep-pods", "done"
-LOG_CHECK_S = 60.0
+CHECK_S = 15.0
+"""How often sizes of logs and signs of life are looked at."""
+HUNG_S = 40.0
+"""A process that has shown no sign of life for so long is killed. Health files are touched every 5 s; a busy machine must
+not get its processes killed."""
 COMPLAIN_AT_FAILURES = 3
 """After so many failures in a row the journal is told that a process does not stay up."""
 
@@ -80,7 +84,7 @@ class Supervisor:
         self.began_at = time.monotonic()
         self.began_wall = time.time()
         self.boot_told = False
-        self.logs_at = self.began_at + LOG_CHECK_S
+        self.check_at = self.began_at + CHECK_S
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # The life of an engine
@@ -149,10 +153,24 @@ class Supervisor:
                     attempt.expire(now)
                 elif attempt.begin(now):
                     self._ready(child)
-        if now >= self.logs_at:
-            self.logs_at = now + LOG_CHECK_S
+        if now >= self.check_at:
+            self.check_at = now + CHECK_S
             rotate_logs(self.plan)
+            self._look_for_life(now)
         self._write_journal()
+
+    def _look_for_life(self, now: float) -> None:
+        """Kills what hangs, and asks the lively ones for the next sign."""
+        for child in self.children.values():
+            if child.state != READY:
+                continue
+            attempt = self.attempts.get(child.spec.name)
+            silent_s = child.silent_s(now) if attempt is None else now - attempt.began_at
+            if silent_s >= HUNG_S:
+                child.hung_s = silent_s
+                child.send(signal.SIGKILL)
+            elif child.spec.lively and child.spec.probe is not None and attempt is None:
+                self.attempts[child.spec.name] = Attempt(child.spec.probe, now)
 
     def _supported(self, child: Child) -> bool:
         return all(self.children[name].state == READY for name in child.spec.after if name in self.children)
@@ -197,7 +215,7 @@ class Supervisor:
 
     def _timeout_ms(self) -> int:
         now = time.monotonic()
-        due = [self.logs_at]
+        due = [self.check_at]
         for child in self.children.values():
             if child.state == WAITING:
                 due.append(child.retry_at)
@@ -225,6 +243,8 @@ class Supervisor:
         attempt = self.attempts.pop(child.spec.name, None)
         if attempt is not None:
             attempt.close()
+        if child.state == READY:
+            return  # a sign of life of one that was well anyway
         child.state, child.ready_at = READY, now
         if child.down_at is not None:
             duration_ms = round((now - child.down_at) * 1000, 1)

@@ -70,7 +70,7 @@ class Engine:
         socket_path = str(self.run / f"{name}.sock")
         self.add(name, python(SERVER, socket_path), probe={"address": socket_path, "path": "/readyz"}, **more)
 
-    def start(self) -> None:
+    def start(self, argv: list[str] | None = None) -> None:
         plan.write_json(
             str(self.run / plan.PLAN),
             {
@@ -87,7 +87,7 @@ class Engine:
         with open(self.data / "log" / "supervisor.log", "a") as log:
             self.started.append(
                 subprocess.Popen(
-                    guardian.command("guard", str(self.run)),
+                    argv or guardian.command("guard", str(self.run)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -280,6 +280,33 @@ def test_a_process_that_does_not_stay_up_is_retried_with_growing_pauses(engine: 
     )
     assert "no module" in (engine.data / "log" / "web.log").read_text()
     assert engine.ready("api")
+    engine.end()
+
+
+HUNG = ("import sys; sys.path.insert(0, sys.argv[1]); from trimtab.engine import guardian, supervisor; "
+        "supervisor.CHECK_S, supervisor.HUNG_S = 0.05, 0.5; sys.argv = ['x', 'foreground', sys.argv[2]]; guardian.main()")  # fmt: skip
+
+
+def test_a_process_that_hangs_is_killed_and_comes_back(engine: Engine) -> None:
+    """Stopped by SIGSTOP: it neither ends nor answers."""
+    beating = (
+        "import os, sys, time\nwhile True: open(sys.argv[1], 'w').close(); os.utime(sys.argv[1]); time.sleep(0.02)"
+    )
+    health = str(engine.run / "health")
+    engine.add("node", python(NOTIFIER.replace("time.sleep(1000)", "") + beating, health), health=health)
+    engine.add_server("api", lively=True, label="API server", serving="answering")
+    source = str(Path(supervisor.__file__).parents[2])
+    engine.start([sys.executable, "-I", "-S", "-c", HUNG, source, str(engine.run)])
+    until(engine.ready, "ready")
+    for name in ("node", "api"):
+        pid = engine.process(name)["pid"]
+
+        os.kill(pid, signal.SIGSTOP)
+
+        until(lambda pid=pid, name=name: engine.ready() and engine.process(name)["pid"] != pid, "healed")
+        assert engine.process(name)["last"].startswith("hung for ")
+    until(lambda: any("API server hung for" in m and "answering again" in m for m in engine.messages()), "journal")
+    assert engine.process("node")["restarts"] == engine.process("api")["restarts"] == 1
     engine.end()
 
 
