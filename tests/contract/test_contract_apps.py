@@ -66,7 +66,7 @@ async def world(stage: Stage) -> None:
         for ingress in await stage.list(Ingress):
             status = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
             await told(stage, ingress, status, bool(ingress.status.load_balancer.ingress))
-        await asyncio.sleep(STEP_S)
+        await stage.changed(StatefulSet, Job, Deployment, Ingress, settle_s=STEP_S)
 
 
 async def told(stage: Stage, target: Resource, status: JSON, known: bool) -> None:

@@ -8,7 +8,9 @@ network. A streamed response (a watch) is the application's task feeding a queue
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,123 +22,161 @@ AsgiApp = Callable[
 ]
 
 
+log = logging.getLogger(__name__)
+
+
 class AsgiTransport:
-    """Sends requests to an ASGI application as `user` (a member of `groups`), trusted as over the engine's socket."""
+    """Sends requests to an ASGI application that trusts its caller (as over the engine's socket)."""
 
     def __init__(self, app: AsgiApp, *, headers: Mapping[str, str] | None = None) -> None:
         self._app = app
-        self._headers = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
-        self._streams: dict[_Exchange, None] = {}
+        self._headers = tuple((headers or {}).items())
+        self._streams: dict[_Streamed, None] = {}
 
     async def send(self, request: Request) -> Response:
-        exchange = _Exchange(request, self._headers)
-        task = asyncio.get_running_loop().create_task(exchange.run(self._app))
+        loop = asyncio.get_running_loop()
         if not request.stream:
-            await asyncio.shield(task)
+            exchange = _Plain(request.body)
+            await asyncio.shield(loop.create_task(exchange.run(self._app, _scope(request, self._headers))))
             return exchange
-        exchange.task = task
-        self._streams[exchange] = None
-        task.add_done_callback(lambda _: self._streams.pop(exchange, None))
+        streamed = _Streamed(request.body)
+        task = streamed.task = loop.create_task(streamed.run(self._app, _scope(request, self._headers)))
+        self._streams[streamed] = None
+        task.add_done_callback(lambda _: self._streams.pop(streamed, None))
         try:
-            await exchange.started.wait()
+            await streamed.started.wait()
         except asyncio.CancelledError:
-            await exchange.close()
+            await streamed.close()
             raise
-        return exchange
+        return streamed
 
     async def close(self) -> None:
-        for exchange in list(self._streams):
-            await exchange.close()
+        for streamed in list(self._streams):
+            await streamed.close()
 
 
-class _Exchange:
-    """One request and its response. `None` in the queue is the end of the stream."""
+# The same few paths, queries and headers come again and again.
 
-    def __init__(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
-        self.request = request
+
+@lru_cache(4096)
+def _quoted(path: str) -> bytes:
+    return quote(path).encode()
+
+
+@lru_cache(4096)
+def _encoded(query: tuple[tuple[str, str], ...]) -> bytes:
+    return urlencode(query).encode()
+
+
+@lru_cache(256)
+def _header_list(headers: tuple[tuple[str, str], ...], content_type: str) -> list[tuple[bytes, bytes]]:
+    pairs = [("host", "trimtab"), ("content-type", content_type), *headers]
+    return [(name.lower().encode(), value.encode()) for name, value in pairs]
+
+
+def _scope(request: Request, extra: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    headers = _header_list((*extra, *request.headers.items()), request.content_type)
+    if request.body:
+        headers = [*headers, (b"content-length", str(len(request.body)).encode())]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": request.path,
+        "raw_path": _quoted(request.path),
+        "query_string": _encoded(tuple(request.query.items())) if request.query else b"",
+        "root_path": "",
+        "headers": headers,
+        "client": None,
+        "server": ("trimtab", None),
+    }
+
+
+def _response_headers(message: Message) -> dict[str, str]:
+    return {name.decode().lower(): value.decode("latin-1") for name, value in message.get("headers", ())}
+
+
+class _Plain:
+    """A request whose response is whole in `body`."""
+
+    def __init__(self, body: bytes) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
-        self.task: asyncio.Task[None] | None = None
-        self.started = asyncio.Event()
-        self._extra = headers
-        self._sent_body = False
-        self._pieces: list[bytes] = []
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._closed: asyncio.Future[None] | None = None
+        self._request = body
+        self._received = False
 
-    async def run(self, app: AsgiApp) -> None:
+    async def run(self, app: AsgiApp, scope: dict[str, Any]) -> None:
+        await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        if self._received:
+            await asyncio.get_running_loop().create_future()  # we never hang up
+        self._received = True
+        return {"type": "http.request", "body": self._request, "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = _response_headers(message)
+        elif piece := message.get("body"):
+            self.body = self.body + piece if self.body else piece
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    async def close(self) -> None:
+        return None
+
+
+class _Streamed:
+    """A request whose response comes in pieces; `None` in the queue is its end."""
+
+    body = b""
+
+    def __init__(self, body: bytes) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.started = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self._request = body
+        self._received = False
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._closed = asyncio.Event()
+
+    async def run(self, app: AsgiApp, scope: dict[str, Any]) -> None:
         try:
-            await app(self._scope(), self._receive, self._send)
-        except asyncio.CancelledError:
-            raise
-        except Exception as err:
-            if not self.started.is_set():
-                self.status = 500
-                self.body = repr(err).encode()
-            if not self.request.stream:
-                raise
+            await app(scope, self._receive, self._send)
+        except Exception:
+            self.status = self.status or 500
+            log.exception("%s %s failed", scope["method"], scope["path"])
         finally:
-            if not self.request.stream:
-                self.body = self.body or b"".join(self._pieces)
             self.started.set()
             self._queue.put_nowait(None)
 
-    def _scope(self) -> dict[str, Any]:
-        request = self.request
-        headers = [
-            (b"host", b"trimtab"),
-            (b"content-type", request.content_type.encode()),
-            (b"content-length", str(len(request.body)).encode()),
-            *self._extra,
-            *((k.lower().encode(), v.encode()) for k, v in request.headers.items()),
-        ]
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method,
-            "scheme": "http",
-            "path": request.path,
-            "raw_path": quote(request.path).encode(),
-            "query_string": urlencode(request.query).encode(),
-            "root_path": "",
-            "headers": headers,
-            "client": None,
-            "server": ("trimtab", None),
-        }
-
     async def _receive(self) -> Message:
-        if not self._sent_body:
-            self._sent_body = True
-            return {"type": "http.request", "body": self.request.body, "more_body": False}
-        if self._closed is None:
-            self._closed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._closed)
+        if not self._received:
+            self._received = True
+            return {"type": "http.request", "body": self._request, "more_body": False}
+        await self._closed.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.headers = {k.decode().lower(): v.decode("latin-1") for k, v in message.get("headers", ())}
+            self.headers = _response_headers(message)
             self.started.set()
-            return
-        piece = message.get("body", b"")
-        if not piece:
-            return
-        if self.request.stream:
+        elif piece := message.get("body"):
             self._queue.put_nowait(piece)
-        else:
-            self._pieces.append(piece)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while (piece := await self._queue.get()) is not None:
             yield piece
 
     async def close(self) -> None:
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
-        task = self.task
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        self._closed.set()
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])

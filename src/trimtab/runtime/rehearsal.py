@@ -129,6 +129,7 @@ class Rehearsal:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self.stage.close()
         if not self.keep_journal:
             self.journal.close()
         await self.api.close()

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from trimtab.client.clock import jittered
+from trimtab.client.errors import ApiError
 from trimtab.runtime.component import Component, Service
 from trimtab.runtime.guard import ServiceProcess
 from trimtab.runtime.journal import Entry
@@ -32,6 +33,8 @@ async def run_service(process: Process, component: Component, service: Service) 
         try:
             await service.run(view)
             problem = "it returned; a service runs until it is cancelled"
+        except (ApiError, ConnectionError) as err:
+            problem = str(err)
         except Exception as err:
             problem = f"{type(err).__name__}: {err}"
             log.warning("service %s.%s failed: %s", component.name, service.name, problem, exc_info=err)
