@@ -15,7 +15,7 @@ import msgspec
 
 from trimtab.content import oci
 from trimtab.content.accounts import Accounts
-from trimtab.content.cache import recall, remember
+from trimtab.content.cache import key_of, recall, remember
 from trimtab.content.credentials import Credentials
 from trimtab.content.digest import Digest, parse_digest
 from trimtab.content.errors import BuildFailed, NoSuchImage
@@ -23,11 +23,13 @@ from trimtab.content.reference import Reference, parse_reference
 from trimtab.content.spec import LOCAL_REGISTRY
 from trimtab.content.store import ContentStore
 from trimtab.content.tarwriter import checked
+from trimtab.content.tree import GrowingTree, Tree
 from trimtab.content.wheels import PythonHome
 
 _WANTED = re.compile(r"etc/(?:passwd|group)|var/lib/dpkg/status|var/lib/dpkg/status\.d/[^/.]+")
 _INTERPRETER = re.compile(r"(?P<prefix>usr/local|usr)/bin/python(?P<version>3\.\d+)")
 _FILE_BYTES_MAX = 16 << 20
+BASE_REVISION = 1  # raised when this module looks for more
 
 
 class Ground(msgspec.Struct, kw_only=True):
@@ -43,6 +45,8 @@ class Ground(msgspec.Struct, kw_only=True):
     """The dpkg status; empty where there is no dpkg."""
     accounts: Accounts | None = None
     python: PythonHome | None = None
+    tree: Tree | None = None
+    """The directories; None while there are no layers."""
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -51,6 +55,7 @@ class _Facts(msgspec.Struct, frozen=True):
     status: str
     accounts: Accounts | None
     python: PythonHome | None
+    tree: Tree
 
 
 async def load_base(
@@ -67,11 +72,12 @@ async def load_base(
     digest = await _find(store, reference, platform, refresh, credentials, progress)
     descriptor, manifest = oci.image_manifest(store, digest, platform)
     config = oci.read_config(store, manifest)
-    facts = recall(store, "base", descriptor.digest.removeprefix("sha256:"), _Facts)
+    key = key_of(BASE_REVISION, descriptor.digest)
+    facts = recall(store, "base", key, _Facts)
     if facts is None:
         progress("reading its layers", None)
         facts = await asyncio.to_thread(_read, store, manifest.layers)
-        remember(store, "base", descriptor.digest.removeprefix("sha256:"), facts)
+        remember(store, "base", key, facts)
     return Ground(
         reference=f"{reference.name}@{descriptor.digest}",
         layers=oci.as_oci_layers(manifest.layers),
@@ -81,6 +87,7 @@ async def load_base(
         status=facts.status,
         accounts=facts.accounts,
         python=facts.python,
+        tree=facts.tree,
     )
 
 
@@ -114,6 +121,8 @@ async def _find(
 def _read(store: ContentStore, layers: list[oci.Descriptor]) -> _Facts:
     texts: dict[str, str] = {}
     pythons: dict[str, PythonHome] = {}
+    tree = GrowingTree()
+    links: dict[str, str] = {}
     for layer in layers:
         if layer.media_type.endswith("zstd"):
             raise BuildFailed("from: the base image's layers are compressed with zstd, which cannot be read here")
@@ -123,12 +132,34 @@ def _read(store: ContentStore, layers: list[oci.Descriptor]) -> _Facts:
         ):
             for entry in tar:
                 _look_at(tar, entry, texts, pythons)
+                _note(tree, links, entry)
+    tree.add_links(links)
     status = texts.pop("var/lib/dpkg/status", "")
     pieces = [status, *(text for path, text in sorted(texts.items()) if path.startswith("var/lib/dpkg/"))]
     accounts = None
     if "etc/passwd" in texts:
         accounts = Accounts(texts["etc/passwd"], texts.get("etc/group", ""))
-    return _Facts("\n\n".join(piece.strip() for piece in pieces if piece.strip()), accounts, _preferred(pythons))
+    status = "\n\n".join(piece.strip() for piece in pieces if piece.strip())
+    return _Facts(status, accounts, _preferred(pythons), tree.frozen())
+
+
+def _note(tree: GrowingTree, links: dict[str, str], entry: tarfile.TarInfo) -> None:
+    """What this entry says of directories and links; a whiteout takes back."""
+    path = checked(entry.name)
+    directory, _, name = path.rpartition("/")
+    if name == ".wh..wh..opq":
+        tree.remove(directory, only_children=True)
+    elif name.startswith(".wh."):
+        removed = f"{directory}/{name[4:]}".lstrip("/")
+        tree.remove(removed)
+        links.pop(removed, None)
+    elif path:
+        tree.add_parents(path)
+        links.pop(path, None)
+        if entry.isdir():
+            tree.add_directory(path)
+        elif entry.issym():
+            links[path] = entry.linkname
 
 
 def _look_at(

@@ -229,11 +229,12 @@ class _Build:
                 found.debs,
                 architecture=self._platform.architecture,
                 below=ground.status,
-                is_base=not ground.layers,
+                tree=ground.tree,
+                python=ground.python.version if ground.python is not None else None,
                 exclude=exclude,
                 progress=self._teller(name),
             )
-        ground.status = made.status
+        ground.status, ground.tree = made.status, made.tree
         ground.accounts = made.accounts or ground.accounts
         if made.python == DEBIAN_PYTHON.version and ground.python is None:
             ground.python = DEBIAN_PYTHON
@@ -252,7 +253,9 @@ class _Build:
         self._wheels = found.wheels
 
     async def _install_wheels(self, home: PythonHome) -> None:
-        made, cached = await wheels_layer(self._store, self._wheels, home, self._teller("python packages"))
+        made, cached = await wheels_layer(
+            self._store, self._wheels, home, self._ground.tree, self._teller("python packages")
+        )
         self._licenses = made.licenses
         self._add("python packages", made.layer, cached)
 
@@ -272,6 +275,7 @@ class _Build:
             accounts=changed,
             identity=identity,
             python=self._ground.python.version if self._ground.python is not None else None,
+            tree=self._ground.tree,
         )
         if layer is not None:
             self._add("files", layer, cached)

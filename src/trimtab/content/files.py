@@ -23,8 +23,9 @@ from trimtab.content.ignore import Ignore, patterns_of, walk
 from trimtab.content.spec import ImageSpec
 from trimtab.content.store import ContentStore
 from trimtab.content.tarwriter import COMPRESSION_LEVEL, Layer, LayerWriter, checked, content_mtime_s
+from trimtab.content.tree import Tree
 
-FILES_REVISION = 1  # raised when this module writes anything differently, so that cached layers are made anew
+FILES_REVISION = 2  # raised when this module writes anything differently, so that cached layers are made anew
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ async def files_layer(
     accounts: Accounts | None,
     identity: Identity,
     python: str | None,
+    tree: Tree | None = None,
 ) -> tuple[Layer | None, bool]:
     """The layer of `files`, `inline`, `links`, `writable` and the accounts, and whether it was there already.
 
@@ -64,12 +66,13 @@ async def files_layer(
         (identity.uid, identity.gid),
         sorted(spec.writable),
         spec.workdir,
+        tree,
         compiled,
     )
     if known := recall(store, "files", key, Layer):
         return known, True
     pycs = await _bytecode(store, entries, compiled)
-    made = await asyncio.to_thread(_write, store, spec, entries, accounts, identity, pycs)
+    made = await asyncio.to_thread(_write, store, spec, entries, accounts, identity, pycs, tree)
     remember(store, "files", key, made, [(made.digest, made.size)])
     return made, False
 
@@ -136,20 +139,20 @@ def _write(
     accounts: Accounts | None,
     identity: Identity,
     pycs: dict[str, bytes],
+    tree: Tree | None,
 ) -> Layer:
     with store.ingest() as ingest:
-        writer = LayerWriter(ingest)
+        writer = LayerWriter(ingest, tree)
         if accounts is not None:
             writer.parents("etc/passwd")
             writer.file("etc/passwd", accounts.passwd.encode())
             writer.file("etc/group", accounts.group.encode())
         if spec.workdir and checked(spec.workdir):
             writer.parents(spec.workdir)
-            if spec.workdir not in spec.writable:
-                writer.directory(spec.workdir)
+            writer.directory(spec.workdir)
         for path in sorted(spec.writable):
             writer.parents(path)
-            writer.directory(path, uid=identity.uid, gid=identity.gid)
+            writer.own_directory(path, identity.uid, identity.gid)
         for entry in entries:
             writer.parents(entry.path)
             if entry.kind == "link":

@@ -25,9 +25,10 @@ from trimtab.content.cache import key_of, recall, remember
 from trimtab.content.digest import Digest
 from trimtab.content.errors import BuildFailed
 from trimtab.content.store import ContentStore
-from trimtab.content.tarwriter import COMPRESSION_LEVEL, Layer, LayerWriter, checked
+from trimtab.content.tarwriter import COMPRESSION_LEVEL, Layer, LayerWriter
+from trimtab.content.tree import Tree
 
-PACKAGES_REVISION = 1  # raised when this module writes anything differently, so that cached layers are made anew
+PACKAGES_REVISION = 3  # raised when this module writes anything differently, so that cached layers are made anew
 
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _DROPPED = re.compile(
@@ -52,7 +53,9 @@ class PackagesLayer(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts | None
     """Debian's own accounts, if base-passwd is in this layer."""
     python: str | None
-    """The version of Python in this layer, `3.11`."""
+    """The version of Python up to this layer, `3.11`."""
+    tree: Tree
+    """The directories up to this layer."""
 
 
 async def packages_layer(
@@ -61,27 +64,30 @@ async def packages_layer(
     *,
     architecture: str,
     below: str = "",
-    is_base: bool,
+    tree: Tree | None = None,
+    python: str | None = None,
     exclude: Sequence[str] = (),
     progress: Callable[[str, float | None], None] = lambda detail, fraction: None,
 ) -> tuple[PackagesLayer, bool]:
-    """The layer of these packages, and whether it was there already. `below`: the dpkg status of the layers below."""
-    version = next((match[1] for one in debs if (match := re.fullmatch(r"python(3\.\d+)", one.name))), None)
+    """The layer of these packages, and whether it was there already. `below`, `tree`, `python`: the dpkg status,
+    the directories and the version of Python of the layers below; without a tree there are none, and this is the base.
+    """
+    version = next((match[1] for one in debs if (match := re.fullmatch(r"python(3\.\d+)", one.name))), python)
     compiled = version is not None and compiler_for(version) is not None
     digests = [one.digest for one in debs]
-    key = key_of(PACKAGES_REVISION, COMPRESSION_LEVEL, digests, below, is_base, architecture, sorted(exclude), compiled)
+    key = key_of(PACKAGES_REVISION, COMPRESSION_LEVEL, digests, below, tree, architecture, sorted(exclude), compiled)
     if known := recall(store, "packages", key, PackagesLayer):
         return known, True
     with store.ingest() as ingest:
-        rootfs = _Rootfs(LayerWriter(ingest), architecture, exclude)
-        if is_base:
+        rootfs = _Rootfs(LayerWriter(ingest, tree), architecture, exclude)
+        if tree is None:
             rootfs.skeleton()
         for position, one in enumerate(debs):
             progress(f"unpacking {one.name}", position / len(debs))
             await rootfs.add(store.path(Digest(one.digest)))
         progress("finishing", 1.0)
         await rootfs.finish_python(version, store.directory)
-        made = rootfs.finish(below, is_base, version)
+        made = rootfs.finish(below, tree is None, version)
     remember(store, "packages", key, made, [(made.layer.digest, made.layer.size)])
     return made, False
 
@@ -106,6 +112,9 @@ class _Rootfs:
             self._writer.directory(path)
         self._writer.directory("root", mode=0o700)
         self._writer.directory("tmp", mode=0o1777)
+        self._writer.directory("run/lock", mode=0o1777)
+        self._writer.symlink("var/run", "/run")
+        self._writer.symlink("var/lock", "/run/lock")
         for name in _MERGED:
             if name != "lib64" or self._architecture == "amd64":
                 self._writer.directory(f"usr/{name}")
@@ -127,19 +136,18 @@ class _Rootfs:
                 self._entry(tar, entry)
 
     def _entry(self, tar: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
-        path = _merged(checked(entry.name))
+        path = self._writer.place(entry.name)
         if not path or _DROPPED.match(path + "/" if entry.isdir() else path) or self._excluded.match(path):
             return
         if entry.isdir():
-            if path not in {f"usr/{name}" for name in _MERGED}:
-                self._writer.directory(path, mode=entry.mode, uid=entry.uid, gid=entry.gid)
+            self._writer.directory(path, mode=entry.mode, uid=entry.uid, gid=entry.gid)
             return
         self._writer.parents(path)
         self._written.add(path)
         if entry.issym():
             self._writer.symlink(path, entry.linkname, uid=entry.uid, gid=entry.gid)
         elif entry.islnk():
-            target = _merged(checked(entry.linkname))
+            target = self._writer.place(entry.linkname)
             if target in self._written:
                 self._writer.hardlink(path, target)
         elif entry.isreg():
@@ -190,7 +198,8 @@ class _Rootfs:
             self._certificate_bundle()
         status = _merge_status(below, self._paragraphs)
         self._text(_STATUS, status)
-        return PackagesLayer(layer=self._writer.finish(), status=status, accounts=accounts, python=version)
+        tree = self._writer.tree
+        return PackagesLayer(layer=self._writer.finish(), status=status, accounts=accounts, python=version, tree=tree)
 
     def _certificate_bundle(self) -> None:
         """What update-ca-certificates makes, and the links by which OpenSSL and Python find it."""
@@ -209,11 +218,6 @@ class _Rootfs:
         if path not in self._written:
             self._writer.parents(path)
             self._writer.symlink(path, target)
-
-
-def _merged(path: str) -> str:
-    first, slash, _ = path.partition("/")
-    return f"usr/{path}" if first in _MERGED and (slash or path == first) else path
 
 
 def _merge_status(below: str, paragraphs: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from trimtab.content.digest import Digest
 from trimtab.content.errors import BuildFailed
 from trimtab.content.store import CHUNK_BYTES, Ingest
+from trimtab.content.tree import GrowingTree, Tree
 
 EPOCH_S = 315532800  # 1980-01-01, the earliest time that zip files, and so wheels made inside the container, can hold
 COMPRESSION_LEVEL = 3  # on a Python base: half the time of 6, 5 % larger; the blob travels over loopback
@@ -45,30 +46,48 @@ def content_mtime_s(sha256: bytes) -> int:
 
 
 class LayerWriter:
-    """Writes tar entries into an ingest. Paths are relative, without a leading slash or `./`."""
+    """Writes tar entries into an ingest, for a layer on top of the tree `below`.
 
-    def __init__(self, ingest: Ingest) -> None:
+    Paths are relative, without a leading slash or `./`. A path that leads through a link to a directory is written where
+    it leads; a directory that is there already keeps its owner and mode.
+    """
+
+    def __init__(self, ingest: Ingest, below: Tree | None = None) -> None:
         self._ingest = ingest
         self._sink = _Compressor(ingest)
         self._tar = tarfile.open(  # noqa: SIM115
             fileobj=self._sink, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", bufsize=CHUNK_BYTES
         )
-        self._directories: set[str] = set()
+        self._tree = GrowingTree(below)
         self.entries = 0
 
     def directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
-        """A directory; the second time the same path is given it is left out."""
-        path = checked(path)
-        if path in self._directories or not path:
-            return
-        self._directories.add(path)
-        self._add(path + "/", tarfile.DIRTYPE, mode, uid, gid)
+        """A directory, unless it is there already."""
+        path = self._tree.resolve(checked(path), last=True)
+        if path and not self._tree.has(path):
+            self._tree.add_directory(path)
+            self._add(path + "/", tarfile.DIRTYPE, mode, uid, gid)
+
+    def own_directory(self, path: str, uid: int, gid: int) -> None:
+        """A directory that belongs to this user, whomever it belonged to before."""
+        path = self._tree.resolve(checked(path), last=True)
+        self._tree.add_directory(path)
+        self._add(path + "/", tarfile.DIRTYPE, 0o755, uid, gid)
 
     def parents(self, path: str) -> None:
-        """The directories above a path, as root's, where they were not added before."""
-        parts = checked(path).split("/")[:-1]
+        """The directories above a path, as root's, where they are not there already."""
+        parts = self.place(path).split("/")[:-1]
         for depth in range(1, len(parts) + 1):
             self.directory("/".join(parts[:depth]))
+
+    def place(self, path: str) -> str:
+        """Where an entry of this path goes."""
+        return self._tree.resolve(checked(path))
+
+    @property
+    def tree(self) -> Tree:
+        """The tree below with what this layer added."""
+        return self._tree.frozen()
 
     def file(
         self,
@@ -85,14 +104,16 @@ class LayerWriter:
         if isinstance(data, bytes):
             size_bytes, data = len(data), io.BytesIO(data)
         assert size_bytes is not None
-        self._add(checked(path), tarfile.REGTYPE, mode, uid, gid, size_bytes=size_bytes, data=data, mtime_s=mtime_s)
+        self._add(self.place(path), tarfile.REGTYPE, mode, uid, gid, size_bytes=size_bytes, data=data, mtime_s=mtime_s)
 
     def symlink(self, path: str, target: str, *, uid: int = 0, gid: int = 0) -> None:
-        self._add(checked(path), tarfile.SYMTYPE, 0o777, uid, gid, target=target)
+        path = self.place(path)
+        self._tree.add_link(path, target)
+        self._add(path, tarfile.SYMTYPE, 0o777, uid, gid, target=target)
 
     def hardlink(self, path: str, target: str) -> None:
         """Another name for a file that this layer already has."""
-        self._add(checked(path), tarfile.LNKTYPE, 0o644, 0, 0, target=checked(target))
+        self._add(self.place(path), tarfile.LNKTYPE, 0o644, 0, 0, target=self.place(target))
 
     def finish(self) -> Layer:
         """Ends the tar and keeps the blob."""

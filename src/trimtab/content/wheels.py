@@ -23,8 +23,9 @@ from trimtab.content.errors import BuildFailed
 from trimtab.content.requirements import Wheel
 from trimtab.content.store import ContentStore
 from trimtab.content.tarwriter import COMPRESSION_LEVEL, Layer, LayerWriter, checked
+from trimtab.content.tree import Tree
 
-WHEELS_REVISION = 1  # raised when this module writes anything differently, so that cached layers are made anew
+WHEELS_REVISION = 2  # raised when this module writes anything differently, so that cached layers are made anew
 
 _FILE_BYTES_MAX = 2 << 30
 _SCRIPT = '#!{python}\nimport sys\nfrom {module} import {first}\n\nif __name__ == "__main__":\n    sys.exit({call}())\n'
@@ -60,23 +61,24 @@ async def wheels_layer(
     store: ContentStore,
     wheels: Sequence[Wheel],
     home: PythonHome,
+    tree: Tree | None = None,
     progress: Callable[[str, float | None], None] = lambda detail, fraction: None,
 ) -> tuple[WheelsLayer, bool]:
     """The layer of these wheels, and whether it was there already."""
     compiled = compiler_for(home.version) is not None
-    key = key_of(WHEELS_REVISION, COMPRESSION_LEVEL, [(one.file, one.digest) for one in wheels], home, compiled)
+    key = key_of(WHEELS_REVISION, COMPRESSION_LEVEL, [(one.file, one.digest) for one in wheels], home, tree, compiled)
     if known := recall(store, "python", key, WheelsLayer):
         return known, True
     import asyncio
 
     with store.ingest() as ingest:
-        tree = _Site(LayerWriter(ingest), home)
+        site = _Site(LayerWriter(ingest, tree), home)
         for position, one in enumerate(wheels):
             progress(f"installing {one.name}", position / len(wheels))
-            await asyncio.to_thread(tree.add, store, one)
+            await asyncio.to_thread(site.add, store, one)
         progress("finishing", 1.0)
-        compiled_sources = await compile_sources(tree.sources, home.version, checked=False, directory=store.directory)
-        made = tree.finish(compiled_sources)
+        compiled_sources = await compile_sources(site.sources, home.version, checked=False, directory=store.directory)
+        made = site.finish(compiled_sources)
     remember(store, "python", key, made, [(made.layer.digest, made.layer.size)])
     return made, False
 

@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 from oci_container import Bundle, bundle, wait_until
+from registries import answering, docker_registry
 
-from trimtab.content import ContentStore, ImageSpec, build, oci, pause_image, postgres_image
+from trimtab.content import (
+    ContentStore,
+    Credentials,
+    ImageSpec,
+    RegistryClient,
+    build,
+    oci,
+    pause_image,
+    postgres_image,
+)
 from trimtab.content.executable import pause_executable
 
 pytestmark = pytest.mark.engine
@@ -91,6 +101,27 @@ async def test_an_image_builds_on_another(image_store: ContentStore, project: Pa
         status = (image.root / "var/lib/dpkg/status").read_text()
         assert "Package: jq\n" in status
         assert "Package: libc6\n" in status
+
+
+async def test_an_image_builds_on_one_from_a_registry(image_store: ContentStore, project: Path, tmp_path: Path) -> None:
+    ground = await build(ImageSpec(name="ground", python=[], user="app"), image_store)
+    store = ContentStore(tmp_path / "other")
+    with docker_registry(tmp_path / "registry") as host:
+        await answering(host)
+        async with RegistryClient(image_store, credentials=Credentials()) as client:
+            await client.push(ground.digest, f"{host}/team/ground:1")
+        spec = ImageSpec(
+            name="above",
+            from_=f"{host}/team/ground:1",
+            python=["six==1.17.0"],
+            files={"/bin/hello": "shop/__main__.py"},
+        )
+        built = await build(spec, store, context=project, credentials=Credentials())
+    assert built.digest == (await build(spec, store, context=project)).digest  # the registry is gone
+    with bundle(store, built.digest, tmp_path / "run") as image:
+        assert image.run("/usr/bin/python3", "-c", "import six; print(six.__version__)") == (0, "1.17.0\n")
+        assert (image.root / "bin").is_symlink()
+        assert (image.root / "usr/bin/hello").exists()
 
 
 @pytest.fixture
