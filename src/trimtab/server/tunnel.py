@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 FORWARDED = frozenset({b"connection", b"upgrade", b"origin", b"host"})
 """Of the client's headers, beside `sec-websocket-*`; its credentials stay here."""
@@ -31,8 +32,7 @@ class End(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports only behave like one
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None and self.other.transport is not None:
