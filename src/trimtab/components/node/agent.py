@@ -10,7 +10,6 @@ done. All that is remembered can be read again from containerd, so a new agent a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +55,8 @@ from trimtab.components.node.volumes import HostVolume, VolumeProblem
 KILL_GRACE_S = 2.0
 """What orphans get between SIGTERM and SIGKILL: nobody waits for them."""
 RELIST_RETRY_S = 0.5
+EARLY_EXITS_MAX = 256
+"""Ends kept of containers and sandboxes that are not known (yet): more than are ever made at once."""
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ class NodeAgent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_exits: dict[str, ExitEvent] = {}
         self._ends: dict[str, asyncio.Event] = {}
+        self._stale: set[str] = set()
+        self._looks = 0
 
     # What is known
 
@@ -239,6 +242,8 @@ class NodeAgent:
         if view is None:
             # It ended before the call that made it returned.
             self._early_exits[event.container_id] = event
+            if len(self._early_exits) > EARLY_EXITS_MAX:
+                del self._early_exits[next(iter(self._early_exits))]
             return
         if view.state == "exited":
             return
@@ -274,14 +279,37 @@ class NodeAgent:
                 log.info("containerd does not answer yet: %s", err)
             await asyncio.sleep(RELIST_RETRY_S)
 
+    async def freshen(self, uid: str) -> None:
+        """Reads a pod's sandboxes and containers from the runtime, if what is known of them may be wrong.
+
+        Raises:
+            RuntimeFailure: it does not answer.
+        """
+        while uid in self._stale:
+            looks = self._looks
+            sandboxes = await self.runtime.sandboxes(uid)
+            containers = await self.runtime.containers(uid)
+            if looks != self._looks:
+                continue  # events may have been missed in between
+            self._stale.discard(uid)
+            others = [s for s in self._sandboxes.values() if s.uid != uid]
+            other_containers = [c for c in self._containers.values() if c.pod_uid != uid]
+            self._take_in([*others, *sandboxes], [*other_containers, *containers])
+
     def _look(self, sandboxes: Sequence[Sandbox], containers: Sequence[ContainerView]) -> None:
-        self._sandboxes = {s.id: s for s in sandboxes}
-        messages = {c.id: c.message for c in self._containers.values()}
-        reasons = {c.id: c.reason for c in self._containers.values() if c.state == "exited"}
-        self._containers = {
-            c.id: replace(c, message=messages.get(c.id) or self._message(c), reason=reasons.get(c.id) or c.reason)
-            for c in containers
-        }
+        self._looks += 1
+        self._take_in(sandboxes, containers)
+
+    def _take_in(self, sandboxes: Sequence[Sandbox], containers: Sequence[ContainerView]) -> None:
+        """Replaces what is known. What has ended stays ended: an event may have been quicker than the list."""
+        dead = {s.id for s in self._sandboxes.values() if not s.ready} | self._early_exits.keys()
+        self._sandboxes = {s.id: replace(s, ready=False, ip="") if s.id in dead else s for s in sandboxes}
+        known = self._containers
+        self._containers = {c.id: self._merged(known.get(c.id), c) for c in containers}
+        for ident in self._early_exits.keys() & self._containers.keys():
+            event = self._early_exits.pop(ident)
+            if self._containers[ident].state == "running":
+                self._ended(self._containers[ident], event)
         for ident in self.health.verdicts():
             view = self._containers.get(ident)
             if view is None or view.state != "running":
@@ -290,6 +318,14 @@ class NodeAgent:
             view = self._containers.get(ident)
             if view is None or view.state == "exited":
                 self._note_end(ident)
+
+    def _merged(self, known: ContainerView | None, fresh: ContainerView) -> ContainerView:
+        """What the runtime says, with what only we know."""
+        if known is not None and known.state == "exited":
+            if fresh.state == "running":
+                return known
+            return replace(fresh, message=known.message, reason=known.reason or fresh.reason)
+        return replace(fresh, message=self._message(fresh))
 
     def _message(self, view: ContainerView) -> str:
         if view.state != "exited":
@@ -387,23 +423,19 @@ class NodeAgent:
             self._block(pod, "", "FailedMount", str(err), say)
             return
         config = sandbox_config(pod, attempt, self._disk.pod_directory(uid), self._facts(uid))
+        looks = self._looks
         try:
             ident = await self.runtime.run_sandbox(config)
             ip = self.node.host_ip if pod.spec.host_network else await self.runtime.sandbox_ip(ident)
         except RuntimeFailure as err:
-            # A sandbox whose making was cut off may exist all the same; the list says.
-            await self._look_at_sandboxes(uid)
+            self._stale.add(uid)  # a sandbox whose making was cut off may exist all the same
             self._block(pod, "", "FailedCreatePodSandBox", str(err), say)
             return
         state.blocks.pop("", None)
+        if self._looks != looks or ident in self._early_exits:
+            self._stale.add(uid)
         self._sandboxes[ident] = Sandbox(ident, uid, pod.name, pod.namespace or "", attempt, True, self._now(), ip)
         self._disk.write_hosts(uid, hosts_file(pod, ip, self._facts(uid).cluster_domain))
-
-    async def _look_at_sandboxes(self, uid: str) -> None:
-        with contextlib.suppress(RuntimeFailure):
-            for sandbox in await self.runtime.sandboxes():
-                if sandbox.uid == uid:
-                    self._sandboxes[sandbox.id] = sandbox
 
     async def _begin_pull(self, pod: Pod, container: Container, get: Lookup, say: Say) -> None:
         state = self._state(pod)
@@ -435,6 +467,7 @@ class NodeAgent:
         image = self.images.present(container.image)
         if sandbox is None or image is None:
             return
+        looks = self._looks
         facts = Facts(sandbox.ip, self.node.host_ip, self.node.cpu, self.node.memory_bytes)
         directory = self._disk.pod_directory(uid)
         reason = "CreateContainerConfigError"
@@ -451,7 +484,7 @@ class NodeAgent:
                 sandbox.id, config, sandbox_config(pod, sandbox.attempt, directory, node)
             )
         except (ConfigProblem, VolumeProblem, RuntimeFailure) as err:
-            await self._look_at_containers(uid)
+            self._stale.add(uid)
             self.images.forget()
             self._block(pod, container.name, reason, str(err), say)
             return
@@ -471,28 +504,14 @@ class NodeAgent:
         try:
             await self.runtime.start_container(ident)
         except RuntimeFailure as err:
-            await self._failed_to_start(pod, container, view, err, say)
+            # Mostly: no such command. The answer to a start that went well may be lost, too.
+            self._stale.add(uid)
+            self._block(pod, container.name, "RunContainerError", str(err), say)
             return
         state.blocks.pop(container.name, None)
+        if self._looks != looks:
+            self._stale.add(uid)
         self._started(pod, action, view, say)
-
-    async def _failed_to_start(
-        self, pod: Pod, container: Container, view: ContainerView, err: RuntimeFailure, say: Say
-    ) -> None:
-        """The process could not be started (mostly: no such command). containerd calls the container exited."""
-        with contextlib.suppress(RuntimeFailure):
-            fresh = await self.runtime.container(view.id)
-            self._containers[view.id] = replace(fresh, sandbox_id=view.sandbox_id, image_ref=view.image_ref)
-            if fresh.state == "running":
-                self.health.watch(self._target(pod, container, fresh), fresh=True, was_ready=False)
-                return
-        self._block(pod, container.name, "RunContainerError", str(err), say)
-
-    async def _look_at_containers(self, uid: str) -> None:
-        with contextlib.suppress(RuntimeFailure):
-            for view in await self.runtime.containers():
-                if view.pod_uid == uid and view.id not in self._containers:
-                    self._containers[view.id] = view
 
     def _started(self, pod: Pod, action: StartContainer, view: ContainerView, say: Say) -> None:
         container = action.container

@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 async def stop_pods(settings: Settings, grace_s: float = STOP_GRACE_S) -> None:
-    """Stops every container, gracefully, and every sandbox; images and volumes stay. containerd must run."""
+    """Stops every container, gracefully, and every sandbox; images and volumes stay. Without a containerd that answers it
+    does nothing: `cleanup` then ends what is left."""
+    if not answers(settings):
+        return
     cri = Cri(settings.containerd_socket)
     try:
         containers = [c for c in await cri.containers() if c.state == "running"]

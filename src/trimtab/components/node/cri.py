@@ -154,8 +154,11 @@ class Cri:
             if not err.gone:
                 raise
 
-    async def sandboxes(self) -> Sequence[Sandbox]:
-        response = await self.call(RUNTIME + "ListPodSandbox", {}, "Empty", "ListPodSandboxResponse")
+    async def sandboxes(self, uid: str | None = None) -> Sequence[Sandbox]:
+        request = {"filter": {"label_selector": {POD_UID: uid}}} if uid else {}
+        response = await self.call(
+            RUNTIME + "ListPodSandbox", request, "ListPodSandboxRequest", "ListPodSandboxResponse"
+        )
         return [await self._with_ip(_sandbox(item)) for item in response.get("items", [])]
 
     async def _with_ip(self, sandbox: Sandbox) -> Sandbox:
@@ -195,8 +198,11 @@ class Cri:
     async def remove_container(self, container_id: str) -> None:
         await self._quietly_gone("RemoveContainer", container_id)
 
-    async def containers(self) -> Sequence[ContainerView]:
-        response = await self.call(RUNTIME + "ListContainers", {}, "Empty", "ListContainersResponse")
+    async def containers(self, uid: str | None = None) -> Sequence[ContainerView]:
+        request = {"filter": {"label_selector": {POD_UID: uid}}} if uid else {}
+        response = await self.call(
+            RUNTIME + "ListContainers", request, "ListContainersRequest", "ListContainersResponse"
+        )
         views = []
         for item in response.get("containers", []):
             try:

@@ -194,12 +194,12 @@ def grace_s(pod: Pod) -> int:
 def held_until(pod: Pod, now: datetime) -> datetime | None:
     """Until when a deleting pod must not be signalled, because a proxy may still send it requests; None: go ahead.
 
-    The gate is open when no proxy ever had the pod, when all let it go, or when the grace period is over (the deletion
-    timestamp is the request plus that period).
+    The gate is open when no proxy was ever told of the pod (no condition), when all let it go (False), or when the grace
+    period is over (the deletion timestamp is the request plus that period). Unknown: a proxy is just being told.
     """
     if all(gate.condition_type != PROXIED for gate in pod.spec.readiness_gates):
         return None
-    attached = any(c.type == PROXIED and c.status == "True" for c in pod.status.conditions)
+    attached = any(c.type == PROXIED and c.status != "False" for c in pod.status.conditions)
     deadline = pod.metadata.deletion_timestamp
     if not attached or deadline is None or now >= deadline:
         return None

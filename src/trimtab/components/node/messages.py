@@ -28,6 +28,8 @@ PodSandboxNetworkStatus: ip=1 additional_ips=2*:PodIP
 PodSandboxStatus: id=1 metadata=2:PodSandboxMetadata state=3:int created_at=4:int network=5:PodSandboxNetworkStatus labels=7:map annotations=8:map
 PodSandboxStatusResponse: status=1:PodSandboxStatus info=2:map
 PodSandbox: id=1 metadata=2:PodSandboxMetadata state=3:int created_at=4:int labels=5:map annotations=6:map
+PodSandboxFilter: label_selector=3:map
+ListPodSandboxRequest: filter=1:PodSandboxFilter
 ListPodSandboxResponse: items=1*:PodSandbox
 Mount: container_path=1 host_path=2 readonly=3:bool propagation=5:int
 ImageSpec: image=1 annotations=2:map
@@ -41,6 +43,8 @@ ContainerConfig: metadata=1:ContainerMetadata image=2:ImageSpec command=3* args=
 CreateContainerRequest: pod_sandbox_id=1 config=2:ContainerConfig sandbox_config=3:PodSandboxConfig
 StopContainerRequest: container_id=1 timeout=2:int
 Container: id=1 pod_sandbox_id=2 metadata=3:ContainerMetadata image=4:ImageSpec image_ref=5 state=6:int created_at=7:int labels=8:map annotations=9:map
+ContainerFilter: label_selector=4:map
+ListContainersRequest: filter=1:ContainerFilter
 ListContainersResponse: containers=1*:Container
 ContainerStatusRequest: container_id=1 verbose=2:bool
 ContainerStatus: id=1 metadata=2:ContainerMetadata state=3:int created_at=4:int started_at=5:int finished_at=6:int exit_code=7:int image=8:ImageSpec image_ref=9 reason=10 message=11 labels=12:map annotations=13:map log_path=15

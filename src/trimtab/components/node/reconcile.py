@@ -44,11 +44,15 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     def get(kind: type[K], name: str, namespace: str | None = None, /) -> Awaitable[K | None]:
         return ctx.get(kind, name, namespace)
 
-    agent.adopt(pod)
     if not ctx.deleting and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
     wake_at = None
     for _ in range(STEPS_MAX):
+        try:
+            await agent.freshen(pod.metadata.uid)
+        except RuntimeFailure as err:
+            return Requeue(UNREACHABLE_RETRY_S, str(err))
+        agent.adopt(pod)
         plan = decide(pod, agent.seen(pod), ctx.now)
         wake_at = plan.wake_at
         if not plan.actions:

@@ -119,8 +119,12 @@ class ContainerRuntime(Protocol):
         """SIGTERM (or the image's signal), SIGKILL after `timeout_s`; returns when it has ended. Idempotent."""
 
     async def remove_container(self, container_id: str) -> None: ...
-    async def sandboxes(self) -> Sequence[Sandbox]: ...
-    async def containers(self) -> Sequence[ContainerView]: ...
+    async def sandboxes(self, uid: str | None = None) -> Sequence[Sandbox]:
+        """All, or those of one pod."""
+
+    async def containers(self, uid: str | None = None) -> Sequence[ContainerView]:
+        """All, or those of one pod."""
+
     async def container(self, container_id: str) -> ContainerView: ...
     async def exec(self, container_id: str, command: Sequence[str], timeout_s: float) -> tuple[int, bytes]:
         """Runs a command in a container: exit code and output. A timeout is a `RuntimeFailure`."""

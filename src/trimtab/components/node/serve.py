@@ -38,11 +38,16 @@ async def run_pods(process: Process) -> None:
     registry = LocalRegistry(process.settings)
     await registry.start()
     try:
-        async with woken(process, agent), asyncio.TaskGroup() as group:
-            group.create_task(agent.run())
-            group.create_task(remove_orphans(process, agent))
+        await follow(process, agent)
     finally:
         await registry.close()
+
+
+async def follow(process: Process, agent: NodeAgent) -> None:
+    """Follows the runtime, wakes pods, removes orphans; until cancelled."""
+    async with woken(process, agent), asyncio.TaskGroup() as group:
+        group.create_task(agent.run())
+        group.create_task(remove_orphans(process, agent))
 
 
 @contextlib.asynccontextmanager
