@@ -4,14 +4,19 @@ import type { Entry } from "./model";
 
 export function Timeline({ entries }: { entries: Entry[] }) {
   const [words, setWords] = useState("");
+  const [all, setAll] = useState(false);
   const wanted = words.toLowerCase();
-  const shown = entries.filter((e) => !wanted || `${e.object} ${e.message} ${e.actor}`.toLowerCase().includes(wanted));
+  const told = all ? entries : entries.filter((entry) => !DETAILS.includes(entry.verb));
+  const shown = told.filter((e) => !wanted || `${e.object} ${e.message} ${e.actor}`.toLowerCase().includes(wanted));
   return (
     <section class="timeline" aria-label="Timeline">
       <h2>
         Timeline
+        <span class="tools">
+        <label><input type="checkbox" checked={all} onChange={(event) => setAll(event.currentTarget.checked)} /> every write</label>
         <input type="search" placeholder="Filter" aria-label="Filter the timeline" value={words}
           onInput={(event) => setWords(event.currentTarget.value)} />
+        </span>
       </h2>
       <ol>
         {shown.map((entry) => (
@@ -19,11 +24,11 @@ export function Timeline({ entries }: { entries: Entry[] }) {
             <time dateTime={entry.at} title={entry.at}>{clock(entry.at)}</time>
             <div>
               <p>
-                {entry.message || `${entry.verb} ${entry.object}`}
+                {sentence(entry)}
                 {entry.duration_ms !== null && <span class="took">{duration(entry.duration_ms)}</span>}
               </p>
               <p class="quiet">
-                {entry.object}
+                {!WRITES.includes(entry.verb) && entry.object}
                 {entry.actor && ` · ${entry.actor}`}
                 {entry.cause && ` · because of ${entry.cause}`}
               </p>
@@ -34,6 +39,15 @@ export function Timeline({ entries }: { entries: Entry[] }) {
       </ol>
     </section>
   );
+}
+
+// Writes that only keep the record; the story is in the others.
+const DETAILS = ["status", "observed"];
+const WRITES = ["created", "changed", "deleted", "status"];
+
+function sentence(entry: Entry): string {
+  if (!WRITES.includes(entry.verb)) return entry.message || `${entry.verb} ${entry.object}`;
+  return entry.message ? `${entry.verb} ${entry.object}: ${entry.message}` : `${entry.verb} ${entry.object}`;
 }
 
 function clock(at: string): string {
