@@ -6,7 +6,7 @@ connection that was idle. "Doubled" is what popular proxies hide: a POST whose i
 the app can say; it is asked at the end.
 
     python benchmarks/rollout.py --address 127.0.0.1:443 --host shop.example.com --ca ca.crt \
-        --kubeconfig admin.kubeconfig --deployment shop/web --replacements 20
+        --kubeconfig admin.kubeconfig --deployment shop/web --replacements 20 --executed-path /executed
 
 replaces all pods of the Deployment so many times (a changed annotation of its template) and prints one line of JSON. The
 module's `Load` is used the same way by the tests, which start their own apps.
@@ -24,10 +24,8 @@ import ssl
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 POST_SHARE = 0.3
@@ -79,7 +77,7 @@ class Load:
 
     def __init__(self, target: Target, *, clients: int = 40, seed: int = 0) -> None:
         self.result = Result()
-        self._target = target
+        self.target = target
         self._clients = clients
         self._seed = seed
         self._running = False
@@ -112,8 +110,8 @@ class Load:
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     if connection is None:
-                        connection = await _Connection.open(self._target)
-                    status, closes = await connection.request(self._target, key, keep=keep)
+                        connection = await _Connection.open(self.target)
+                    status, closes = await connection.request(self.target, key, keep=keep)
                 problem = "" if status == 200 else f"status {status}: {connection.text[:120]}"
             except (OSError, EOFError, ValueError, TimeoutError) as err:
                 problem, closes = f"{type(err).__name__}: {err}", True
@@ -227,8 +225,12 @@ async def run(args: argparse.Namespace) -> int:
         "load": round(os.getloadavg()[0], 2),
         "cores": os.cpu_count(),
     }
-    if args.executed:
-        executed = Counter((await asyncio.to_thread(Path(args.executed).read_text)).split())
+    if args.executed_path:
+        target = Target(load.target.address, args.host, args.executed_path, tls)
+        connection = await _Connection.open(target)
+        await connection.request(target, None, keep=False)
+        await connection.close()
+        executed = json.loads(connection.text)
         out |= {"doubled": len(result.doubled(executed)), "lost": len(result.lost(executed))}
     print(json.dumps(out))
     return 1 if result.failures or out.get("doubled") or out.get("lost") else 0
@@ -245,7 +247,7 @@ def main() -> int:
     parser.add_argument("--replacements", type=int, default=20)
     parser.add_argument("--requests", type=int, default=10_000, help="go on until so many were sent")
     parser.add_argument("--clients", type=int, default=40)
-    parser.add_argument("--executed", help="a file to which the app appended the body of each POST, a line each")
+    parser.add_argument("--executed-path", help="a path at which the app answers {POST body: times executed}")
     return asyncio.run(run(parser.parse_args()))
 
 

@@ -28,6 +28,7 @@ class SimulatedEnvoy:
     documents: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
     address: str = "127.0.0.1"
+    watches_max: int = 8192
     down_until: float = -1.0
     observations: int = 0
 

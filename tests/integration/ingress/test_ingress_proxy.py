@@ -453,3 +453,23 @@ async def test_what_is_deleted_is_forgotten_and_its_pods_are_free(
         await until(forgotten, "the endpoint file to go")
     assert await web.gate(name) == "True"
     await web.remove_pod(name)
+
+
+async def test_more_hosts_and_services_than_files_that_the_kernel_lets_envoy_watch(
+    under_test: IngressUnderTest, web: Backends, monkeypatch: pytest.MonkeyPatch
+):
+    # Room for 4: one service, and of the 7 certificates 3. The other issued ones become part of the listener.
+    monkeypatch.setattr("trimtab.components.ingress.proxy.watch_limit", lambda: 13)
+    await serving(under_test, web)
+    for number in range(5):
+        await under_test.apply(ingress(f"more-{number}", f"more-{number}.example.com"))
+    for number in range(5):
+        await under_test.answers(f"more-{number}.example.com")
+    assert len([name for name in under_test.proxy.documents if name.startswith("sds/")]) == 3
+    for number in range(4):
+        await under_test.apply(ingress(f"zz-{number}", f"zz-{number}.org", tls=False, backend=f"other-{number}:80"))
+    assert await told(under_test, "zz-3", "ProxyFull") == (
+        "ProxyFull: spec.rules[0].http.paths[0].backend: the proxy can serve 4 services on this machine; raise the kernel's"
+        " limit: sysctl -w fs.inotify.max_user_instances=8192"
+    )
+    assert (await under_test.fetch(HOST)).status == 200

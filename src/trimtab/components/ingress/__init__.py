@@ -13,7 +13,13 @@ from typing import Any
 
 from trimtab.api.networking import Ingress, IngressClass
 from trimtab.components.ingress.admission import check_ingress
-from trimtab.components.ingress.bootstrap import check_envoy, check_platform, envoy_command, write_bootstrap
+from trimtab.components.ingress.bootstrap import (
+    check_envoy,
+    check_platform,
+    envoy_command,
+    raise_watch_limit,
+    write_bootstrap,
+)
 from trimtab.components.ingress.conditions import CONDITIONS
 from trimtab.components.ingress.proxy import EnvoyProxy, Proxy
 from trimtab.components.ingress.reconcile import certify, configure
@@ -39,4 +45,4 @@ def adapters(settings: Settings) -> dict[type, Any]:
     return {Proxy: EnvoyProxy(settings)}
 
 
-__all__ = ["COMPONENT", "EnvoyProxy", "Proxy", "adapters", "envoy_command", "write_bootstrap"]
+__all__ = ["COMPONENT", "EnvoyProxy", "Proxy", "adapters", "envoy_command", "raise_watch_limit", "write_bootstrap"]

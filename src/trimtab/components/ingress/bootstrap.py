@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,11 @@ STATS_KEPT = (
     "downstream_cx_active",
 )
 """Ends of the names of the statistics that something reads; each further one costs memory per cluster and worker."""
+
+WATCH_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+"""Envoy opens an inotify instance for each file that it watches, and aborts when the kernel gives it none. Kernels allow
+128 a user, which is the files of some 40 apps with TLS."""
+WATCH_LIMIT_WANTED = 8192
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -96,6 +102,23 @@ def envoy_command(settings: Settings) -> list[str]:
         "--file-flush-interval-msec",
         "1000",
     ]
+
+
+def watch_limit() -> int:
+    """How many files the kernel lets one user's processes watch, each on its own."""
+    try:
+        return int(WATCH_LIMIT.read_text())
+    except (OSError, ValueError):
+        return 128
+
+
+def raise_watch_limit() -> bool:
+    """Raises the kernel's limit to `WATCH_LIMIT_WANTED` until the next reboot, as root; returns whether it is that high.
+    Without it the proxy serves as many apps as it can and says `ProxyFull` on the others."""
+    if watch_limit() < WATCH_LIMIT_WANTED:
+        with suppress(OSError):
+            WATCH_LIMIT.write_text(str(WATCH_LIMIT_WANTED))
+    return watch_limit() >= WATCH_LIMIT_WANTED
 
 
 def bootstrap(settings: Settings) -> JSON:

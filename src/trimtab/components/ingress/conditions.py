@@ -28,6 +28,8 @@ CONDITIONS: dict[str, str] = {
     "CertificateMismatch": "The certificate that somebody put into the Secret is for other names. It is served all the same.",
     "CertificateIssued": "A certificate was issued from the engine's CA. It is renewed after two thirds of its life.",
     "ProxyRefused": "Envoy did not take a configuration in and goes on with the one before; the message holds its reason.",
+    "ProxyFull": "Envoy cannot watch any more files on this machine, because the kernel allows one user too few inotify "
+    "instances. The older Ingresses are served. Raise it: sysctl -w fs.inotify.max_user_instances=8192.",
     "DrainCutShort": "An endpoint had requests left when its drain time (0.8 of the pod's grace period) was used up; they "
     "were cut off. Raise terminationGracePeriodSeconds for apps with longer requests.",
 }

@@ -298,10 +298,16 @@ def _unknown_host(match: JSON) -> JSON:
 
 
 def listener_file(
-    settings: Settings, directory: Path, chains: Mapping[str, Iterable[str]], default: str | None
+    settings: Settings,
+    directory: Path,
+    chains: Mapping[str, Iterable[str]],
+    default: str | None,
+    inline: Mapping[str, JSON] | None = None,
 ) -> JSON:
     """The two listeners. `chains` maps a secret to the host names that it answers for; `default` is the secret for all
-    other names. Without any secret there is no HTTPS listener yet."""
+    other names. Secrets in `inline` (name to secret file) become part of the listener instead of a file to watch. Without
+    any secret there is no HTTPS listener yet."""
+    inline = inline or {}
     listeners = [
         {
             **_listener("http", settings, settings.http_port),
@@ -320,7 +326,7 @@ def listener_file(
             "filter_chains": [
                 {
                     "filter_chain_match": {"server_names": sorted(hosts)},
-                    **_tls_chain(secret, settings, directory),
+                    **_tls_chain(secret, settings, directory, inline.get(secret)),
                 }
                 for secret, hosts in sorted(chains.items())
             ],
@@ -332,12 +338,19 @@ def listener_file(
 
 
 def secrets_in(doc: JSON | None) -> set[str]:
-    """The secrets that a listener file refers to."""
+    """The secrets that a listener file refers to, without those that are part of it."""
     found: set[str] = set()
     for listener in (doc or {}).get("resources", []):
-        chains = [*listener.get("filter_chains", []), listener.get("default_filter_chain", {})]
-        found |= {chain["name"] for chain in chains if "transport_socket" in chain}
+        for chain in (*listener.get("filter_chains", []), listener.get("default_filter_chain", {})):
+            if "transport_socket" in chain:
+                tls = chain["transport_socket"]["typed_config"]["common_tls_context"]
+                found |= {config["name"] for config in tls.get("tls_certificate_sds_secret_configs", ())}
     return found
+
+
+def has_https(doc: JSON | None) -> bool:
+    """Whether a listener file has the HTTPS listener, which reads the routes of HTTPS."""
+    return any(listener["name"] == "https" for listener in (doc or {}).get("resources", []))
 
 
 def _listener(name: str, settings: Settings, port: int) -> JSON:
@@ -349,7 +362,12 @@ def _listener(name: str, settings: Settings, port: int) -> JSON:
     }
 
 
-def _tls_chain(secret: str, settings: Settings, directory: Path) -> JSON:
+def _tls_chain(secret: str, settings: Settings, directory: Path, inline: JSON | None = None) -> JSON:
+    if inline is not None:
+        certificate: JSON = {"tls_certificates": [inline["resources"][0]["tls_certificate"]]}
+    else:
+        source = _from_file(directory / secret_file_name(secret))
+        certificate = {"tls_certificate_sds_secret_configs": [{"name": secret, "sds_config": source}]}
     return {
         "name": secret,
         "filters": [_connection_manager("https", settings, directory)],
@@ -361,9 +379,7 @@ def _tls_chain(secret: str, settings: Settings, directory: Path) -> JSON:
                 "common_tls_context": {
                     "alpn_protocols": ["h2", "http/1.1"],
                     "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                    "tls_certificate_sds_secret_configs": [
-                        {"name": secret, "sds_config": _from_file(directory / secret_file_name(secret))}
-                    ],
+                    **certificate,
                 },
             },
         },

@@ -24,7 +24,13 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.components.ingress import envoy_config
-from trimtab.components.ingress.bootstrap import proxy_directory, read_json, replace_json, write_bootstrap
+from trimtab.components.ingress.bootstrap import (
+    proxy_directory,
+    read_json,
+    replace_json,
+    watch_limit,
+    write_bootstrap,
+)
 from trimtab.components.ingress.endpoints import Address, Observed
 from trimtab.runtime.settings import Settings
 
@@ -65,6 +71,10 @@ class Proxy(Protocol):
         """The address at which clients reach the proxy."""
 
     @property
+    def watches_max(self) -> int:
+        """How many documents the proxy can watch at the same time."""
+
+    @property
     def documents(self) -> Mapping[str, JSON]:
         """Every document that is in place now, by name."""
 
@@ -102,6 +112,10 @@ class EnvoyProxy:
     def address(self) -> str:
         listen = self.settings.listen
         return machine_address() if listen in ("0.0.0.0", "::") else listen
+
+    @property
+    def watches_max(self) -> int:
+        return watch_limit()
 
     @property
     def documents(self) -> Mapping[str, JSON]:

@@ -100,7 +100,7 @@ def _awaited(in_place: Mapping[str, JSON]) -> list[str]:
     listeners = in_place.get(envoy.LISTENERS)
     secrets = envoy.secrets_in(listeners)
     names = [envoy.LISTENERS, envoy.CLUSTERS, envoy.ROUTES_HTTP]
-    if secrets:
+    if envoy.has_https(listeners):
         names.append(envoy.ROUTES_HTTPS)
     names += [envoy.endpoint_file_name(cluster) for cluster in envoy.clusters_of(in_place.get(envoy.CLUSTERS))]
     names += [envoy.secret_file_name(secret) for secret in sorted(secrets)]

@@ -33,6 +33,11 @@ SILENT_POLL_S = 0.5
 RENEWAL_CHECK_S = 86_400.0
 """No timer is longer, so that a machine that slept still renews in time."""
 
+WATCH_SHARE = 0.7
+"""Of the proxy's limit of watched files; the rest is for those that it is still draining."""
+WATCHES_FIXED = 5
+"""Listeners, clusters, two route files, and one for the user's other processes."""
+
 DEFAULT_SECRET = "ingress-default"
 """In `trimtab-system`: answers for names that no Ingress brings a certificate for."""
 
@@ -62,14 +67,7 @@ async def certify(ingress: Ingress, ctx: Context) -> Outcome:
         present = await ctx.get(Secret, name, ingress.namespace)
         if (present is not None and name not in owned) or (present is None and _brought_by_others(ingress)):
             continue
-        peers = await ctx.list(Ingress, ingress.namespace)
-        sharing = by_age(
-            i
-            for i in peers
-            if is_mine(i, default_class=is_default(ingress_class))
-            and i.metadata.deletion_timestamp is None
-            and any((e.secret_name or generated_secret(i)) == name for e in i.spec.tls)
-        )
+        sharing = await _sharing(ctx, ingress, name, default_class=is_default(ingress_class))
         if name in owned or (sharing and sharing[0].ref == ingress.ref):
             wanted[name] = _tls_hosts(sharing, name)
     if not wanted:
@@ -93,6 +91,16 @@ async def certify(ingress: Ingress, ctx: Context) -> Outcome:
         keep=keep,
         requeue_after_s=_renewal([*fresh, *(owned[ref.name] for ref in keep)], ctx.now),
     )
+
+
+async def _sharing(ctx: Context, ingress: Ingress, secret: str, *, default_class: bool) -> list[Ingress]:
+    """The Ingresses of the namespace that name the same Secret, oldest first; this one alone when it named none."""
+    if secret == generated_secret(ingress):
+        return [ingress]
+    peers = await ctx.list(
+        Ingress, ingress.namespace, where=lambda peer: any(entry.secret_name == secret for entry in peer.spec.tls)
+    )
+    return by_age(p for p in peers if p.metadata.deletion_timestamp is None and is_mine(p, default_class=default_class))
 
 
 def _tls_hosts(ingresses: Sequence[Ingress], secret: str) -> list[str]:
@@ -154,9 +162,11 @@ async def configure(ingress_class: IngressClass, ctx: Context) -> Outcome:
         for i in await ctx.list(Ingress)
         if i.metadata.deletion_timestamp is None and is_mine(i, default_class=is_default(ingress_class))
     ]
-    table = build(ingresses)
+    budget = watch_budget(proxy.watches_max)
+    table = build(ingresses, backends_max=budget)
     look = await _look_at_backends(ctx, proxy, table, seen)
     certs = await _look_at_certificates(ctx, proxy, table)
+    certs.fit(table, budget - len(table.backends()))
     todo = _publish(proxy, table, look, certs, seen)
     problems = [*table.problems, *look.problems(table), *certs.problems, *_refusals(proxy, table, certs, todo.wished)]
     moving = any(s.moving for s in look.steps.values())
@@ -178,6 +188,11 @@ async def configure(ingress_class: IngressClass, ctx: Context) -> Outcome:
         ],
         requeue_after_s=poll_s if poll_s is not None else certs.renew_in_s,
     )
+
+
+def watch_budget(watches_max: int) -> int:
+    """How many endpoint and certificate files there may be: what is on its way out is watched for a while too."""
+    return max(4, int(watches_max * WATCH_SHARE) - WATCHES_FIXED)
 
 
 @dataclass
@@ -270,9 +285,12 @@ def _pod_writes(look: _Backends) -> list[FieldWrite]:
 
 @dataclass
 class _Certificates:
-    """documents: secret files by `namespace/name`. default: the secret for all names without one of their own."""
+    """documents: secret files by `namespace/name`, to be watched; inline: those to be part of the listener instead.
+    default: the secret for all names without one of their own. ours: those that this component issued."""
 
     documents: dict[str, JSON] = field(default_factory=dict)
+    inline: dict[str, JSON] = field(default_factory=dict)
+    ours: set[str] = field(default_factory=set)
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     default: str | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -280,8 +298,28 @@ class _Certificates:
     keep: list[Ref] = field(default_factory=list)
     renew_in_s: float | None = None
 
+    def fit(self, table: Table, watches_max: int) -> None:
+        """Leaves no more than `watches_max` certificates to be watched by the proxy: of those that this component issued,
+        which it knows to be good, the youngest become part of the listener; a renewal then ends the connections of that
+        host gracefully. A stranger's certificate could spoil the listener for all, so one too many is not served."""
+        excess = len(self.documents) - max(watches_max, 1)
+        by_name = {f"{c.namespace}/{c.secret}": c for c in table.certificates}
+        for name in reversed([n for n in by_name if n in self.chains and n in self.ours]):
+            if excess > 0:
+                self.inline[name] = self.documents.pop(name)
+                excess -= 1
+        for name in reversed([n for n in by_name if n in self.chains and n not in self.ours]):
+            if excess > 0:
+                del self.documents[name], self.chains[name]
+                excess -= 1
+                text = "spec.tls: the proxy can watch no more certificates; raise the kernel's limit: sysctl -w "
+                text += "fs.inotify.max_user_instances=8192"
+                self.problems.append(Problem(by_name[name].ingress, "ProxyFull", text))
+
     def add(self, secret: Secret, pair: Pair) -> str:
         name = f"{secret.namespace}/{secret.name}"
+        if certificates.is_issued(secret):
+            self.ours.add(name)
         self.documents[name] = envoy_config.secret_file(name, pair.chain, pair.key)
         return name
 
@@ -368,7 +406,7 @@ def _publish(proxy: Proxy, table: Table, look: _Backends, certs: _Certificates, 
         clusters={cluster: look.upstreams[cluster].http2 for cluster in sorted(routed)},
         endpoints={cluster: envoy_config.endpoint_file(cluster, s.write) for cluster, s in look.steps.items()},
         routes=envoy_config.route_files(table, settings.https_port, http_port=settings.http_port),
-        listeners=envoy_config.listener_file(settings, directory, certs.chains, certs.default),
+        listeners=envoy_config.listener_file(settings, directory, certs.chains, certs.default, certs.inline),
         secrets={name: doc for name, doc in certs.documents.items() if name in used},
     )
     todo = plan(wished, proxy.documents, seen, proxy.refused)

@@ -35,6 +35,8 @@ BODY_BYTES_MAX = 1 << 30
 READ_TIMEOUT_S = 300
 """A stream on which nothing moves for so long ends with 504, unless `proxy-read-timeout` says otherwise."""
 
+BACKENDS_MAX = 4096
+
 ACME_PREFIX = "/.well-known/acme-challenge"
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -168,13 +170,16 @@ def generated_secret(ingress: Ingress) -> str:
     return f"{ingress.name[:240]}-engine-tls"
 
 
-def build(ingresses: Sequence[Ingress]) -> Table:
-    """The route table of all Ingresses of the class (deleting ones are to be left out by the caller)."""
-    return _Builder().add_all(by_age(ingresses))
+def build(ingresses: Sequence[Ingress], *, backends_max: int = BACKENDS_MAX) -> Table:
+    """The route table of all Ingresses of the class (deleting ones are to be left out by the caller). Backends beyond
+    `backends_max` are left out, the youngest first."""
+    return _Builder(backends_max).add_all(by_age(ingresses))
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, backends_max: int) -> None:
+        self.backends_max = backends_max
+        self.backends: set[Backend] = set()
         self.hosts: dict[str, dict[tuple[str, bool], Route]] = {}
         self.certificates: dict[tuple[str, str], Certificate] = {}
         self.cert_of_host: dict[str, Certificate] = {}
@@ -306,7 +311,17 @@ class _Builder:
         if not service or not port:
             self._problem(ingress, "BackendUnsupported", f"{where}: only a service with a port can be served; name one")
             return None
-        return Backend(ingress.namespace or "", service.name, port)
+        found = Backend(ingress.namespace or "", service.name, port)
+        if found not in self.backends and len(self.backends) >= self.backends_max:
+            self._problem(
+                ingress,
+                "ProxyFull",
+                f"{where}: the proxy can serve {self.backends_max} services on this machine; raise the kernel's limit: "
+                "sysctl -w fs.inotify.max_user_instances=8192",
+            )
+            return None
+        self.backends.add(found)
+        return found
 
     def _route(self, ingress: Ingress, path: str, exact: bool, backend: Backend, redirect: bool) -> Route:
         notes = ingress.metadata.annotations
