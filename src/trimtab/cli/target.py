@@ -64,6 +64,24 @@ class Target:
             return HttpTransport.for_kubeconfig(config)
         raise EngineError(f"{config} cannot be read: run this with sudo, or give a --kubeconfig that you may read")
 
+    def clear_the_way(self, directory: Path) -> None:
+        """Lets the tools of a build, which do not run as root, reach the program and `directory` also below a closed
+        directory such as /root: in a view of the file system that this process alone has.
+
+        Raises:
+            EngineError: `directory` itself is closed to them.
+        """
+        if os.geteuid() != 0:
+            return
+        from trimtab.engine import planning, privileges
+
+        settings = self.settings()
+        readable = [*planning.program_directories(), str(directory.resolve())]
+        try:
+            privileges.clear_the_way(*privileges.ids_of(settings.user), readable, [settings.data, settings.run], ())
+        except PermissionError as err:
+            raise EngineError(str(err)) from None
+
     @asynccontextmanager
     async def client(self) -> AsyncIterator[WireClient]:
         """The untyped client of that API; warnings of the server go to stderr."""

@@ -29,6 +29,8 @@ class Target(Protocol):
 
     def transport(self) -> HttpTransport: ...
 
+    def clear_the_way(self, directory: Path) -> None: ...
+
 
 class Refused(click.ClickException):
     """One line for the user."""
@@ -113,6 +115,7 @@ async def _up(
     if not target.is_embedded:
         raise Refused("up on another cluster is not possible yet: it needs a registry to push the image to")
     settings = target.settings()
+    target.clear_the_way(directory)
     screen = Screen(app.name)
     async with target.transport() as transport:
         client = Client(transport, agent=shipping.MANAGER)
