@@ -159,7 +159,11 @@ class _Build:
     async def run(self) -> tuple[Digest, Digest, list[BuiltLayer]]:
         spec = self._spec
         # What the user wrote is checked before anything is fetched.
-        requirements = read_requirements(spec.python, self._context) if spec.python is not None else []
+        requirements = (
+            read_requirements(spec.python, self._context, wheels_only=spec.wheels_only)
+            if spec.python is not None
+            else []
+        )
         for source in spec.files.values():
             if not (self._context / source).exists():
                 raise BadSpec(f"image {spec.name}: files: there is no {source!r} in {self._context}")

@@ -6,6 +6,8 @@ same image.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,19 +60,31 @@ async def build_dockerfile(
         argv += ["--label", f"{name}={value}"]
     if spec.platform:
         argv += ["--platform", spec.platform]
-    with store.work_directory(PACKAGE) as work:
-        push = [PACKAGE, *globals_, "push", "--format", "oci", image, f"oci:{work / 'layout'}:latest"]
-        try:
-            await run(
-                [*argv, str(context)], cwd=context, env={"HOME": str(work)}, on_line=lambda line: tell(line, None)
-            )
-            await run(push, cwd=context, env={"HOME": str(work)})
-        except ToolFailed as failure:
-            raise BuildFailed(f"image {spec.name}: {spec.dockerfile}: {_reason(failure)}") from None
-        found = layout.import_directory(store, work / "layout")
+    async with store.lock(PACKAGE):
+        with store.work_directory(PACKAGE) as work:
+            env = {"HOME": str(work)}
+            push = [PACKAGE, *globals_, "push", "--format", "oci", image, f"oci:{work / 'layout'}:latest"]
+            try:
+                await run([*argv, str(context)], cwd=context, env=env, on_line=lambda line: tell(line, None))
+                await run(push, cwd=context, env=env)
+            except ToolFailed as failure:
+                raise BuildFailed(f"image {spec.name}: {spec.dockerfile}: {_reason(failure)}") from None
+            finally:
+                await _tidy([PACKAGE, *globals_, "rm", "--all"], storage / "storage" / "overlay", context)
+            found = layout.import_directory(store, work / "layout")
     digest = parse_digest(next(iter(found.values())))
     _, manifest = oci.image_manifest(store, digest)
     return digest, manifest.layers
+
+
+async def _tidy(remove_containers: list[str], mounted: Path, cwd: Path) -> None:
+    """Removes what buildah leaves mounted: the container of a step that failed (or of a build that was killed), and its
+    storage, which it mounts onto itself. Both would be in the way of whoever removes the directory.
+    """
+    with contextlib.suppress(ToolFailed):
+        await run(remove_containers, cwd=cwd)
+        if os.path.ismount(mounted):
+            await run(["umount", str(mounted)], cwd=cwd)
 
 
 def _reason(failure: ToolFailed) -> str:

@@ -27,7 +27,8 @@ _GLIBC_MINOR = 36
 _GLIBC_MINOR_MIN = 5
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _WHEEL_NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
-_LOCAL = re.compile(r"(?:-e\s|--editable[ =]|\.{0,2}/|\.$|file:)")
+_LOCAL = re.compile(r"(?:-e\s|--editable[ =]|\.{0,2}/|\.$|(?:.*@\s*)?file:)")
+_SOURCE = re.compile(r"(?:[^-].*@\s*|)(?:(?:git|hg|svn|bzr)\+\S+|https?://\S+)(?<!\.whl)(?:\s.*)?")
 _NESTED = re.compile(r"(?:-r|--requirement|-c|--constraint)[ =]?(?P<path>\S+)")
 _DEPTH_MAX = 8
 _NO_NETWORK = re.compile(
@@ -52,16 +53,12 @@ class WheelSet(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     """When, RFC 3339."""
 
-    def lock(self) -> str:
-        """The set as a requirements.txt with hashes."""
-        return "".join(f"{one.name}=={one.version} --hash={one.digest}\n" for one in self.wheels)
 
-
-def read_requirements(declared: Sequence[str] | str, context: Path) -> list[str]:
+def read_requirements(declared: Sequence[str] | str, context: Path, *, wheels_only: bool = True) -> list[str]:
     """The requirement lines, options included, nested files resolved. Raises BadSpec naming file and line."""
     if not isinstance(declared, str):
         for line in declared:
-            _refuse_local(line.strip(), "python")
+            _refuse_source(line.strip(), "python", wheels_only)
         return [line.strip() for line in declared if line.strip()]
     path = context / declared
     if not path.resolve().is_relative_to(context.resolve()):
@@ -72,7 +69,7 @@ def read_requirements(declared: Sequence[str] | str, context: Path) -> list[str]
         )
     if path.suffix == ".toml":
         return _from_pyproject(path, declared)
-    return _from_file(path, declared, context, 0)
+    return _from_file(path, declared, context, wheels_only, 0)
 
 
 def _from_pyproject(path: Path, declared: str) -> list[str]:
@@ -86,7 +83,7 @@ def _from_pyproject(path: Path, declared: str) -> list[str]:
     return found
 
 
-def _from_file(path: Path, declared: str, context: Path, depth: int) -> list[str]:
+def _from_file(path: Path, declared: str, context: Path, wheels_only: bool, depth: int) -> list[str]:
     if depth > _DEPTH_MAX:
         raise BadSpec(f"python: {declared}: requirement files include each other without end")
     lines: list[str] = []
@@ -95,7 +92,7 @@ def _from_file(path: Path, declared: str, context: Path, depth: int) -> list[str
         line = re.sub(r"(?:^|\s)#.*$", "", raw).strip()
         if not line:
             continue
-        _refuse_local(line, f"{declared}:{number}")
+        _refuse_source(line, f"{declared}:{number}", wheels_only)
         nested = _NESTED.fullmatch(line)
         if nested is None:
             lines.append(line)
@@ -107,13 +104,17 @@ def _from_file(path: Path, declared: str, context: Path, depth: int) -> list[str
         below = (path.parent / nested["path"]).resolve()
         if not below.is_relative_to(context.resolve()) or not below.is_file():
             raise BadSpec(f"python: {declared}:{number}: there is no {nested['path']} in the project directory")
-        lines.extend(_from_file(below, nested["path"], context, depth + 1))
+        lines.extend(_from_file(below, nested["path"], context, wheels_only, depth + 1))
     return lines
 
 
-def _refuse_local(line: str, where: str) -> None:
+def _refuse_source(line: str, where: str, wheels_only: bool) -> None:
     if _LOCAL.match(line):
         raise BadSpec(f"{where}: {line!r} would build a package from source; copy the directory with `files` instead")
+    if wheels_only and _SOURCE.fullmatch(line):
+        raise BadSpec(
+            f"{where}: {line!r} would build a package from source; allow it with wheels_only=False, or name a wheel"
+        )
 
 
 async def resolve_wheels(

@@ -92,7 +92,7 @@ def _problems(spec: ImageSpec):  # type: ignore[no-untyped-def]
                 yield f"{field}: {package!r} is not a Debian package name"
     for field in ("files", "inline", "links"):
         for path in getattr(spec, field):
-            if not _is_inside(path):
+            if not _is_inside(path) and not (field == "files" and path == "/"):
                 yield f"{field}: {path!r} must be an absolute path in the image, without '..'"
     for path, source in spec.files.items():
         if PurePosixPath(source).is_absolute() or ".." in PurePosixPath(source).parts:

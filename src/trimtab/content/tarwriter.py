@@ -21,7 +21,7 @@ from trimtab.content.store import CHUNK_BYTES, Ingest
 from trimtab.content.tree import GrowingTree, Tree
 
 EPOCH_S = 315532800  # 1980-01-01, the earliest time that zip files, and so wheels made inside the container, can hold
-COMPRESSION_LEVEL = 3  # on a Python base: half the time of 6, 5 % larger; the blob travels over loopback
+COMPRESSION_LEVEL = 4  # half of level 6's time for 3 % more bytes (measured on the Python base and on PostgreSQL)
 
 _MTIME_FIRST_S = 1_000_000_000
 _MTIME_SPAN_S = 500_000_000

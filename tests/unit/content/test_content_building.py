@@ -339,6 +339,9 @@ def test_requirement_files_are_read_with_what_they_include(tmp_path: Path) -> No
         "psycopg[binary]==3.2    --hash=sha256:00",
         "--extra-index-url https://x/",
     ]
+    wheel = "a @ https://x/a-1.0-py3-none-any.whl"
+    assert read_requirements([wheel, "--index-url https://x/simple"], tmp_path)[0] == wheel
+    assert read_requirements(["git+https://x/y"], tmp_path, wheels_only=False) == ["git+https://x/y"]
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["flask>=3", "six"]\n')
     assert read_requirements("pyproject.toml", tmp_path) == ["flask>=3", "six"]
 
@@ -348,6 +351,12 @@ def test_requirement_files_are_read_with_what_they_include(tmp_path: Path) -> No
     [
         ("six\n-e .\n", "r.txt:2: '-e .' would build a package from source; copy the directory with `files` instead"),
         ("./local\n", "r.txt:1: './local' would build a package from source"),
+        (
+            "a @ git+https://x/y\n",
+            "r.txt:1: 'a @ git+https://x/y' would build a package from source; allow it with wheels_",
+        ),
+        ("https://x/y.tar.gz\n", "r.txt:1: 'https://x/y.tar.gz' would build a package from source; allow it"),
+        ("a @ file:///tmp/a\n", "r.txt:1: 'a @ file:///tmp/a' would build a package from source; copy the directory"),
         ("-r missing.txt\n", "python: r.txt:1: there is no missing.txt in the project directory"),
         ("-r ../../etc/passwd\n", "python: r.txt:1: there is no ../../etc/passwd in the project directory"),
         ("-r r.txt\n", "requirement files include each other without end"),
