@@ -96,7 +96,7 @@ class Housekeeping:
             self._reindex(key, before, owners)
         if previous is not None and record.deleted:
             gone = meta_of(previous)
-            for dependant in self._dependants.get(gone.uid, ()):
+            for dependant in sorted(self._dependants.get(gone.uid, ())):
                 self._enqueue(dependant)
             for owner in before:  # a foreground deletion may have waited for this one
                 self._enqueue_owner(key, owner)

@@ -53,7 +53,7 @@ class Store:
         self._window = window
         self._on_fatal = on_fatal
         self._index = Index()
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches: dict[str, dict[Watch, None]] = {}
         self._pending: list[tuple[Sequence[Put], asyncio.Future[Records]]] = []
         self._batch_on_its_way = False
         self._idle = asyncio.Event()
@@ -132,12 +132,12 @@ class Store:
         if after < self.compacted:
             raise Compacted(after, self.compacted)
         watch = Watch(self, prefix, after, self._forget_watch)
-        self._watches.setdefault(prefix, set()).add(watch)
+        self._watches.setdefault(prefix, {})[watch] = None
         return watch
 
     def _forget_watch(self, watch: Watch) -> None:
         watches = self._watches[watch.prefix]
-        watches.discard(watch)
+        watches.pop(watch, None)
         if not watches:
             del self._watches[watch.prefix]
 
