@@ -48,6 +48,8 @@ def load(data: Path) -> Settings:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise NotRunning(f"there is no engine at {data}: make one with `trimtab --data {data} start`") from None
+    except NotADirectoryError:
+        raise EngineError(f"{data} is a file: give a directory as --data") from None
     except PermissionError:
         raise EngineError(f"{path} cannot be read: run this as root") from None
     except OSError as err:
@@ -109,8 +111,6 @@ def create(data: Path, chosen: dict[str, Any]) -> tuple[Settings, list[str]]:
 
     Returns the settings and what the user should know about them (one line each).
     """
-    if data.exists() and not data.is_dir():
-        raise EngineError(f"{data} is a file: give a directory as --data")
     own = {"lost+found", *(f"{SETTINGS}{end}" for end in (".last", ".new", ".last.new"))}
     if data.is_dir() and any(entry.name not in own for entry in data.iterdir()):
         raise EngineError(f"{data} is not empty and holds no engine: give an empty directory as --data")

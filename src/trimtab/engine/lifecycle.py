@@ -8,11 +8,13 @@ Both can be repeated: starting a running engine and stopping a stopped one succe
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from trimtab.engine.access import write_kubeconfig
 from trimtab.engine.child import recorded
 from trimtab.engine.errors import EngineError, NotRunning
 from trimtab.engine.plan import PIDS, PLAN, STATE, read_json
+from trimtab.runtime.component import Component
 from trimtab.runtime.settings import Settings
 
 Say = Callable[[str], None]
@@ -83,34 +86,57 @@ def start(data: Path, options: Options, say: Say) -> Settings:
     """
     require_root("trimtab start")
     began = time.monotonic()
-    settings, fresh = _settings(data, options, say)
-    refuse_copy(settings)
-    if supervisor_of(settings) is not None:
-        if options.chosen and any(getattr(settings, k) != v for k, v in options.chosen.items()):
-            raise EngineError("the engine runs with other settings: stop it first, then start it with these")
-        say(f"already running: {_addresses(settings)}")
-        return settings
-    settings = _with_chosen(settings, options, fresh)
-    _check_ports(settings)
-    plan = _prepare(settings, options)
-    planning.write_plan(settings, plan)
-    say(f"engine {settings.id} at {settings.data}")
-    run = str(datadir.supervisor_run(settings))
-    if options.foreground:
-        argv = guardian.command("foreground", run)
-        os.execve(argv[0], argv, dict(os.environ))
-    _forget_stopped_state(settings)
-    with open(settings.data_path("log", "supervisor.log"), "a") as log:
-        subprocess.Popen(
-            guardian.command("guard", run),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-        ).returncode = 0  # it outlives us: nobody waits for it here
-    wait_until_ready(settings, options, say, began)
+    with _one_at_a_time(data):
+        settings, fresh = _settings(data, options, say)
+        refuse_copy(settings)
+        if supervisor_of(settings) is not None:
+            if options.chosen and any(getattr(settings, k) != v for k, v in options.chosen.items()):
+                raise EngineError("the engine runs with other settings: stop it first, then start it with these")
+            say(f"already running: {_addresses(settings)}")
+            return settings
+        settings = _with_chosen(settings, options, fresh)
+        _check_ports(settings)
+        planning.write_plan(settings, _prepare(settings, options))
+        say(f"engine {settings.id} at {settings.data}")
+        run = str(datadir.supervisor_run(settings))
+        if options.foreground:
+            argv = guardian.command("foreground", run)
+            os.execve(argv[0], argv, dict(os.environ))
+        _forget_stopped_state(settings)
+        with open(settings.data_path("log", "supervisor.log"), "a") as log:
+            subprocess.Popen(
+                guardian.command("guard", run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            ).returncode = 0  # it outlives us: nobody waits for it here
+        wait_until_ready(settings, options, say, began)
     return settings
+
+
+@contextlib.contextmanager
+def _one_at_a_time(data: Path) -> Iterator[None]:
+    """Two commands that start the same engine do so one after the other; the second then finds it running."""
+    existed = data.exists()
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o755)
+        handle = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileExistsError, NotADirectoryError):
+        raise EngineError(f"{data} is a file: give a directory as --data") from None
+    except OSError as err:
+        raise datadir.disk_error(data, err) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    except EngineError:
+        if not existed:
+            with contextlib.suppress(OSError):  # a refused first start leaves no empty directory
+                data.rmdir()
+        raise
+    finally:
+        os.close(handle)
 
 
 def wait_for_running(data: Path, options: Options, say: Say) -> None:
@@ -174,6 +200,7 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     from trimtab.engine.registry import COMPONENTS
     from trimtab.runtime.journal import Journal
 
+    require_needs([component for component in COMPONENTS if options.node or component.name != "node"])
     accounts.ensure_user(settings.user)
     compile_program()
     datadir.prepare(settings)
@@ -188,6 +215,15 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     write_definitions(settings, COMPONENTS)
     containerd = containerd_command(settings) if options.node else []
     return planning.make_plan(settings, node=options.node, containerd=containerd, envoy=envoy_command(settings))
+
+
+def require_needs(components: Sequence[Component]) -> None:
+    """Raises EngineError with everything that the components miss on this machine, in one line."""
+    missing = [
+        f"{need.name}: {problem}" for c in components for need in c.needs if (problem := need.check()) is not None
+    ]
+    if missing:
+        raise EngineError("; ".join(missing))
 
 
 def compile_program() -> None:

@@ -1,7 +1,7 @@
 """From an engine's settings to the supervisor's plan: which processes, as whom, in which order, and how they stop.
 
-    api ----> controllers, web, envoy            start: an arrow is "once that one is ready"
-      \\----> node <---- containerd
+    api ----> controllers, web                   start: an arrow is "once that one is ready"
+      \\----> node <---- containerd       envoy
     web, controllers | node | pods, networks | envoy | containerd | api      stop: one step after the other
 
 Controllers stop first, so that nothing replaces the pods that the next steps remove; the API stops last, so that everybody
@@ -97,7 +97,6 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             "argv": envoy,
             "user": settings.user,
             "ambient": [CAP_NET_BIND_SERVICE],
-            "after": ["api"],
             "probe": {"address": str(settings.envoy_admin_socket), "path": "/ready"},
             "label": "Envoy",
             "serving": "serving",
@@ -108,7 +107,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             "argv": python_module("trimtab.web"),
             "user": settings.user,
             "ambient": [CAP_NET_BIND_SERVICE] if settings.web_port < 1024 else [],
-            "after": ["api", "controllers"],
+            "after": ["api"],
             "probe": {"address": [_reachable(settings.listen), settings.web_port], "path": "/healthz"},
             "label": "dashboard",
             "serving": "serving",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -91,6 +92,8 @@ def _processes(
 
 
 def _from_api(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    if not os.access(settings.api_socket.parent, os.X_OK):
+        return [], [], ["node and apps are shown to root only: run this with sudo"]
     nodes = local.get_json(settings.api_socket, "/api/v1/nodes")
     if nodes is None:
         return [], [], ["the API does not answer"]

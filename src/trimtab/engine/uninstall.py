@@ -6,6 +6,7 @@ the data is printed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -35,6 +36,8 @@ def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
     lifecycle.stop(settings, keep_pods=False, say=say)
     remove_from_machine(settings)
     shutil.rmtree(settings.run, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other engines have theirs there
+        datadir.RUN_ROOT.rmdir()
     say("removed networks, mounts, cgroups and the run directory")
     if delete_data:
         delete(data)

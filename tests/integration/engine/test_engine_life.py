@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_under_test import EngineUnderTest, engine, free_port, wait_for
+from engine_under_test import TRIMTAB, EngineUnderTest, engine, free_port, wait_for
 from node_world import busybox_image
 
 from trimtab.content import ContentStore
@@ -308,12 +308,52 @@ def test_uninstall_without_yes_keeps_the_data(tmp_path: Path) -> None:
     assert not made.data.exists()
 
 
+def port_flags(under_test: EngineUnderTest) -> list[str]:
+    ports = [under_test.api_port, under_test.http_port, under_test.https_port, under_test.web_port]
+    names = ("port", "http-port", "https-port", "web-port")
+    return [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
+
+
+def test_two_starts_at_once_make_one_engine(tmp_path: Path) -> None:
+    made = EngineUnderTest(tmp_path / "data")
+    command = [str(TRIMTAB), "--data", str(made.data), "start", *port_flags(made)]
+    try:
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=120)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0]
+        assert sorted("already running" in text for text in said) == [False, True]
+    finally:
+        made.remove()
+
+
+def test_the_foreground_engine_ends_with_its_signal_and_is_taken_over(tmp_path: Path) -> None:
+    made = EngineUnderTest(tmp_path / "data")
+    command = [str(TRIMTAB), "--data", str(made.data), "start", "--foreground"]
+    try:
+        with subprocess.Popen([*command, *port_flags(made)], stdout=subprocess.DEVNULL) as first:
+            wait_for(lambda: (made.data / "engine.json").exists() and state_or_none(made), 30, "a state")
+            wait_for(lambda: all_ready(made), 60, "all ready")
+            assert state(made)["guardian"] is None
+            before = pids(made)
+            first.kill()  # as systemd would see it: the supervisor is gone, and is started again
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as second:
+            wait_for(lambda: state(made)["supervisor"]["pid"] == second.pid and all_ready(made), 60, "taken over")
+            assert pids(made) == before
+            second.terminate()
+            assert second.wait(60) == 0
+        assert traces(settings_of(made)) == []
+    finally:
+        made.remove()
+
+
+def state_or_none(under_test: EngineUnderTest) -> dict[str, Any] | None:
+    return read_json(str(datadir.supervisor_run(settings_of(under_test)) / STATE))  # type: ignore[no-any-return]
+
+
 def test_no_node_boots_without_containerd(tmp_path: Path) -> None:
     made = EngineUnderTest(tmp_path / "data")
-    ports = ["--port", str(made.api_port), "--http-port", str(made.http_port)]
-    ports += ["--https-port", str(made.https_port), "--web-port", str(made.web_port)]
     try:
-        done = made.run("start", "--no-node", *ports)
+        done = made.run("start", "--no-node", *port_flags(made))
         assert "API ready after" in done.stdout
         assert set(pids(made)) == {"api", "controllers", "envoy", "web"}
         assert "default" in made.run("get", "ns").stdout
@@ -336,10 +376,6 @@ def test_a_program_and_data_below_a_closed_directory(tmp_path: Path) -> None:
     (packages / "trimtab.pth").write_text(f"{home}/src\n")
     made = EngineUnderTest(home / "data")
     python = str(home / "venv" / "bin" / "python")
-    ports = [made.api_port, made.http_port, made.https_port, made.web_port]
-    flags = [
-        f"--{name}={port}" for name, port in zip(("port", "http-port", "https-port", "web-port"), ports, strict=True)
-    ]
 
     def trimtab(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -348,7 +384,7 @@ def test_a_program_and_data_below_a_closed_directory(tmp_path: Path) -> None:
         )  # fmt: skip
 
     try:
-        done = trimtab("start", *flags)
+        done = trimtab("start", *port_flags(made))
         assert done.returncode == 0, done.stderr + made.logs()
         wait_for(lambda: all_ready(made), HEALED_S, "all ready")
         for name in ("api", "controllers", "web", "envoy"):

@@ -1,0 +1,180 @@
+"""The everyday verbs against a real engine, as a person without kubectl uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for
+from node_world import busybox_image
+
+from trimtab.content import ContentStore
+
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, labels: {app: web}}\ndata: {colour: blue}\n"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
+    with engine(tmp_path_factory.mktemp("verbs") / "data") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pod(running: EngineUnderTest) -> str:
+    """A running pod named `shell` that says "alive" once a second."""
+    image = busybox_image(ContentStore(running.data / "content"))
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "shell"},
+        "spec": {
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "command": ["/bin/sh", "-c", "while true; do echo alive; sleep 1; done"],
+                }
+            ],
+            "terminationGracePeriodSeconds": 0,
+        },
+    }
+    running.run("apply", "-f", "-", input=json.dumps(manifest))
+    wait_for(lambda: "1/1" in running.run("get", "pod", "shell").stdout, 30, "the pod is ready")
+    return "shell"
+
+
+def test_apply_get_describe_delete(running: EngineUnderTest, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG)
+
+    assert running.run("apply", "-f", str(file)).stdout == "ConfigMap default/settings created\n"
+    assert running.run("apply", "-f", str(file)).stdout == "ConfigMap default/settings unchanged\n"
+    file.write_text(CONFIG.replace("blue", "green"))
+    dry = running.run("apply", "-f", str(file), "--dry-run").stdout
+    assert dry == "ConfigMap default/settings changed (dry run)\n"
+    assert running.json("get", "cm/settings")["data"] == {"colour": "blue"}
+    assert running.run("apply", "-f", str(file)).stdout == "ConfigMap default/settings changed\n"
+
+    listed = running.run("get", "cm", "-l", "app=web").stdout.splitlines()
+    assert listed[0].split() == ["NAME", "DATA", "AGE"]
+    assert listed[1].split()[:2] == ["settings", "1"]
+    assert running.run("get", "cm", "-l", "app=web", "-o", "name").stdout == "configmap/settings\n"
+    everywhere = running.run("get", "ns,cm", "-A").stdout
+    assert "namespace/kube-system" in everywhere
+    assert "colour: green" in running.run("describe", "cm", "settings").stdout
+    assert running.run("delete", "-f", str(file)).stdout == "ConfigMap default/settings deleted\n"
+    gone = running.run("get", "cm", "settings", check=False)
+    assert gone.returncode == 4
+    assert "settings" in gone.stderr
+    assert gone.stderr.count("\n") == 1
+
+
+def test_what_is_refused_is_one_line_and_the_rest_is_done(running: EngineUnderTest, tmp_path: Path) -> None:
+    file = tmp_path / "both.yaml"
+    file.write_text(
+        CONFIG.replace("{colour: blue}", "[1]") + "---\n" + CONFIG.replace("settings", "fine") + "---\n"
+        "apiVersion: example.com/v1\nkind: Wheel\nmetadata: {name: w}\n"
+    )
+
+    done = running.run("apply", "-f", str(file), check=False)
+
+    assert done.returncode == 1
+    assert done.stdout == "ConfigMap default/fine created\n"
+    refused = done.stderr.splitlines()
+    assert len(refused) == 2
+    assert refused[0].startswith(f"trimtab: {file}, document 1: ")
+    assert "data" in refused[0]
+    assert refused[1] == (
+        f"trimtab: {file}, document 3: the server has no kind Wheel in example.com/v1: is its CRD installed?"
+    )
+    assert running.run("delete", "cm/fine", "cm/none", check=False).returncode == 4
+    unknown = running.run("get", "wheels", check=False)
+    assert unknown.returncode == 4
+    assert unknown.stderr.startswith("trimtab: the server has no kind 'wheels': ")
+
+
+def test_logs_and_following_them(running: EngineUnderTest, pod: str) -> None:
+    assert wait_for(lambda: running.run("logs", pod, "--tail", "1").stdout, 10, "a line") == "alive\n"
+    with subprocess.Popen(
+        [str(TRIMTAB), "--data", str(running.data), "logs", "-f", "--tail", "1", pod], stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert [following.stdout.readline() for _ in range(3)] == ["alive\n"] * 3
+        following.terminate()
+
+
+def test_exec_gives_output_and_exit_status(running: EngineUnderTest, pod: str) -> None:
+    done = running.run("exec", pod, "--", "sh", "-c", "echo out; echo err >&2; exit 7", check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 7)
+    echoed = running.run("exec", "-i", pod, "--", "cat", input="through and back\n")
+    assert echoed.stdout == "through and back\n"
+    missing = running.run("exec", "nosuch", "--", "true", check=False)
+    assert missing.returncode == 4
+    assert missing.stderr.count("\n") == 1
+
+
+def test_exec_with_a_terminal(running: EngineUnderTest, pod: str) -> None:
+    main, other = pty.openpty()
+    with subprocess.Popen(
+        [str(TRIMTAB), "--data", str(running.data), "exec", "-it", pod, "--", "sh"],
+        stdin=other, stdout=other, stderr=other, start_new_session=True,
+    ) as shell:  # fmt: skip
+        os.close(other)
+        os.write(main, b"tty; exit 3\n")
+        seen = b""
+        deadline = time.monotonic() + 20
+        while b"/dev/pts/" not in seen and time.monotonic() < deadline:
+            seen += os.read(main, 4096)
+        assert b"/dev/pts/" in seen
+        assert shell.wait(20) == 3
+    os.close(main)
+
+
+def test_timeline_why_and_graph(running: EngineUnderTest, pod: str) -> None:
+    said = running.run("timeline", f"pod/{pod}").stdout
+    assert f"Pod default/{pod}: created by trimtab-cli" in said
+    reasons = running.json("why", f"pod/{pod}")
+    assert reasons["object"] == f"Pod default/{pod}"
+    assert any(change["actor"] == "trimtab-workloads-scheduler" for change in reasons["changes"])
+    assert running.run("why", "pod/none", check=False).returncode == 4
+    assert "workloads.scheduler" in running.run("graph").stdout
+    with subprocess.Popen(
+        [str(TRIMTAB), "--data", str(running.data), "timeline", "-f", "--limit", "1"], stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        following.stdout.readline()
+        running.run("apply", "-f", "-", input=CONFIG.replace("settings", "followed"))
+        assert "ConfigMap default/followed: created by trimtab-cli" in following.stdout.readline()
+        following.terminate()
+
+
+def test_another_cluster_by_kubeconfig(running: EngineUnderTest, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(running.run("kubeconfig").stdout)
+    done = subprocess.run(
+        [str(TRIMTAB), "--kubeconfig", str(config), "get", "ns", "-o", "name"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "namespace/default" in done.stdout
+    wrong = subprocess.run(
+        [str(TRIMTAB), "--kubeconfig", str(config), "--context", "prod", "get", "ns"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 1
+    assert "prod" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_output_without_a_terminal_has_no_colour(running: EngineUnderTest) -> None:
+    for command in (["status"], ["timeline"], ["check"], ["get", "pods"]):
+        assert "\x1b" not in running.run(*command, check=False).stdout
