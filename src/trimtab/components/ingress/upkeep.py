@@ -44,11 +44,19 @@ async def upkeep(process: Process) -> None:
     classes = process.informer(IngressClass)
     await classes.wait_synced()
     proxy = process.adapter(Proxy)  # type: ignore[type-abstract]
-    while True:
-        if classes.get(CLASS) is None:
-            await process.client.apply(ingress_class(), manager=MANAGER)
-        await rotate(proxy, proxy.settings.data_path("log", "access.log"))
-        await asyncio.sleep(LOOK_EVERY_S)
+    gone = asyncio.Event()
+    end = classes.subscribe(lambda change: gone.set() if change.new is None else None)
+    try:
+        while True:
+            gone.clear()
+            if classes.get(CLASS) is None:
+                await process.client.apply(ingress_class(), manager=MANAGER)
+            await rotate(proxy, proxy.settings.data_path("log", "access.log"))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await gone.wait()
+    finally:
+        end()
 
 
 async def rotate(proxy: Proxy, log: Path, *, bytes_max: int = LOG_BYTES_MAX) -> bool:
