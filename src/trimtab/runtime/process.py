@@ -80,6 +80,7 @@ class Process:
         self.place = place
         self.clock: Clock = clock or SystemClock()
         self.components = tuple(components)
+        self._component_managers = tuple(f"{MANAGER_PREFIX}{component.name}-" for component in components)
         self.events = Events(self, to_api=events)
         self.controllers: list[Controller] = []
         self.failures: list[tuple[str, Ref, Exception]] = []
@@ -186,7 +187,7 @@ class Process:
 
     def _observed(self, change: Change[Any]) -> None:
         """A change that none of our reconcilers made goes to the journal under the name of who made it."""
-        if change.own or change.by.startswith(MANAGER_PREFIX) or change.subresource:
+        if change.own or change.subresource or change.by.startswith(self._component_managers):
             return
         obj: Resource = change.latest
         cause: Ref | None = None
