@@ -24,7 +24,9 @@ from trimtab.api import Ref
 from trimtab.api.core import Secret
 from trimtab.api.networking import Ingress, IngressClass
 from trimtab.client import SystemClock
+from trimtab.components.ingress.bootstrap import replace_json
 from trimtab.components.ingress.certificates import Pair, issue, pair_of
+from trimtab.components.ingress.proxy import RETRY_S, TAKE_IN_S, EnvoyProxy
 from trimtab.components.ingress.reconcile import PROBLEM
 
 HOST = "shop.example.com"
@@ -321,6 +323,29 @@ async def test_routes_that_envoy_refuses_are_taken_back(under_test: IngressUnder
     assert "Only unique values for domains are permitted" in proxy.refused["rds.http.json"].reason
     assert proxy.documents["rds.http.json"] == good
     assert (await under_test.fetch(HOST, tls=False)).status == 200
+    # Who comes new and finds a refused document in place does not wait for it for ever, and forgives it once it is mended.
+    late = Clock()
+    replace_json(under_test.settings.data_path("proxy", "rds.http.json"), bad)
+    newcomer = EnvoyProxy(under_test.settings, clock=late)
+    await newcomer.observe()
+    assert "rds.http.json" not in newcomer.refused
+    late.now += TAKE_IN_S + 1
+    await newcomer.observe()
+    assert newcomer.refused["rds.http.json"].reason == "it did not take the change in within 30 s"
+    late.now += RETRY_S
+    await newcomer.observe()
+    assert "rds.http.json" not in newcomer.refused
+    newcomer.write("rds.http.json", good)
+    await newcomer.observe()
+    assert "rds.http.json" not in newcomer.refused
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 async def test_a_torn_secret_is_said_and_others_go_on(under_test: IngressUnderTest, web: Backends):

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -35,8 +35,10 @@ from trimtab.components.ingress.endpoints import Address, Observed
 from trimtab.runtime.settings import Settings
 
 ADMIN_TIMEOUT_S = 2.0
-TAKE_IN_S = 10.0
-"""Envoy takes in a document within milliseconds; one that it neither accepts nor refuses for so long counts as refused."""
+TAKE_IN_S = 30.0
+"""Envoy takes in a document within milliseconds; one that it neither accepts nor refuses for so long counts as refused,
+and is tried again after `RETRY_S`."""
+RETRY_S = 300.0
 STATS_PATH = "/stats?filter=(version_text|update_rejected|update_failure)$"
 LOG_TAIL_BYTES = 1 << 18
 
@@ -107,6 +109,8 @@ class EnvoyProxy:
         self._refused: dict[str, Refusal] = {}
         self._rejections: dict[str, int] = {}
         self._draining_since: dict[tuple[str, Address], float] = {}
+        self._retry_at: dict[str, float] = {}
+        self._silent = False
 
     @property
     def address(self) -> str:
@@ -153,7 +157,12 @@ class EnvoyProxy:
         answers = await self._ask("GET", STATS_PATH, "/clusters?format=json")
         if answers is None:
             self._draining_since.clear()
+            self._silent = True
             return None
+        if self._silent:
+            # What was written meanwhile has its time from now on.
+            self._silent = False
+            self._pending = {name: replace(p, written_at=self._clock()) for name, p in self._pending.items()}
         accepted, rejections = _parse_stats(answers[0].decode(), self.documents)
         self._settle(accepted, rejections)
         return Seen(accepted, self._hosts(answers[1]))
@@ -182,6 +191,16 @@ class EnvoyProxy:
     def _settle(self, accepted: Mapping[str, str], rejections: Mapping[str, int]) -> None:
         """Compares what was written with what Envoy made of it; takes back what it refused."""
         documents = self._mutable()
+        for name, at in list(self._retry_at.items()):
+            if self._clock() >= at:
+                del self._retry_at[name]
+                self._refused.pop(name, None)
+        for name, doc in documents.items():
+            if accepted.get(name) == doc["version_info"]:
+                self._refused.pop(name, None)
+            elif name in accepted and name not in self._pending and name not in self._refused:
+                # Written in an earlier life of this process, and not taken in yet.
+                self._pending[name] = _Pending(None, rejections.get(name, 0), self._clock(), self._log_size())
         for name, pending in list(self._pending.items()):
             version = documents[name]["version_info"]
             count = rejections.get(name, 0)
@@ -191,6 +210,7 @@ class EnvoyProxy:
                 self._take_back(name, self._reason_since(pending.log_bytes) or "its log in DATA/log/envoy.log says why")
             elif name in accepted and self._clock() - pending.written_at > TAKE_IN_S:
                 self._take_back(name, f"it did not take the change in within {TAKE_IN_S:.0f} s")
+                self._retry_at[name] = self._clock() + RETRY_S
         self._rejections = dict(rejections)
 
     def _take_back(self, name: str, reason: str) -> None:
