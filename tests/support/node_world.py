@@ -19,12 +19,13 @@ from typing import Any
 
 from simulated_api import SimulatedApi
 
-from trimtab.api import JSON
-from trimtab.api.core import Pod
+from trimtab.api import JSON, from_wire
+from trimtab.api.core import PROXIED, Node, Pod
 from trimtab.client.client import Client
 from trimtab.client.clock import SystemClock
 from trimtab.components.node import COMPONENT, adapters, cleanup, containerd_command
 from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.cleanup import answers
 from trimtab.components.node.cri import Cri
 from trimtab.content import ContentStore, oci, parse_digest
 from trimtab.content.tarwriter import LayerWriter
@@ -192,6 +193,28 @@ class NodeWorld:
             return await self.pod(name) is None
 
         await self.until(gone, timeout_s, f"pod {name} is gone")
+
+    def cri_answers(self) -> bool:
+        return answers(self.settings)
+
+    async def until_node_ready(self) -> None:
+        async def ready() -> bool:
+            node = await self.client.get(Node, self.settings.node_name)
+            conditions = node.status.conditions if node is not None else []
+            return self.agent.connected and any(c.type == "Ready" and c.status == "True" for c in conditions)
+
+        await self.until(ready, 20, "the node is ready")
+
+    async def set_gate(self, name: str, status: str) -> None:
+        """Plays the proxy: writes the pod's readiness gate."""
+        pod = from_wire(
+            Pod,
+            {
+                "metadata": {"name": name, "namespace": "default"},
+                "status": {"conditions": [{"type": PROXIED, "status": status}]},
+            },
+        )
+        await self.client.apply(pod, manager="proxy", subresource="status")
 
     # Making
 

@@ -136,6 +136,8 @@ class SimulatedContainerd:
             raise RuntimeFailure("connection reset", "UNAVAILABLE")
 
     async def _answer(self) -> None:
+        if self.rng.random() < self.faults.slow:
+            await asyncio.sleep(self.rng.random() * self.faults.slow_s_max)
         if self.rng.random() < self.faults.after:
             raise RuntimeFailure("connection reset", "UNAVAILABLE")
 

@@ -194,6 +194,11 @@ async def test_logs_are_read_tailed_followed_and_kept_of_the_container_before(wo
 async def test_port_forward_reaches_what_listens_on_the_pods_loopback(world: NodeWorld) -> None:
     await world.run_pod("web", "echo inside > /tmp/index.html; exec httpd -f -p 127.0.0.1:8000 -h /tmp")
     await world.until_ready("web")
+
+    async def listens() -> bool:
+        return (await ask(world, "web", "fetch 127.0.0.1 8000"))[0] == 0
+
+    await world.until(listens, 10, "the server listens")
     async with session_of(world) as session:
         url = "http://node/portforward/default/web?ports=8000&ports=9"
         async with session.ws_connect(url, protocols=["v4.channel.k8s.io"]) as ws:

@@ -259,6 +259,7 @@ class NodeAgent:
             view,
             state="exited",
             exit_code=event.exit_code,
+            started_at=view.started_at or event.exited_at,
             finished_at=event.exited_at,
             reason=reason,
             message=message,
@@ -501,6 +502,7 @@ class NodeAgent:
             annotations=config["annotations"],
         )
         self._containers[ident] = view
+        noticed_at = state.exits_at.pop(container.name, None)
         try:
             await self.runtime.start_container(ident)
         except RuntimeFailure as err:
@@ -511,26 +513,23 @@ class NodeAgent:
         state.blocks.pop(container.name, None)
         if self._looks != looks:
             self._stale.add(uid)
-        self._started(pod, action, view, say)
+        self._started(pod, action, view, noticed_at, say)
 
-    def _started(self, pod: Pod, action: StartContainer, view: ContainerView, say: Say) -> None:
+    def _started(
+        self, pod: Pod, action: StartContainer, view: ContainerView, noticed_at: float | None, say: Say
+    ) -> None:
         container = action.container
-        running = replace(view, state="running", started_at=self._now())
-        self._containers[view.id] = running
-        self.health.watch(self._target(pod, container, running), fresh=True, was_ready=False)
-        loop = asyncio.get_running_loop()
-        noticed_at = self._state(pod).exits_at.pop(container.name, None)
-        if action.previous is not None:
-            took_ms = round((loop.time() - noticed_at) * 1000) if noticed_at is not None else None
-            where = f"container {container.name} of pod {pod.namespace}/{pod.name}"
-            after = f" after {took_ms} ms" if took_ms is not None else ""
-            message = f"{where} exited ({ended_how(action.previous)}); running again{after}"
-            say("Restarted", message, duration_ms=took_ms)
-        else:
+        if self._containers[view.id].state == "created":  # else its end came before the answer to its start
+            running = self._containers[view.id] = replace(view, state="running", started_at=self._now())
+            self.health.watch(self._target(pod, container, running), fresh=True, was_ready=False)
+        if action.previous is None:
             say("Started", f"container {container.name} runs")
-        early = self._early_exits.pop(view.id, None)
-        if early is not None:
-            self._ended(running, early)
+            return
+        took_ms = round((asyncio.get_running_loop().time() - noticed_at) * 1000) if noticed_at is not None else None
+        where = f"container {container.name} of pod {pod.namespace}/{pod.name}"
+        after = f" after {took_ms} ms" if took_ms is not None else ""
+        message = f"{where} exited ({ended_how(action.previous)}); running again{after}"
+        say("Restarted", message, duration_ms=took_ms)
 
     def _target(self, pod: Pod, container: Container, view: ContainerView) -> Target:
         sandbox = self._sandboxes.get(view.sandbox_id)
