@@ -98,6 +98,15 @@ def text(definition: str) -> JSON:
     return _index().text(definition)
 
 
+def definition_shape(definition: str) -> JSON:
+    """A published definition without its descriptions; `$ref`s name definitions.
+
+    Raises:
+        KeyError: there is no such definition.
+    """
+    return _index().shape(definition)
+
+
 @cache
 def builtin(api_version: str, kind: str) -> Schema | None:
     """The schema of a built-in kind; None where Kubernetes has no such kind.

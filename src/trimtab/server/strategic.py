@@ -233,7 +233,8 @@ def _ordered(node: Node, merged: list[Any], order: list[Any], live: list[Any], p
     """The items that `order` names, in its order; the others before the first ordered item that followed them live."""
     rank = {_identity(node, item, path): index for index, item in reversed(list(enumerate(order)))}
     place = {_identity(node, item, path): index for index, item in reversed(list(enumerate(live)))}
-    named, others = [], []
+    named: list[Any] = []
+    others: list[Any] = []
     for item in merged:
         (named if _identity(node, item, path) in rank else others).append(item)
     named.sort(key=lambda item: rank[_identity(node, item, path)])
