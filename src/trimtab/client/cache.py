@@ -129,6 +129,8 @@ class Cache(Generic[K]):
         self.entries: dict[Key, Entry[K]] = {}
         self.writes = 0
         """Counts our own writes; `replace` takes the count at the time its list was asked for."""
+        self.lists = 0
+        """Counts the lists taken over. An answer to a request that was sent before the latest may be older than it."""
         self.leaving: dict[str, str] = {}
         """uid -> manager of the objects that we asked to delete, since nothing on a deleted object says who did it."""
         self.writing: dict[Key, str] = {}
@@ -207,6 +209,7 @@ class Cache(Generic[K]):
         """A whole list. None: we wrote since it was asked for, so it may be older than that write; list again."""
         if any(p.sequence > asked_at for p in self._pending.values()):
             return None
+        self.lists += 1
         self._pending.clear()
         self._seen.clear()
         listed = {_key(entry.obj): entry for entry in entries}

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from trimtab.api import InvalidObject, Resource
-from trimtab.client.cache import Cache, Change, Entry, read_marks
+from trimtab.client.cache import Cache, Change, Entry, Key, read_marks
 from trimtab.client.client import Client, decode
 from trimtab.client.clock import Clock, SystemClock, jittered
 from trimtab.client.errors import ApiError, Gone, NotFound
@@ -47,6 +49,13 @@ class _Bookmark(msgspec.Struct):
 _bookmark = msgspec.json.Decoder(_Bookmark)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When a request was sent: after so many lists."""
+
+    lists: int
+
+
 class Informer(Generic[K]):
     """A cache of `kind` (in `namespace`, matching `fields`), kept current by `run`."""
 
@@ -71,6 +80,8 @@ class Informer(Generic[K]):
         self._synced = asyncio.Event()
         self._subscribers: list[Callable[[Change[K]], None]] = []
         self._oldest_pending_at: float | None = None
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._unsure: dict[Key, None] = {}
 
     # Reading
 
@@ -96,15 +107,69 @@ class Informer(Generic[K]):
 
     # Our own writes
 
-    def wrote(self, body: bytes, by: str = "") -> Entry[K]:
+    @asynccontextmanager
+    async def writing(self, key: Key, by: str = "") -> AsyncIterator[Sent]:
+        """Around a write of ours (as manager `by`) and the taking of its answer.
+
+        One at a time for each object, so that answers come in the order of versions. When the answer is lost, what is
+        cached of the object is *unsure*: `settle` asks.
+        """
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        async with lock:
+            self.cache.writing[key] = by
+            try:
+                yield Sent(self.cache.lists)
+            except ConnectionError:
+                self._unsure[key] = None
+                raise
+            except ApiError as err:
+                if err.status >= 500:
+                    self._unsure[key] = None
+                raise
+            finally:
+                self.cache.writing.pop(key, None)
+
+    def wrote(self, body: bytes, by: str = "", sent: Sent | None = None) -> Entry[K]:
         """Takes the answer to a write of ours (as manager `by`) into the cache; returns it decoded."""
         entry = Entry(decode(self.kind, body), read_marks(body))
-        self._tell(self.cache.wrote(entry, by))
+        if sent is None or sent.lists == self.cache.lists:
+            self._tell(self.cache.wrote(entry, by))
+        else:
+            self._unsure[entry.obj.metadata.namespace or "", entry.obj.metadata.name] = None
         return entry
 
     def deleted(self, obj: K, by: str = "") -> None:
         """Takes a deletion of ours (made as manager `by`), which took effect at once, into the cache."""
         self._tell(self.cache.deleted(obj, by))
+
+    @property
+    def sure(self) -> bool:
+        """Whether the outcome of all our writes is known. While it is not, decisions on what is cached may contradict
+        what was decided and done before: `settle` first."""
+        return not self._unsure
+
+    async def settle(self) -> None:
+        """Asks the API for the objects whose last write by us had no clear answer.
+
+        Raises:
+            ApiError, ConnectionError: it cannot be asked now.
+        """
+        while self._unsure:
+            key = next(iter(self._unsure))
+            async with self.writing(key) as sent:
+                try:
+                    path = self.kind.resource_type.path(key[0] or None, key[1])
+                    body = (await self._client.wire.send("GET", path)).body
+                except NotFound:
+                    cached = self.cache.entries.get(key)
+                    if cached is not None and sent.lists == self.cache.lists:
+                        self.deleted(cached.obj)
+                    self._unsure.pop(key, None)
+                    continue
+                self._unsure.pop(key, None)
+                self.wrote(body, sent=sent)
 
     # Keeping current
 

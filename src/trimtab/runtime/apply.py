@@ -143,20 +143,21 @@ class Applier:
             # Whoever deletes what is on its way out already has finished with it (a node agent with a pod).
             options["gracePeriodSeconds"] = 0
         path = kind.resource_type.path(obj.namespace, obj.name)
-        informer.cache.leaving[obj.metadata.uid] = self._identity.manager
-        try:
-            answer = await self._process.client.wire.send("DELETE", path, {}, encode(options))
-        except (NotFound, Conflict):
-            if not await is_gone(self._process.client, obj):
-                informer.cache.leaving.pop(obj.metadata.uid, None)
-                raise
-            informer.deleted(obj, by=self._identity.manager)
-            return True
-        gone = not _still_exists(answer.body)
-        if gone:
-            informer.deleted(obj, by=self._identity.manager)
-        else:
-            informer.wrote(answer.body, by=self._identity.manager)
+        informer.cache.leaving[obj.metadata.uid] = manager = self._identity.manager
+        async with informer.writing((obj.namespace or "", obj.name), manager) as sent:
+            try:
+                answer = await self._process.client.wire.send("DELETE", path, {}, encode(options))
+            except (NotFound, Conflict):
+                if not await is_gone(self._process.client, obj):
+                    informer.cache.leaving.pop(obj.metadata.uid, None)
+                    raise
+                informer.deleted(obj, by=manager)
+                return True
+            gone = not _still_exists(answer.body)
+            if gone:
+                informer.deleted(obj, by=manager)
+            else:
+                informer.wrote(answer.body, manager, sent)
         run.breaker.count(obj.ref, (), repeated=False, now_s=began)
         self._record(run, "deleted", obj.ref, "", began)
         return gone
@@ -253,26 +254,24 @@ class Applier:
         began = asyncio.get_running_loop().time()
         wire = self._process.client.wire
         informer = self._process.informer(kind)
-        informer.cache.writing[slot[1]] = manager
-        try:
-            answer = await wire.apply_bytes(
-                kind.resource_type,
-                ref.name,
-                ref.namespace,
-                body,
-                manager=manager,
-                force=force,
-                subresource=subresource or None,
-            )
-        except Conflict:
-            if force or not await self._mine_after_all(run, kind, ref):
-                raise
-            answer = await wire.apply_bytes(
-                kind.resource_type, ref.name, ref.namespace, body, manager=manager, force=True
-            )
-        finally:
-            informer.cache.writing.pop(slot[1], None)
-        new = informer.wrote(answer, by=manager)
+        async with informer.writing(slot[1], manager) as sent:
+            try:
+                answer = await wire.apply_bytes(
+                    kind.resource_type,
+                    ref.name,
+                    ref.namespace,
+                    body,
+                    manager=manager,
+                    force=force,
+                    subresource=subresource or None,
+                )
+            except Conflict:
+                if force or not await self._mine_after_all(run, kind, ref):
+                    raise
+                answer = await wire.apply_bytes(
+                    kind.resource_type, ref.name, ref.namespace, body, manager=manager, force=True
+                )
+            new = informer.wrote(answer, manager, sent)
         run.memos[slot] = Memo(digest, new.uid, new.mark(manager, subresource))
         if live is not None and live.version == new.version:
             return

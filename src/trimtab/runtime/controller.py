@@ -216,6 +216,11 @@ class Controller:
 
     async def _run(self, key: Key, state: KeyState, run: Run) -> float:
         """Runs the function and makes its outcome so; returns in how many seconds to come back."""
+        for informer in self._informers:
+            if not informer.sure:
+                await informer.settle()
+                if not self._refresh(run):
+                    return self.reconciler.resync_s
         deleting = run.subject.metadata.deletion_timestamp is not None
         if self.reconciler.effects and not deleting:
             await self._ensure_finalizer(run)
@@ -234,10 +239,15 @@ class Controller:
         if self.identity.finalizer in run.subject.metadata.finalizers:
             return
         await self._applier.apply_metadata(run, {"finalizers": [self.identity.finalizer]}, "finalizer")
-        informer = self._process.informer(self.reconciler.subject)
-        fresh = informer.get(run.subject.name, run.subject.namespace)
-        if fresh is not None and fresh.metadata.uid == run.subject.metadata.uid:
-            run.subject = fresh
+        self._refresh(run)
+
+    def _refresh(self, run: Run) -> bool:
+        """Takes the subject as it is now; False when it is gone."""
+        fresh = self._process.informer(self.reconciler.subject).get(run.subject.name, run.subject.namespace)
+        if fresh is None or fresh.metadata.uid != run.subject.metadata.uid:
+            return False
+        run.subject = fresh
+        return True
 
     async def _carry_out(self, key: Key, run: Run, outcome: Outcome) -> float:
         applier = self._applier
