@@ -193,7 +193,7 @@ def _check_ports(settings: Settings) -> None:
 
 def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     """Makes user, directories, keys and the components' files; returns the plan."""
-    from trimtab.components.ingress import envoy_command, write_bootstrap
+    from trimtab.components.ingress import envoy_command, raise_watch_limit, write_bootstrap
     from trimtab.components.node import containerd_command
     from trimtab.engine.bootstrap import write_definitions
     from trimtab.engine.processes import JOURNAL
@@ -210,6 +210,7 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     if not pki.complete(settings):
         accounts.as_user(settings.user, readable, writable, lambda: pki.ensure(settings))
     write_kubeconfig(settings)
+    raise_watch_limit()
     accounts.as_user(settings.user, readable, writable, lambda: write_bootstrap(settings))
     accounts.as_user(settings.user, readable, writable, lambda: Journal(settings.data_path(*JOURNAL)).close())
     write_definitions(settings, COMPONENTS)
