@@ -21,7 +21,6 @@ from trimtab.content.store import ContentStore
 T = TypeVar("T")
 
 CACHE_TYPE = "application/vnd.trimtab.cache.v1+json"
-RECORD_BYTES_MAX = 4 << 20
 
 
 class _Record(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ packages, the user's own files. Or the image is a Dockerfile's.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import msgspec
@@ -74,7 +75,8 @@ class ImageSpec(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
             raise BadSpec(f"image {self.name or '?'}: {found}")
 
 
-def _problems(spec: ImageSpec):  # type: ignore[no-untyped-def]
+def _problems(spec: ImageSpec) -> Iterator[str]:
+    """Each thing that is wrong, without the image's name."""
     try:
         reference = parse_reference(f"{LOCAL_REGISTRY}/{spec.name}")
         if reference.tag != "latest" or reference.digest or ":" in spec.name:
