@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,8 @@ class Journal:
         self._db = sqlite3.connect(
             path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+        if path is not None:
+            _give_to_owner_of_folder(path)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -174,6 +177,14 @@ class Journal:
         self.flush()
         with self._lock:
             self._db.close()
+
+
+def _give_to_owner_of_folder(path: Path) -> None:
+    """Root (the node agent) may be the first to append; the file must still belong to the engine's user. SQLite itself
+    gives its -wal and -shm to the owner of the file."""
+    folder = path.parent.stat()
+    if os.geteuid() == 0 and path.stat().st_uid != folder.st_uid:
+        os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def to_micros(at: datetime) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -249,6 +250,21 @@ def test_a_journal_that_cannot_be_written_holds_nobody_up(journal: Journal, capl
 
     assert journal.dropped == 1
     assert "1 entries were not written: no such table: entries" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_a_journal_that_root_begins_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(STORY[0])
+
+    assert {path.name: path.stat().st_uid for path in tmp_path.iterdir()} == {
+        "j.sqlite": 12345,
+        "j.sqlite-wal": 12345,
+        "j.sqlite-shm": 12345,
+    }
+    journal.close()
 
 
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
