@@ -194,6 +194,7 @@ def deployment(app: App, name: str, secrets_hash: str) -> Deployment:
         liveness_probe=alive,
         resources=ResourceRequirements(limits=dict(limits)) if limits else None,
         security_context=_confined(),
+        termination_message_policy="FallbackToLogsOnError",
     )
     routed = bool(app.spec.domains) and routed_process(app) == name
     template = PodTemplateSpec(
@@ -286,6 +287,7 @@ def database_stateful_set(app: App, database: AppDatabase) -> StatefulSet:
         volume_mounts=[VolumeMount(name="data", mount_path="/var/lib/postgresql/data")],
         readiness_probe=Probe(exec=ask, period_seconds=2, timeout_seconds=5, failure_threshold=2),
         security_context=_confined(),
+        termination_message_policy="FallbackToLogsOnError",
     )
     claim = PersistentVolumeClaim(
         metadata=ObjectMeta(name="data"),
