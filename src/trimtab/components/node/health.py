@@ -138,12 +138,12 @@ class HealthWatch:
 
     async def _readiness(self, target: Target, watched: Watched, probe: Probe) -> None:
         failures = successes = 0
-        came = watched.health.ready
-        async for _ in _attempts(probe, eager=not came, until=lambda: came):
+        came = asyncio.Event()
+        async for _ in _attempts(probe, eager=not watched.health.ready, until=came.is_set):
             answer = await self._attempt(probe, target)
             successes, failures = (successes + 1, 0) if answer.ok else (0, failures + 1)
             if answer.ok and successes >= (probe.success_threshold or 1):
-                came = True
+                came.set()
                 watched.unready_because = ""
                 self._set(target, watched, ready=True)
             elif not answer.ok:
