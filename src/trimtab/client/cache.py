@@ -205,6 +205,11 @@ class Cache(Generic[K]):
             return None
         return self._drop(key, self.leaving.get(old.uid, ""))
 
+    def leave_out(self, key: Key) -> Change[K] | None:
+        """An object that is there no longer has the shape of its kind (or was deleted in that state)."""
+        self._pending.pop(key, None)
+        return self._drop(key) if key in self.entries else None
+
     def replace(self, entries: Sequence[Entry[K]], asked_at: int) -> Sequence[Change[K]] | None:
         """A whole list. None: we wrote since it was asked for, so it may be older than that write; list again."""
         if any(p.sequence > asked_at for p in self._pending.values()):

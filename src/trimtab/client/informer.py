@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 class _Version(msgspec.Struct, rename="camel"):
     resource_version: str = ""
+    name: str = ""
+    namespace: str = ""
 
 
 class _Bookmark(msgspec.Struct):
@@ -72,6 +74,8 @@ class Informer(Generic[K]):
         self.kind = kind
         self.cache: Cache[K] = Cache(kind, index_labels)
         self.relists = 0
+        self.problem = ""
+        """Why the copy is not current now, in one line; empty while it is."""
         self._client = client
         self._clock = clock or SystemClock()
         self._namespace = namespace
@@ -182,6 +186,7 @@ class Informer(Generic[K]):
             try:
                 if self._version is None:
                     await self._list()
+                self.problem = ""
                 await self._watch()
             except Gone:
                 self._version = None
@@ -191,7 +196,9 @@ class Informer(Generic[K]):
                 self._replace([], self.cache.writes)
                 self._synced.set()
             except (ApiError, ConnectionError, msgspec.MsgspecError) as err:
-                log.debug("%s: %s", self.kind.__name__, err)
+                if isinstance(err, ApiError) and err.status < 500 and not self.problem:
+                    log.warning("%s cannot be watched: %s", self.kind.__name__, err)
+                self.problem = str(err)
             if loop.time() - began > BACKOFF_LAST_S:
                 delay_s = BACKOFF_FIRST_S
             await asyncio.sleep(jittered(delay_s, self._clock))
@@ -238,6 +245,8 @@ class Informer(Generic[K]):
         self._version = _bookmark.decode(body).metadata.resource_version
         entry = self._entry(body)
         if entry is None:
+            meta = _bookmark.decode(body).metadata
+            self._tell(self.cache.leave_out((meta.namespace, meta.name)))
             return
         self._tell(self.cache.removed(entry.obj) if type == "DELETED" else self.cache.seen(entry))
 

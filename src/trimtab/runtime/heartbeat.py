@@ -30,6 +30,8 @@ class Health(msgspec.Struct):
     synced: bool
     waiting: int
     """Keys ready to be reconciled."""
+    watching: dict[str, str]
+    """Kinds that cannot be watched now, and why."""
     failing: dict[str, str]
     """Subject -> what its last failure said."""
 
@@ -46,8 +48,9 @@ async def beat(process: Process) -> None:
     try:
         while True:
             failing = {str(ref): text for (_, ref), text in list(process.failing.items())[:FAILING_MAX]}
+            watching = {kind.__name__: i.problem for kind, i in process.informers.items() if i.problem}
             waiting = sum(controller.waiting for controller in process.controllers)
-            now = msgspec.json.encode(Health(os.getpid(), process.synced, waiting, failing))
+            now = msgspec.json.encode(Health(os.getpid(), process.synced, waiting, watching, failing))
             with contextlib.suppress(OSError):
                 if now == last:
                     os.utime(path)
