@@ -144,7 +144,7 @@ def _apply_orders(node: Node, out: JSON, patch: JSON, path: str) -> set[str]:
             continue
         _check_order(child, changes or [], order, where)
         current = [item for item in current if item not in gone] if gone else current
-        merged = _merge_items(child, current, changes or [], where) if changes else current
+        merged = _merge_items(child, current, changes, where) if changes else current
         out[key] = _ordered(child, merged, order, current, where)
     return done
 
