@@ -22,6 +22,7 @@ from trimtab.api.core import Container, Pod
 from trimtab.components.node import backoff
 from trimtab.components.node.configs import Made, NodeFacts, container_config, hosts_file, sandbox_config
 from trimtab.components.node.decide import (
+    FALLBACK,
     Action,
     Block,
     Finish,
@@ -39,6 +40,7 @@ from trimtab.components.node.decide import (
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
 from trimtab.components.node.health import HealthWatch
 from trimtab.components.node.images import Images, PullFailure, login, policy_of
+from trimtab.components.node.logs import last_words
 from trimtab.components.node.probes import Answer, Handler, Target
 from trimtab.components.node.sandboxes import (
     ContainerRuntime,
@@ -62,6 +64,10 @@ log = logging.getLogger(__name__)
 
 Say = Callable[..., None]
 """`Context.event`."""
+
+
+LAST_WORDS_S = 0.2
+"""After so long containerd has written what a process said last."""
 
 
 class Disk(Protocol):
@@ -254,7 +260,6 @@ class NodeAgent:
         self._oom.discard(view.id)
         self.health.forget(view.id)
         self._note_end(view.id)
-        message = self._disk.termination_message(view.pod_uid, view.name, view.attempt)
         self._containers[view.id] = ended = replace(
             view,
             state="exited",
@@ -262,8 +267,10 @@ class NodeAgent:
             started_at=view.started_at or event.exited_at,
             finished_at=event.exited_at,
             reason=reason,
-            message=message,
+            message=self._said(view, event.exit_code),
         )
+        if event.exit_code and not ended.message and view.annotations.get(FALLBACK):
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._listen_again, view.id)
         state = self._pods.get(view.pod_uid)
         if state is not None:
             state.exits_at[view.name] = asyncio.get_running_loop().time()
@@ -331,7 +338,22 @@ class NodeAgent:
     def _message(self, view: ContainerView) -> str:
         if view.state != "exited":
             return ""
-        return self._disk.termination_message(view.pod_uid, view.name, view.attempt) or view.message
+        return self._said(view, view.exit_code) or view.message
+
+    def _said(self, view: ContainerView, exit_code: int) -> str:
+        """What a container that ended left as its message: what it wrote for that, or else the end of its log."""
+        message = self._disk.termination_message(view.pod_uid, view.name, view.attempt)
+        if message or not exit_code or view.annotations.get(FALLBACK) != "FallbackToLogsOnError":
+            return message
+        return last_words(self.log_path(view))
+
+    def _listen_again(self, container_id: str) -> None:
+        """The end of a log may be written a moment after the process is gone."""
+        view = self._containers.get(container_id)
+        if view is None or view.message or not (message := self._said(view, view.exit_code)):
+            return
+        self._containers[container_id] = replace(view, message=message)
+        self._wake_uid(view.pod_uid, f"container {view.name} left its last words")
 
     def _health_changed(self, container_id: str) -> None:
         view = self._containers.get(container_id)

@@ -13,7 +13,7 @@ from typing import Any
 from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
 from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
-from trimtab.components.node.decide import IMAGE
+from trimtab.components.node.decide import FALLBACK, IMAGE
 from trimtab.components.node.environment import ConfigProblem, expand
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
 from trimtab.components.node.status import qos_class
@@ -165,7 +165,11 @@ def container_config(pod: Pod, container: Container, made: Made) -> dict[str, An
         "envs": [{"key": name, "value": value.encode()} for name, value in env.items()],
         "mounts": _mounts(pod, container, made),
         "labels": {**labels(pod), CONTAINER_NAME: container.name},
-        "annotations": {EARNED: str(made.earned_s), IMAGE: container.image},
+        "annotations": {
+            EARNED: str(made.earned_s),
+            IMAGE: container.image,
+            FALLBACK: container.termination_message_policy or "",
+        },
         "log_path": f"{container.name}/{made.attempt}.log",
         "stdin": bool(container.stdin),
         "stdin_once": bool(container.stdin_once),

@@ -385,6 +385,9 @@ def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen) -> P
 IMAGE = "trimtab.dev/image"
 """The image reference of the spec that a container was made from."""
 
+FALLBACK = "trimtab.dev/termination-message-policy"
+"""`FallbackToLogsOnError` where the end of the log is the message of a container that failed without writing one."""
+
 
 def _leftovers(pod: Pod, seen: Seen) -> Iterator[Action]:
     """Ended containers and sandboxes that nobody will look at again."""

@@ -20,6 +20,9 @@ BLOCK_BYTES = 64 * 1024
 ROTATE_BYTES = 10 << 20
 """As the kubelet's default `containerLogMaxSize`."""
 ROTATED = ".1"
+LAST_WORDS_LINES = 80
+LAST_WORDS_BYTES = 2048
+"""Both as the kubelet's fallback for a container that failed without a termination message."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ def tail_offset(path: Path, lines: int) -> tuple[int, int]:
             if start == 0 or found > lines:
                 return start + offset, min(found, lines)
             size *= 2  # doubling keeps the whole work linear
+
+
+def last_words(path: Path, lines: int = LAST_WORDS_LINES) -> str:
+    """The end of a log as text, as Kubernetes falls back to; empty where there is no log."""
+    try:
+        offset, _ = tail_offset(path, lines)
+        with path.open("rb") as file:
+            file.seek(offset)
+            said = [line.text for raw in file.read().split(b"\n") if (line := parse(raw)) is not None]
+    except OSError:
+        return ""
+    return b"\n".join(said)[-LAST_WORDS_BYTES:].decode(errors="replace").strip()
 
 
 def _last_lines(buffer: bytes, first: int, lines: int) -> tuple[int, int]:
