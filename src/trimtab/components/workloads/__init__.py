@@ -25,6 +25,7 @@ from trimtab.components.workloads.reasons import REASONS
 from trimtab.components.workloads.replicaset import replicaset
 from trimtab.components.workloads.scheduler import scheduler
 from trimtab.components.workloads.statefulset import statefulset
+from trimtab.components.workloads.views import VIEWS
 from trimtab.components.workloads.volumes import claim, volume
 from trimtab.runtime import Component, Owned, Service
 
@@ -36,5 +37,6 @@ COMPONENT = Component(
     reconcilers=(deployment, replicaset, statefulset, job, endpoints, scheduler, claim, volume, local_data),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,
+    views=VIEWS,
     conditions=REASONS,
 )
