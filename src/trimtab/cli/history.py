@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from trimtab.runtime.journal_read import JournalReader, Why
 
 COLOURS = {"failed": "red", "failing": "red", "warned": "yellow", "healed": "green", "deleted": "yellow"}
-SHORT = 120
-"""Lists of changed fields are cut here; `-o json` has them whole."""
 DETAIL_VERBS = ("status",)
 """Left out of the timeline for people: every status that a reconciler wrote."""
 
@@ -70,18 +68,29 @@ def timeline(
     try:
         ref = _ref(obj, namespace) if obj else None
         start = datetime.now(UTC) - timedelta(seconds=seconds(since)) if since else None
-        entries = reader.timeline(since=start, limit=limit, object=ref, component=component)
-        shown = [e for e in entries if everything or fmt != "table" or e.verb not in DETAIL_VERBS]
+        wanted = everything or fmt != "table"
+        last = max((e.id for e in reader.timeline(limit=1)), default=0)
+        shown = _newest(reader, limit, wanted, since=start, object=ref, component=component)
         if fmt != "table" and not follow:
             dump([entry_json(e) for e in shown], fmt)
             return
         for entry in shown:
             _show(entry, fmt)
         if follow:
-            after = max((e.id for e in reader.timeline(limit=1)), default=0)
-            asyncio.run(_follow(reader, max([after, *(e.id for e in entries)]), ref, component, everything, fmt))
+            asyncio.run(_follow(reader, last, ref, component, wanted, fmt))
     finally:
         reader.close()
+
+
+def _newest(reader: JournalReader, limit: int, everything: bool, **chosen: Any) -> list[Entry]:
+    """The newest `limit` entries that are shown, however many are left out between them."""
+    size = limit
+    while True:
+        entries = reader.timeline(limit=size, **chosen)
+        shown = [entry for entry in entries if everything or entry.verb not in DETAIL_VERBS]
+        if len(shown) >= limit or len(entries) < size:
+            return shown[-limit:]
+        size *= 4
 
 
 async def _follow(
@@ -95,28 +104,18 @@ async def _follow(
 
 def _show(entry: Entry, fmt: str) -> None:
     if fmt == "table":
-        at = entry.at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(f"{at}  {colour(sentence(entry), COLOURS.get(entry.verb, 'reset'))}")
+        from trimtab.runtime.journal_text import time_text
+
+        click.echo(f"{time_text(entry.at, dated=True)}  {colour(sentence(entry), COLOURS.get(entry.verb, 'reset'))}")
     else:
         dump(entry_json(entry), fmt)
 
 
 def sentence(entry: Entry) -> str:
     """One line for a person: about what, what, by whom, because of what."""
-    if entry.component == "engine":
-        return entry.message
-    about = f"{entry.object}: " if entry.object else ""
-    if entry.verb in ("said", "warned", "failed"):
-        return f"{about}{entry.message}"
-    what = f"{entry.verb} by {entry.actor}" if entry.actor else entry.verb
-    detail = f" ({_short(entry.message)})" if entry.message else ""
-    took = f", {entry.duration_ms:.0f} ms" if entry.duration_ms is not None else ""
-    because = f" because of {entry.cause}" if entry.cause is not None and entry.cause != entry.object else ""
-    return f"{about}{what}{detail}{took}{because}"
+    from trimtab.runtime.journal_text import because, took, what
 
-
-def _short(message: str) -> str:
-    return message if len(message) <= SHORT else message[: SHORT - 4] + " ..."
+    return entry.message if entry.component == "engine" else f"{what(entry)}{because(entry)}{took(entry)}"
 
 
 def entry_json(entry: Entry) -> JSON:
@@ -187,30 +186,16 @@ def why(target: Target, obj: str, namespace: str, limit: int, fmt: str) -> None:
         return
     if not chains and not said:
         raise NotFound(f"the journal knows nothing of {ref}: does it exist? (`trimtab get {obj}`)")
-    click.echo(str(ref))
+    from trimtab.runtime.journal_text import time_text, why_text
+
+    click.echo(why_text(ref, chains) if chains else str(ref))
     for entry in said[-3:]:
-        click.echo(f"  {_at(entry)}  {colour(sentence(entry), 'yellow')}")
-    for chain in chains:
-        for line in chain_lines(chain, 1):
-            click.echo(line)
+        click.echo(f"last said: {time_text(entry.at)}  {colour(sentence(entry), 'yellow')}")
 
 
 def _telling(chains: list[Why]) -> list[Why]:
     """What changed the object itself; its statuses only where that is all there is."""
     return [c for c in chains if c.entry.verb not in DETAIL_VERBS] or chains
-
-
-def chain_lines(chain: Why, depth: int) -> list[str]:
-    """An entry and, indented below it, its reasons."""
-    lead = "  " * depth + ("" if depth == 1 else "because  ")
-    lines = [f"{lead}{_at(chain.entry)}  {sentence(chain.entry)}"]
-    for reason in chain.reasons:
-        lines += chain_lines(reason, depth + 1)
-    return lines
-
-
-def _at(entry: Entry) -> str:
-    return entry.at.astimezone().strftime("%m-%d %H:%M:%S")
 
 
 def _chain_json(chain: Why) -> dict[str, Any]:

@@ -214,11 +214,17 @@ async def _apply_one(client: WireClient, obj: JSON, namespace: str, *, dry_run: 
     after = await client.apply(kind, obj, manager=MANAGER, force=force, dry_run=dry_run)
     if before is None:
         outcome = "created"
-    elif before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]:
+    elif _essence(before) == _essence(after):
         outcome = "unchanged"
     else:
         outcome = "changed"
     return f"{Ref.of_wire(obj)} {outcome}" + (" (dry run)" if dry_run else "")
+
+
+def _essence(obj: JSON) -> JSON:
+    """An object without what the server counts and notes about it."""
+    noted = ("managedFields", "resourceVersion", "generation")
+    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key not in noted}}
 
 
 async def _kind_of(client: WireClient, obj: JSON) -> ResourceType:

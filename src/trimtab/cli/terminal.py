@@ -163,7 +163,7 @@ def _raw_terminal() -> Iterator[None]:
     """Keys go to the container as they are pressed; the terminal is put back afterwards."""
     handle = sys.stdin.fileno()
     before = termios.tcgetattr(handle)
-    terminal_modes.setraw(handle)
+    terminal_modes.setraw(handle, termios.TCSANOW)  # what was typed before is not thrown away
     try:
         yield
     finally:
