@@ -1,4 +1,5 @@
-"""A node in simulated time: plays pods through their phases as a kubelet would, and watches over promises meanwhile.
+"""A node that is not there: plays pods through their phases as a kubelet would, and watches over promises meanwhile. In simulated time or
+in real time.
 
 What a pod does is written in its image, so that a scenario reads like a story:
 
@@ -27,6 +28,7 @@ NODE = "node-1"
 MANAGER = "kubelet"
 START_S_MAX = 2.0
 STOP_S_MAX = 3.0
+RETRY_S = 0.2
 POD_IP = "10.244.0.7"
 """The same for all, so that two runs of a story end alike."""
 NODE_STATUS: JSON = {
@@ -54,8 +56,17 @@ def behaviour(pod: Pod) -> str:
 class SimulatedNode:
     """One node. `run` is a scenario's world."""
 
-    def __init__(self, stage: Stage, promise: Promise | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        promise: Promise | None = None,
+        *,
+        start_s_max: float = START_S_MAX,
+        stop_s_max: float = STOP_S_MAX,
+    ) -> None:
         self._stage = stage
+        self._start_s_max = start_s_max
+        self._stop_s_max = stop_s_max
         self._rng = stage.clock.random
         self._promise = promise
         self._pods: Informer[Pod] = Informer(stage.client, Pod, clock=stage.clock)
@@ -106,7 +117,10 @@ class SimulatedNode:
 
     def _done(self, task: asyncio.Task[None], uid: str, key: tuple[str, str]) -> None:
         self._busy.pop(uid, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ConnectionError):
+            asyncio.get_running_loop().call_later(RETRY_S, self._tend, uid, key)
+        elif error is not None:
             self._fail(error)
         elif uid in self._again and not task.cancelled():
             self._again.discard(uid)
@@ -118,12 +132,12 @@ class SimulatedNode:
         if pod is None or pod.metadata.uid != uid:
             return
         if pod.metadata.deletion_timestamp is not None:
-            await asyncio.sleep(self._rng.random() * STOP_S_MAX)
+            await asyncio.sleep(self._rng.random() * self._stop_s_max)
             with suppress(Conflict):  # another pod has its name by now
                 await self._stage.client.delete(pod, grace_period_s=0)
             return
         if pod.status.phase == "Pending" and not pod.status.container_statuses:
-            await asyncio.sleep(0.1 + self._rng.random() * START_S_MAX)
+            await asyncio.sleep(0.05 + self._rng.random() * self._start_s_max)
             now = self._pods.get(key[1], key[0])
             if now is not None and now.metadata.uid == uid and now.status.phase == "Pending":
                 await self._start(pod)
