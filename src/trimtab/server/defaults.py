@@ -253,6 +253,7 @@ INLINE: Mapping[str, frozenset[str]] = {
     "core.v1.PersistentVolumeClaim": _WORKLOAD,
     "core.v1.PersistentVolumeClaimSpec": frozenset({"resources"}),
     "core.v1.PodTemplateSpec": frozenset({"metadata", "spec"}),
+    "core.v1.PodSpec": frozenset({"containers"}),
     "core.v1.ConfigMap": frozenset({"metadata"}),
     "core.v1.Secret": frozenset({"metadata"}),
     "core.v1.ServiceAccount": frozenset({"metadata"}),
@@ -283,4 +284,4 @@ INLINE: Mapping[str, frozenset[str]] = {
     "apis.apiextensions.v1.CustomResourceDefinition": _WORKLOAD,
     "apis.apiextensions.v1.CustomResourceDefinitionSpec": frozenset({"names"}),
 }
-"""Structs that a built-in object carries even when empty, so that no field manager ever owns them as such."""
+"""Structs and lists that a built-in object carries even when empty, so that no field manager ever owns them as such."""

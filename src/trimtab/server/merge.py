@@ -221,8 +221,8 @@ def _compare_map(node: Node, old: JSON, new: JSON, changed: Fields, removed: Fie
             continue
         child = fields.get(key) or values
         if before is _MISSING:
-            if child.inline and value.__class__ is dict:
-                before = {}
+            if child.inline and (value.__class__ is dict or value.__class__ is list):
+                before = value.__class__()
             else:
                 changed["f:" + key] = whole(child, value)
                 continue
@@ -230,8 +230,8 @@ def _compare_map(node: Node, old: JSON, new: JSON, changed: Fields, removed: Fie
     for key, value in old.items():
         if key not in new:
             child = fields.get(key) or values
-            if child.inline and value.__class__ is dict:
-                _compare_value(child, value, {}, "f:" + key, changed, removed)
+            if child.inline and (value.__class__ is dict or value.__class__ is list):
+                _compare_value(child, value, value.__class__(), "f:" + key, changed, removed)
             else:
                 removed["f:" + key] = whole(child, value)
 
