@@ -31,8 +31,6 @@ SETTINGS = "engine.json"
 FORMAT = 1
 """Counts up whenever an older program would misread the data directory."""
 
-LOGS_BESIDES = ("access",)
-"""Logs beside one a process: what Envoy answered."""
 _UNPRIVILEGED = ("store", "pki", "content", "journal", "proxy")
 
 
@@ -187,8 +185,7 @@ def prepare(settings: Settings) -> None:
         for name in _UNPRIVILEGED:
             _directory(settings.data_path(name), 0o750, uid, gid)
         _directory(settings.data_path("log"), 0o750, 0, gid)
-        for name in LOGS_BESIDES:
-            _file_of_user(settings.data_path("log", f"{name}.log"), uid, gid)
+        _directory(settings.data_path("log", "proxy"), 0o750, uid, gid)
         _directory(settings.data_path("node"), 0o700, 0, 0)
         _directory(RUN_ROOT, 0o755, 0, 0)
         _directory(settings.run_path(), 0o755, 0, 0)

@@ -100,8 +100,8 @@ class Plan:
         self.log_dir: str = raw["log_dir"]
         self.env: dict[str, str] = raw["env"]
         self.processes = [Spec(process) for process in raw["processes"]]
-        self.logs: list[str] = [*(spec.name for spec in self.processes), "supervisor", *raw.get("logs", [])]
-        """The names of all logs that are rotated: one a process, and what processes write besides."""
+        self.logs: list[str] = [*(spec.name for spec in self.processes), "supervisor"]
+        """The names of all logs that are rotated."""
         self.journal: list[str] = raw.get("journal", [])
         """The command that appends journal entries, given as one JSON argument; empty: no journal."""
         self.stop: list[dict[str, Any]] = raw["stop"]

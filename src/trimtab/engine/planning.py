@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trimtab.engine.datadir import LOGS_BESIDES, SETTINGS, supervisor_run
+from trimtab.engine.datadir import SETTINGS, supervisor_run
 from trimtab.engine.plan import NOTIFY, PLAN, write_json
 from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
 from trimtab.runtime.heartbeat import health_path
@@ -151,7 +151,6 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         "data": settings.data,
         "user": settings.user,
         "log_dir": str(settings.data_path("log")),
-        "logs": list(LOGS_BESIDES),
         "env": environment(settings, os.environ),
         "processes": processes,
         "stop": stop,

@@ -440,7 +440,7 @@ async def test_a_secret_is_issued_and_renewed_when_it_is_touched(under_test: Ing
 async def test_the_access_log_has_a_line_a_request_without_the_query(under_test: IngressUnderTest, web: Backends):
     await serving(under_test, web, tls=False)
     await under_test.fetch(HOST, "/path?token=secret", tls=False)
-    log = under_test.settings.data_path("log", "access.log")
+    log = under_test.settings.data_path("log", "proxy", "access.log")
 
     async def logged() -> str:
         text = log.read_text() if log.exists() else ""

@@ -156,7 +156,7 @@ def write_bootstrap(settings: Settings) -> Path:
     """Writes what Envoy needs to start and returns the bootstrap's path. Files that the controllers wrote stay as they
     are, unless they cannot be read. Run as root, it hands the files to the engine's user."""
     directory = proxy_directory(settings)
-    for folder in (directory, directory / "eds", directory / "sds", settings.data_path("log")):
+    for folder in (directory, directory / "eds", directory / "sds", settings.data_path("log", "proxy")):
         folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     first = {
         envoy_config.CLUSTERS: envoy_config.document([]),

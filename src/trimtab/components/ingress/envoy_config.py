@@ -431,7 +431,7 @@ def _access_log(settings: Settings) -> JSON:
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": f"{_TYPE}.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": str(settings.data_path("log", "access.log")),
+            "path": str(settings.data_path("log", "proxy", "access.log")),
             "log_format": {
                 "json_format": {
                     "time": "%START_TIME%",

@@ -51,7 +51,7 @@ async def upkeep(process: Process) -> None:
             gone.clear()
             if classes.get(CLASS) is None:
                 await process.client.apply(ingress_class(), manager=MANAGER)
-            await rotate(proxy, proxy.settings.data_path("log", "access.log"))
+            await rotate(proxy, proxy.settings.data_path("log", "proxy", "access.log"))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await gone.wait()
