@@ -1,0 +1,65 @@
+"""One suite for any Kubernetes API: ours by default, or the one that `TRIMTAB_CONFORMANCE_KUBECONFIG` names.
+
+Everything happens in namespaces of the suite's own, which it deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import pytest
+from api_process import ApiProcess
+
+SERVER = "TRIMTAB_CONFORMANCE_KUBECONFIG"
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    given = os.environ.get(SERVER)
+    if given:
+        yield Path(given)
+        return
+    server = ApiProcess(tmp_path_factory.mktemp("conformance"), tls=True)
+    server.start()
+    yield server.kubeconfig()
+    server.close()
+
+
+@pytest.fixture
+def client(kubeconfig: Path) -> Iterator[Any]:
+    made = kubernetes.config.new_client_from_config(str(kubeconfig))
+    yield made
+    made.rest_client.pool_manager.clear()
+    made.close()
+
+
+@pytest.fixture
+def namespace(client: Any) -> Iterator[str]:
+    core = kubernetes.client.CoreV1Api(client)
+    name = f"conformance-{secrets.token_hex(3)}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)
+
+
+@pytest.fixture
+def kubectl(kubeconfig: Path, namespace: str, tmp_path: Path) -> Callable[..., str]:
+    """Runs kubectl in the test's namespace and returns what it prints; `fails=True` expects a refusal."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is not on PATH: install it to check that it works with this API")
+
+    def run(*arguments: str, stdin: str = "", fails: bool = False) -> str:
+        command = [program, "--kubeconfig", str(kubeconfig), "--cache-dir", str(tmp_path / "cache"), "-n", namespace]
+        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+        assert (done.returncode != 0) is fails, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stderr if fails else done.stdout
+
+    return run
