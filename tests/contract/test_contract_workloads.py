@@ -33,6 +33,8 @@ from trimtab.api.core import (
 )
 from trimtab.api.networking import EndpointSlice
 from trimtab.api.workloads import (
+    DaemonSet,
+    DaemonSetSpec,
     Deployment,
     DeploymentSpec,
     DeploymentStrategy,
@@ -87,7 +89,7 @@ def alias(obj: JSON) -> str | None:
     owners = obj["metadata"].get("ownerReferences") or []
     if obj["kind"] == "EndpointSlice" and owners:
         return f"a slice of {owners[0]['name']}"
-    if obj["kind"] == "Pod" and owners and owners[0]["kind"] in ("ReplicaSet", "Job"):
+    if obj["kind"] == "Pod" and owners and owners[0]["kind"] in ("ReplicaSet", "DaemonSet", "Job"):
         return f"a pod of {owners[0]['name']}"
     return None
 
@@ -389,6 +391,43 @@ STATEFUL = [
 ]
 
 
+# A DaemonSet
+
+
+def daemon(image: str = "ok:1") -> DaemonSet:
+    return DaemonSet(
+        metadata=ObjectMeta(name="agent", namespace="default"),
+        spec=DaemonSetSpec(selector=LabelSelector(match_labels={"app": "agent"}), template=template(image, "agent")),
+    )
+
+
+async def daemon_up(stage: Stage) -> str | None:
+    found = await stage.get(DaemonSet, "agent")
+    assert found is not None
+    status = found.status
+    counts = (status.desired_number_scheduled, status.updated_number_scheduled, status.number_available)
+    if counts != (1, 1, 1) or status.observed_generation < found.metadata.generation:
+        return f"counts are {counts}"
+    image = found.spec.template.spec.containers[0].image
+    pods = [pod.spec.containers[0].image for pod in await stage.list(Pod) if facts.active(pod)]
+    return None if pods == [image] else f"pods are {pods}"
+
+
+async def update_daemon(stage: Stage) -> None:
+    await stage.apply(daemon("ok:2"))
+
+
+DAEMONS = [
+    Scenario(
+        "daemon",
+        objects=[daemon()],
+        steps=[step(lose_pods, daemon_up), step(update_daemon, daemon_up)],
+        goal=daemon_up,
+        world=node,
+    )
+]
+
+
 # Jobs
 
 
@@ -505,7 +544,7 @@ PLACEMENT = [
     )
 ]
 
-SCENARIOS = [*DEPLOYMENTS, *STATEFUL, *JOBS, *PLACEMENT]
+SCENARIOS = [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT]
 
 
 def _complete(scenario: Scenario) -> Scenario:

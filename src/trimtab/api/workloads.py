@@ -115,9 +115,44 @@ class StatefulSet(Resource):
     status: StatefulSetStatus = field(default_factory=StatefulSetStatus)
 
 
+class RollingUpdateDaemonSet(Model):
+    max_unavailable: int | str | None = None
+
+
+class DaemonSetUpdateStrategy(Model):
+    type: str | None = None
+    rolling_update: RollingUpdateDaemonSet | None = None
+
+
+class DaemonSetSpec(Model):
+    selector: LabelSelector = field(default_factory=LabelSelector)
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    update_strategy: DaemonSetUpdateStrategy | None = None
+    min_ready_seconds: int | None = None
+    revision_history_limit: int | None = None
+
+
+class DaemonSetStatus(Model, omit_defaults=False):
+    desired_number_scheduled: int = 0
+    current_number_scheduled: int = 0
+    number_misscheduled: int = 0
+    number_ready: int = 0
+    number_available: int = 0
+    number_unavailable: int = 0
+    updated_number_scheduled: int = 0
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+@resource("apps/v1", "daemonsets", short_names=("ds",), categories=("all",))
+class DaemonSet(Resource):
+    spec: DaemonSetSpec = field(default_factory=DaemonSetSpec)
+    status: DaemonSetStatus = field(default_factory=DaemonSetStatus)
+
+
 @resource("apps/v1", "controllerrevisions", status=False)
 class ControllerRevision(Resource):
-    """A past pod template of a StatefulSet, as a strategic merge patch; `kubectl rollout history|undo` reads it."""
+    """A past pod template of a StatefulSet or DaemonSet, as a strategic merge patch; `kubectl rollout history|undo` reads it."""
 
     data: dict[str, Any] = {}
     revision: int = 0

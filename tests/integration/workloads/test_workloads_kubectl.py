@@ -193,6 +193,28 @@ async def test_a_stateful_set_keeps_its_claims(cluster: Cluster) -> None:
     assert list(cluster.volumes.iterdir()) == []
 
 
+async def test_a_daemon_set_rolls(cluster: Cluster) -> None:
+    await cluster.apply(
+        """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {containers: [{name: main, image: "ok:1"}]}
+"""
+    )
+    await cluster.run("rollout", "status", "daemonset/agent")
+    await cluster.run("set", "image", "daemonset/agent", "main=ok:2")
+    await cluster.run("rollout", "status", "daemonset/agent")
+    assert await images(cluster) == ["ok:2"]
+    await cluster.run("rollout", "undo", "daemonset/agent")
+    await cluster.run("rollout", "status", "daemonset/agent")
+    assert await images(cluster) == ["ok:1"]
+
+
 async def test_a_claim_in_use_outlasts_its_deletion(cluster: Cluster) -> None:
     await cluster.apply(STATEFUL_SET.replace("replicas: 2", "replicas: 1"))
     await cluster.run("rollout", "status", "statefulset/db")

@@ -6,6 +6,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     deployment.py   Deployment -> ReplicaSets        rolling.py (targets), progress.py (conditions)
     replicaset.py   ReplicaSet -> Pods               names.py (names that repeat), pods.py (what a pod's status says)
     statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
+    daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods
     endpoints.py    Service -> EndpointSlices
     scheduler.py    Pod -> node                      fit.py (obstacles)
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.daemonset import daemonset
 from trimtab.components.workloads.deployment import deployment
 from trimtab.components.workloads.endpoints import endpoints
 from trimtab.components.workloads.job import job
@@ -33,8 +35,8 @@ __all__ = ["COMPONENT", "LocalDirectories", "VolumeDirectories"]
 
 COMPONENT = Component(
     name="workloads",
-    summary="Runs Deployments, StatefulSets, Jobs and Services: pods, rollouts, addresses, placement, local volumes.",
-    reconcilers=(deployment, replicaset, statefulset, job, endpoints, scheduler, claim, volume, local_data),
+    summary="Runs Deployments, StatefulSets, DaemonSets, Jobs and Services: pods, rollouts, addresses, placement, local volumes.",
+    reconcilers=(deployment, replicaset, statefulset, daemonset, job, endpoints, scheduler, claim, volume, local_data),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,
     views=VIEWS,

@@ -12,7 +12,7 @@ from typing import Any
 from trimtab.api import JSON
 from trimtab.api.core import PersistentVolumeClaim, Pod
 from trimtab.api.quantity import parse_quantity, whole
-from trimtab.api.workloads import Deployment, Job, ReplicaSet, StatefulSet
+from trimtab.api.workloads import DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
 from trimtab.components.workloads import rolling
 from trimtab.components.workloads.progress import DEADLINE_DEFAULT_S
 from trimtab.runtime import Admission, Denied
@@ -67,6 +67,24 @@ def check_statefulset(new: JSON, old: JSON | None) -> list[str]:
             raise Denied(f"{path}.metadata.name", f'Duplicate value: "{name}"')
         seen.add(name)
         _claim_spec(f"{path}.spec", claim.get("spec") or {})
+    _template(spec)
+    return []
+
+
+def check_daemonset(new: JSON, old: JSON | None) -> list[str]:
+    """Update strategy and the template's quantities. There is no surge: an old pod goes before its new one comes."""
+    spec = new["spec"]
+    strategy = spec.get("updateStrategy") or {}
+    _one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
+    update = strategy.get("rollingUpdate") or {}
+    _share("spec.updateStrategy.rollingUpdate.maxUnavailable", update.get("maxUnavailable"))
+    if update.get("maxSurge") not in (None, 0, "0%"):
+        raise Denied(
+            "spec.updateStrategy.rollingUpdate.maxSurge",
+            f"Invalid value: {update['maxSurge']}: only 0 is supported; set maxUnavailable instead",
+        )
+    for name in ("minReadySeconds", "revisionHistoryLimit"):
+        _not_negative(f"spec.{name}", spec.get(name))
     _template(spec)
     return []
 
@@ -179,6 +197,7 @@ CHECKS = (
     Admission("deployment", Deployment, check_deployment),
     Admission("replicaset", ReplicaSet, check_replicaset),
     Admission("statefulset", StatefulSet, check_statefulset),
+    Admission("daemonset", DaemonSet, check_daemonset),
     Admission("job", Job, check_job),
     Admission("pod", Pod, check_pod),
     Admission("claim", PersistentVolumeClaim, check_claim),

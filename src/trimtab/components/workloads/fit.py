@@ -158,6 +158,19 @@ def _tolerated(pod: Pod, taint: Taint) -> bool:
     return any(tolerates(toleration, taint) for toleration in pod.spec.tolerations)
 
 
+def belongs(pod: Pod, node: Node) -> bool:
+    """True when the pod's node selector and tolerations admit the node, whatever its state (for DaemonSets)."""
+    return not _choice(pod, node) and all(
+        taint.key.startswith(_STATE_TAINTS) or _tolerated(pod, taint)
+        for taint in node.spec.taints
+        if taint.effect in ("NoSchedule", "NoExecute")
+    )
+
+
+_STATE_TAINTS = "node.kubernetes.io/"
+"""Taints that say how a node is, not whom it wants; the pods of DaemonSets tolerate them."""
+
+
 def _choice(pod: Pod, node: Node) -> list[str]:
     labels = labels_of(node)
     missing = sorted(f"{k}={v}" for k, v in pod.spec.node_selector.items() if labels.get(k) != v)

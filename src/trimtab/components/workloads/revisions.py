@@ -1,4 +1,4 @@
-"""The history of a StatefulSet's pod template, kept as ControllerRevisions.
+"""The history of a StatefulSet's or DaemonSet's pod template, kept as ControllerRevisions.
 
 A StatefulSet in mid-update runs two templates at once, and a pod of the older one that is lost must come back as it
 was. So both are kept as objects, each a patch that `kubectl rollout undo` can send as it is. A pod names its revision
@@ -14,7 +14,7 @@ import msgspec
 
 from trimtab.api import InvalidObject, ObjectMeta
 from trimtab.api.core import PodTemplateSpec
-from trimtab.api.workloads import ControllerRevision, StatefulSet
+from trimtab.api.workloads import ControllerRevision, DaemonSet, StatefulSet
 from trimtab.components.workloads.names import same_template, template_hash
 
 REVISION_LABEL = "controller-revision-hash"
@@ -49,7 +49,9 @@ def template_of(revision: ControllerRevision) -> PodTemplateSpec:
         raise InvalidObject(revision.ref, f"data.spec.template is not a pod template: {err}") from None
 
 
-def history(subject: StatefulSet, known: Sequence[ControllerRevision], used: set[str], limit: int) -> History:
+def history(
+    subject: StatefulSet | DaemonSet, known: Sequence[ControllerRevision], used: set[str], limit: int
+) -> History:
     """The history with the present template as its newest entry; of those not in `used`, the newest `limit` stay."""
     by_number = sorted(known, key=lambda r: (r.revision, r.name))
     same = [r for r in by_number if same_template(template_of(r), subject.spec.template)]
@@ -66,7 +68,7 @@ def history(subject: StatefulSet, known: Sequence[ControllerRevision], used: set
 
 
 def _render(
-    subject: StatefulSet, found: ControllerRevision | None, taken: Sequence[str], number: int
+    subject: StatefulSet | DaemonSet, found: ControllerRevision | None, taken: Sequence[str], number: int
 ) -> ControllerRevision:
     digest = found.metadata.labels.get(HASH_LABEL, "") if found else template_hash(subject.spec.template)
     name = found.name if found else f"{subject.name[:NAME_BASE_LENGTH_MAX]}-{digest}"
