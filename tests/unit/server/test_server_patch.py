@@ -432,7 +432,7 @@ def strategic_diff(node: Node, old: dict[str, Any], new: dict[str, Any]) -> dict
             continue
         if isinstance(value, dict) and isinstance(before, dict):
             out[key] = strategic_diff(child, before, value)
-        elif isinstance(value, list) and isinstance(before, list) and "merge" in child.strategy and before and value:
+        elif isinstance(value, list) and isinstance(before, list) and "merge" in child.strategy and before:
             _list_diff(child, key, before, value, out)
         else:
             out[key] = value
