@@ -63,7 +63,8 @@ def as_user(name: str, readable: Sequence[str], writable: Sequence[str], functio
         except BaseException as err:
             status = 1
             os.write(write, (str(err) or type(err).__name__).encode()[:4000])
-        os._exit(status)
+        finally:
+            os._exit(status)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read().decode()

@@ -180,7 +180,8 @@ def _become_program(spec: Spec, plan: Plan, supervisor: int) -> None:
         execute(spec.argv, {**plan.env, **spec.env}, plan, spec.user, spec.ambient)
     except BaseException as err:
         print(f"trimtab: {spec.name} could not be started: {err}", file=sys.stderr, flush=True)
-    os._exit(127)
+    finally:
+        os._exit(127)  # whatever happened: this must never become a second supervisor
 
 
 def execute(argv: list[str], env: dict[str, str], plan: Plan, user: str | None, ambient: list[int]) -> None:

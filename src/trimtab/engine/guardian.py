@@ -51,7 +51,8 @@ def spawn(run: str) -> int:
             os.execve(argv[0], argv, dict(os.environ))
         except BaseException as err:
             print(f"trimtab: the guardian could not be started: {err}", file=sys.stderr, flush=True)
-        os._exit(127)
+        finally:
+            os._exit(127)
     return pid
 
 
@@ -93,7 +94,8 @@ def guard(run: str) -> int:
         if state is None or state.get("goal") == DONE:
             return 0
         state["seen_down"] = time.time()
-        write_json(os.path.join(run, STATE), state, 0o644)
+        with contextlib.suppress(OSError):
+            write_json(os.path.join(run, STATE), state, 0o644)
         failures = failures + 1 if time.monotonic() - began < _QUICK_S else 0
         if failures > 1:
             time.sleep(min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** (failures - 2)))
@@ -125,7 +127,8 @@ def fork_supervisor(run: str, close: tuple[int, ...]) -> None:
 
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
 def _wait_for_end(process: Identity | None, wake_read: int) -> None:

@@ -8,6 +8,7 @@ is read by a supervisor that takes over from a killed one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -121,23 +122,39 @@ def _address(raw: Any) -> str | tuple[str, int]:
     return raw if isinstance(raw, str) else (raw[0], raw[1])
 
 
-def write_json(path: str, value: Any, mode: int = 0o600, *, durable: bool = False) -> None:
-    """Replaces a file atomically: a reader sees the old value or the new one. durable: also after a power failure, which
-    files of the run directory need not survive."""
+def write_json(path: str, value: Any, mode: int = 0o600) -> None:
+    """Replaces a file atomically: a reader sees the old value or the new one, whatever happens in between.
+
+    On a full disk it is overwritten where it stands, which needs no new block: the supervisor must be able to restart
+    processes and to note which they are on a machine where nothing else can be written.
+    """
+    text = (json.dumps(value, indent=1) + "\n").encode()
     temporary = f"{path}.{os.getpid()}.new"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        _write_all(handle, text)
         os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    except OSError as err:
+        os.unlink(temporary)
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _overwrite(path, text)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, text: bytes) -> None:
+    while text:
+        text = text[os.write(handle, text) :]
+
+
+def _overwrite(path: str, text: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _write_all(handle, text)
+        os.ftruncate(handle, len(text))
+    finally:
+        os.close(handle)
 
 
 def read_json(path: str) -> Any | None:

@@ -286,7 +286,7 @@ class Supervisor:
 
     def tell(self, name: str, verb: str, message: str, duration_ms: float | None = None) -> None:
         """Says something on the timeline (when the plan has a journal) and in the supervisor's own log."""
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}", file=sys.stderr, flush=True)
+        say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {message}")
         self.entries.append(
             {"at": time.time(), "process": name, "verb": verb, "message": message, "duration_ms": duration_ms}
         )
@@ -325,8 +325,9 @@ class Supervisor:
                 os.setsid()
                 execute(argv, self.plan.env, self.plan, user, [])
             except BaseException as err:
-                print(f"trimtab: {argv[0]} could not be started: {err}", file=sys.stderr, flush=True)
-            os._exit(127)
+                say(f"trimtab: {argv[0]} could not be started: {err}")
+            finally:
+                os._exit(127)
         return pid
 
     # The guardian
@@ -366,19 +367,19 @@ class Supervisor:
                 "restarts": child.restarts,
                 "last": child.last_exit,
             }
-        write_json(
-            os.path.join(self.plan.run, STATE),
-            {
-                "boot": boot_id(),
-                "goal": self.goal,
-                "data": self.plan.data,
-                "supervisor": {"pid": me.pid, "start": me.start},
-                "guardian": self.guardian_pid or None,
-                "started": self.former.get("started", self.began_wall) if self.takes_over else self.began_wall,
-                "processes": processes,
-            },
-            0o644,
-        )
+        state = {
+            "boot": boot_id(),
+            "goal": self.goal,
+            "data": self.plan.data,
+            "supervisor": {"pid": me.pid, "start": me.start},
+            "guardian": self.guardian_pid or None,
+            "started": self.former.get("started", self.began_wall) if self.takes_over else self.began_wall,
+            "processes": processes,
+        }
+        try:
+            write_json(os.path.join(self.plan.run, STATE), state, 0o644)
+        except OSError as err:
+            say(f"the state could not be written: {err}")
 
     # The end
 
@@ -413,10 +414,7 @@ class Supervisor:
         for child in children:
             if child.handle >= 0:
                 if not _wait(child.handle, began + child.spec.stop_timeout_s - time.monotonic()):
-                    print(
-                        f"{child.spec.name} did not stop within {child.spec.stop_timeout_s:.0f} s: killed",
-                        file=sys.stderr,
-                    )
+                    say(f"{child.spec.name} did not stop within {child.spec.stop_timeout_s:.0f} s: killed")
                     child.send(signal.SIGKILL)
                     _wait(child.handle, 10.0)
                 child.ended(time.monotonic())
@@ -426,10 +424,16 @@ class Supervisor:
         pid = self._spawn(argv, None)
         handle = os.pidfd_open(pid)
         if not _wait(handle, timeout_s):
-            print(f"{' '.join(argv)} did not end within {timeout_s:.0f} s: killed", file=sys.stderr)
+            say(f"{' '.join(argv)} did not end within {timeout_s:.0f} s: killed")
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(handle)
+
+
+def say(line: str) -> None:
+    """Writes to our own log. A full disk, or a terminal that was closed, is no reason to stop supervising."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _wait(handle: int, timeout_s: float) -> bool:
@@ -456,7 +460,7 @@ def rotate_logs(plan: Plan) -> None:
         except FileNotFoundError:
             continue
         except OSError as err:
-            print(f"log {path} could not be rotated: {err.strerror}", file=sys.stderr)
+            say(f"log {path} could not be rotated: {err.strerror}")
 
 
 def supervise(run: str, *, guarded: bool, guardian_pid: int = 0, foreground: bool = False, stop: bool = False) -> int:

@@ -310,6 +310,27 @@ def test_a_process_that_hangs_is_killed_and_comes_back(engine: Engine) -> None:
     engine.end()
 
 
+def test_a_full_disk_hinders_no_healing(small_disk: Path) -> None:
+    """Run directory, logs and journal are on it, as where /run is no file system of its own."""
+    engine = Engine(small_disk)
+    try:
+        engine.add_server("api")
+        engine.start()
+        until(engine.ready, "ready")
+        with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(b"x" * 256)
+        supervisor_pid, pid = engine.supervisor_pid(), engine.kill("api")
+        until(lambda: engine.ready() and engine.process("api")["pid"] != pid, "healed")
+        pid = engine.process("api")["pid"]
+        os.kill(supervisor_pid, signal.SIGKILL)
+        until(lambda: engine.supervisor_pid() != supervisor_pid and engine.ready(), "taken over")
+        assert engine.process("api")["pid"] == pid
+        engine.end()
+    finally:
+        engine.clean_up()
+
+
 def test_stop_keeps_what_outlives_and_the_next_start_adopts_it(engine: Engine) -> None:
     engine.add_server("envoy", outlives=True)
     engine.add_server("api")
