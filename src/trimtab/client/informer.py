@@ -21,7 +21,7 @@ from trimtab.api import InvalidObject, Resource
 from trimtab.client.cache import Cache, Change, Entry, Key, read_marks
 from trimtab.client.client import Client, decode
 from trimtab.client.clock import Clock, SystemClock, jittered
-from trimtab.client.errors import ApiError, Gone, NotFound
+from trimtab.client.errors import ApiError, Gone, NotFound, Unavailable
 
 K = TypeVar("K", bound=Resource)
 
@@ -196,7 +196,7 @@ class Informer(Generic[K]):
                 self._replace([], self.cache.writes)
                 self._synced.set()
             except (ApiError, ConnectionError, msgspec.MsgspecError) as err:
-                if isinstance(err, ApiError) and err.status < 500 and not self.problem:
+                if isinstance(err, ApiError) and not isinstance(err, Unavailable) and not self.problem:
                     log.warning("%s cannot be watched: %s", self.kind.__name__, err)
                 self.problem = str(err)
             if loop.time() - began > BACKOFF_LAST_S:

@@ -33,8 +33,8 @@ FAULTS_S = 40.0
 """The faults of each half of the story fall within this much simulated time."""
 TIME_STEP_S_MIN = 1e-6
 """Less than this is rounding: simulated time would not move."""
-STEP_LOOK_S = 0.05
-"""How often a step that is under way is looked at."""
+STEP_S_MAX = 3600.0
+"""Simulated time that one step may take."""
 LOOK_S = 0.5
 LOOK_LAST_S = 10.0
 SETTLE_S = 70.0
@@ -173,8 +173,9 @@ class Rehearsal:
     async def _do(self, step: StageFunction) -> None:
         """A user's step, which may wait for what the component does, while processes live, die and are started anew."""
         task = asyncio.ensure_future(step(self.stage))
-        while not task.done():
-            await self._live(STEP_LOOK_S)
+        await self._live(STEP_S_MAX, until=task)
+        if not task.done():
+            raise self._broken(f"a step is not done after {STEP_S_MAX:.0f} s")
         await task
 
     def _start(self) -> None:
@@ -208,14 +209,15 @@ class Rehearsal:
         if self.crash_at_effect is None:
             self.life.mortal.dies_at = None
 
-    async def _live(self, for_s: float) -> None:
-        """Lets time pass; buries a process that died and starts it anew."""
+    async def _live(self, for_s: float, until: asyncio.Future[None] | None = None) -> None:
+        """Lets time pass (at most until `until` is done); buries a process that died and starts it anew."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + for_s
-        while (left_s := until_s - loop.time()) > TIME_STEP_S_MIN:
+        also: list[asyncio.Future[Any]] = [until] if until is not None else []
+        while (left_s := until_s - loop.time()) > TIME_STEP_S_MIN and not (until is not None and until.done()):
             died = loop.create_task(self.life.mortal.died.wait(), name="death")
             await asyncio.wait(
-                [died, *self._tasks, *self.life.tasks], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                [died, *also, *self._tasks, *self.life.tasks], timeout=left_s, return_when=asyncio.FIRST_COMPLETED
             )
             died.cancel()
             self._check_tasks()
