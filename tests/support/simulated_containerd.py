@@ -18,9 +18,10 @@ from typing import Any
 
 from trimtab.api.core import ConfigMap, Pod, Secret
 from trimtab.client.clock import Clock
-from trimtab.components.node.agent import NodeAgent, NodeIdentity
+from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.configs import NodeFacts, Resolver
 from trimtab.components.node.environment import Lookup
+from trimtab.components.node.picture import NodeIdentity
 from trimtab.components.node.probes import Answer, Handler, Target
 from trimtab.components.node.sandboxes import (
     POD_UID,

@@ -5,7 +5,7 @@
     Service, EndpointSlice -> services.py -> nftables;  dns.py answers their names
     API server -> streams.py: logs, exec, attach, port-forward
 
-Read `decide.py` and `reconcile.py` first.
+Read `decide.py` and `reconcile.py` first, then `picture.py` and `agent.py`.
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ COMPONENT = Component(
 def adapters(settings: Settings) -> dict[type, Any]:
     """The adapters that this component's reconciler and services ask for, on a real machine. Must be called as root."""
     from trimtab.client.clock import SystemClock
-    from trimtab.components.node.agent import NodeAgent, NodeIdentity
+    from trimtab.components.node.agent import NodeAgent
     from trimtab.components.node.cri import Cri
     from trimtab.components.node.disk import NodeDisk
     from trimtab.components.node.heartbeat import memory
     from trimtab.components.node.hostdns import facts_for
     from trimtab.components.node.network import host_address
+    from trimtab.components.node.picture import NodeIdentity
     from trimtab.components.node.probes import Handler, Target, ask
 
     cri = Cri(settings.containerd_socket)

@@ -13,7 +13,7 @@ from typing import Any
 from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
 from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
-from trimtab.components.node.decide import FALLBACK, IMAGE
+from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID
 from trimtab.components.node.environment import ConfigProblem, expand
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
 from trimtab.components.node.status import qos_class
@@ -168,6 +168,7 @@ def container_config(pod: Pod, container: Container, made: Made) -> dict[str, An
         "annotations": {
             EARNED: str(made.earned_s),
             IMAGE: container.image,
+            IMAGE_ID: made.image.digests[0] if made.image.digests else made.image.id,
             FALLBACK: container.termination_message_policy or "",
         },
         "log_path": f"{container.name}/{made.attempt}.log",

@@ -244,7 +244,7 @@ def _deleting(pod: Pod, seen: Seen, now: datetime) -> Plan:
         left_s = float(grace_s(pod))
         if pod.metadata.deletion_timestamp is not None and left_s:
             left_s = min(left_s, (pod.metadata.deletion_timestamp - now).total_seconds())
-        left_s = max(left_s, GRACE_S_MIN) if grace_s(pod) else 0.0
+        left_s = max(left_s, min(GRACE_S_MIN, grace_s(pod)))
         return Plan(tuple(_stop(pod, view, left_s, "the pod is deleted") for view in _stop_order(pod, waiting)))
     if alive or any(c.id in seen.stopping for found in seen.containers.values() for c in found):
         return Plan()
@@ -272,10 +272,11 @@ def _stop_order(pod: Pod, views: list[ContainerView]) -> list[ContainerView]:
 
 
 def _stop(pod: Pod, view: ContainerView, seconds: float, why: str) -> StopContainer:
-    return StopContainer(view, _container(pod, view.name), seconds, why)
+    return StopContainer(view, container_of(pod, view.name), seconds, why)
 
 
-def _container(pod: Pod, name: str) -> Container | None:
+def container_of(pod: Pod, name: str) -> Container | None:
+    """The container or init container of that name in the spec."""
     return next((c for c in (*pod.spec.containers, *pod.spec.init_containers) if c.name == name), None)
 
 
@@ -384,6 +385,8 @@ def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen) -> P
 
 IMAGE = "trimtab.dev/image"
 """The image reference of the spec that a container was made from."""
+IMAGE_ID = "trimtab.dev/image-id"
+"""What that was at the time: `NAME@DIGEST`."""
 
 FALLBACK = "trimtab.dev/termination-message-policy"
 """`FallbackToLogsOnError` where the end of the log is the message of a container that failed without writing one."""

@@ -28,6 +28,7 @@ from trimtab.api.core import Pod
 from trimtab.components.node import netns
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.cri import Cri
+from trimtab.components.node.decide import container_of
 from trimtab.components.node.execute import Execution, execute
 from trimtab.components.node.logs import LogOptions, read
 from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
@@ -165,9 +166,10 @@ class Streams:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         view = self._running(request)
         pod = self._pod(request)
-        container = next(c for c in (*pod.spec.containers, *pod.spec.init_containers) if c.name == view.name)
-        stdin = _flag(request, "stdin") and bool(container.stdin)
-        url = await self._cri.attach_url(view.id, stdin=stdin, tty=bool(container.tty))
+        container = container_of(pod, view.name)
+        stdin = _flag(request, "stdin") and container is not None and bool(container.stdin)
+        tty = container is not None and bool(container.tty)
+        url = await self._cri.attach_url(view.id, stdin=stdin, tty=tty)
         socket = await _upgrade(request, PROTOCOLS)
         async with (
             aiohttp.ClientSession() as session,
