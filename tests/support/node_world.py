@@ -284,6 +284,7 @@ async def node_world(directory: Path, *, start: bool = True) -> AsyncIterator[No
         await asyncio.to_thread(cleanup, world.settings)
         await world.client.close()
         await api.close()
+        shutil.rmtree(world.settings.run, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
 
 
