@@ -27,7 +27,7 @@ from trimtab.server.errors import StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
 from trimtab.server.kinds import Kind
 from trimtab.server.paths import Target
-from trimtab.server.reading import list_bytes, list_page
+from trimtab.server.reading import list_answer, list_page
 from trimtab.server.render import rendering_of
 from trimtab.server.views import viewed
 from trimtab.server.writing import Change, Written
@@ -62,8 +62,8 @@ class Handlers:
                 return self._get(kind, target, request)
             case "list":
                 rendering = rendering_of(request, self._server.clock)
-                page, _ = list_page(self._server.store, kind, target.namespace, request)
-                return Reply(list_bytes(kind, page, rendering), warnings=_deprecation(kind))
+                page = list_page(self._server.store, kind, target.namespace, request)
+                return list_answer(kind, page, rendering)
             case "watch":
                 rendering = rendering_of(request, self._server.clock)
                 return self._server.watches.stream(kind, target.namespace, target.name, request, rendering)
@@ -288,9 +288,9 @@ class Handlers:
             return json_reply(deleted_status(kind, written))
         return Reply(rendering_of(request, self._server.clock).one(kind, written.record))
 
-    async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Reply:
+    async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Answer:
         options = await delete_options(request)
-        page, _ = list_page(self._server.store, kind, target.namespace, request)
+        page = list_page(self._server.store, kind, target.namespace, request)
         deleted = []
         for record in page.records:
             meta = viewed(kind, record)["metadata"]
@@ -302,7 +302,7 @@ class Handlers:
             else:
                 deleted.append(written.record)
         page.records = deleted
-        return Reply(list_bytes(kind, page, rendering_of(request, self._server.clock)))
+        return list_answer(kind, page, rendering_of(request, self._server.clock))
 
     # Rights
 

@@ -167,11 +167,13 @@ class Stream:
     run: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
     content_type: str = "application/json"
     status: int = 200
+    warnings: list[str] = field(default_factory=list)
 
     async def send(self, request: Request, send: Send) -> None:
         headers = [
             (b"content-type", self.content_type.encode("latin-1")),
             (b"cache-control", b"no-cache, private"),
+            *((b"warning", warning_header(text)) for text in self.warnings),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 

@@ -6,23 +6,25 @@ list in pieces names the revision of its first piece in the continue token, so t
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
 from trimtab.api import JSON
 from trimtab.server import errors
-from trimtab.server.http import Request
+from trimtab.server.http import Reply, Request, Stream
 from trimtab.server.kinds import Kind
 from trimtab.server.render import Rendering
 from trimtab.server.selectors import Selector, parse_selector
 from trimtab.server.views import viewed
 from trimtab.store import Compacted, Record, Store
 
-LIST_STEP = 500
-"""Records looked at in one go when a selector filters a limited list."""
+PIECE = 500
+"""Objects of a long list that are encoded in one go."""
 
 
 class _Token(msgspec.Struct):
@@ -40,7 +42,7 @@ class Page(msgspec.Struct):
     remaining: int | None = None
 
 
-def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> tuple[Page, Selector]:
+def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Page:
     """The piece of a list that a request asks for.
 
     Raises:
@@ -60,9 +62,9 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> tup
     if name is not None and (namespace or not kind.namespaced) and revision == store.revision:
         found = store.get(kind.key(namespace, name))
         records = [found] if found is not None and found.key >= start else []
-        return Page(list(_matching(kind, records, selector)), revision), selector
+        return Page(list(_matching(kind, records, selector)), revision)
     try:
-        return _page(store, kind, prefix, selector, start, limit, revision), selector
+        return _page(store, kind, prefix, selector, start, limit, revision)
     except Compacted:
         if not token:
             raise errors.gone(f"The resourceVersion for the provided list is too old: {revision}") from None
@@ -78,18 +80,19 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> tup
 def _page(
     store: Store, kind: Kind, prefix: str, selector: Selector, start: str, limit: int | None, revision: int
 ) -> Page:
-    records = store.list(prefix, start=start, revision=revision)
     if limit is None:
-        return Page(list(_matching(kind, records, selector)), revision)
-    found: list[Record] = []
-    for index, record in enumerate(records):
-        if selector and not selector.matches(viewed(kind, record)):
-            continue
-        if len(found) == limit:
-            remaining = None if selector else len(records) - index
-            return Page(found, revision, _make_token(revision, record.key), remaining)
-        found.append(record)
-    return Page(found, revision)
+        return Page(list(_matching(kind, store.list(prefix, start=start, revision=revision), selector)), revision)
+    if not selector and revision == store.revision:
+        records = store.list(prefix, start=start, limit=limit + 1)
+        remaining = store.count(prefix, start=start) - limit
+    else:
+        every = store.list(prefix, start=start, revision=revision)
+        records = list(islice(_matching(kind, every, selector), limit + 1))
+        remaining = len(every) - limit
+    if len(records) <= limit:
+        return Page(records, revision)
+    token = _make_token(revision, records[limit].key)
+    return Page(records[:limit], revision, token, None if selector else remaining)
 
 
 def _matching(kind: Kind, records: Iterable[Record], selector: Selector) -> Iterator[Record]:
@@ -129,11 +132,21 @@ def _parse_token(text: str, prefix: str) -> _Token:
     return token
 
 
-def list_bytes(kind: Kind, page: Page, rendering: Rendering) -> bytes:
-    """The answer to a list request."""
+def list_answer(kind: Kind, page: Page, rendering: Rendering) -> Reply | Stream:
+    """The answer to a list request. A long one is written piece by piece, so that others are served in between."""
     meta: JSON = {"resourceVersion": str(page.revision)}
     if page.token:
         meta["continue"] = page.token
     if page.remaining is not None:
         meta["remainingItemCount"] = page.remaining
-    return rendering.listed(kind, page.records, meta)
+    warnings = [kind.warning] if kind.warning else []
+    if len(page.records) <= PIECE:
+        return Reply(rendering.listed(kind, page.records, meta), warnings=warnings)
+    pieces = rendering.pieces(kind, page.records, meta, PIECE)
+
+    async def run(write: Callable[[bytes], Awaitable[None]]) -> None:
+        for piece in pieces:
+            await write(piece)
+            await asyncio.sleep(0)
+
+    return Stream(run, warnings=warnings)

@@ -6,7 +6,7 @@ watch event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,12 +37,25 @@ class Rendering:
         return viewed_bytes(kind, record)
 
     def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
-        head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
+        return b"".join(self.pieces(kind, records, meta, len(records) or 1))
+
+    def pieces(self, kind: Kind, records: Sequence[Record], meta: JSON, step: int) -> Iterator[bytes]:
+        """A list in pieces of so many objects, encoded when they are asked for."""
+        yield self._head(kind, meta)
+        for start in range(0, len(records), step):
+            comma = b"," if start else b""
+            yield comma + b",".join(self._items(kind, records[start : start + step]))
+        yield b"]}"
+
+    def _head(self, kind: Kind, meta: JSON) -> bytes:
+        return b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
             kind.list_name.encode(),
             kind.api_version.encode(),
             _encode(meta),
         )
-        return head + b",".join([viewed_bytes(kind, record) for record in records]) + b"]}"
+
+    def _items(self, kind: Kind, records: Sequence[Record]) -> list[bytes]:
+        return [viewed_bytes(kind, record) for record in records]
 
     def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
         """The object of a watch event; `first` in its watch; `revision` is that of the event."""
@@ -60,15 +73,13 @@ class PartialRendering(Rendering):
     def one(self, kind: Kind, record: Record) -> bytes:
         return _encode(_partial(viewed(kind, record)))
 
-    def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
-        return _encode(
-            {
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": meta,
-                "items": [_partial(viewed(kind, record)) for record in records],
-            }
+    def _head(self, kind: Kind, meta: JSON) -> bytes:
+        return b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":%b,"items":[' % _encode(
+            meta
         )
+
+    def _items(self, kind: Kind, records: Sequence[Record]) -> list[bytes]:
+        return [_encode(_partial(viewed(kind, record))) for record in records]
 
     def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
         return _encode(_partial(viewed(kind, record, revision)))
@@ -92,8 +103,14 @@ class TableRendering(Rendering):
         obj = viewed(kind, record)
         return self._table(kind, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, True)
 
-    def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
-        return self._table(kind, [viewed(kind, record) for record in records], meta, True)
+    def _head(self, kind: Kind, meta: JSON) -> bytes:
+        empty = self._table(kind, [], meta, True)
+        return empty[: empty.rindex(b"]}")]
+
+    def _items(self, kind: Kind, records: Sequence[Record]) -> list[bytes]:
+        from trimtab.server.tables import rows
+
+        return [_encode(row) for row in rows(kind, [viewed(kind, record) for record in records], self._options)]
 
     def event(self, kind: Kind, record: Record, revision: int, first: bool) -> bytes:
         return self._table(kind, [viewed(kind, record, revision)], {"resourceVersion": str(revision)}, first)

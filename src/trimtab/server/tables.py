@@ -33,19 +33,23 @@ class TableOptions:
 def table(
     kind: Kind, objects: Sequence[JSON], meta: JSON, options: TableOptions, *, with_columns: bool, bare: bool = False
 ) -> JSON:
-    """A `Table` of objects. `bare`: of a bookmark, whose row has no cells."""
-    columns, cells = _layout(kind, options.now)
-    out: JSON = {
+    """A `Table` of objects; its rows stand last. `bare`: of a bookmark, whose row has no cells."""
+    columns, _ = _layout(kind, options.now)
+    return {
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{options.version}",
         "metadata": meta,
         "columnDefinitions": [_definition(column) for column in columns] if with_columns else None,
-        "rows": [
-            {"cells": [] if bare else cells(obj)} | _object_part(obj, options.include, options.version)
-            for obj in objects
-        ],
+        "rows": rows(kind, objects, options, bare=bare),
     }
-    return out
+
+
+def rows(kind: Kind, objects: Sequence[JSON], options: TableOptions, *, bare: bool = False) -> list[JSON]:
+    """The rows of objects."""
+    _, cells = _layout(kind, options.now)
+    return [
+        {"cells": [] if bare else cells(obj)} | _object_part(obj, options.include, options.version) for obj in objects
+    ]
 
 
 def _definition(column: Column) -> JSON:

@@ -26,6 +26,8 @@ from trimtab.store import Change, Compacted, Record, Store, StoreClosed, Watch
 BOOKMARK_S = 60.0
 TIMEOUT_S = 3600.0
 """A watch without a timeout of its own ends after this; clients resume."""
+WATCHES_MAX = 10_000
+"""More are told to come back; each costs about 15 kB."""
 CACHED_EVENTS = 512
 CACHED_EVENT_MAX_BYTES = 64 * 1024
 INITIAL_END = "k8s.io/initial-events-end"
@@ -56,6 +58,8 @@ class WatchService:
         Raises:
             StatusError: 400 for a bad selector, 410 when its revision is gone.
         """
+        if len(self._open) >= WATCHES_MAX:
+            raise errors.too_many_requests(f"{WATCHES_MAX} watches are open, that is the limit: close some and retry")
         query = request.query
         fields = query.get("fieldSelector", "")
         if name:

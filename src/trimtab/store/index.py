@@ -63,6 +63,11 @@ class Index:
         live = self._live
         return [live[key] for key in keys[low:high]]
 
+    def count(self, prefix: str, start: str) -> int:
+        """How many records `list` would give without a limit."""
+        low = bisect_left(self._keys, max(prefix, start))
+        return bisect_left(self._keys, prefix + END, low) - low
+
     def __len__(self) -> int:
         return len(self._keys)
 

@@ -110,6 +110,10 @@ class Store:
                 state.pop(change.record.key, None)
         return [state[key] for key in sorted(state) if key >= start][:limit]
 
+    def count(self, prefix: str, *, start: str = "") -> int:
+        """How many live records have a prefix, from `start` on."""
+        return self._index.count(prefix, start)
+
     def __len__(self) -> int:
         return len(self._index)
 

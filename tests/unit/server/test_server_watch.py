@@ -230,3 +230,17 @@ async def test_the_past_can_be_listed_exactly(api: Api) -> None:
     assert [item["metadata"]["name"] for item in past["items"]] == ["a"]
     assert future.status == 504
     assert future.body["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
+
+
+async def test_a_long_list_comes_whole_in_every_form(api: Api) -> None:
+    for i in range(1_203):
+        (await api.post(CONFIGS, config(f"c{i:04}"))).ok()
+    names = [f"c{i:04}" for i in range(1_203)]
+
+    listed = (await api.get(CONFIGS)).ok()
+    table = (await api.get(CONFIGS, accept="application/json;as=Table;v=v1;g=meta.k8s.io")).ok()
+    partial = (await api.get(CONFIGS, accept="application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")).ok()
+
+    assert [item["metadata"]["name"] for item in listed["items"]] == names
+    assert [row["cells"][0] for row in table["rows"]] == names
+    assert [item["metadata"]["name"] for item in partial["items"]] == names
