@@ -1,7 +1,8 @@
 """The door to schemas: built-in kinds by name, custom kinds compiled from their CRD.
 
 What a `Schema` can do stands in `structural.py`; where built-in definitions come from in `definitions.py`; how a CRD's
-schema becomes one, and what a structural schema must be, in `crd_schema.py`.
+schema becomes one, and what a structural schema must be, in `crd_schema.py`
+and `structural_rules.py`.
 """
 
 from trimtab.server.crd_schema import SchemaInvalid, compile_crd_schema
