@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from node_world import NodeWorld, node_world
 
 from trimtab.api.core import Pod
+from trimtab.components.node.spdy import DICTIONARY, Data, Spdy
 
 pytestmark = pytest.mark.engine
 
@@ -211,3 +214,56 @@ async def test_port_forward_reaches_what_listens_on_the_pods_loopback(world: Nod
             async for message in ws:
                 answer += message.data[1:]
             assert answer.endswith(b"inside\n")
+
+
+async def test_port_forward_of_kubectl_carries_many_connections(world: NodeWorld) -> None:
+    await world.run_pod("web", "echo inside > /tmp/index.html; exec httpd -f -p 127.0.0.1:8000 -h /tmp")
+    await world.until_ready("web")
+
+    async def listens() -> bool:
+        return (await ask(world, "web", "fetch 127.0.0.1 8000"))[0] == 0
+
+    await world.until(listens, 10, "the server listens")
+    url = "http://node/portforward/default/web"
+    client = SpdyClient()
+    async with session_of(world) as session, session.ws_connect(url, protocols=["SPDY/3.1+portforward.k8s.io"]) as ws:
+        for number, port in enumerate((8000, 9, 8000)):
+            headers = {"port": str(port), "requestid": str(number)}
+            await ws.send_bytes(client.open(4 * number + 1, headers | {"streamtype": "error"}))
+            await ws.send_bytes(client.open(4 * number + 3, headers | {"streamtype": "data"}))
+            if port == 8000:
+                await ws.send_bytes(Spdy.data(4 * number + 3, b"GET / HTTP/1.0\r\n\r\n"))
+        await asyncio.wait_for(client.read(ws, streams=6), 10)
+    assert client.said[3].endswith(b"inside\n")
+    assert client.said[11].endswith(b"inside\n")
+    assert client.said[5] == b"port 9 in the pod: connection refused"
+    assert client.said.get(1, b"") == b""
+
+
+class SpdyClient:
+    """kubectl's half of the conversation."""
+
+    def __init__(self) -> None:
+        self.said: dict[int, bytes] = {}
+        self._deflate = zlib.compressobj(zdict=DICTIONARY)
+        self._reader = Spdy()
+
+    def open(self, stream: int, headers: dict[str, str]) -> bytes:
+        block = struct.pack("!I", len(headers))
+        for pair in headers.items():
+            for text in pair:
+                block += struct.pack("!I", len(text)) + text.encode()
+        packed = self._deflate.compress(block) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        body = struct.pack("!IIH", stream, 0, 0) + packed
+        return struct.pack("!II", 1 << 31 | 3 << 16 | 1, len(body)) + body
+
+    async def read(self, socket: aiohttp.ClientWebSocketResponse, streams: int) -> None:
+        """Reads until so many streams have ended."""
+        ended = 0
+        async for message in socket:
+            for event in self._reader.feed(message.data):
+                if isinstance(event, Data):
+                    self.said[event.stream] = self.said.get(event.stream, b"") + event.data
+                    ended += event.ended
+            if ended == streams:
+                return

@@ -5,8 +5,7 @@
 
 The WebSocket protocols are Kubernetes' `v5.channel.k8s.io` and `v4.channel.k8s.io`: a binary message begins with the
 number of its channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 a terminal's new size; in v5, 255 closes the channel
-that follows). In port-forward, port number i has the channels 2i for data and 2i+1 for an error, and each begins with the
-port as two bytes.
+that follows). Port-forward is in `forward.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import contextlib
 import json
 import logging
 import shutil
-import struct
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,18 +23,18 @@ import aiohttp
 from aiohttp import web
 
 from trimtab.api.core import Pod
-from trimtab.components.node import netns
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.cri import Cri
 from trimtab.components.node.decide import container_of
 from trimtab.components.node.execute import Execution, execute
+from trimtab.components.node.forward import SPDY_PROTOCOL, forward_channels, forward_streams
 from trimtab.components.node.logs import LogOptions, read
 from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
 from trimtab.runtime.process import Process
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-FORWARD_PROTOCOLS = ("v4.channel.k8s.io", "v5.channel.k8s.io", "portforward.k8s.io")
+FORWARD_PROTOCOLS = (SPDY_PROTOCOL, "v4.channel.k8s.io", "v5.channel.k8s.io", "portforward.k8s.io")
 CHUNK_BYTES = 32 * 1024
 MESSAGE_BYTES_MAX = 16 << 20
 OUTPUT_LEFT_S = 2.0
@@ -195,27 +193,15 @@ class Streams:
         if sandbox is None:
             raise Refused(400, f"pod {pod.name} is not running")
         wanted = [part for text in request.query.getall("ports", []) for part in text.split(",")]
-        if not wanted or not all(p.isdigit() and 0 < int(p) < 65536 for p in wanted):
-            raise Refused(400, "ports: give at least one port number from 1 to 65535")
+        if not all(p.isdigit() and 0 < int(p) < 65536 for p in wanted):
+            raise Refused(400, "ports: give port numbers from 1 to 65535")
         ports = [int(p) for p in wanted]
         space = None if pod.spec.host_network else await self._cri.sandbox_netns(sandbox.id)
         socket = await _upgrade(request, FORWARD_PROTOCOLS)
-        inputs: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(64) for _ in ports]
-        for number, port in enumerate(ports):
-            for channel in (2 * number, 2 * number + 1):
-                await socket.send_bytes(bytes([channel]) + struct.pack("<H", port))
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_forward(socket, number, port, space, inputs[number]))
-                for number, port in enumerate(ports)
-            ]
-            async for message in socket:
-                if message.type == aiohttp.WSMsgType.BINARY and message.data:
-                    channel = message.data[0]
-                    if channel % 2 == 0 and channel // 2 < len(ports):
-                        await inputs[channel // 2].put(message.data[1:])
-            for task in tasks:
-                task.cancel()
+        if socket.ws_protocol == SPDY_PROTOCOL:
+            await forward_streams(socket, space)
+        else:
+            await forward_channels(socket, ports, space)
         return socket
 
 
@@ -363,34 +349,3 @@ async def _pump_in(socket: web.WebSocketResponse, far: aiohttp.ClientWebSocketRe
             if message.type == aiohttp.WSMsgType.BINARY and message.data and message.data[0] != CLOSE:
                 await far.send_bytes(message.data)
     await far.close()
-
-
-async def _forward(
-    socket: web.WebSocketResponse, number: int, port: int, space: str | None, source: asyncio.Queue[bytes | None]
-) -> None:
-    data_channel, error_channel = bytes([2 * number]), bytes([2 * number + 1])
-    try:
-        reader, writer = await netns.connect(space, port)
-    except OSError as err:
-        text = f"port {port} in the pod: {err.strerror or err}"
-        with contextlib.suppress(ConnectionError):
-            await socket.send_bytes(error_channel + text.lower().encode())
-        return
-
-    async def inward() -> None:
-        while data := await source.get():
-            writer.write(data)
-            await writer.drain()
-
-    feeding = asyncio.create_task(inward())
-    try:
-        while data := await reader.read(CHUNK_BYTES):
-            await socket.send_bytes(data_channel + data)
-    except ConnectionError:
-        pass
-    finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await socket.close()
