@@ -128,6 +128,19 @@ def test_a_stop_ends_watches_cleanly_and_quickly(api: ApiProcess) -> None:
     assert not api.socket.exists()
 
 
+async def test_a_watch_ends_with_its_client(api: ApiProcess) -> None:
+    async with aiohttp.ClientSession("http://api", connector=aiohttp.UnixConnector(str(api.socket))) as session:
+        for _ in range(3):
+            async with session.get("/api/v1/namespaces?watch=1") as answer:
+                await answer.content.readline()
+                answer.close()
+        async with asyncio.timeout(5):
+            while True:
+                async with session.get("/metrics") as answer:
+                    if "apiserver_longrunning_requests 0\n" in await answer.text():
+                        break
+
+
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     server = ApiProcess(tmp_path, tls=True)
     assert server.port is not None
