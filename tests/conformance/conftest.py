@@ -15,6 +15,7 @@ from typing import Any
 
 import kubernetes
 import pytest
+
 from api_process import ApiProcess
 
 SERVER = "TRIMTAB_CONFORMANCE_KUBECONFIG"

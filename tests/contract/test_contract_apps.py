@@ -8,8 +8,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from simulated_api import make_api
 
+from simulated_api import make_api
 from trimtab.api import JSON, Resource
 from trimtab.api.core import Secret, Service
 from trimtab.api.networking import Ingress

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from simulated_api import make_api
 from simulated_containerd import (
     MISSING_IMAGE,
@@ -18,7 +19,6 @@ from simulated_containerd import (
     SimulatedContainerd,
     SimulatedDisk,
 )
-
 from trimtab.api import ObjectMeta, from_wire
 from trimtab.api.core import PROXIED, ConfigMap, Pod
 from trimtab.client.clock import Clock

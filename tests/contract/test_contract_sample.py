@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from sample_component import SCENARIO, component
 from simulated_api import make_api
-
 from trimtab.runtime.contract import Broken, Case, check_conditions, contract, rehearse
 from trimtab.runtime.faults import NO_FAULTS, Rates
 

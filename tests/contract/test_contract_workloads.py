@@ -13,9 +13,9 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+
 from simulated_api import make_api
 from simulated_node import SimulatedNode, fail_pod, template
-
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import (
     LabelSelector,

@@ -26,7 +26,6 @@ from engine_under_test import free_port
 from ingress_world import ca_secret, endpoint_slice, engine_ca, pod, running_status
 from rollout import Target
 from simulated_api import make_api
-
 from trimtab.api import ObjectMeta, Resource, from_wire
 from trimtab.api.core import PROXIED, Namespace, Pod
 from trimtab.client import Client, SystemClock

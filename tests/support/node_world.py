@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from simulated_api import SimulatedApi
-
 from trimtab.api import JSON, from_wire
 from trimtab.api.core import PROXIED, Node, Pod
 from trimtab.client.client import Client

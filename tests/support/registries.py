@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import aiohttp
 import uvicorn
+
 from engine_under_test import free_port
 
 USER, PASSWORD = "ada", "s3cret:with:colons"

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from simulated_api import SimulatedApi, make_api
-
 from trimtab.api import JSON, ObjectMeta, Resource
 from trimtab.api.core import Namespace
 from trimtab.client import Client

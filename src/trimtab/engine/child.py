@@ -21,7 +21,7 @@ HELD, STARTING, READY, WAITING, STOPPED = "held", "starting", "ready", "waiting"
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-STABLE_S = 10.0
+STABLE_S = 3.0
 """A process that served for so long starts with a clean record: its next restart is at once again."""
 HOLD_S_MAX = 10.0
 """A process is started without its dependencies when they take longer: it can wait for them itself."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from image_samples import sample_image
 
+from image_samples import sample_image
 from trimtab.content import BuiltImage, ContentStore, DiskFull, ImageSpec, build, oci, parse_digest
 
 SPEC = ImageSpec(name="s", files={"/app": "."}, user="app", workdir="/app")

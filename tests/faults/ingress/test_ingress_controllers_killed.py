@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+
 from ingress_under_test import Backends, IngressUnderTest
 from ingress_world import ingress, service
 from rollout import Load

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from api_process import ApiProcess
 
 COLLECTION = "http://api/api/v1/namespaces/default/configmaps"

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from api_process import ApiProcess
 
 WRITERS = 6

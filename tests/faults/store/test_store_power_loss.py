@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recording_vfs import Step, recording
 
+from recording_vfs import Step, recording
 from trimtab.store import Put, Store
 
 SECTOR = 512

@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+
 from engine_under_test import EngineUnderTest
 from rollout import Load, Target, replace_pods
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from engine_under_test import EngineUnderTest, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]

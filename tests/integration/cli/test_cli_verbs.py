@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for
 from node_world import busybox_image
-
 from trimtab.content import ContentStore
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from api_process import ApiProcess
 
+from api_process import ApiProcess
 from trimtab.api import ObjectMeta, Ref
 from trimtab.api.core import ConfigMap, Namespace, Pod
 from trimtab.client import (

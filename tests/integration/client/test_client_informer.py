@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 from msgspec import field
-from simulated_api import make_api
 
+from simulated_api import make_api
 from trimtab.api import JSON, Model, ObjectMeta, Resource, resource
 from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import ConfigMap

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
 from oci_container import wait_until
 from registries import served
-
 from trimtab.content import ContentStore, ImageSpec, build, layout, pause_image, registry_app
 
 pytestmark = pytest.mark.engine

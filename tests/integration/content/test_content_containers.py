@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from oci_container import Bundle, bundle, wait_until
 from registries import answering, docker_registry
-
 from trimtab.content import (
     ContentStore,
     Credentials,

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from image_samples import sample_image, sample_index
 from registries import (
     PASSWORD,
@@ -20,7 +21,6 @@ from registries import (
     with_blobs_elsewhere,
     with_tokens,
 )
-
 from trimtab.content import (
     ContentStore,
     Corrupt,

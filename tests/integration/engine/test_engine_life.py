@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from engine_under_test import TRIMTAB, EngineUnderTest, engine, free_port, wait_for
 from node_world import busybox_image
-
 from trimtab.content import ContentStore
 from trimtab.engine import datadir, lifecycle, procfs
 from trimtab.engine.plan import STATE, read_json

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engine_under_test import TRIMTAB, EngineUnderTest
 
+from engine_under_test import TRIMTAB, EngineUnderTest
 from trimtab.engine import datadir
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

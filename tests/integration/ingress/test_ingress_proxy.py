@@ -16,10 +16,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
 from ingress_under_test import Backends, IngressUnderTest, until
 from ingress_world import ingress, service, tls_secret
 from rollout import _Connection
-
 from trimtab.api import Ref
 from trimtab.api.core import Secret
 from trimtab.api.networking import Ingress, IngressClass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from ingress_under_test import Backends, IngressUnderTest
 from ingress_world import ingress, service
 from rollout import Load

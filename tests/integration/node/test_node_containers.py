@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_world import NodeWorld, message_of, node_world
 
+from node_world import NodeWorld, message_of, node_world
 from trimtab.api import from_wire
 from trimtab.api.core import PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.client.wire import encode

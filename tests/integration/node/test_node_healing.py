@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from node_world import NodeWorld, is_ready, node_world
 
+from node_world import NodeWorld, is_ready, node_world
 from trimtab.api.core import PROXIED, Node, Pod
 from trimtab.components.node import cleanup, stop_pods
 from trimtab.components.node.cleanup import shims

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from node_world import NodeWorld, message_of, node_world
 
 pytestmark = pytest.mark.engine

@@ -12,8 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from node_world import NodeWorld, node_world
 
+from node_world import NodeWorld, node_world
 from trimtab.api.core import Pod
 from trimtab.components.node.spdy import DICTIONARY, Data, Spdy
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from msgspec import field
-from running import Running, running
 
+from running import Running, running
 from trimtab.api import Condition, Model, ObjectMeta, Ref, Resource, resource
 from trimtab.api.core import ConfigMap, Namespace, Secret
 from trimtab.runtime import Component, Context, Desired, FieldWrite, Owned, Requeue, Wait, Writes, reconciler

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from msgspec import field
-from running import Running, running
 
+from running import Running, running
 from trimtab.api import Condition, Model, ObjectMeta, Ref, Resource, resource
 from trimtab.api.core import ConfigMap, Namespace
 from trimtab.runtime import Component, Context, Desired, Owned, reconciler

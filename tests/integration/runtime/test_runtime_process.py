@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from running import running
 from simulated_api import make_api
-
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import Lease
 from trimtab.api.core import ConfigMap, Event, Namespace, Secret

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+
 from api_process import ApiProcess, issue
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from api_process import ApiProcess
 from simulated_node import Promise, SimulatedNode
-
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Namespace
 from trimtab.client import Client, HttpTransport

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from running import Running, running
 
+from running import Running, running
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Container, LabelSelector, Pod, PodSpec, PodTemplateSpec
 from trimtab.api.workloads import Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec

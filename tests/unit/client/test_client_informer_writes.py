@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 
 from simulated_api import make_api
-
 from trimtab.api import ObjectMeta
 from trimtab.api.core import ConfigMap
 from trimtab.client.client import Client

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from image_samples import sample_image, sample_index
 
+from image_samples import sample_image, sample_index
 from trimtab.content import BadReference, ContentStore, Corrupt, NoSuchImage, layout, oci, parse_reference
 
 

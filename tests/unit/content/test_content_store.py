@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from image_samples import sample_image, sample_index
 
+from image_samples import sample_image, sample_index
 from trimtab.content import (
     BadReference,
     ContentError,

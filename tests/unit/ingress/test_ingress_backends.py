@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import msgspec
-from ingress_world import endpoint_slice, pod, running_status, service
 
+from ingress_world import endpoint_slice, pod, running_status, service
 from trimtab.api import Condition, from_wire
 from trimtab.api.core import PROXIED, Pod, PodStatus
 from trimtab.components.ingress.attached import condition

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
-from ingress_world import engine_ca
 
+from ingress_world import engine_ca
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.components.ingress.certificates import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ingress_world import ingress
-
 from trimtab.components.ingress import envoy_config as envoy
 from trimtab.components.ingress.endpoints import Written
 from trimtab.components.ingress.proxy import Refusal, Seen

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from simulated_containerd import SimulatedContainerd
-
 from trimtab.api import from_wire
 from trimtab.api.core import Container, Probe
 from trimtab.components.node.health import HealthWatch

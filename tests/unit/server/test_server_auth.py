@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_in_process import Api, running_api
 
+from api_in_process import Api, running_api
 from trimtab.server import ServerSettings
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"

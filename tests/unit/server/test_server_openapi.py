@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from api_in_process import Api
 
+from api_in_process import Api
 from trimtab.server import openapi
 from trimtab.server.builtin_kinds import BUILTIN_KINDS
 from trimtab.server.kinds import Kind, Scale

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api_in_process import Api
 
+from api_in_process import Api
 from trimtab.server import jsonpath
 from trimtab.server.pod_columns import pod_state
 from trimtab.server.tables import duration

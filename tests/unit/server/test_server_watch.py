@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from api_in_process import Api, running_api
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"

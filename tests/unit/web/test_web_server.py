@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_api import make_api
 
+from simulated_api import make_api
 from trimtab.api import Ref, kind_of
 from trimtab.api.core import Container, Pod, PodSpec
 from trimtab.client import Client, SystemClock

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from workload_pods import NOW, make_pod
-
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Node, NodeSpec, Pod, PodSpec, PodTemplateSpec, Taint
 from trimtab.api.workloads import DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet
 from trimtab.components.workloads.daemonset import Wanted, plan, wanted
 from trimtab.components.workloads.revisions import REVISION_LABEL
+from workload_pods import NOW, make_pod
 
 NODES = Wanted(("a", "b", "c"), "new")
 

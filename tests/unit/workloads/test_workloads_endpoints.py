@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from workload_pods import make_pod
-
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Container, ContainerPort, Pod, PodIP, Service, ServicePort, ServiceSpec
 from trimtab.components.workloads.endpoints import ENDPOINTS_PER_SLICE, slices
+from workload_pods import make_pod
 
 
 def make_service(*ports: ServicePort, **spec: Any) -> Service:

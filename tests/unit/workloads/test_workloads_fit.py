@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from workload_pods import make_pod
-
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.core import (
     Container,
@@ -21,6 +19,7 @@ from trimtab.api.core import (
     Toleration,
 )
 from trimtab.components.workloads.fit import Amount, explain, obstacles, requests
+from workload_pods import make_pod
 
 
 def make_node(ready: str = "True", **spec: Any) -> Node:

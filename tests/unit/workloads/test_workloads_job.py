@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from workload_pods import NOW, ago, make_pod
 
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.core import (
@@ -20,6 +19,7 @@ from trimtab.api.core import (
 )
 from trimtab.api.workloads import Job, JobSpec, JobStatus
 from trimtab.components.workloads.job import back_off_s, expires_in_s, plan
+from workload_pods import NOW, ago, make_pod
 
 
 def make_job(restart: str = "Never", status: JobStatus | None = None, **spec: Any) -> Job:

@@ -6,11 +6,11 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_pods import NOW, make_pod
 
 from trimtab.api.core import Pod
 from trimtab.components.workloads.ordinals import Wanted, ordinal, step
 from trimtab.components.workloads.revisions import REVISION_LABEL
+from workload_pods import NOW, make_pod
 
 
 def member(

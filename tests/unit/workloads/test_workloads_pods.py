@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from workload_pods import NOW, make_pod
-
 from trimtab.api import Condition
 from trimtab.api.core import (
     PROXIED,
@@ -14,6 +12,7 @@ from trimtab.api.core import (
     PodReadinessGate,
 )
 from trimtab.components.workloads.pods import available, available_in_s, deletion_order, last_failure, trouble
+from workload_pods import NOW, make_pod
 
 
 def test_available_after_ready_without_a_break() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from workload_pods import NOW
-
 from trimtab.api.workloads import DeploymentCondition, DeploymentStatus
 from trimtab.components.workloads.progress import Rollout, conditions, deadline_in_s
+from workload_pods import NOW
 
 
 def status(updated: int, total: int, available: int, *held: DeploymentCondition) -> DeploymentStatus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from simulated_api import make_api
-
 from trimtab.api.core import Container, LabelSelector
 from trimtab.api.workloads import Deployment
 from trimtab.client import Client, SystemClock
