@@ -295,7 +295,7 @@ class Controller:
         except Exception as err:
             await self._failed(key, state, run, err)
             return
-        if again_s >= self.reconciler.resync_s:
+        if again_s == self.reconciler.resync_s:  # nobody asked for that very moment
             again_s = jittered(again_s, self._process.clock)
         passing = again_s >= PASSING_TIME_S
         self._queue.add_after(key, again_s, Cause(f"{again_s:.3g} s passed", external=passing))

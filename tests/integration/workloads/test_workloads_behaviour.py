@@ -96,7 +96,7 @@ def test_a_hundred_pods_come_and_go_with_their_deployment() -> None:
 def test_a_deployment_at_rest_writes_nothing(replicas: int) -> None:
     async def test(plane: Running) -> None:
         await plane.apply(deployment(replicas=replicas))
-        await plane.settle(700)  # past the progress deadline, for no node runs the pod
+        await plane.settle(602)  # past the progress deadline, for no node runs the pod
         before = len(plane.writes())
         await plane.settle(3000)
         assert plane.writes()[before:] == []
