@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from engine_under_test import EngineUnderTest, wait_for  # noqa: E402
-
 from trimtab.engine import datadir, procfs  # noqa: E402
+from trimtab.engine.child import STABLE_S  # noqa: E402
 from trimtab.engine.plan import STATE, read_json  # noqa: E402
 
 PROCESSES = ("api", "containerd", "controllers", "envoy", "node", "web")
@@ -82,6 +82,7 @@ def idle(under_test: EngineUnderTest, seconds: float) -> dict[str, dict[str, flo
 def heal(under_test: EngineUnderTest, names: tuple[str, ...]) -> dict[str, float]:
     """Kills processes and returns the milliseconds that the journal tells for each."""
     wait_for(lambda: all_ready(under_test), 30, "all ready")
+    time.sleep(STABLE_S + 0.5)  # a process that is killed again at once is held back on purpose
     last = under_test.last_entry()
     for name in names:
         os.kill(int(state(under_test)["processes"][name]["pid"]), signal.SIGKILL)

@@ -23,7 +23,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from registries import answering, docker_registry
-
 from trimtab.content import ContentStore, Credentials, ImageSpec, RegistryClient, build, pause_image, postgres_image
 
 Results = dict[str, list[float]]

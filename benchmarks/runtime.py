@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from running import Running, running
 from sample_component import SCENARIO, component
 from simulated_api import make_api
-
 from trimtab.api import ObjectMeta
 from trimtab.api.core import ConfigMap, Secret
 from trimtab.runtime import Component, Context, Desired, Owned, reconciler
