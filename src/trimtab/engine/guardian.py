@@ -142,24 +142,39 @@ def _wait_for_end(process: Identity | None, wake_read: int) -> None:
     poll = select.poll()
     poll.register(wake_read, select.POLLIN)
     poll.register(handle, select.POLLIN)
+    dead: int | None = None
+    reap_at = 0.0
     try:
         while True:
-            ready = {number for number, _ in poll.poll()}
+            now = time.monotonic()
+            if dead is not None and now >= reap_at:
+                os.waitpid(dead, os.WNOHANG)
+                dead = None
+            if dead is None and (dead := _ended_child()) is not None:
+                reap_at = now + _READABLE_S
+            timeout_ms = None if dead is None else int((reap_at - now) * 1000) + 1
+            ready = {number for number, _ in poll.poll(timeout_ms)}
             if handle in ready:
                 return
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 512)
-            time.sleep(_READABLE_S)
-            _reap()
     finally:
         os.close(handle)
-        _reap()
+        _reap_supervisor(process)
 
 
-def _reap() -> None:
+def _ended_child() -> int | None:
+    """A child that has ended, left unreaped."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found is not None else None
+
+
+def _reap_supervisor(process: Identity | None) -> None:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        os.waitpid(process.pid if process is not None else _child, os.WNOHANG)
 
 
 def _pass_on(run: str, number: int) -> None:
