@@ -22,7 +22,7 @@ from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.server import ApiServer
 from trimtab.server.tunnel import Tunnel
-from trimtab.store import Compacted, DiskFull, StoreClosed
+from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class Application:
             reply = error_reply(err)
         except DiskFull as err:
             reply = error_reply(errors.storage_full(str(err)))
+        except Overloaded as err:
+            reply = error_reply(errors.too_many_requests(str(err)))
         except (StoreClosed, Compacted) as err:
             reply = error_reply(errors.unavailable(f"the API server is stopping: {err}"))
         except Exception:

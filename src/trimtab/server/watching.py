@@ -28,8 +28,8 @@ TIMEOUT_S = 3600.0
 """A watch without a timeout of its own ends after this; clients resume."""
 WATCHES_MAX = 10_000
 """More are told to come back; each costs about 15 kB."""
-CACHED_EVENTS = 512
-CACHED_EVENT_MAX_BYTES = 64 * 1024
+CACHED_EVENTS = 256
+CACHED_EVENT_MAX_BYTES = 32 * 1024
 INITIAL_END = "k8s.io/initial-events-end"
 CHUNK_BYTES = 64 * 1024
 

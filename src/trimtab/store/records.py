@@ -80,6 +80,10 @@ class DiskFull(StoreError):
     """The write was refused because the disk is full; nothing of it was kept, and reads go on."""
 
 
+class Overloaded(StoreError):
+    """More writes wait for the disk than the store takes; nothing of this one was kept."""
+
+
 class StoreLocked(StoreError):
     """Another process has this store open."""
 

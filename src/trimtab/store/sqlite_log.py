@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trimtab.store.records import Change, Compacted, DiskFull, Record, StoreLocked, UnknownFormat
+from trimtab.store.records import Change, Compacted, DiskFull, Record, StoreError, StoreLocked, UnknownFormat
 
 APPLICATION_ID = 0x74726D74  # "trmt": `file` and a curious reader can tell what this database is
 MIGRATIONS: tuple[str, ...] = (
@@ -47,13 +47,19 @@ class SqliteLog:
             DiskFull: there is no room to open it.
         """
         self.path = path
-        self._lock = _lock(path) if path is not None else None
+        self._lock: int | None = None
         self._reader: sqlite3.Connection | None = None
         try:
+            if path is not None:
+                self._lock = _lock(path)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # Secrets are in there
             self._db = _connect(path)
             _migrate(self._db, path)
             if path is not None:
                 _sync_directory(path.parent)
+        except OSError as err:
+            self._release()
+            raise StoreError(f"{path}: cannot be opened: {err.strerror}: check the directory and its owner") from None
         except sqlite3.DatabaseError as err:
             self._release()
             if err.sqlite_errorcode == sqlite3.SQLITE_FULL:
@@ -152,6 +158,7 @@ class SqliteLog:
         finally:
             if db is not self._db:
                 db.close()
+        partial.chmod(0o600)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)

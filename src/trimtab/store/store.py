@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trimtab.store.index import Index
-from trimtab.store.records import ABSENT, Change, Compacted, Conflict, DiskFull, Put, Record, StoreClosed
+from trimtab.store.records import ABSENT, Change, Compacted, Conflict, DiskFull, Overloaded, Put, Record, StoreClosed
 from trimtab.store.sqlite_log import Row, SqliteLog
 from trimtab.store.watch import Watch
 
@@ -152,7 +152,7 @@ class Store:
 
         Raises:
             Conflict: an expectation did not hold.
-            DiskFull: refused, nothing was kept.
+            DiskFull, Overloaded: refused, nothing was kept.
             StoreClosed: the store was closed.
         """
         if self._closed:
@@ -166,7 +166,7 @@ class Store:
                 self.compacted = due
             return records
         if len(self._pending) >= PENDING_MAX:
-            raise DiskFull(f"{len(self._pending)} writes already wait for the disk: retry later")
+            raise Overloaded(f"{len(self._pending)} writes already wait for the disk: retry later")
         future: asyncio.Future[Records] = self._loop.create_future()
         self._pending.append((puts, future))
         if not self._batch_on_its_way:

@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.store import ABSENT, Conflict, DiskFull, Put, Store, StoreClosed, StoreLocked, UnknownFormat
+from trimtab.store import (
+    ABSENT,
+    Conflict,
+    DiskFull,
+    Overloaded,
+    Put,
+    Store,
+    StoreClosed,
+    StoreError,
+    StoreLocked,
+    UnknownFormat,
+)
+from trimtab.store import store as store_module
 
 
 @pytest.fixture(params=["file", "inline"])
@@ -210,6 +222,17 @@ async def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
         await Store.open(path)
 
 
+async def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "store.sqlite"
+
+    with pytest.raises(StoreError) as caught:
+        await Store.open(path)
+
+    assert str(caught.value) == (
+        f"{path}: cannot be opened: No such file or directory: check the directory and its owner"
+    )
+
+
 # A full disk
 
 
@@ -290,3 +313,28 @@ async def test_a_backup_is_a_store(tmp_path: Path) -> None:
     await copy.close()
     await store.close()
     assert not (tmp_path / "backup.sqlite.partial").exists()
+
+
+async def test_only_its_owner_can_read_the_store(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "store.sqlite")
+    await store.write([Put("/a", b"secret")])
+    await store.backup(tmp_path / "backup.sqlite")
+
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()}
+
+    assert len(modes) == 5
+    assert set(modes.values()) == {"0o600"}
+    await store.close()
+
+
+async def test_too_many_waiting_writes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PENDING_MAX", 3)
+    store = await Store.open(tmp_path / "store.sqlite")
+
+    outcomes = await asyncio.gather(*(store.write([Put(f"/a/{i}", b"x")]) for i in range(5)), return_exceptions=True)
+
+    assert [str(outcome) for outcome in outcomes if isinstance(outcome, Overloaded)] == [
+        "3 writes already wait for the disk: retry later"
+    ] * 2
+    assert len(store.list("/a/")) == 3
+    await store.close()
