@@ -54,9 +54,13 @@ class SqliteLog:
                 self._lock = _lock(path)
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # Secrets are in there
             self._db = _connect(path)
-            _migrate(self._db, path)
-            if path is not None:
-                _sync_directory(path.parent)
+            try:
+                _migrate(self._db, path)
+                if path is not None:
+                    _sync_directory(path.parent)
+            except BaseException:
+                self._db.close()
+                raise
         except OSError as err:
             self._release()
             raise StoreError(f"{path}: cannot be opened: {err.strerror}: check the directory and its owner") from None
@@ -66,7 +70,6 @@ class SqliteLog:
                 raise DiskFull(f"{path}: the disk is full: free some space and start again") from None
             raise UnknownFormat(f"{path}: {err}: restore it from a backup") from None
         except UnknownFormat:
-            self._db.close()
             self._release()
             raise
 
@@ -183,10 +186,14 @@ class SqliteLog:
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=32)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
-    db.execute("PRAGMA busy_timeout = 10000")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+        db.execute("PRAGMA busy_timeout = 10000")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
