@@ -34,7 +34,7 @@ from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import Process
 from trimtab.runtime.settings import Settings
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 POLL_S = 0.02
 SLOW_SHARE = 0.02
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,10 @@ async def test_progress_names_steps_and_fractions(tmp_path: Path, image_store: C
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+@pytest.mark.skipif(
+    any(not stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH for parent in Path(sys.prefix).parents),
+    reason="the environment lies below a closed directory, which the command opens for its tools and this test does not",
+)
 async def test_what_root_builds_in_a_users_store_belongs_to_that_user(tmp_path: Path) -> None:
     directory = tmp_path / "content"
     directory.mkdir()

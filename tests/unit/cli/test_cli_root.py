@@ -135,7 +135,7 @@ def test_an_api_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up root")
 def test_start_without_root_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import os; os.setuid(65534); from trimtab.engine.lifecycle import require_root; "
+        [sys.executable, "-c", "import os; from trimtab.engine.lifecycle import require_root; os.setuid(65534)"
          "\ntry: require_root('trimtab start')\nexcept Exception as err: print(err)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -152,7 +152,7 @@ def test_where_the_way_is_barred(tmp_path: Path) -> None:
     (open_directory / "a").mkdir(parents=True)
     (closed / "b" / "c").mkdir(parents=True)
     closed.chmod(0o700)
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for path in (tmp_path, *tmp_path.parents[:-2]):
         path.chmod(0o755)
 
     assert privileges.barred_at(str(open_directory / "a"), 12345, {12345}) is None
