@@ -95,7 +95,3 @@ class Kind:
     @property
     def list_name(self) -> str:
         return self.list_kind or self.kind + "List"
-
-    @property
-    def group_resource(self) -> str:
-        return f"{self.plural}.{self.group}" if self.group else self.plural

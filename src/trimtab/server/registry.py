@@ -39,12 +39,10 @@ class Registry:
     def _rebuild(self) -> None:
         kinds = [*BUILTIN_KINDS, *(kind for kinds in self._custom.values() for kind in kinds)]
         self._by_path: dict[tuple[str, str, str], Kind] = {}
-        self._by_kind: dict[tuple[str, str], Kind] = {}
         self._by_group: dict[tuple[str, str], Kind] = {}
         self._by_collection: dict[str, Kind] = {}
         for kind in kinds:
             self._by_path.setdefault((kind.group, kind.version, kind.plural), kind)
-            self._by_kind.setdefault((kind.api_version, kind.kind), kind)
             self._by_group.setdefault((kind.group, kind.kind), kind)
             self._by_collection.setdefault(kind.collection, kind)
         self._schemas = {}
@@ -71,11 +69,6 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         self._refresh()
         return self._by_path.get((group, version, plural))
-
-    def of_object(self, api_version: str, kind: str) -> Kind | None:
-        """The kind that an `apiVersion` and `kind` name."""
-        self._refresh()
-        return self._by_kind.get((api_version, kind))
 
     def of_group(self, group: str, kind: str) -> Kind | None:
         """A kind in any of its versions; owner references outlive a version."""
