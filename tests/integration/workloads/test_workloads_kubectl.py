@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from conftest import Cluster
-
 from trimtab.api.core import Pod
 from trimtab.components.workloads import pods as facts
+from workload_cluster import Cluster
 
 DEADLINE_S = 30.0
 
@@ -74,6 +73,13 @@ async def images(cluster: Cluster) -> list[str]:
     return out.split()
 
 
+async def runs(cluster: Cluster, wanted: list[str]) -> None:
+    """Waits until just these images run: a rollout is done while the last old pod is still ending."""
+    async with asyncio.timeout(DEADLINE_S):
+        while sorted(await images(cluster)) != sorted(wanted):  # noqa: ASYNC110 - kubectl is another process
+            await asyncio.sleep(0.05)
+
+
 async def until(cluster: Cluster, wanted: str, *args: str) -> None:
     """Waits until kubectl prints just that."""
     async with asyncio.timeout(DEADLINE_S):
@@ -96,7 +102,7 @@ async def test_rollout_status_history_undo_and_restart(cluster: Cluster) -> None
     await cluster.run("annotate", "deployment/web", "kubernetes.io/change-cause=second")
     said = await cluster.run("rollout", "status", "deployment/web")
     assert said.endswith('deployment "web" successfully rolled out\n')
-    assert await images(cluster) == ["ok:2"] * 3
+    await runs(cluster, ["ok:2"] * 3)
 
     history = await cluster.run("rollout", "history", "deployment/web")
     assert [line.split() for line in history.splitlines()[2:4]] == [["1", "<none>"], ["2", "second"]]
@@ -104,14 +110,16 @@ async def test_rollout_status_history_undo_and_restart(cluster: Cluster) -> None
 
     await cluster.run("rollout", "undo", "deployment/web")
     await cluster.run("rollout", "status", "deployment/web")
-    assert await images(cluster) == ["ok:1"] * 3
+    await runs(cluster, ["ok:1"] * 3)
     revision = "jsonpath={.metadata.annotations['deployment\\.kubernetes\\.io/revision']}"
     assert await cluster.run("get", "deployment", "web", "-o", revision) == "3"
 
     before = await cluster.run("get", "pods", "-o", "name")
     await cluster.run("rollout", "restart", "deployment/web")
     await cluster.run("rollout", "status", "deployment/web")
-    assert not set(before.split()) & set((await cluster.run("get", "pods", "-o", "name")).split())
+    async with asyncio.timeout(DEADLINE_S):
+        while set(before.split()) & set((await cluster.run("get", "pods", "-o", "name")).split()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     ready = "jsonpath={.items[*].endpoints[*].conditions.ready}"
     await until(cluster, "true true true", "get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", ready)
@@ -122,16 +130,16 @@ async def test_scale_wait_pause_and_resume(cluster: Cluster) -> None:
     await cluster.run("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
     await cluster.run("scale", "deployment/web", "--replicas=4")
     await cluster.run("rollout", "status", "deployment/web")
-    assert await images(cluster) == ["ok:1"] * 4
+    await runs(cluster, ["ok:1"] * 4)
 
     await cluster.run("rollout", "pause", "deployment/web")
     await cluster.run("set", "image", "deployment/web", "main=ok:2")
     await cluster.run("scale", "deployment/web", "--replicas=2")
     await until(cluster, "2", "get", "deployment", "web", "-o", "jsonpath={.status.replicas}")
-    assert await images(cluster) == ["ok:1"] * 2
+    await runs(cluster, ["ok:1"] * 2)
     await cluster.run("rollout", "resume", "deployment/web")
     await cluster.run("rollout", "status", "deployment/web")
-    assert await images(cluster) == ["ok:2"] * 2
+    await runs(cluster, ["ok:2"] * 2)
 
     columns = (await cluster.run("get", "deployment", "web", "--no-headers")).split()
     assert columns[:4] == ["web", "2/2", "2", "2"]
@@ -148,11 +156,11 @@ async def test_a_bad_version_leaves_the_old_one_and_says_why(cluster: Cluster) -
     said = await cluster.run("get", "deployment", "web", "-o", message)
     assert "container main: CrashLoopBackOff" in said
     assert "no such table: notes" in said
-    assert sorted(await images(cluster)) == ["crash:2", "ok:1", "ok:1", "ok:1"]
+    await runs(cluster, ["crash:2", "ok:1", "ok:1", "ok:1"])
 
     await cluster.run("rollout", "undo", "deployment/web")
     await cluster.run("rollout", "status", "deployment/web")
-    assert await images(cluster) == ["ok:1"] * 3
+    await runs(cluster, ["ok:1"] * 3)
 
 
 async def test_jobs_are_waited_for(cluster: Cluster) -> None:
@@ -178,12 +186,12 @@ async def test_a_stateful_set_keeps_its_claims(cluster: Cluster) -> None:
 
     await cluster.run("set", "image", "statefulset/db", "main=ok:2")
     await cluster.run("rollout", "status", "statefulset/db")
-    assert await images(cluster) == ["ok:2", "ok:2"]
+    await runs(cluster, ["ok:2", "ok:2"])
     history = await cluster.run("rollout", "history", "statefulset/db")
     assert [line.split()[0] for line in history.splitlines()[2:4]] == ["1", "2"]
     await cluster.run("rollout", "undo", "statefulset/db")
     await cluster.run("rollout", "status", "statefulset/db")
-    assert await images(cluster) == ["ok:1", "ok:1"]
+    await runs(cluster, ["ok:1", "ok:1"])
 
     await cluster.run("delete", "statefulset", "db")
     await until(cluster, "", "get", "pods", "-o", "name")
@@ -209,10 +217,10 @@ spec:
     await cluster.run("rollout", "status", "daemonset/agent")
     await cluster.run("set", "image", "daemonset/agent", "main=ok:2")
     await cluster.run("rollout", "status", "daemonset/agent")
-    assert await images(cluster) == ["ok:2"]
+    await runs(cluster, ["ok:2"])
     await cluster.run("rollout", "undo", "daemonset/agent")
     await cluster.run("rollout", "status", "daemonset/agent")
-    assert await images(cluster) == ["ok:1"]
+    await runs(cluster, ["ok:1"])
 
 
 async def test_a_claim_in_use_outlasts_its_deletion(cluster: Cluster) -> None:
@@ -246,7 +254,7 @@ async def test_a_rollout_survives_the_death_of_the_api_server(cluster: Cluster) 
         cluster.api.kill()
         await asyncio.to_thread(cluster.api.start)
     await cluster.run("rollout", "status", "deployment/web", "--timeout=45s")
-    assert await images(cluster) == ["ok:2"] * 3
+    await runs(cluster, ["ok:2"] * 3)
 
 
 async def test_a_template_that_misses_its_selector_is_refused(cluster: Cluster) -> None:
