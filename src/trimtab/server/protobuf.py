@@ -38,6 +38,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class ProtobufError(ValueError):
     """A body that is not a Kubernetes protobuf message; the text says where reading stopped."""
 
+    def __init__(self, text: str) -> None:
+        # What a client sent may stand in the text; it stays one line whatever that was.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
 
 def decode(body: bytes) -> JSON:
     """The object in a request body, with `apiVersion` and `kind` from its envelope.
