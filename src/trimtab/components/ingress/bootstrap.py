@@ -100,7 +100,7 @@ def envoy_command(settings: Settings) -> list[str]:
         "--log-path",
         str(settings.data_path("log", "envoy.log")),
         "--file-flush-interval-msec",
-        "1000",
+        "250",
     ]
 
 

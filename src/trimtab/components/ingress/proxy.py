@@ -39,6 +39,8 @@ TAKE_IN_S = 30.0
 """Envoy takes in a document within milliseconds; one that it neither accepts nor refuses for so long counts as refused,
 and is tried again after `RETRY_S`."""
 RETRY_S = 300.0
+LOGGED_S = 5.0
+"""How long a refusal waits for its reason: Envoy counts a refusal at once and writes its log a moment later."""
 STATS_PATH = "/stats?filter=(version_text|update_rejected|update_failure)$"
 LOG_TAIL_BYTES = 1 << 18
 
@@ -207,7 +209,11 @@ class EnvoyProxy:
             if accepted.get(name) == version:
                 del self._pending[name]
             elif count > pending.rejections or 0 < count < pending.rejections:
-                self._take_back(name, self._reason_since(pending.log_bytes) or "its log in DATA/log/envoy.log says why")
+                reason = self._reason_since(pending.log_bytes)
+                if reason is None and pending.refused_at is None:
+                    self._pending[name] = replace(pending, refused_at=self._clock())
+                elif reason or self._clock() - (pending.refused_at or 0.0) > LOGGED_S:
+                    self._take_back(name, reason or "its log in DATA/log/envoy.log says why")
             elif name in accepted and self._clock() - pending.written_at > TAKE_IN_S:
                 self._take_back(name, f"it did not take the change in within {TAKE_IN_S:.0f} s")
                 self._retry_at[name] = self._clock() + RETRY_S
@@ -300,6 +306,7 @@ class _Pending:
     rejections: int
     written_at: float
     log_bytes: int
+    refused_at: float | None = None
 
 
 _FIXED = {
