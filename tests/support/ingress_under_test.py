@@ -55,7 +55,7 @@ class IngressUnderTest:
 
     def __init__(self, directory: Path) -> None:
         run = directory / "run"
-        (run / "user").mkdir(parents=True)
+        (run / "proxy").mkdir(parents=True)
         self.settings = Settings(
             id=hashlib.sha256(str(directory).encode()).hexdigest()[:6],
             data=str(directory / "data"),
@@ -93,9 +93,9 @@ class IngressUnderTest:
     # Processes
 
     async def start_envoy(self) -> None:
-        self.envoy = await asyncio.create_subprocess_exec(
-            *envoy_command(self.settings), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-        )
+        log = self.settings.data_path("log", "envoy.log").open("ab")
+        with log:
+            self.envoy = await asyncio.create_subprocess_exec(*envoy_command(self.settings), stdout=log, stderr=log)
         proxy = EnvoyProxy(self.settings)
         await until(proxy.observe, "Envoy's admin interface")
 

@@ -38,7 +38,7 @@ class HttpTransport:
 
     @classmethod
     def for_socket(cls, path: Path | str, user: str | None = None) -> HttpTransport:
-        """The engine's API socket. `user` names the actor: who may connect may say who they are."""
+        """The engine's API socket. `user` names the actor: root may say who it is; the kernel says who others are."""
         headers = {"Impersonate-User": user} if user else {}
         return cls(ClusterAccess(server="http://trimtab", headers=headers), socket=Path(path))
 

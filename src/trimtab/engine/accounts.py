@@ -1,4 +1,4 @@
-"""The system user that everything but the node agent runs as, and doing one thing as that user.
+"""The system users that everything but the node agent runs as, and doing one thing as such a user.
 
 Root never writes into a directory that belongs to the user: a link planted there would be followed with root's rights.
 So what must be made there at boot (keys, certificates) is made by a forked child that has become the user.
@@ -55,6 +55,7 @@ def as_user(name: str, readable: Sequence[str], writable: Sequence[str], functio
         os.close(read)
         status = 0
         try:
+            os.umask(0o022)
             if os.geteuid() == 0:
                 uid, gid = privileges.ids_of(name)
                 privileges.clear_the_way(uid, gid, readable, writable, ())

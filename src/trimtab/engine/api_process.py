@@ -11,7 +11,7 @@ import logging
 import signal
 
 from trimtab.client import AsgiTransport
-from trimtab.engine import pki
+from trimtab.engine import access_roles, pki
 from trimtab.engine.bootstrap import apply_objects
 from trimtab.engine.errors import EngineError
 from trimtab.engine.registry import COMPONENTS
@@ -50,6 +50,7 @@ def listen(settings: Settings) -> Listen:
     folder = settings.data_path("pki")
     return Listen(
         unix=settings.api_socket,
+        peers=access_roles.peers(settings),
         host=settings.listen,
         port=settings.api_port,
         certificate=folder / "apiserver.crt",

@@ -1,6 +1,7 @@
-"""The objects that an engine itself puts into its API: the namespace of the platform, its CA, the components' CRDs.
+"""The objects that an engine itself puts into its API: the namespace of the platform, its CA, the components' CRDs, and what
+its own processes may do.
 
-    `trimtab start`: structs -> CRDs -> RUN/supervisor/objects.json -> API server, before it says that it is ready
+    `trimtab start`: structs -> CRDs, roles -> RUN/supervisor/objects.json -> API server, before it says that it is ready
 
 CRDs are made from source text, which takes parsers that an API server needs never again; so the starting command makes
 them, and the server only applies them to itself. Namespaces and roles that every cluster has are the server's own.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab.api import JSON, ObjectMeta, from_wire
-from trimtab.api.cluster import CustomResourceDefinition
+from trimtab.api.cluster import ClusterRole, ClusterRoleBinding, CustomResourceDefinition
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import Client, Transport, WireClient
 from trimtab.engine.datadir import supervisor_run
@@ -26,15 +27,21 @@ MANAGER = "trimtab-engine"
 SYSTEM_NAMESPACE = "trimtab-system"
 CA_SECRET = "engine-ca"
 OBJECTS = "objects.json"
+_TYPES = {
+    kind.resource_type.kind: kind.resource_type for kind in (CustomResourceDefinition, ClusterRole, ClusterRoleBinding)
+}
 
 
 def write_definitions(settings: Settings, components: Sequence[Component]) -> Path:
-    """Writes the CRDs of all kinds that are not built in, for the API server to apply; returns the file's path."""
+    """Writes the CRDs of all kinds that are not built in and the roles of the engine's processes, for the API server to
+    apply; returns the file's path."""
+    from trimtab.engine.access_roles import roles
     from trimtab.runtime.crd import crd
     from trimtab.runtime.process import RUNTIME_KINDS
 
     kinds = dict.fromkeys([*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)])
     definitions = [crd(kind) for kind in kinds if not kind.resource_type.builtin]
+    definitions += roles(components)
     path = supervisor_run(settings) / OBJECTS
     write_json(str(path), definitions, 0o644)
     return path
@@ -48,7 +55,7 @@ async def apply_objects(settings: Settings, transport: Transport) -> None:
     wire = WireClient(transport, agent=MANAGER)
     definitions: list[JSON] = json.loads((supervisor_run(settings) / OBJECTS).read_bytes())
     for definition in definitions:
-        await wire.apply(CustomResourceDefinition.resource_type, definition, manager=MANAGER)
+        await wire.apply(_TYPES[definition["kind"]], definition, manager=MANAGER)
 
 
 def ca_secret(settings: Settings) -> Secret:

@@ -11,6 +11,7 @@ supervisor that was killed at any moment leaves either no child or one that its 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 
@@ -99,10 +100,16 @@ class Child:
         return now - self.beat[1]
 
     def adopt(self, plan: Plan, now: float, was_ready: bool) -> bool:
-        """Takes over the process that a former supervisor left running; False when there is none."""
+        """Takes over the process that a former supervisor left running; False when there is none. One that runs as another
+        user than it now should (a former version's) is ended instead."""
         found = recorded(plan.run, self.spec.name)
         handle = pidfd(found) if found is not None else None
         if found is None or handle is None:
+            return False
+        if self.spec.user is not None and os.geteuid() == 0 and not _runs_as(found.pid, self.spec.user):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            _until_ended(handle)
+            os.close(handle)
             return False
         self.process, self.handle, self.is_ours = found, handle, False
         self.started_at = now
@@ -154,6 +161,23 @@ class Child:
         return f"ended (exit status {os.WEXITSTATUS(status)})"
 
 
+def _runs_as(pid: int, user: str) -> bool:
+    from trimtab.engine.privileges import ids_of
+
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            uid = next(line for line in file if line.startswith("Uid:")).split()[2]
+    except (OSError, StopIteration):
+        return False
+    return int(uid) == ids_of(user)[0]
+
+
+def _until_ended(handle: int) -> None:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    poll.poll(5000)
+
+
 def recorded(run: str, name: str) -> Identity | None:
     """The process that the pid file names, whether or not it still runs; None after a reboot."""
     raw = read_json(os.path.join(run, PIDS, name))
@@ -198,7 +222,8 @@ def execute(argv: list[str], env: dict[str, str], plan: Plan, user: str | None, 
 def redirect_output(plan: Plan, name: str, user: str | None) -> None:
     """Points stdout and stderr to the end of LOGS/NAME.log and stdin to nothing.
 
-    The file belongs to `user`; the directory to root, so that nobody else can put a link where root opens a file.
+    The file belongs to `user` and can be read by the engine's; the directory is root's, so that nobody else can put a link
+    where root opens a file.
     """
     nothing = os.open("/dev/null", os.O_RDONLY)
     log = os.open(
@@ -207,7 +232,7 @@ def redirect_output(plan: Plan, name: str, user: str | None) -> None:
     if user is not None and os.geteuid() == 0:
         from trimtab.engine.privileges import ids_of
 
-        os.fchown(log, *ids_of(user))
+        os.fchown(log, ids_of(user)[0], ids_of(plan.user)[1])
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)

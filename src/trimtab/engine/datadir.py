@@ -11,9 +11,12 @@ must never open.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,7 @@ RUN_ROOT = Path("/run/trimtab")
 SETTINGS = "engine.json"
 FORMAT = 1
 """Counts up whenever an older program would misread the data directory."""
-
-_UNPRIVILEGED = ("store", "pki", "content", "journal", "proxy")
+_SHARED = stat.S_ISGID | 0o750
 
 
 def load(data: Path) -> Settings:
@@ -81,6 +83,7 @@ def save(settings: Settings) -> None:
         for name in (path.with_name(f"{SETTINGS}.last"), path):
             temporary = name.with_name(f"{name.name}.new")
             with open(temporary, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)  # every process of the engine reads it, whatever umask root has
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -156,12 +159,17 @@ def choose_ports(listen: str, chosen: dict[str, Any]) -> tuple[dict[str, int], l
     return ports, notes
 
 
+def data_of_others() -> list[str]:
+    """The data directories of all engines that ran here since the boot."""
+    return sorted(str(link.resolve().parent) for link in RUN_ROOT.glob(f"*/{SETTINGS}"))
+
+
 def _networks_of_others() -> list[addresses.Network]:
     """The networks of the engines that ran here since the boot."""
     found: list[addresses.Network] = []
-    for link in RUN_ROOT.glob(f"*/{SETTINGS}"):
+    for directory in data_of_others():
         try:
-            other = load(link.resolve().parent)
+            other = load(Path(directory))
         except (EngineError, OSError):
             continue
         found += [addresses.Network(other.pod_cidr), addresses.Network(other.service_cidr)]
@@ -180,16 +188,23 @@ def prepare(settings: Settings) -> None:
         EngineError: the disk is full or not writable.
     """
     uid, gid = ids_of(settings.user)
+    proxy_uid, proxy_gid = ids_of(settings.proxy_user)
+    _, web_gid = ids_of(settings.web_user)
     try:
         _directory(Path(settings.data), 0o755, 0, 0)
-        for name in _UNPRIVILEGED:
+        for name in ("store", "pki", "content"):
             _directory(settings.data_path(name), 0o750, uid, gid)
-        _directory(settings.data_path("log"), 0o750, 0, gid)
-        _directory(settings.data_path("log", "proxy"), 0o750, uid, gid)
+        _drop_storage_of_root(settings.data_path("content", "buildah"))
+        # What is made in these is of the directory's group, whoever makes it: one more user may read it, or use it.
+        _directory(settings.data_path("journal"), _SHARED, uid, web_gid)
+        _directory(settings.data_path("proxy"), _SHARED, uid, proxy_gid)
+        _directory(settings.data_path("log"), 0o751, 0, gid)
+        _directory(settings.data_path("log", "proxy"), _SHARED | stat.S_IWGRP, proxy_uid, gid)
         _directory(settings.data_path("node"), 0o700, 0, 0)
         _directory(RUN_ROOT, 0o755, 0, 0)
         _directory(settings.run_path(), 0o755, 0, 0)
-        _directory(settings.run_path("user"), 0o750, uid, gid)
+        _directory(settings.run_path("user"), _SHARED, uid, web_gid)
+        _directory(settings.run_path("proxy"), _SHARED, proxy_uid, gid)
         _directory(settings.run_path("health"), 0o755, 0, 0)
         _file_of_user(settings.run_path("health", "controllers.json"), uid, gid)
         _directory(supervisor_run(settings), 0o755, 0, 0)
@@ -200,6 +215,13 @@ def prepare(settings: Settings) -> None:
             link.symlink_to(settings.data_path(SETTINGS))
     except OSError as err:
         raise disk_error(Path(settings.data), err) from None
+
+
+def _drop_storage_of_root(path: Path) -> None:
+    """Removes the layers that an earlier version built as root: a cache, which its user could not go on with."""
+    with contextlib.suppress(FileNotFoundError):
+        if any(entry.stat(follow_symlinks=False).st_uid == 0 for entry in os.scandir(path)):
+            shutil.rmtree(path, ignore_errors=True)  # by directory handles: no link leads it elsewhere
 
 
 def _file_of_user(path: Path, uid: int, gid: int) -> None:

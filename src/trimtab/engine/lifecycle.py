@@ -104,6 +104,7 @@ def start(data: Path, options: Options, say: Say) -> Settings:
             os.execve(argv[0], argv, dict(os.environ))
         _forget_stopped_state(settings)
         with open(settings.data_path("log", "supervisor.log"), "a") as log:
+            os.fchmod(log.fileno(), 0o640)
             subprocess.Popen(
                 guardian.command("guard", run),
                 stdin=subprocess.DEVNULL,
@@ -201,7 +202,8 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     from trimtab.runtime.journal import Journal
 
     require_needs([component for component in COMPONENTS if options.node or component.name != "node"])
-    accounts.ensure_user(settings.user)
+    for user in (settings.user, settings.proxy_user, settings.web_user):
+        accounts.ensure_user(user)
     compile_program()
     datadir.prepare(settings)
     readable = planning.program_directories()

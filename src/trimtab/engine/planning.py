@@ -95,7 +95,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         {
             "name": "envoy",
             "argv": envoy,
-            "user": settings.user,
+            "user": settings.proxy_user,
             "ambient": [CAP_NET_BIND_SERVICE],
             "probe": {"address": str(settings.envoy_admin_socket), "path": "/ready"},
             "label": "Envoy",
@@ -105,7 +105,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         {
             "name": "web",
             "argv": python_module("trimtab.web"),
-            "user": settings.user,
+            "user": settings.web_user,
             "ambient": [CAP_NET_BIND_SERVICE] if settings.web_port < 1024 else [],
             "after": ["api"],
             "probe": {"address": [_reachable(settings.listen), settings.web_port], "path": "/healthz"},

@@ -77,7 +77,8 @@ async def run_place(settings: Settings, place: Place) -> None:
     from trimtab.runtime.process import Process
 
     journal = Journal(settings.data_path(*JOURNAL))
-    transport = HttpTransport.for_socket(settings.api_socket, user=f"trimtab:{place}")
+    actor = f"system:node:{settings.node_name}" if place == "node" else None
+    transport = HttpTransport.for_socket(settings.api_socket, user=actor)
     process = Process(
         client=Client(transport),
         journal=journal,

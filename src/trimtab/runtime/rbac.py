@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from trimtab.api import JSON, ObjectMeta, Resource
 from trimtab.api.cluster import ClusterRole, Lease, PolicyRule
 from trimtab.api.core import Event
-from trimtab.runtime.component import Component, Owned, Reconciler, Writes
+from trimtab.runtime.component import Component, Owned, Place, Reconciler, Service, Writes
 from trimtab.runtime.effects import Effect
 
 READ = ("get", "list", "watch")
@@ -35,16 +35,32 @@ class _Grants:
         ]
 
 
-def rules(components: Iterable[Component]) -> list[PolicyRule]:
-    """The rules that these components together need, and no more."""
+def rules(components: Iterable[Component], place: Place | None = None) -> list[PolicyRule]:
+    """The rules that these components together need, and no more; with `place`, what runs there."""
     grants = _Grants()
     grants.add(Event, ("create", "patch"))
     grants.add(Lease, ("get", "create", "update"))
     for component in components:
         for reconciler in component.reconcilers:
-            _reconciler(grants, reconciler)
+            if place in (None, reconciler.place):
+                _reconciler(grants, reconciler)
         for service in component.services:
-            _common(grants, service.reads, service.owns, service.writes)
+            if place in (None, service.place):
+                _common(grants, service.reads, service.owns, service.writes)
+    return grants.rules()
+
+
+def reader_rules(components: Iterable[Component], hidden: Sequence[type[Resource]] = ()) -> list[PolicyRule]:
+    """The rules of somebody who looks at all that these components work on, the `hidden` kinds aside."""
+    grants = _Grants()
+    for component in components:
+        kinds = set(component.kinds)
+        parts: list[Reconciler[Resource] | Service] = [*component.reconcilers, *component.services]
+        for part in parts:
+            kinds.update(part.reads, (owned.kind for owned in part.owns), (write.kind for write in part.writes))
+        kinds.update(reconciler.subject for reconciler in component.reconcilers)
+        for kind in kinds.difference(hidden):
+            grants.add(kind, READ)
     return grants.rules()
 
 

@@ -19,8 +19,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     data: str
     """The data directory (`--data`)."""
     run: str
-    """The run directory, `/run/trimtab/<id>`: sockets and pid files; gone after a reboot. Root's, but for `user/`, where
-    the unprivileged processes put their sockets."""
+    """The run directory, `/run/trimtab/<id>`: sockets and pid files; gone after a reboot. Root's, but for `user/` and
+    `proxy/`, where the unprivileged processes put their sockets."""
     api_port: int = 6443
     http_port: int = 80
     https_port: int = 443
@@ -32,19 +32,29 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     service_cidr: str = "10.96.0.0/16"
     cluster_domain: str = "cluster.local"
     user: str = "trimtab"
-    """The user that everything but the node agent runs as."""
+    """The user that the API server and the controllers run as; see `proxy_user` and `web_user` for the rest."""
 
     def data_path(self, *parts: str) -> Path:
-        """`DATA/parts`: store, pki, content, journal, proxy, log belong to `user`; node belongs to root."""
+        """`DATA/parts`: store, pki, content, journal and proxy belong to `user`; log and node to root."""
         return Path(self.data, *parts)
 
     def run_path(self, *parts: str) -> Path:
         return Path(self.run, *parts)
 
     @property
+    def proxy_user(self) -> str:
+        """The user that Envoy runs as: it reads its own configuration and reaches no other part of the engine."""
+        return f"{self.user}-proxy"
+
+    @property
+    def web_user(self) -> str:
+        """The user that the dashboard runs as: it reads the journal, and the API by the rights of its role."""
+        return f"{self.user}-web"
+
+    @property
     def api_socket(self) -> Path:
-        """The API's unix socket (0600, owned by `user`). Who can connect is trusted as `system:masters`; a request names
-        its actor by the standard `Impersonate-User` header."""
+        """The API's unix socket. The kernel says which user connects: root and `user` are trusted and may name their
+        actor by the standard `Impersonate-User` header, `web_user` has its role, nobody else is let in."""
         return self.run_path("user", "api.sock")
 
     @property
@@ -53,8 +63,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def envoy_admin_socket(self) -> Path:
-        """Envoy's admin interface, a unix socket."""
-        return self.run_path("user", "envoy-admin.sock")
+        """Envoy's admin interface, a unix socket for Envoy and `user`."""
+        return self.run_path("proxy", "admin.sock")
 
     @property
     def node_socket(self) -> Path:

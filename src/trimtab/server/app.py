@@ -2,8 +2,8 @@
 
     request -> limit -> who (authentication) -> what (path) -> may they (authorization) -> handler -> reply
 
-`create_app(server)` is for callers in the same process and for the engine's own socket, whose users are trusted;
-`create_app(server, trusted=False)` for the network.
+`create_app(server)` is for callers in the same process and for the engine's own socket, whose users are trusted unless their
+connection is bound to an identity (`peers.py`); `create_app(server, trusted=False)` for the network.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trimtab.server.handlers import Handlers
 from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, error_reply
 from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
+from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
 from trimtab.server.tunnel import Tunnel
 from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
@@ -107,9 +108,15 @@ class Application:
         return await self._handlers.handle(request, target, verb)
 
     def _user(self, request: Request) -> User:
-        user = self._server.authenticator(request, trusted=self._trusted)
-        if self._trusted:
-            return user
+        peer = (request.scope.get("extensions") or {}).get(PEER)
+        if isinstance(peer, StatusError):
+            raise peer
+        if isinstance(peer, User):
+            user = peer
+        else:
+            user = self._server.authenticator(request, trusted=self._trusted)
+            if self._trusted:
+                return user
         wanted = impersonated(request)
         if wanted is None:
             return user

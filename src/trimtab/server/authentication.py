@@ -1,6 +1,7 @@
 """Who is asking: from a request to a `User`, or 401.
 
-In this order: the engine's unix socket is trusted and names its actor itself; a TLS client certificate of the engine's CA
+In this order: whoever the kernel names at the other end of the engine's unix socket, where root names its actor itself
+(`peers.py`); a TLS client certificate of the engine's CA
 (CN is the user, O the groups); a bearer token, which is the administrator's or a ServiceAccount's signed one.
 Over TLS, `Impersonate-*` headers need the permission to impersonate, which is checked by the caller.
 """

@@ -14,8 +14,8 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from uvicorn.server import ServerState
 
 from trimtab.server import errors
 from trimtab.server.app import Application, create_app
-from trimtab.server.authentication import PEER_CERTIFICATE
+from trimtab.server.authentication import PEER_CERTIFICATE, User
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Request, error_reply
+from trimtab.server.peers import PEER, peer_of
 from trimtab.server.server import ApiServer, ServerSettings
 from trimtab.server.tunnel import Tunnel, open_tunnel
 from trimtab.server.writing import Check
@@ -50,9 +51,12 @@ class ListenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the API listens. The unix socket's users are trusted; `port` None leaves the network out."""
+    """Where the API listens; `port` None leaves the network out."""
 
     unix: Path | None = None
+    """Root is trusted here, and so is the server's own user unless `peers` names it."""
+    peers: Mapping[int, User] = field(default_factory=dict)
+    """Who else may use the unix socket, by uid, and as whom. When somebody else may, the directory's group may connect."""
     host: str = "127.0.0.1"
     port: int | None = None
     certificate: Path | None = None
@@ -123,8 +127,8 @@ class Listeners:
         loop = asyncio.get_running_loop()
         if listen.unix is not None:
             self._unix = listen.unix
-            bound = _bind_unix(listen.unix)
-            protocol = self._protocol(create_app(self._server, trusted=True))
+            bound = _bind_unix(listen.unix, shared=bool(listen.peers))
+            protocol = self._protocol(create_app(self._server, trusted=True), listen.peers)
             self._servers.append(await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG))
         if listen.port is not None:
             bound = _bind(listen.host, listen.port)
@@ -132,7 +136,7 @@ class Listeners:
             tls = _tls(listen) if listen.certificate is not None else None
             self._servers.append(await loop.create_server(protocol, sock=bound, ssl=tls, backlog=BACKLOG))
 
-    def _protocol(self, app: Application) -> Callable[[], asyncio.Protocol]:
+    def _protocol(self, app: Application, peers: Mapping[int, User] | None = None) -> Callable[[], asyncio.Protocol]:
         config = Config(
             app=app,
             http=Protocol,
@@ -146,7 +150,7 @@ class Listeners:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         config.load()
-        return lambda: Protocol(config, self._state, {}, application=app)
+        return lambda: Protocol(config, self._state, {}, application=app, peers=peers)
 
     async def close(self) -> None:
         """Stops listening, lets requests finish, closes connections."""
@@ -165,13 +169,19 @@ class Listeners:
 class Protocol(HttpToolsProtocol):
     """One connection: uvicorn's HTTP, with client certificates and upgrades that go on to the node agent."""
 
-    def __init__(self, *args: Any, application: Application, **named: Any) -> None:
+    def __init__(
+        self, *args: Any, application: Application, peers: Mapping[int, User] | None = None, **named: Any
+    ) -> None:
         super().__init__(*args, **named)
         self._application = application
+        self._peers = peers
+        """Of a unix socket; None over the network."""
         self._extensions: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._peers is not None and (peer := peer_of(transport.get_extra_info("socket"), self._peers)) is not None:
+            self._extensions = {PEER: peer}
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and (certificate := tls.getpeercert()):
             self._extensions = {PEER_CERTIFICATE: certificate}
@@ -234,13 +244,13 @@ async def _no_send(message: object) -> None:
     raise RuntimeError("an upgrade request is answered by its protocol")
 
 
-def _bind_unix(path: Path) -> socket.socket:
-    """A listening place that only its owner can reach. A left-over of a dead server is removed: the store's lock tells that
-    it is dead."""
+def _bind_unix(path: Path, *, shared: bool) -> socket.socket:
+    """A listening place that only its owner can reach, or (`shared`) its group, too, which is the directory's where that is
+    setgid. A left-over of a dead server is removed: the store's lock tells that it is dead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    before = os.umask(0o117 if shared else 0o177)
     try:
         bound.bind(str(path))
     except OSError as err:

@@ -157,7 +157,7 @@ async def _opened(path: Path) -> JournalReader:
     while True:
         try:
             return JournalReader(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # not made yet, or no writer has it open yet
             await asyncio.sleep(PROCESSES_EVERY_S)
 
 

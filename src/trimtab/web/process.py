@@ -20,8 +20,6 @@ from trimtab.web.hub import Hub
 from trimtab.web.overview import ProcessLine
 from trimtab.web.server import WebServer
 
-USER = "trimtab:web"
-"""The name under which it asks the API: it may only read."""
 CLOSE_TIMEOUT_S = 2
 
 
@@ -47,7 +45,7 @@ def process_lines(state_path: Path) -> list[ProcessLine]:
 
 async def serve(settings: Settings) -> None:
     """Serves the dashboard on `settings.listen:web_port` until SIGTERM."""
-    client = Client(HttpTransport.for_socket(settings.api_socket, USER))
+    client = Client(HttpTransport.for_socket(settings.api_socket))
     hub = Hub(client, settings, COMPONENTS, lambda: process_lines(settings.run_path("supervisor", STATE)))
     server = WebServer(hub, client, COMPONENTS, hosts=[socket.gethostname()])
     config = uvicorn.Config(

@@ -106,10 +106,11 @@ def test_the_engine_boots_and_its_numbers_are_told(running: EngineUnderTest) -> 
     assert [node["ready"] for node in report["nodes"]] == ["Ready"]
     users = {p["name"]: os.stat(f"/proc/{p['pid']}").st_uid for p in report["processes"]}
     assert {name for name, uid in users.items() if uid == 0} >= {"supervisor", "guardian", "containerd", "node"}
-    for name in ("api", "controllers", "web", "envoy"):
+    accounts = {"api": "trimtab", "controllers": "trimtab", "web": "trimtab-web", "envoy": "trimtab-proxy"}
+    for name, account in accounts.items():
         status = Path(f"/proc/{running.pid(name)}/status").read_text()
         assert "NoNewPrivs:\t1" in status
-        assert f"Uid:\t{datadir.ids_of('trimtab')[0]}" in status
+        assert f"Uid:\t{datadir.ids_of(account)[0]}" in status
     supervisor = next(p for p in report["processes"] if p["name"] == "supervisor")
     assert supervisor["rss_bytes"] < 15_000_000
     entry = running.wait_timeline("engine started: 6 processes ready after")

@@ -251,7 +251,7 @@ async def test_a_certificate_is_rotated_without_a_new_listener(under_test: Ingre
     assert await kept.request(target, None, keep=True) == (200, False)
     await kept.close()
     for path in (under_test.settings.data_path("proxy") / "sds").iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640  # by its group, the proxy's, in an engine
 
 
 def weak_pair(host: str) -> Pair:

@@ -186,7 +186,8 @@ def test_an_address_of_somebody_else_is_named() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to another user")
 def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datadir, "RUN_ROOT", tmp_path / "run")
-    accounts.ensure_user("trimtab")
+    for name in ("trimtab", "trimtab-proxy", "trimtab-web"):
+        accounts.ensure_user(name)
     settings, _ = datadir.create(tmp_path / "data", PORTS)
     (tmp_path / "data" / "pki").mkdir(mode=0o777)
 
@@ -201,9 +202,9 @@ def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "store": (user, "0o750"),
         "pki": (user, "0o750"),
         "content": (user, "0o750"),
-        "journal": (user, "0o750"),
-        "proxy": (user, "0o750"),
-        "log": (0, "0o750"),
+        "journal": (user, "0o2750"),
+        "proxy": (user, "0o2750"),
+        "log": (0, "0o751"),
         "node": (0, "0o700"),
     }
     run = settings.run_path()

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.engine import accounts, plan, privileges
-from trimtab.engine.child import execute
+from trimtab.engine import accounts, plan, privileges, procfs
+from trimtab.engine.child import Child, execute
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives up root")
 
@@ -161,3 +162,28 @@ def test_where_the_way_is_barred(tmp_path: Path) -> None:
     assert privileges.barred_at(str(closed / "b"), 12345, {closed.stat().st_gid}) is None
     assert privileges.enclosing(["/a/b", "/a", "/ab", "/a/b/c"]) == ["/a", "/ab"]
     assert sysconfig.get_path("stdlib").startswith("/usr")
+
+
+def test_a_process_that_runs_as_a_former_user_is_ended_and_not_adopted(tmp_path: Path) -> None:
+    accounts.ensure_user("trimtab")
+    layout = plan.Plan(
+        {"run": str(tmp_path), "data": "", "user": "trimtab", "log_dir": "", "env": {}, "processes": [], "stop": []}
+    )
+    (tmp_path / plan.PIDS).mkdir()
+    adopted = {}
+    for user in ("trimtab", "nobody"):
+        with subprocess.Popen(["/bin/sleep", "60"], user=user) as former:
+            who = procfs.identity(former.pid)
+            assert who is not None
+            recorded = {"pid": who.pid, "start": who.start, "boot": procfs.boot_id()}
+            plan.write_json(str(tmp_path / plan.PIDS / "envoy"), recorded)
+            child = Child(plan.Spec({"name": "envoy", "argv": [], "user": "trimtab"}))
+
+            adopted[user] = child.adopt(layout, 0.0, was_ready=True)
+
+            if adopted[user]:
+                assert former.poll() is None
+                child.send(signal.SIGKILL)
+                os.close(child.handle)
+            former.wait(5)
+    assert adopted == {"trimtab": True, "nobody": False}

@@ -1,7 +1,7 @@
 """How Envoy is started: its command, its bootstrap file, and files to start from when there are none yet.
 
-The supervisor calls `write_bootstrap` and then runs `envoy_command` as the engine's user with the ambient capability
-CAP_NET_BIND_SERVICE. All further configuration is read from the files beside the bootstrap, which the controllers
+`trimtab start` calls `write_bootstrap` as the engine's user; the supervisor runs `envoy_command` as the proxy's user with the
+ambient capability CAP_NET_BIND_SERVICE. Envoy may read what lies in `DATA/proxy` by its group, and write nothing there. All further configuration is read from the files beside the bootstrap, which the controllers
 replace by rename; so Envoy starts, and serves what it served before, with no controller running.
 """
 
@@ -40,8 +40,11 @@ WATCH_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 128 a user, which is the files of some 40 apps with TLS."""
 WATCH_LIMIT_WANTED = 8192
 
-FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o750
+"""The engine's user writes; the directory's group, which is the proxy's and which everything in it inherits, reads."""
+ADMIN_MODE = 0o660
+"""Of the admin socket, which is the proxy's own; its group is the engine's."""
 
 
 def envoy_binary() -> Path:
@@ -79,12 +82,18 @@ def check_platform() -> str | None:
     return None
 
 
+def access_log(settings: Settings) -> Path:
+    """Where Envoy writes a line a request; it owns the directory, the engine's user rotates."""
+    return settings.data_path("log", "proxy", "access.log")
+
+
 def proxy_directory(settings: Settings) -> Path:
     return settings.data_path("proxy")
 
 
 def envoy_command(settings: Settings) -> list[str]:
-    """The command line that runs this engine's Envoy in the foreground, logging to DATA/log/envoy.log."""
+    """The command line that runs this engine's Envoy in the foreground. It logs to stderr, which whoever starts it points to
+    DATA/log/envoy.log: Envoy itself may not open files there."""
     return [
         str(envoy_binary()),
         "--config-path",
@@ -97,8 +106,6 @@ def envoy_command(settings: Settings) -> list[str]:
         str(DRAIN_TIME_S),
         "--log-level",
         "warning",
-        "--log-path",
-        str(settings.data_path("log", "envoy.log")),
         "--file-flush-interval-msec",
         "250",
     ]
@@ -126,7 +133,7 @@ def bootstrap(settings: Settings) -> JSON:
     directory = proxy_directory(settings)
     return {
         "node": {"id": settings.node_name, "cluster": f"trimtab-{settings.id}"},
-        "admin": {"address": {"pipe": {"path": str(settings.envoy_admin_socket), "mode": FILE_MODE}}},
+        "admin": {"address": {"pipe": {"path": str(settings.envoy_admin_socket), "mode": ADMIN_MODE}}},
         "dynamic_resources": {
             "lds_config": _from_file(directory / envoy_config.LISTENERS),
             "cds_config": _from_file(directory / envoy_config.CLUSTERS),
@@ -154,7 +161,7 @@ def bootstrap(settings: Settings) -> JSON:
 
 def write_bootstrap(settings: Settings) -> Path:
     """Writes what Envoy needs to start and returns the bootstrap's path. Files that the controllers wrote stay as they
-    are, unless they cannot be read. Run as root, it hands the files to the engine's user."""
+    are, unless they cannot be read."""
     directory = proxy_directory(settings)
     for folder in (directory, directory / "eds", directory / "sds", settings.data_path("log", "proxy")):
         folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -166,12 +173,35 @@ def write_bootstrap(settings: Settings) -> Path:
     for name, doc in first.items():
         if read_json(directory / name) is None:
             replace_json(directory / name, doc)
+    _share(directory)
+    log = access_log(settings)
+    if log.exists() and log.stat().st_uid != log.parent.stat().st_uid:
+        log.replace(log.with_name(f"{log.name}.1"))  # an earlier version's: the proxy could not append to it
     path = directory / "envoy.json"
     replace_json(path, bootstrap(settings))
-    if os.geteuid() == 0:
-        for owned in (directory, *directory.rglob("*"), settings.data_path("log")):
-            shutil.chown(owned, settings.user, settings.user)
     return path
+
+
+def _share(directory: Path) -> None:
+    """Makes anew what an earlier version wrote for its own group: only so does it get the group of the directory."""
+    group = directory.stat().st_gid
+    for path in list(directory.iterdir()):
+        if path.stat().st_gid == group and path.stat().st_mode & 0o040:
+            continue
+        fresh = path.with_name(f".{path.name}.new")
+        if path.is_dir():
+            former = path.with_name(f".{path.name}.former")
+            fresh.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            for file in path.iterdir():
+                shutil.copyfile(file, fresh / file.name)
+                (fresh / file.name).chmod(FILE_MODE)
+            path.rename(former)
+            fresh.rename(path)
+            shutil.rmtree(former)
+        else:
+            shutil.copyfile(path, fresh)
+            fresh.chmod(FILE_MODE)
+            fresh.rename(path)
 
 
 def read_json(path: Path) -> JSON | None:
