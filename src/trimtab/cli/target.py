@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.engine.errors import EngineError, NotRunning
 
@@ -64,23 +64,35 @@ class Target:
             return HttpTransport.for_kubeconfig(config)
         raise EngineError(f"{config} cannot be read: run this with sudo, or give a --kubeconfig that you may read")
 
-    def clear_the_way(self, directory: Path) -> None:
-        """Lets the tools of a build, which do not run as root, reach the program and `directory` also below a closed
-        directory such as /root: in a view of the file system that this process alone has.
+    def build(
+        self,
+        directory: Path,
+        work: Callable[[Callable[[Any], None]], Any],
+        on_message: Callable[[Any], None],
+        *,
+        own_users: bool,
+    ) -> Any:
+        """Runs `work`, which builds from `directory` into the content store, as the user that the store belongs to and
+        where nothing else of any engine is in reach; see `trimtab.engine.isolation`.
 
         Raises:
-            EngineError: `directory` itself is closed to them.
+            EngineError: what `work` raised, in one line.
         """
         if os.geteuid() != 0:
-            return
-        from trimtab.engine import planning, privileges
+            return work(on_message)
+        from trimtab.engine import datadir, planning
+        from trimtab.engine.isolation import isolated
 
         settings = self.settings()
-        readable = [*planning.program_directories(), str(directory.resolve())]
-        try:
-            privileges.clear_the_way(*privileges.ids_of(settings.user), readable, [settings.data, settings.run], ())
-        except PermissionError as err:
-            raise EngineError(str(err)) from None
+        return isolated(
+            settings.user,
+            work,
+            on_message,
+            readable=[*planning.program_directories(), str(directory.resolve())],
+            writable=[str(settings.data_path("content"))],
+            concealed=[settings.data, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
+            own_users=own_users,
+        )
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[WireClient]:

@@ -36,6 +36,8 @@ async def build_dockerfile(
             f"image {spec.name}: building from a Dockerfile needs {PACKAGE}; install it with `apt-get install {PACKAGE}`, "
             "or declare debian, python and files instead"
         )
+    with file.open("rb"):
+        pass  # closed to us: said by name here, while buildah would not say whose mode is wrong
     storage = store.directory / PACKAGE
     storage.mkdir(exist_ok=True)
     store.give_to_owner(storage)

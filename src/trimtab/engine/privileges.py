@@ -18,15 +18,15 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 CAP_NET_BIND_SERVICE = 10
 
-_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 2, 4, 32, 4096, 16384, 1 << 19
 _MNT_DETACH = 2
 _PR_SET_NAME, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 15, 8, 24, 38
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_SET_PDEATHSIG, _SIGKILL = 36, 1, 9
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -58,6 +58,16 @@ def name_process(name: str) -> None:
 def adopt_orphans() -> None:
     """Makes this process the parent of orphaned descendants, so that it can reap them where process 1 does not."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent ends. A change of user takes this back."""
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def own_process_namespace() -> None:
+    """What this process forks next is process 1 of a namespace: it sees no other processes, and all in it end with it."""
+    _check(_libc.unshare(_CLONE_NEWPID | _CLONE_NEWIPC), "unshare(processes)")
 
 
 # Which directory bars the way
@@ -135,6 +145,23 @@ def clear_the_way(uid: int, gid: int, readable: Sequence[str], writable: Sequenc
         os.close(handle)
 
 
+def conceal(directories: Sequence[str], kept: Sequence[str]) -> None:
+    """Gives this process a file system view in which these directories are empty, but for the `kept` ones inside, and in
+    which `/proc` shows its own process namespace alone."""
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare(mounts)")
+    _mount("", "/", "", _MS_SLAVE | _MS_REC)
+    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV)
+    covered = enclosing(d for d in directories if os.path.isdir(d))
+    _forget_mounts(covered)
+    handles = {p: os.open(p, os.O_PATH | os.O_DIRECTORY) for p in enclosing(kept) if any(_below(p, c) for c in covered)}
+    for directory in covered:
+        _mount("tmpfs", directory, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
+    for path, handle in handles.items():
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        _mount(f"/proc/self/fd/{handle}", path, "", _MS_BIND | _MS_REC)
+        os.close(handle)
+
+
 def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -193,6 +220,19 @@ def become(user: str, ambient: Sequence[int] = ()) -> None:
         _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
         for capability in ambient:
             _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def become_root_of_own_users(wait_for_map: Callable[[], None]) -> None:
+    """Turns this root process into root of a user namespace, which is nobody of note outside of it.
+
+    wait_for_map: called when the namespace is there; returns once the parent has mapped its users.
+    """
+    os.setgroups([])
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare(users)")
+    wait_for_map()
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

@@ -202,3 +202,9 @@ def test_an_app_from_pypi_in_ten_lines(running: EngineUnderTest) -> None:
     answer = running.wait_serving("httpbin.localhost", "/get?a=b")
     assert json.loads(answer.text)["args"] == {"a": "b"}
     running.run("delete", "app", "httpbin")
+
+
+def test_nothing_in_the_content_store_belongs_to_root(shipped: EngineUnderTest) -> None:
+    content = shipped.data / "content"
+    assert [path for path in content.rglob("*") if path.lstat().st_uid == 0] == []
+    assert len(list((content / "blobs" / "sha256").iterdir())) > 1

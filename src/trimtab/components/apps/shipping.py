@@ -20,7 +20,7 @@ from pathlib import Path
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import ApiError, Client
 from trimtab.components.apps import declaration, kinds
-from trimtab.content import BuiltImage, ContentStore, build, postgres_image
+from trimtab.content import BuiltImage, ContentStore, Credentials, build, postgres_image
 from trimtab.content.builder import Progress
 from trimtab.content.builder import Step as BuildStep
 
@@ -48,9 +48,10 @@ Report = Callable[[Step], None]
 
 
 async def build_images(
-    app: declaration.App, directory: Path, store: ContentStore, report: Report
+    app: declaration.App, directory: Path, store: ContentStore, report: Report, logins: Credentials | None = None
 ) -> tuple[str, str | None]:
-    """The references by digest of the app's image and of its database's, built where they are not there yet.
+    """The references by digest of the app's image and of its database's, built where they are not there yet. `logins`: for
+    private base images.
 
     Raises:
         trimtab.content.ContentError: one line, naming the package, requirement or file at fault.
@@ -66,7 +67,9 @@ async def build_images(
     if isinstance(app.image, str):
         image = app.image
     else:
-        built = await build(app.image.spec(app.name), store, context=directory, progress=progress("image"))
+        built = await build(
+            app.image.spec(app.name), store, context=directory, progress=progress("image"), credentials=logins
+        )
         image = built.ref
         report(Step("image", _summary(built), done=True))
     if app.database is None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -15,7 +16,7 @@ import click
 
 from trimtab.client import Client, HttpTransport
 from trimtab.components.apps import declaration, shipping
-from trimtab.content import ContentError, ContentStore
+from trimtab.content import ContentError, ContentStore, Credentials
 from trimtab.runtime.settings import Settings
 
 
@@ -29,7 +30,14 @@ class Target(Protocol):
 
     def transport(self) -> HttpTransport: ...
 
-    def clear_the_way(self, directory: Path) -> None: ...
+    def build(
+        self,
+        directory: Path,
+        work: Callable[[Callable[[Any], None]], Any],
+        on_message: Callable[[Any], None],
+        *,
+        own_users: bool,
+    ) -> Any: ...
 
 
 class Refused(click.ClickException):
@@ -98,7 +106,9 @@ def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait:
         if check:
             click.echo(f"{app.name}: valid")
             return
-        result = asyncio.run(_up(target, app, directory, namespace, timeout_s, no_wait))
+        screen = Screen(app.name)
+        images = _build(target, app, directory, screen)
+        result = asyncio.run(_up(target, app, images, screen, namespace, timeout_s, no_wait))
     except (declaration.BadDeclaration, ContentError, shipping.ShippingFailed) as err:
         raise Refused(" ".join(str(err).split("\n"))) from None
     if fmt == "json":
@@ -109,18 +119,42 @@ def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait:
         click.echo(f"{app.name}: {'applied' if no_wait else 'up'}  ({result['seconds']} s)")
 
 
-async def _up(
-    target: Target, app: declaration.App, directory: Path, namespace: str, timeout_s: int, no_wait: bool
-) -> dict[str, Any]:
+def _build(target: Target, app: declaration.App, directory: Path, screen: Screen) -> tuple[str, str | None]:
+    """The images of the app and its database, built by a process that can reach nothing else of the engine."""
     if not target.is_embedded:
         raise Refused("up on another cluster is not possible yet: it needs a registry to push the image to")
+    content = target.settings().data_path("content")
+    directory = directory.resolve()
+    logins = Credentials.load()  # ours, not those of the user that builds
+
+    def work(send: Callable[[Any], None]) -> Any:
+        return asyncio.run(
+            shipping.build_images(
+                app,
+                directory,
+                ContentStore(content),
+                lambda step: send([step.name, step.text, step.done]),
+                logins,
+            )
+        )
+
+    own_users = not isinstance(app.image, str) and app.image.dockerfile is not None
+    image, database = target.build(directory, work, lambda said: screen(shipping.Step(*said)), own_users=own_users)
+    return image, database
+
+
+async def _up(
+    target: Target,
+    app: declaration.App,
+    images: tuple[str, str | None],
+    screen: Screen,
+    namespace: str,
+    timeout_s: int,
+    no_wait: bool,
+) -> dict[str, Any]:
     settings = target.settings()
-    target.clear_the_way(directory)
-    screen = Screen(app.name)
     async with target.transport() as transport:
         client = Client(transport, agent=shipping.MANAGER)
-        store = ContentStore(settings.data_path("content"))
-        images = await shipping.build_images(app, directory, store, screen)
         applied = await shipping.apply(app, client, namespace, images, os.environ)
         try:
             if not no_wait:
