@@ -373,7 +373,10 @@ def test_a_program_and_data_below_a_closed_directory(tmp_path: Path) -> None:
     packages = home / "venv" / "lib" / version / "site-packages"
     for entry in Path(json.__file__ and procfs.__file__ and sys.prefix, "lib", version, "site-packages").iterdir():
         if not entry.name.startswith(("_editable_impl", "kubernetes_validate", "nodejs", "mypy", "hypothesis")):
-            subprocess.run(["cp", "-al", str(entry), str(packages)], check=True)
+            if entry.is_dir():
+                shutil.copytree(entry, packages / entry.name)
+            else:
+                shutil.copy(entry, packages)
     (packages / "trimtab.pth").write_text(f"{home}/src\n")
     made = EngineUnderTest(home / "data")
     python = str(home / "venv" / "bin" / "python")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
+
+import pytest
 
 from trimtab.api.core import Pod
 from trimtab.components.workloads import pods as facts
 from workload_cluster import Cluster
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 DEADLINE_S = 30.0
 
