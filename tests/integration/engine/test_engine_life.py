@@ -309,6 +309,14 @@ def test_uninstall_without_yes_keeps_the_data(tmp_path: Path) -> None:
     assert not made.data.exists()
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """The same file under another name where one file system holds both, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def port_flags(under_test: EngineUnderTest) -> list[str]:
     ports = [under_test.api_port, under_test.http_port, under_test.https_port, under_test.web_port]
     names = ("port", "http-port", "https-port", "web-port")
@@ -374,9 +382,9 @@ def test_a_program_and_data_below_a_closed_directory(tmp_path: Path) -> None:
     for entry in Path(json.__file__ and procfs.__file__ and sys.prefix, "lib", version, "site-packages").iterdir():
         if not entry.name.startswith(("_editable_impl", "kubernetes_validate", "nodejs", "mypy", "hypothesis")):
             if entry.is_dir():
-                shutil.copytree(entry, packages / entry.name)
+                shutil.copytree(entry, packages / entry.name, copy_function=link_or_copy)
             else:
-                shutil.copy(entry, packages)
+                link_or_copy(entry, packages / entry.name)
     (packages / "trimtab.pth").write_text(f"{home}/src\n")
     made = EngineUnderTest(home / "data")
     python = str(home / "venv" / "bin" / "python")
