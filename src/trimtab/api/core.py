@@ -413,6 +413,14 @@ class ServicePort(Model):
     app_protocol: str | None = None
 
 
+class ClientIPConfig(Model):
+    timeout_seconds: int | None = None
+
+
+class SessionAffinityConfig(Model):
+    client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
+
+
 class ServiceSpec(Model):
     selector: dict[str, str] = {}
     ports: list[ServicePort] = []
@@ -421,6 +429,30 @@ class ServiceSpec(Model):
     external_name: str | None = None
     publish_not_ready_addresses: bool | None = None
     session_affinity: str | None = None
+    session_affinity_config: SessionAffinityConfig | None = None
+    external_traffic_policy: str | None = None
+    internal_traffic_policy: str | None = None
+    external_ips: list[str] = field(default=[], name="externalIPs")
+    load_balancer_class: str | None = None
+    load_balancer_source_ranges: list[str] = []
+    allocate_load_balancer_node_ports: bool | None = None
+    cluster_ips: list[str] = field(default=[], name="clusterIPs")
+    ip_families: list[str] = []
+    ip_family_policy: str | None = None
+
+
+class LoadBalancerIngress(Model):
+    ip: str | None = None
+    hostname: str | None = None
+
+
+class LoadBalancerStatus(Model):
+    ingress: list[LoadBalancerIngress] = []
+
+
+class ServiceStatus(Model):
+    load_balancer: LoadBalancerStatus = field(default_factory=LoadBalancerStatus)
+    conditions: list[Condition] = []
 
 
 @resource("v1", "services", short_names=("svc",), categories=("all",))
@@ -428,6 +460,14 @@ class Service(Resource):
     """A headless service has `cluster_ip == "None"`."""
 
     spec: ServiceSpec = field(default_factory=ServiceSpec)
+    status: ServiceStatus = field(default_factory=ServiceStatus)
+
+
+@resource("v1", "endpoints", short_names=("ep",), status=False)
+class Endpoints(Resource, omit_defaults=False):
+    """The older form of EndpointSlices: one object a service, with its name."""
+
+    subsets: list[dict[str, Any]] = []
 
 
 # Volumes

@@ -56,6 +56,8 @@ def listen(settings: Settings) -> Listen:
         certificate=folder / "apiserver.crt",
         key=folder / "apiserver.key",
         client_ca=folder / "ca.crt",
+        # Every address includes the pods' gateway; listening on it apart would be refused.
+        inside=None if settings.listen == "0.0.0.0" else settings.gateway,
     )
 
 

@@ -10,13 +10,15 @@ them, and the server only applies them to itself. Namespaces and roles that ever
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimtab.api import JSON, ObjectMeta, from_wire
+from trimtab.api import JSON, ObjectMeta, Resource, from_wire
 from trimtab.api.cluster import ClusterRole, ClusterRoleBinding, CustomResourceDefinition
-from trimtab.api.core import Namespace, Secret
+from trimtab.api.core import Endpoints, Namespace, Secret, Service
+from trimtab.api.networking import SERVICE_NAME_LABEL, EndpointSlice
 from trimtab.client import Client, Transport, WireClient
 from trimtab.engine.datadir import supervisor_run
 from trimtab.engine.plan import write_json
@@ -53,9 +55,37 @@ async def apply_objects(settings: Settings, transport: Transport) -> None:
     await client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager=MANAGER)
     await client.apply(ca_secret(settings), manager=MANAGER)
     wire = WireClient(transport, agent=MANAGER)
+    for kind, body in api_service(settings):
+        await wire.apply(kind.resource_type, body, manager=MANAGER)
     definitions: list[JSON] = json.loads((supervisor_run(settings) / OBJECTS).read_bytes())
     for definition in definitions:
         await wire.apply(_TYPES[definition["kind"]], definition, manager=MANAGER)
+
+
+def api_service(settings: Settings) -> list[tuple[type[Resource], JSON]]:
+    """Service `default/kubernetes` with its endpoint: how pods reach the API. The address is the bridge's, which is this
+    machine for every pod, and nobody's for the world outside (the node agent's guard rules)."""
+    address = settings.gateway
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    meta = {"name": "kubernetes", "namespace": "default"}
+    port = {"name": "https", "port": settings.api_port, "protocol": "TCP"}
+    service = {
+        "metadata": {**meta, "labels": labels},
+        "spec": {
+            "clusterIP": str(ipaddress.IPv4Network(settings.service_cidr)[1]),
+            "ports": [{"name": "https", "port": 443, "targetPort": settings.api_port, "protocol": "TCP"}],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+        },
+    }
+    endpoints = {"metadata": meta, "subsets": [{"addresses": [{"ip": address}], "ports": [port]}]}
+    piece = {
+        "metadata": {**meta, "labels": {SERVICE_NAME_LABEL: "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [port],
+    }
+    return [(Service, service), (Endpoints, endpoints), (EndpointSlice, piece)]
 
 
 def ca_secret(settings: Settings) -> Secret:

@@ -6,6 +6,7 @@ guess a path. On a real cluster only the fields that make sense there are set.
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import msgspec
@@ -70,6 +71,16 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     def node_socket(self) -> Path:
         """The node agent's streaming endpoint (logs, exec, attach, port-forward) for the API server."""
         return self.run_path("node.sock")
+
+    @property
+    def gateway(self) -> str:
+        """The bridge's address: the pods' gateway and DNS server, and where they reach the API."""
+        return str(ipaddress.IPv4Network(self.pod_cidr)[1])
+
+    @property
+    def reachable(self) -> bool:
+        """Whether others than this machine and its pods may reach what the engine offers."""
+        return not ipaddress.ip_address(self.listen).is_loopback
 
     @property
     def bridge(self) -> str:

@@ -43,6 +43,8 @@ KEEP_ALIVE_S = 300
 DRAIN_S = 5.0
 """How long a stop waits for requests that are being answered."""
 BACKLOG = 1024
+IP_FREEBIND = 15
+"""Linux' number; Python has no name for it."""
 
 
 class ListenError(Exception):
@@ -63,6 +65,9 @@ class Listen:
     key: Path | None = None
     client_ca: Path | None = None
     """Client certificates of this CA are accepted."""
+    inside: str | None = None
+    """One more address for the same port, listened on before this machine has it: the pods' gateway, whose bridge the node
+    agent makes later."""
 
 
 def serve(
@@ -131,10 +136,13 @@ class Listeners:
             protocol = self._protocol(create_app(self._server, trusted=True), listen.peers)
             self._servers.append(await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG))
         if listen.port is not None:
-            bound = _bind(listen.host, listen.port)
             protocol = self._protocol(create_app(self._server, trusted=False))
             tls = _tls(listen) if listen.certificate is not None else None
-            self._servers.append(await loop.create_server(protocol, sock=bound, ssl=tls, backlog=BACKLOG))
+            bindings = [_bind(listen.host, listen.port)]
+            if listen.inside is not None:
+                bindings.append(_bind(listen.inside, listen.port, beforehand=True))
+            for bound in bindings:
+                self._servers.append(await loop.create_server(protocol, sock=bound, ssl=tls, backlog=BACKLOG))
 
     def _protocol(self, app: Application, peers: Mapping[int, User] | None = None) -> Callable[[], asyncio.Protocol]:
         config = Config(
@@ -261,10 +269,13 @@ def _bind_unix(path: Path, *, shared: bool) -> socket.socket:
     return bound
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, *, beforehand: bool = False) -> socket.socket:
+    """A bound socket. beforehand: the address need not be one of this machine yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if beforehand:
+        bound.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     try:
         bound.bind((host, port))
     except OSError as err:

@@ -17,7 +17,7 @@ from trimtab.components.node.cri import explain, explain_pull
 from trimtab.components.node.environment import ConfigProblem, Facts, environment, expand
 from trimtab.components.node.images import credentials, policy_of, registry_of
 from trimtab.components.node.names import resolve
-from trimtab.components.node.rules import Backend, frontends, ruleset
+from trimtab.components.node.rules import Backend, frontends
 from trimtab.components.node.sandboxes import ImageInfo
 from trimtab.runtime import Denied
 from trimtab.runtime.settings import Settings
@@ -49,18 +49,6 @@ def test_ready_endpoints_serve_and_leaving_ones_only_when_there_are_none() -> No
     [front] = frontends([service()], [])
     assert front.backends == ()
     assert frontends([service(clusterIP="None"), service(type="ExternalName")], []) == []
-
-
-def test_the_rules_replace_the_whole_table() -> None:
-    fronts = frontends([service()], [endpoints(("10.0.0.3", READY))]) + frontends(
-        [service("no", clusterIP="10.96.0.8")], []
-    )
-    text = ruleset("trimtab-x", "tt-x", "10.0.0.0/24", fronts, bridge_filter=False)
-    assert text.startswith("add table ip trimtab-x\ndelete table ip trimtab-x\ntable ip trimtab-x {\n")
-    assert "elements = { 10.96.0.9 . tcp . 80 : goto svc-10-96-0-9-tcp-80 }" in text
-    assert "elements = { 10.96.0.8 . tcp . 80 }" in text
-    assert "dnat to 10.0.0.3:8080" in text
-    assert "ip saddr 10.0.0.0/24 ip daddr 10.0.0.0/24 ct status dnat masquerade" in text
 
 
 def answer(name: str, services: list[Service], slices: list[EndpointSlice]) -> Any:

@@ -2,7 +2,8 @@
 
     Pod -> reconcile.py -> decide.py (pure: what next?) -> agent.py -> cri.py -> containerd
                         -> status.py (pure: how is it?)
-    Service, EndpointSlice -> services.py -> nftables;  dns.py answers their names
+    Service, EndpointSlice -> rules.py    -> services.py -> nftables;  dns.py answers their names
+    NetworkPolicy          -> policies.py -> services.py -> nftables
     API server -> streams.py: logs, exec, attach, port-forward
 
 Read `decide.py` and `reconcile.py` first, then `picture.py` and `agent.py`.
@@ -14,13 +15,15 @@ import os
 from typing import Any
 
 from trimtab.api.cluster import Lease
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Namespace, Node, Pod
 from trimtab.api.core import Service as ApiService
 from trimtab.api.networking import EndpointSlice
+from trimtab.api.policies import NetworkPolicy
 from trimtab.components.node.admission import check_pod
 from trimtab.components.node.cleanup import cleanup, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
 from trimtab.components.node.needs import NEEDS
+from trimtab.components.node.policy_admission import check_policy
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
 from trimtab.runtime import Admission, Component, Owned, Service, Store
@@ -65,11 +68,14 @@ COMPONENT = Component(
     services=(
         Service("pods", _pods, place="node", reads=(Pod,)),
         Service("node", _node, place="node", reads=(Node,), owns=(Owned(Node), Owned(Lease))),
-        Service("services", _services, place="node", reads=(ApiService, EndpointSlice)),
+        Service("services", _services, place="node", reads=(ApiService, EndpointSlice, NetworkPolicy, Pod, Namespace)),
         Service("streams", _streams, place="node", reads=(Pod,)),
         Service("upkeep", _upkeep, place="node"),
     ),
-    admission=(Admission("pod-on-node", Pod, check_pod),),
+    admission=(
+        Admission("pod-on-node", Pod, check_pod),
+        Admission("policy-on-node", NetworkPolicy, check_policy),
+    ),
     needs=NEEDS,
     stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
     conditions=REASONS,
@@ -86,6 +92,7 @@ def adapters(settings: Settings) -> dict[type, Any]:
     from trimtab.components.node.hostdns import facts_for
     from trimtab.components.node.network import host_address
     from trimtab.components.node.picture import NodeIdentity
+    from trimtab.components.node.pod_rules import PodRules
     from trimtab.components.node.probes import Handler, Target, ask
 
     cri = Cri(settings.containerd_socket)
@@ -94,8 +101,9 @@ def adapters(settings: Settings) -> dict[type, Any]:
         return await ask(handler, target, cri, timeout_s)
 
     node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
-    agent = NodeAgent(cri, NodeDisk(settings), asker, node, facts_for(settings), SystemClock().now)
-    return {NodeAgent: agent, Cri: cri}
+    rules = PodRules()
+    agent = NodeAgent(cri, NodeDisk(settings), asker, node, facts_for(settings), SystemClock().now, rules)
+    return {NodeAgent: agent, Cri: cri, PodRules: rules}
 
 
 __all__ = [

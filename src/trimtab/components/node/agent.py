@@ -37,6 +37,7 @@ from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, en
 from trimtab.components.node.health import Asker
 from trimtab.components.node.images import PullFailure, login, policy_of
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
+from trimtab.components.node.pod_rules import PodRules, RulesMissing
 from trimtab.components.node.sandboxes import ContainerRuntime, ContainerView, RuntimeFailure, Sandbox
 from trimtab.components.node.status import ended_how
 from trimtab.components.node.volumes import VolumeProblem
@@ -63,8 +64,11 @@ class NodeAgent(Picture):
         node: NodeIdentity,
         facts: Callable[[str], NodeFacts],
         now: Callable[[], datetime],
+        rules: PodRules | None = None,
     ) -> None:
+        """rules: without them no pod waits for its network rules (where nothing enforces any)."""
         super().__init__(runtime, disk, ask, node)
+        self._rules = rules
         self._ask = ask
         self._facts = facts
         self._now = now
@@ -187,11 +191,13 @@ class NodeAgent(Picture):
             config = container_config(pod, container, made)
             self._disk.begin_container(uid, container.name, action.attempt)
             reason = "CreateContainerError"
+            if self._rules is not None and not pod.spec.host_network:
+                await self._rules.admit(uid, sandbox.ip)
             node = self._facts(uid)
             ident = await self.runtime.create_container(
                 sandbox.id, config, sandbox_config(pod, sandbox.attempt, directory, node)
             )
-        except (ConfigProblem, VolumeProblem, RuntimeFailure) as err:
+        except (ConfigProblem, VolumeProblem, RuntimeFailure, RulesMissing) as err:
             self._stale.add(uid)
             self.images.forget()
             self._block(pod, container.name, reason, str(err), say)
@@ -288,7 +294,9 @@ class NodeAgent(Picture):
     async def _remove_sandbox(self, ident: str) -> None:
         await self.runtime.stop_sandbox(ident)
         await self.runtime.remove_sandbox(ident)
-        self._sandboxes.pop(ident, None)
+        gone = self._sandboxes.pop(ident, None)
+        if gone is not None and self._rules is not None and not self.sandboxes_of(gone.uid):
+            self._rules.forget(gone.uid)
         for view in list(self._containers.values()):
             if view.sandbox_id == ident:
                 self.health.forget(view.id)

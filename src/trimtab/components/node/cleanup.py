@@ -63,13 +63,11 @@ async def _quietly(work: object) -> None:
 
 
 def remove_networks(settings: Settings) -> None:
-    """Removes the bridge and the table of service addresses. Idempotent."""
+    """Removes the bridge and the tables of rules. Idempotent."""
     asyncio.run(_remove_networks(settings))
 
 
 async def _remove_networks(settings: Settings) -> None:
-    with contextlib.suppress(CommandFailed):
-        await run("nft", "delete", "table", "ip", settings.nft_table)
     with contextlib.suppress(CommandFailed):
         await network.down(settings)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trimtab.components.node import machine
 from trimtab.components.node.containerd import cni_directory
+from trimtab.components.node.guard import guard, guard_table
 from trimtab.runtime.settings import Settings
 
 
@@ -102,6 +103,7 @@ async def up(settings: Settings) -> None:
     """
     network = PodNetwork.of(settings)
     bridge = settings.bridge
+    await run("nft", "-f", "-", stdin=guard(settings))
     if not Path("/sys/class/net", bridge).exists():
         try:
             await run("ip", "link", "add", bridge, "type", "bridge")
@@ -113,8 +115,11 @@ async def up(settings: Settings) -> None:
     # A node without a default route still needs one for the first look-up, before the address is translated.
     await run("ip", "route", "replace", settings.service_cidr, "dev", bridge)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    # Node ports on loopback: a connection from 127.0.0.1 leaves through the bridge. The guard keeps pods from using this.
+    Path("/proc/sys/net/ipv4/conf", bridge, "route_localnet").write_text("1")
     if machine.bridge_filter():
-        Path("/sys/class/net", bridge, "bridge/nf_call_iptables").write_text("1")
+        for family in ("iptables", "ip6tables"):
+            Path("/sys/class/net", bridge, f"bridge/nf_call_{family}").write_text("1")
     directory = cni_directory(settings)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "10-pods.conflist"
@@ -126,9 +131,12 @@ async def up(settings: Settings) -> None:
 
 
 async def down(settings: Settings) -> None:
-    """Removes the bridge and what hangs on it. Idempotent."""
+    """Removes the bridge, what hangs on it, and its tables. Idempotent."""
     if Path("/sys/class/net", settings.bridge).exists():
         await run("ip", "link", "delete", settings.bridge)
+    name = guard_table(settings)
+    for family, table in (("ip", settings.nft_table), ("ip", name), ("ip6", name)):
+        await run("nft", "-f", "-", stdin=f"add table {family} {table}\ndelete table {family} {table}\n")
 
 
 def host_address() -> str:
