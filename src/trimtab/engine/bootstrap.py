@@ -56,7 +56,8 @@ async def apply_objects(settings: Settings, transport: Transport) -> None:
     await client.apply(ca_secret(settings), manager=MANAGER)
     wire = WireClient(transport, agent=MANAGER)
     for kind, body in api_service(settings):
-        await wire.apply(kind.resource_type, body, manager=MANAGER)
+        named = {"apiVersion": kind.resource_type.api_version, "kind": kind.resource_type.kind, **body}
+        await wire.apply(kind.resource_type, named, manager=MANAGER)
     definitions: list[JSON] = json.loads((supervisor_run(settings) / OBJECTS).read_bytes())
     for definition in definitions:
         await wire.apply(_TYPES[definition["kind"]], definition, manager=MANAGER)
