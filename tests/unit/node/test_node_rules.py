@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trimtab.components.node.configs import Made, NodeFacts, Resolver, container
 from trimtab.components.node.cri import explain, explain_pull
 from trimtab.components.node.environment import ConfigProblem, Facts, environment, expand
 from trimtab.components.node.images import credentials, policy_of, registry_of
-from trimtab.components.node.names import resolve
+from trimtab.components.node.names import Zone, resolve
 from trimtab.components.node.rules import Backend, frontends
 from trimtab.components.node.sandboxes import ImageInfo
 from trimtab.runtime import Denied
@@ -53,7 +54,9 @@ def test_ready_endpoints_serve_and_leaving_ones_only_when_there_are_none() -> No
 
 def answer(name: str, services: list[Service], slices: list[EndpointSlice]) -> Any:
     known = {(s.name, s.namespace): s for s in services}
-    return resolve(name, "cluster.local", lambda n, ns: known.get((n, ns)), lambda ns: slices)
+    networks = (ipaddress.IPv4Network("10.96.0.0/16"), ipaddress.IPv4Network("10.0.0.0/24"))
+    zone = Zone("cluster.local", lambda n, ns: known.get((n, ns)), lambda ns: slices, lambda: services, networks)
+    return resolve(name, zone)
 
 
 def test_names_of_services() -> None:

@@ -1,26 +1,33 @@
 """Cluster DNS: answers names of the cluster's domain, and passes everything else to the host's resolvers as it is.
 
 It listens, UDP and TCP, on the bridge's address, which only pods and this machine reach. dnspython reads questions and
-writes our own answers; what is passed on is not looked into.
+writes our own answers; what is passed on is not changed. Both are kept ready for a few seconds (answers.py), ours until
+something changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
+import random
 import struct
 from typing import TYPE_CHECKING, Any
 
 from trimtab.api.core import Service
 from trimtab.api.networking import EndpointSlice
+from trimtab.client.cache import Change
+from trimtab.components.node.answers import Answers
 from trimtab.components.node.hostdns import host_resolver
-from trimtab.components.node.names import resolve
+from trimtab.components.node.names import Found, Zone, resolve
 from trimtab.components.node.network import PodNetwork
 from trimtab.runtime.process import Process
 
 if TYPE_CHECKING:
     import dns.message
+    import dns.rcode
+    import dns.rrset
 
 PORT = 53
 TTL_S = 5
@@ -28,6 +35,8 @@ TTL_S = 5
 FORWARD_TIMEOUT_S = 2.0
 IN_FLIGHT_MAX = 512
 TCP_IDLE_S = 10.0
+EDNS_BYTES = 1232
+"""The largest answer over UDP: what passes every path in one piece (DNS Flag Day 2020)."""
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +47,18 @@ class ClusterDns:
     def __init__(self, process: Process) -> None:
         settings = process.settings
         self._address = PodNetwork.of(settings).gateway
-        self._domain = settings.cluster_domain.lower()
         self._services = process.informer(Service)
         self._slices = process.informer(EndpointSlice)
+        self._zone = Zone(
+            domain=settings.cluster_domain.lower(),
+            service_of=self._services.get,
+            slices_of=self._slices.list,
+            services=self._services.list,
+            networks=(ipaddress.IPv4Network(settings.service_cidr), ipaddress.IPv4Network(settings.pod_cidr)),
+        )
+        self._answers = Answers()
+        self._serial = 1
+        self._now = asyncio.get_running_loop().time
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,7 +74,17 @@ class ClusterDns:
         loop = asyncio.get_running_loop()
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=(self._address, PORT))
         self._tcp = await asyncio.start_server(self._serve_tcp, self._address, PORT)
-        await asyncio.Event().wait()
+        ends = [self._services.subscribe(self._changed), self._slices.subscribe(self._changed)]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for end in ends:
+                end()
+
+    def _changed(self, change: Change[Any]) -> None:
+        """Some name means something else now."""
+        self._serial += 1
+        self._answers.clear()
 
     async def close(self) -> None:
         if self._udp is not None:
@@ -71,7 +99,12 @@ class ClusterDns:
     # Transports
 
     def asked(self, data: bytes, client: tuple[str, int]) -> None:
-        """A UDP question; answered in the background, or dropped when too many are under way."""
+        """A UDP question; answered at once when the answer is ready, else in the background, or dropped when too many are
+        under way."""
+        ready = self._answers.get(data, self._now())
+        if ready is not None and self._udp is not None:
+            self._udp.sendto(ready, client)
+            return
         if len(self._tasks) >= IN_FLIGHT_MAX:
             return
         task = asyncio.get_running_loop().create_task(self._answer_udp(data, client))
@@ -113,46 +146,82 @@ class ClusterDns:
             return None
         if question.flags & 0x8000 or len(question.question) != 1:
             return None
-        ours = await self._ours(question)
-        if ours is not None:
-            return _wire(ours, question, tcp=tcp)
+        if question.opcode() != 0:
+            return _failure(question, dns.rcode.NOTIMP)
+        asked = question.question[0]
+        found = resolve(asked.name.to_text(omit_final_dot=True).lower(), self._zone)
+        if found is not None:
+            answer = _wire(await self._ours(question, found), question, tcp=tcp)
+            if not tcp and not found.cname and len(found.addresses) <= 1:
+                # Several addresses are shuffled each time; what is behind a CNAME has its own life.
+                self._answers.keep(data, answer, self._now(), ours_s=TTL_S)
+            return answer
         forwarded = await self.forward(data, tcp=tcp)
         if forwarded is not None:
+            if not tcp:
+                self._answers.keep(data, forwarded, self._now())
             return forwarded
-        failed = dns.message.make_response(question, recursion_available=True)
-        failed.set_rcode(dns.rcode.SERVFAIL)
-        return failed.to_wire()
+        return _failure(question, dns.rcode.SERVFAIL)
 
-    async def _ours(self, question: dns.message.Message) -> dns.message.Message | None:
+    async def _ours(self, question: dns.message.Message, found: Found) -> dns.message.Message:
         import dns.flags
         import dns.message
+        import dns.name
         import dns.rcode
         import dns.rdatatype
         import dns.rrset
 
         asked = question.question[0]
-        name = asked.name.to_text(omit_final_dot=True).lower()
-        found = resolve(name, self._domain, self._services.get, self._slices.list)
-        if found is None:
-            return None
-        response = dns.message.make_response(question, recursion_available=True)
+        response = dns.message.make_response(question, recursion_available=True, our_payload=EDNS_BYTES)
         response.flags |= dns.flags.AA
-        if not found.exists:
-            response.set_rcode(dns.rcode.NXDOMAIN)
-        elif found.cname:
+        if found.cname:
             target = f"{found.cname.rstrip('.')}."
             response.answer.append(dns.rrset.from_text(asked.name, TTL_S, "IN", "CNAME", target))
-            await self._follow(response, target, asked.rdtype)
-        elif found.addresses and asked.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
-            response.answer.append(dns.rrset.from_text(asked.name, TTL_S, "IN", "A", *found.addresses))
+            if asked.rdtype != dns.rdatatype.CNAME:
+                await self._follow(response, target, asked.rdtype)
+            return response
+        wanted = dns.rdatatype.to_text(asked.rdtype)
+        if wanted == "SOA" and asked.name.to_text(omit_final_dot=True).lower() == self._zone.domain:
+            response.answer.append(self._soa())
+            return response
+        data = [record.data for record in found.records if record.type == wanted]
+        if not data:
+            if not found.exists:
+                response.set_rcode(dns.rcode.NXDOMAIN)
+            response.authority.append(self._soa())
+            return response
+        random.shuffle(data)
+        response.answer.append(dns.rrset.from_text(asked.name, TTL_S, "IN", wanted, *data))
+        if wanted == "SRV":
+            for record in found.extra:
+                name = dns.name.from_text(record.name)
+                response.additional.append(dns.rrset.from_text(name, TTL_S, "IN", record.type, record.data))
         return response
+
+    def _soa(self) -> dns.rrset.RRset:
+        """What says how long "there is no such name" holds."""
+        import dns.rrset
+
+        domain = self._zone.domain
+        numbers = f"{self._serial} 7200 1800 86400 {TTL_S}"
+        return dns.rrset.from_text(f"{domain}.", TTL_S, "IN", "SOA", f"ns.dns.{domain}. hostmaster.{domain}. {numbers}")
 
     async def _follow(self, response: dns.message.Message, target: str, rdtype: Any) -> None:
         """Adds what the name behind a CNAME resolves to."""
         import dns.exception
+        import dns.flags
         import dns.message
 
-        data = await self.forward(dns.message.make_query(target, rdtype).to_wire(), tcp=False)
+        inside = resolve(target.rstrip(".").lower(), self._zone)
+        if inside is not None:
+            if not inside.cname:
+                query = dns.message.make_query(target, rdtype)
+                response.answer.extend((await self._ours(query, inside)).answer)
+            return
+        wire = dns.message.make_query(target, rdtype).to_wire()
+        data = await self.forward(wire, tcp=False)
+        if data is not None and data[2] << 8 & dns.flags.TC:
+            data = await self.forward(wire, tcp=True)
         if data is not None:
             with contextlib.suppress(dns.exception.DNSException):
                 response.answer.extend(dns.message.from_wire(data).answer)
@@ -172,12 +241,20 @@ class ClusterDns:
         return None
 
 
+def _failure(question: dns.message.Message, rcode: dns.rcode.Rcode) -> bytes:
+    import dns.message
+
+    response = dns.message.make_response(question, recursion_available=True)
+    response.set_rcode(rcode)
+    return response.to_wire()
+
+
 def _wire(response: dns.message.Message, question: dns.message.Message, *, tcp: bool) -> bytes:
     import dns.exception
     import dns.flags
     import dns.message
 
-    size = 65535 if tcp else max(512, question.payload if question.edns >= 0 else 512)
+    size = 65535 if tcp else max(512, min(EDNS_BYTES, question.payload) if question.edns >= 0 else 512)
     try:
         return response.to_wire(max_size=size)
     except dns.exception.TooBig:
