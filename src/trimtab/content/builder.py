@@ -123,7 +123,7 @@ async def build(
             layers = [BuiltLayer("dockerfile", one.digest, one.size, False) for one in made]
         else:
             digest, sbom, layers = await _Build(spec, store, context, report, refresh, credentials).run()
-        store.tag(f"{LOCAL_REGISTRY}/{spec.name}:latest", digest)
+        store.tag_build(f"{LOCAL_REGISTRY}/{spec.name}", digest)
     seconds = time.monotonic() - started
     report(Step(spec.name, "built", 1.0, digest))
     return BuiltImage(

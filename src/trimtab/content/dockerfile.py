@@ -69,6 +69,7 @@ async def build_dockerfile(
             try:
                 await run([*argv, str(context)], cwd=context, env=env, on_line=lambda line: tell(line, None))
                 await run(push, cwd=context, env=env)
+                await run([PACKAGE, *globals_, "rmi", "--prune", "--force"], cwd=context, env=env)  # superseded layers
             except ToolFailed as failure:
                 raise BuildFailed(f"image {spec.name}: {spec.dockerfile}: {_reason(failure)}") from None
             finally:

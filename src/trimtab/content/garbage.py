@@ -16,14 +16,24 @@ import msgspec
 
 from trimtab.content.digest import Digest, parse_digest
 from trimtab.content.errors import ContentError
-from trimtab.content.store import DOCUMENT_BYTES_MAX, ContentStore, Swept
+from trimtab.content.store import DOCUMENT_BYTES_MAX, FORMER, ContentStore, Swept
 
 _DESCRIPTOR_LISTS = ("manifests", "layers", "blobs")
 _DESCRIPTORS = ("config", "subject")
 
 
-def sweep(store: ContentStore, *, grace_s: float, cache_age_s: float, keep: frozenset[Digest], now_s: float) -> Swept:
+def sweep(
+    store: ContentStore,
+    *,
+    grace_s: float,
+    cache_age_s: float,
+    keep: frozenset[Digest],
+    builds_kept: int | None,
+    now_s: float,
+) -> Swept:
     """One collection; the caller holds the lock that keeps builds and pulls away."""
+    if builds_kept is not None:
+        _forget_builds(store, builds_kept)
     cache_entries = 0
     for name in store.tags("cache/"):
         if now_s - store.tag_path(name).stat().st_mtime > cache_age_s:
@@ -40,6 +50,18 @@ def sweep(store: ContentStore, *, grace_s: float, cache_age_s: float, keep: froz
         size_bytes += stat.st_size
     _drop_leftovers(store, live, grace_s, now_s)
     return Swept(blobs=blobs, bytes=size_bytes, cache_entries=cache_entries)
+
+
+def _forget_builds(store: ContentStore, kept: int) -> None:
+    """Drops the tags of all former builds of a name but the newest `kept`."""
+    former: dict[str, list[str]] = {}
+    for name in store.tags():
+        repository, mark, _ = name.rpartition(f":{FORMER}")
+        if mark:
+            former.setdefault(repository, []).append(name)
+    for names in former.values():
+        for name in sorted(names, reverse=True)[kept:]:
+            store.untag(name)
 
 
 def reachable(store: ContentStore, roots: list[Digest]) -> set[Digest]:

@@ -36,6 +36,7 @@ CHUNK_BYTES = 1 << 20
 DOCUMENT_BYTES_MAX = 4 << 20  # manifests, indexes and configs; the distribution spec asks registries for at least 4 MiB
 TAG_BYTES_MAX = 240  # a tag is a file name: 255 bytes less room for the temporary suffix
 GC_GRACE_S = 3600.0  # a blob this young may belong to an image whose tag is about to be written
+FORMER = "former-"
 CACHE_AGE_MAX_S = 30 * 86400.0
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
@@ -146,6 +147,14 @@ class ContentStore:
             if hashlib.file_digest(file, "sha256").hexdigest() != hex_of(digest):
                 raise self._corrupt(digest)
 
+    def size_bytes(self) -> int:
+        """Bytes of all blobs together."""
+        total = 0
+        for digest in self.blobs():
+            with contextlib.suppress(FileNotFoundError):
+                total += self.path(digest).stat().st_size
+        return total
+
     def delete(self, digest: Digest) -> None:
         """Removes one blob, whoever refers to it: for one that is corrupt, so that it can be made or pulled again."""
         self.path(digest).unlink(missing_ok=True)
@@ -195,6 +204,16 @@ class ContentStore:
         """Marks a cache entry as used now, so that gc keeps it."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.tag_path(name))
+
+    def tag_build(self, name: str, digest: Digest) -> None:
+        """Names the newest build `NAME:latest`; the one before it is kept as `NAME:former-TIME`, oldest forgotten by gc."""
+        latest = f"{name}:latest"
+        former = self.resolve(latest)
+        if former == digest:
+            return
+        if former is not None and self.has(former):
+            self.tag(f"{name}:{FORMER}{time.time_ns():019d}", former)
+        self.tag(latest, digest)
 
     # Referrers: manifests that speak of another manifest (OCI's `subject`)
 
@@ -254,8 +273,10 @@ class ContentStore:
         grace_s: float = GC_GRACE_S,
         cache_age_s: float = CACHE_AGE_MAX_S,
         keep: frozenset[Digest] = frozenset(),
+        builds_kept: int | None = None,
     ) -> Swept | None:
-        """Removes what no tag, no referrer of a tagged image and nothing in `keep` reaches.
+        """Removes what no tag, no referrer of a tagged image and nothing in `keep` reaches. `builds_kept`: how many builds
+        of each name stay tagged besides the newest; None: all.
 
         Returns None, with nothing removed, while a build or pull is under way.
         """
@@ -265,7 +286,9 @@ class ContentStore:
         if lock is None:
             return None
         try:
-            return sweep(self, grace_s=grace_s, cache_age_s=cache_age_s, keep=keep, now_s=time.time())
+            return sweep(
+                self, grace_s=grace_s, cache_age_s=cache_age_s, keep=keep, builds_kept=builds_kept, now_s=time.time()
+            )
         finally:
             os.close(lock)
 

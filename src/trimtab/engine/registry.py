@@ -24,6 +24,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         from trimtab.components.workloads import LocalDirectories, VolumeDirectories
 
         return {**of_node(settings), VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"))}
+    from trimtab.components.apps import adapters as of_apps
     from trimtab.components.ingress import adapters as of_ingress
 
-    return of_ingress(settings)
+    return {**of_ingress(settings), **of_apps(settings)}
