@@ -49,9 +49,15 @@ class IngressSpec(Model):
     tls: list[IngressTLS] = []
 
 
+class IngressPortStatus(Model, omit_defaults=False):
+    port: int
+    protocol: str = "TCP"
+
+
 class IngressLoadBalancerIngress(Model):
     ip: str | None = None
     hostname: str | None = None
+    ports: list[IngressPortStatus] = []
 
 
 class IngressLoadBalancerStatus(Model):

@@ -250,16 +250,24 @@ def pod_trouble(pod: Pod) -> str:
     return ""
 
 
+def address(domain: str, route: Ingress | None) -> str:
+    """Where a domain is reached: at 443, or at the port that the Ingress reports first."""
+    balancers = route.status.load_balancer.ingress if route else []
+    ports = [port.port for balancer in balancers for port in balancer.ports]
+    return f"https://{domain}" if not ports or 443 in ports else f"https://{domain}:{ports[0]}"
+
+
 async def _status(
     app: App, ctx: Context, release: Release, wanted: Sequence[Deployment], deployed: dict[str, Deployment]
 ) -> JSON:
     total = sum(1 if d.spec.replicas is None else d.spec.replicas for d in wanted)
     ready = sum(d.status.ready_replicas for d in deployed.values())
     images = {d.spec.template.spec.containers[0].image for d in deployed.values() if d.spec.template.spec.containers}
-    url = f"https://{app.spec.domains[0]}" if app.spec.domains else ""
-    if url and release.reason == "Serving" and (route := render.ingress(app)):
+    url = ""
+    if route := render.ingress(app):
         standing = await ctx.get(Ingress, route.name, app.namespace)
-        if standing is None or not standing.status.load_balancer.ingress:
+        url = address(app.spec.domains[0], standing)
+        if release.reason == "Serving" and (standing is None or not standing.status.load_balancer.ingress):
             release.reason, release.message = "RollingOut", "waiting for the proxy to take the route"
     serving = release.reason == "Serving"
     return {

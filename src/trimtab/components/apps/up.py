@@ -152,7 +152,6 @@ async def _up(
     timeout_s: int,
     no_wait: bool,
 ) -> dict[str, Any]:
-    settings = target.settings()
     async with target.transport() as transport:
         client = Client(transport, agent=shipping.MANAGER)
         applied = await shipping.apply(app, client, namespace, images, os.environ)
@@ -161,13 +160,10 @@ async def _up(
                 applied = await shipping.watch_until_serving(client, applied, timeout_s, screen)
         finally:
             screen.clear()
-    url = applied.status.url
-    if url and settings.https_port != 443:
-        url = f"{url}:{settings.https_port}"
     return {
         "name": app.name,
         "namespace": namespace,
         "image": images[0],
-        "url": url,
+        "url": applied.status.url,
         "seconds": round(screen.seconds, 2),
     }

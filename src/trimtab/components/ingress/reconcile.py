@@ -470,12 +470,20 @@ def _ingress_writes(
     writes: list[FieldWrite] = []
     for ingress in mine:
         if settled:
-            balancer: JSON = {"ingress": [{"ip": proxy.address}]} if str(ingress.ref) in served else {}
+            balancer: JSON = {"ingress": [_reached_at(proxy)]} if str(ingress.ref) in served else {}
             if to_wire(ingress).get("status", {}).get("loadBalancer", {}) != balancer:
                 writes.append(FieldWrite(ingress.ref, {"status": {"loadBalancer": balancer}}, "status"))
         writes += _tell(ctx, ingress, said.get(ingress.ref, []))
     others = {i.ref for i in mine}
     return writes + [w for i in everything if i.ref not in others for w in _tell(ctx, i, [])]
+
+
+def _reached_at(proxy: Proxy) -> JSON:
+    """The proxy's address and, where they are not the usual ones, its ports: the one for TLS first."""
+    ports = [proxy.settings.https_port, proxy.settings.http_port]
+    if ports == [443, 80]:
+        return {"ip": proxy.address}
+    return {"ip": proxy.address, "ports": [{"port": port, "protocol": "TCP"} for port in ports]}
 
 
 def _tell(ctx: Context, ingress: Ingress, problems: Sequence[Problem]) -> list[FieldWrite]:
