@@ -50,12 +50,20 @@ def start(target: Target, /, no_node: bool, foreground: bool, enable: bool, **na
 
 @click.command()
 @click.option("--keep-pods", is_flag=True, help="Leave containers and Envoy running; the next start takes them over.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(0, 3600),
+    default=60,
+    show_default=True,
+    help="Seconds that a pod may take to end, however long its own grace period is.",
+)
 @click.pass_obj
-def stop(target: Target, keep_pods: bool) -> None:
+def stop(target: Target, keep_pods: bool, timeout_s: int) -> None:
     """Stop the engine and its pods, in order. Objects and volumes stay; the next start brings the pods back."""
     from trimtab.engine import lifecycle
 
-    lifecycle.stop(target.settings(), keep_pods=keep_pods, say=_say)
+    lifecycle.stop(target.settings(), keep_pods=keep_pods, say=_say, timeout_s=timeout_s)
 
 
 @click.command()

@@ -25,7 +25,7 @@ from trimtab.engine import accounts, addresses, datadir, guardian, local, pki, p
 from trimtab.engine.access import write_kubeconfig
 from trimtab.engine.child import recorded
 from trimtab.engine.errors import EngineError, NotRunning
-from trimtab.engine.plan import PIDS, PLAN, STATE, read_json
+from trimtab.engine.plan import PIDS, PLAN, STATE, STOP, STOPPING, read_json, write_json
 from trimtab.runtime.component import Component
 from trimtab.runtime.settings import Settings
 
@@ -33,8 +33,8 @@ Say = Callable[[str], None]
 
 API_READY_S_MAX = 60.0
 NODE_READY_S_MAX = 90.0
-STOP_S_MAX = 180.0
-"""All steps of a stop together, each with its own limit, stay below this."""
+STOP_S_MAX = 150.0
+"""All steps of a stop but the pods' stay below this together, each with its own limit."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def start(data: Path, options: Options, say: Say) -> Settings:
         settings = _with_chosen(settings, options, fresh)
         _check_ports(settings)
         planning.write_plan(settings, _prepare(settings, options))
+        (datadir.supervisor_run(settings) / STOP).unlink(missing_ok=True)
         say(f"engine {settings.id} at {settings.data}")
         run = str(datadir.supervisor_run(settings))
         if options.foreground:
@@ -344,8 +345,9 @@ def _addresses(settings: Settings) -> str:
 # Stop
 
 
-def stop(settings: Settings, *, keep_pods: bool, say: Say) -> None:
-    """Stops the engine and waits until everything has ended. `keep_pods`: containers and Envoy go on.
+def stop(settings: Settings, *, keep_pods: bool, say: Say, timeout_s: int = planning.STOP_PODS_S) -> None:
+    """Stops the engine and waits until everything has ended. `keep_pods`: containers and Envoy go on. `timeout_s`: what a
+    pod's grace period may last at most.
 
     Raises:
         EngineError: it did not end in time; names the log.
@@ -355,18 +357,22 @@ def stop(settings: Settings, *, keep_pods: bool, say: Say) -> None:
     began = time.monotonic()
     run = datadir.supervisor_run(settings)
     process = supervisor_of(settings)
+    limit_s = STOP_S_MAX + timeout_s
+    if run.is_dir():
+        write_json(str(run / STOP), {"timeout_s": timeout_s})
+        (run / STOPPING).unlink(missing_ok=True)
     if process is None:
         if keep_pods or not is_anything_left(settings):
             say("not running")
             return
         say("no supervisor runs; stopping what it left")
         done = subprocess.run(
-            guardian.command("stop", str(run)), capture_output=True, text=True, timeout=STOP_S_MAX, check=False
+            guardian.command("stop", str(run)), capture_output=True, text=True, timeout=limit_s, check=False
         )
         if done.returncode != 0:
             raise EngineError(f"what was left could not be stopped: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     else:
-        _signal_and_wait(settings, process, keep_pods, say)
+        _signal_and_wait(settings, process, keep_pods, say, limit_s)
     for leftover in () if keep_pods else running_children(settings).values():
         raise EngineError(f"process {leftover.pid} did not end: see {_log(settings, 'supervisor')}")
     say(f"stopped after {time.monotonic() - began:.1f} s" + ("; pods keep running" if keep_pods else ""))
@@ -394,28 +400,44 @@ def containers_left(settings: Settings) -> list[int]:
     return found
 
 
-def _signal_and_wait(settings: Settings, process: procfs.Identity, keep_pods: bool, say: Say) -> None:
+def _signal_and_wait(settings: Settings, process: procfs.Identity, keep_pods: bool, say: Say, limit_s: float) -> None:
     handle = procfs.pidfd(process)
     if handle is None:
         return
     try:
         signal.pidfd_send_signal(handle, signal.SIGUSR1 if keep_pods else signal.SIGTERM)
         told: set[str] = set()
-        deadline = time.monotonic() + STOP_S_MAX
+        waiting = ""
+        deadline = time.monotonic() + limit_s
         while not _ended(handle, 0.1):
             state = state_of(settings)
             for name, child in state.get("processes", {}).items():
                 if child["state"] == "stopped" and name not in told:
                     told.add(name)
                     say(f"stopped {name}")
+            if (pods := _pods_left(settings)) and pods != waiting:
+                waiting = pods
+                say(pods)
             if time.monotonic() > deadline:
-                raise EngineError(
-                    f"the engine did not stop within {STOP_S_MAX:.0f} s: see {_log(settings, 'supervisor')}"
-                )
+                raise EngineError(f"the engine did not stop within {limit_s:.0f} s: see {_log(settings, 'supervisor')}")
     finally:
         os.close(handle)
     if state_of(settings).get("goal") != "done" and (after := supervisor_of(settings)) is not None:
-        _signal_and_wait(settings, after, keep_pods, say)
+        _signal_and_wait(settings, after, keep_pods, say, limit_s)
+
+
+PODS_NAMED_MAX = 5
+
+
+def _pods_left(settings: Settings) -> str:
+    """Which pods a stop waits for, and how long at most; "" when for none."""
+    left = read_json(str(datadir.supervisor_run(settings) / STOPPING)) or []
+    if not left:
+        return ""
+    names = ", ".join(name for name, _ in left[:PODS_NAMED_MAX])
+    more = f" and {len(left) - PODS_NAMED_MAX} more" if len(left) > PODS_NAMED_MAX else ""
+    pods = "1 pod" if len(left) == 1 else f"{len(left)} pods"
+    return f"waiting for {pods} to end, up to {max(grace for _, grace in left):.0f} s: {names}{more}"
 
 
 def _ended(handle: int, timeout_s: float) -> bool:

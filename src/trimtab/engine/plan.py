@@ -20,6 +20,10 @@ PLAN = "plan.json"
 STATE = "state.json"
 NOTIFY = "notify.sock"
 PIDS = "pids"
+STOP = "stop.json"
+"""What `trimtab stop` asked for; read by the step that ends the pods."""
+STOPPING = "stopping.json"
+"""The pods that this step still waits for."""
 
 LOG_SIZE_BYTES_MAX = 10_000_000
 """A log is rotated once it is larger; two old ones are kept, so that a process keeps at most about 30 MB of logs."""

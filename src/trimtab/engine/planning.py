@@ -36,8 +36,10 @@ INHERITED = (
 """What of the caller's environment reaches the engine: the way to the world outside. Everything else stays out."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NODE_STOP_TIMEOUT_S = 15.0
-PODS_STOP_TIMEOUT_S = 60.0
-"""Longer than the usual grace period of 30 s, which pods are given all at once."""
+STOP_PODS_S = 60
+"""What a pod's grace period may last at most when the engine stops: twice the usual one, and all pods stop at once."""
+STOP_PODS_S_MAX = 3600
+"""What `trimtab stop --timeout` may ask for."""
 
 
 def program_directories() -> list[str]:
@@ -135,7 +137,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             {"stop": ["node"]},
             {
                 "run": python_module("trimtab.engine.processes", "stop-pods"),
-                "timeout_s": PODS_STOP_TIMEOUT_S,
+                "timeout_s": STOP_PODS_S_MAX + 30.0,  # it ends by itself; containers get what `stop` was asked for
                 "pods": True,
             },
         ]

@@ -19,11 +19,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.engine import datadir
+from trimtab.engine import datadir, planning
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.settings import Settings
 
@@ -128,10 +128,18 @@ def node(settings: Settings) -> None:
 
 
 def stop_pods(settings: Settings) -> None:
-    """Ends every container in order, while containerd still runs."""
+    """Ends every container in order, while containerd still runs, and writes down which pods it waits for."""
+    from trimtab.components.node import Stopping
     from trimtab.components.node import stop_pods as stop
+    from trimtab.engine.plan import STOP, STOPPING, read_json, write_json
 
-    asyncio.run(stop(settings))
+    run = datadir.supervisor_run(settings)
+    asked = read_json(str(run / STOP)) or {}
+
+    def tell(left: Sequence[Stopping]) -> None:
+        write_json(str(run / STOPPING), [[pod.name, pod.grace_s] for pod in left], 0o644)
+
+    asyncio.run(stop(settings, float(asked.get("timeout_s", planning.STOP_PODS_S)), tell))
 
 
 def clean_up(settings: Settings) -> None:

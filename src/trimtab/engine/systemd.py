@@ -54,7 +54,7 @@ KillMode=process
 Delegate=yes
 TasksMax=infinity
 LimitNOFILE=1048576
-TimeoutStopSec=200
+TimeoutStopSec=220
 
 [Install]
 WantedBy=multi-user.target

@@ -12,11 +12,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from trimtab.engine import datadir, lifecycle, systemd
+from trimtab.engine import datadir, lifecycle, planning, systemd
 from trimtab.engine.errors import EngineError, NotRunning
 from trimtab.runtime.settings import Settings
 
 Say = Callable[[str], None]
+
+DELETED_STOP_S = 10
+"""What pods get to end in when their volumes are deleted a moment later."""
 
 
 def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
@@ -33,7 +36,8 @@ def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
     except NotRunning:
         say(f"no engine at {data}")
         return
-    lifecycle.stop(settings, keep_pods=False, say=say)
+    limit_s = DELETED_STOP_S if delete_data else planning.STOP_PODS_S
+    lifecycle.stop(settings, keep_pods=False, say=say, timeout_s=limit_s)
     remove_from_machine(settings)
     shutil.rmtree(settings.run, ignore_errors=True)
     with contextlib.suppress(OSError):  # other engines have theirs there

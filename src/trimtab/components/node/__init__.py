@@ -20,7 +20,7 @@ from trimtab.api.core import Service as ApiService
 from trimtab.api.networking import EndpointSlice
 from trimtab.api.policies import NetworkPolicy
 from trimtab.components.node.admission import check_pod
-from trimtab.components.node.cleanup import cleanup, remove_networks, stop_pods
+from trimtab.components.node.cleanup import Stopping, cleanup, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
 from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.policy_admission import check_policy
@@ -108,6 +108,7 @@ def adapters(settings: Settings) -> dict[type, Any]:
 
 __all__ = [
     "COMPONENT",
+    "Stopping",
     "adapters",
     "cleanup",
     "containerd_command",

@@ -13,35 +13,84 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.api.core import Pod
+from trimtab.client import ApiError
 from trimtab.components.node import machine, network
 from trimtab.components.node.cri import Cri
+from trimtab.components.node.decide import GRACE_S_DEFAULT, grace_s
 from trimtab.components.node.disk import remove_cgroup
 from trimtab.components.node.network import CommandFailed, run
 from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.volumes import mounts_below
 from trimtab.runtime.settings import Settings
 
-STOP_GRACE_S = 10.0
-"""What containers get between SIGTERM and SIGKILL when the whole engine stops."""
+STOP_LIMIT_S = 60.0
+"""What no pod's grace period may exceed when the whole engine stops, unless the user says more."""
+ASK_S = 3.0
+"""How long the API may take to say how long each pod may take."""
 DEAD_WITHIN_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
-async def stop_pods(settings: Settings, grace_s: float = STOP_GRACE_S) -> None:
-    """Stops every container, gracefully, and every sandbox; images and volumes stay. Without a containerd that answers it
-    does nothing: `cleanup` then ends what is left."""
+@dataclass(frozen=True)
+class Stopping:
+    """A pod that is being stopped. `grace_s`: what it has between SIGTERM and SIGKILL."""
+
+    name: str
+    grace_s: float
+
+
+async def stop_pods(
+    settings: Settings,
+    limit_s: float = STOP_LIMIT_S,
+    tell: Callable[[Sequence[Stopping]], None] = lambda left: None,
+) -> None:
+    """Stops every container and every sandbox; images and volumes stay. Each pod has its own grace period, but no more than
+    `limit_s`; `tell` hears which pods are left, whenever that changes. Without a containerd that answers it does nothing:
+    `cleanup` then ends what is left."""
     if not answers(settings):
         return
+    graces = await _grace_periods(settings)
     cri = Cri(settings.containerd_socket)
     try:
-        containers = [c for c in await cri.containers() if c.state == "running"]
-        await asyncio.gather(*(_quietly(cri.stop_container(c.id, grace_s)) for c in containers))
-        await asyncio.gather(*(_quietly(cri.stop_sandbox(s.id)) for s in await cri.sandboxes()))
+        containers: dict[str, list[str]] = {}
+        for container in await cri.containers():
+            if container.state == "running":
+                containers.setdefault(container.pod_uid, []).append(container.id)
+        sandboxes = await cri.sandboxes()
+        names = {sandbox.uid: f"{sandbox.namespace}/{sandbox.name}" for sandbox in sandboxes}
+        left = {
+            uid: Stopping(names.get(uid, uid), min(graces.get(uid, GRACE_S_DEFAULT), limit_s)) for uid in containers
+        }
+
+        async def stop(uid: str) -> None:
+            await asyncio.gather(*(_quietly(cri.stop_container(c, left[uid].grace_s)) for c in containers[uid]))
+            del left[uid]
+            tell(list(left.values()))
+
+        tell(list(left.values()))
+        await asyncio.gather(*map(stop, containers))
+        await asyncio.gather(*(_quietly(cri.stop_sandbox(sandbox.id)) for sandbox in sandboxes))
     finally:
         await cri.close()
+
+
+async def _grace_periods(settings: Settings) -> dict[str, float]:
+    """Seconds by pod uid; nothing when the API does not say."""
+    from trimtab.client import Client, HttpTransport
+
+    try:
+        async with asyncio.timeout(ASK_S), HttpTransport.for_socket(settings.api_socket) as transport:
+            pods = await Client(transport).list(Pod)
+    except (OSError, TimeoutError, ApiError) as err:
+        log.warning("pods get %d s each, since the API does not say how long: %s", GRACE_S_DEFAULT, err)
+        return {}
+    return {pod.metadata.uid: float(grace_s(pod)) for pod in pods.items}
 
 
 async def remove_pods(settings: Settings) -> None:
