@@ -155,7 +155,14 @@ def test_the_guard_can_be_put_there_again_and_again(in_own_network: None) -> Non
     settings = Settings(id="abcdef", data="/d", run="/r")
     for _ in range(2):
         nft(guard(settings))
-    assert 'iifname != "tt-abcdef*" ip daddr 10.244.0.0/24 ct state new drop' in listing("trimtab-abcdef-guard")
+    rules = listing("trimtab-abcdef-guard")
+    assert 'iifname "tt-abcdef*" ip daddr 127.0.0.0/8 drop' in rules
+    assert 'iifname != "lo" iifname != "tt-abcdef*" ip daddr 10.244.0.1 drop' in rules
+    assert 'iifname != "tt-abcdef*" ip daddr 10.244.0.0/24 ct state new drop' in rules
+    nft(guard(Settings(id="abcdef", data="/d", run="/r", listen="192.0.2.1")))
+    rules = listing("trimtab-abcdef-guard")
+    assert "ct state new" not in rules, "asked to serve others"
+    assert "ip daddr 10.244.0.1 drop" in rules, "but never on the gateway"
 
 
 # Policies
