@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from store_release import EARLIER
 
 from simulated_api import make_api
 from trimtab.api import JSON, Resource
@@ -156,9 +157,10 @@ SCENARIOS = [
     Scenario("bad-migration", objects=[shop()], steps=[broken_version], goal=old_one_serves, world=world),
     Scenario("missing-secret", objects=[missing_secret()], goal=waits_for_secret, world=world),
 ]
+JUDGED = COMPONENT
 SCENARIOS = [dataclasses.replace(s, ignore=(Secret, Service)) for s in SCENARIOS]
 
 
-@pytest.mark.parametrize("case", contract(COMPONENT, SCENARIOS, make_api), ids=str)
+@pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)
 def test_apps_contract(case: Case) -> None:
     case.run()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from store_release import EARLIER
 
 from ingress_world import ca_secret, endpoint_slice, engine_ca, ingress, pod, running_status, service, tls_secret
 from simulated_api import make_api
@@ -239,7 +240,9 @@ PROBLEMS = Scenario(
     kinds=(ConfigMap,),
 )
 
-CASES = contract(dataclasses.replace(COMPONENT, services=()), [ROLLOUT, PROBLEMS], make_api)
+JUDGED = dataclasses.replace(COMPONENT, services=())
+SCENARIOS = [ROLLOUT, PROBLEMS]
+CASES = contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from store_release import EARLIER
 
 from simulated_api import make_api
 from simulated_containerd import (
@@ -38,7 +39,7 @@ async def pods(process: Any) -> None:
     await follow(process, process.adapter(NodeAgent))
 
 
-NODE_COMPONENT = dataclasses.replace(COMPONENT, services=(Service("pods", pods, place="node", reads=(Pod,)),))
+JUDGED = dataclasses.replace(COMPONENT, services=(Service("pods", pods, place="node", reads=(Pod,)),))
 
 
 def pod(name: str, *commands: str, **spec: Any) -> Pod:
@@ -261,6 +262,6 @@ SCENARIOS = [
 ]
 
 
-@pytest.mark.parametrize("case", contract(NODE_COMPONENT, SCENARIOS, make_api), ids=str)
+@pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)
 def test_contract(case: Case) -> None:
     case.run()

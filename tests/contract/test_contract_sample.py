@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sample_component import SCENARIO, component
 from simulated_api import make_api
 from trimtab.runtime.contract import Broken, Case, check_conditions, contract, rehearse
 from trimtab.runtime.faults import NO_FAULTS, Rates
+from trimtab.runtime.rehearsal import Beginning
 
 
 @pytest.mark.parametrize("case", contract(component(), [SCENARIO], make_api), ids=str)
@@ -51,6 +54,38 @@ def test_a_reason_without_a_text_is_named() -> None:
 
     with pytest.raises(Broken, match=r"sets condition reasons without a text: Mystery; add them to conditions=\{...\}"):
         check_conditions(component(), calm.reasons)
+
+
+def run(bug: str, name: str) -> None:
+    """One case of the kit, by its name, on the component with a bug."""
+    case = next(case for case in contract(component(bug), [SCENARIO], make_api) if case.name == name)
+    case.run()
+
+
+def test_what_only_a_process_remembers_does_not_survive_a_restore() -> None:
+    calm = rehearse(component("memory"), SCENARIO, make_api, long=True)
+    assert calm.late is not None
+
+    with pytest.raises(Broken, match=r"ends in another state than without faults:\n.*ConfigMap.*one-index"):
+        rehearse(
+            component("memory"), SCENARIO, make_api, expected=calm.found, beginning=Beginning(calm.late, calm.late)
+        )
+
+
+def test_chance_from_elsewhere_than_the_clock_is_told() -> None:
+    with pytest.raises(Broken, match="publish: seed 7 is not the same run twice"):
+        run("chance", "publish-same-seed-same-run")
+
+
+def test_a_lost_world_outside_is_noticed() -> None:
+    """Without its zone the restored component believes its records: the scenario has to say what is still there."""
+    case = next(
+        case
+        for case in contract(component(), [dataclasses.replace(SCENARIO, carry=None)], make_api)
+        if case.name == "publish-restored"
+    )
+    with pytest.raises(Broken, match="0 names are registered instead of one"):
+        case.run()
 
 
 def test_the_same_seed_is_the_same_run() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+from store_release import EARLIER
 
 from simulated_api import make_api
 from simulated_node import SimulatedNode, template
@@ -34,7 +35,7 @@ from trimtab.api.workloads import (
 from trimtab.components.workloads import COMPONENT
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
-from workload_stories import DAEMONS, JOBS, PLACEMENT, STATEFUL, alias, directories, lose_pods, node, step
+from workload_stories import DAEMONS, JOBS, PLACEMENT, STATEFUL, alias, carry, directories, lose_pods, node, step
 
 WEB = {"app": "web"}
 
@@ -225,14 +226,15 @@ DEPLOYMENTS = [
 ]
 
 
-SCENARIOS = [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT]
-
-
 def _complete(scenario: Scenario) -> Scenario:
     adapters = directories if scenario.leaks is None else scenario.adapters
-    return dataclasses.replace(scenario, aliases=alias, adapters=adapters)
+    return dataclasses.replace(scenario, aliases=alias, adapters=adapters, carry=carry)
 
 
-@pytest.mark.parametrize("case", contract(COMPONENT, [_complete(s) for s in SCENARIOS], make_api), ids=str)
+JUDGED = COMPONENT
+SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT]]
+
+
+@pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)
 def test_workloads_contract(case: Case) -> None:
     case.run()

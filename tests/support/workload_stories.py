@@ -57,6 +57,11 @@ def directories(clock: Clock) -> Mapping[type, Any]:
     return {VolumeDirectories: FakeDirectories()}
 
 
+def carry(before: Mapping[type, Any], fresh: Mapping[type, Any]) -> None:
+    """A backup brings the volumes back."""
+    fresh[VolumeDirectories].paths |= before[VolumeDirectories].paths
+
+
 def data_left(stage: Stage) -> list[str]:
     return sorted(stage.adapter(VolumeDirectories).paths)  # type: ignore[type-abstract, attr-defined]
 

@@ -3,9 +3,13 @@
     a  reads and writes only what it declared
     b  reaches the goal from any state under seeds of faults, ends where the run without faults ends, and then stands still
     c  a crash at any step of any effect leaks nothing and does nothing twice
-    d  survives restarts (part of the seeds)
-    e  everything deleted: nothing is left, neither in the API nor outside
-    f  every condition reason that it sets has a text, and its README mentions it
+    d  survives restarts, its own and the API server's (part of the seeds)
+    e  restored from a backup on a machine that has nothing else, it ends in the same state; from an older backup, too, while
+       the world outside has gone on
+    f  goes on from what earlier releases stored (`earlier`), to where it would be without them
+    g  the same seed is the same run, to the microsecond
+    h  everything deleted: nothing is left, neither in the API nor outside
+    i  every condition reason that it sets has a text, and its README mentions it
 
 `contract(...)` returns test cases for pytest:
 
@@ -23,19 +27,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from trimtab.api import JSON
 from trimtab.runtime.component import Component
 from trimtab.runtime.conditions import RUNTIME_CONDITIONS
 from trimtab.runtime.faults import NO_FAULTS, Rates
-from trimtab.runtime.rehearsal import Broken, Rehearsal
-from trimtab.runtime.scenario import Api, MakeApi, Scenario, Stage
+from trimtab.runtime.rehearsal import Beginning, Broken, Rehearsal, Snapshot
+from trimtab.runtime.scenario import Api, MakeApi, Records, Scenario, Stage
 from trimtab.runtime.simulation import SimulatedClock, SimulationStuck, simulate
 
-__all__ = ["Api", "Broken", "Case", "MakeApi", "Scenario", "Stage", "check_conditions", "contract", "rehearse"]
+__all__ = [
+    "Api",
+    "Broken",
+    "Case",
+    "MakeApi",
+    "Scenario",
+    "Stage",
+    "check_conditions",
+    "contract",
+    "rehearse",
+    "stored",
+]
 
 SEEDS_DEFAULT = 1000
 BLOCKS = 10
 """Seeds are spread over so many test cases, for several workers to share."""
 EFFECT_STEPS_MAX = 200
+SAME_SEED = 7
 SIMULATED_S_MAX = 6 * 3600.0
 
 
@@ -64,15 +83,27 @@ def contract(
     *,
     others: Sequence[Component] = (),
     rates: Rates | None = None,
+    earlier: Path | None = None,
 ) -> list[Case]:
     """The test cases for `component`. `others` run beside it without being judged. Seeds are shared out among the
-    scenarios, each of which also runs once without faults, for a long time."""
+    scenarios, each of which also runs once without faults, for a long time. `earlier` is a directory with what releases
+    stored, RELEASE/COMPONENT.json, as `stored` makes them."""
     kit = _Kit(component, others, make_api, rates or Rates())
     cases: list[Case] = []
     for scenario in scenarios:
         cases.append(Case(f"{scenario.name}-calm", _bind(kit.calm, scenario)))
+        cases.append(Case(f"{scenario.name}-restored", _bind(kit.restored, scenario)))
+        if scenario.steps:
+            cases.append(Case(f"{scenario.name}-restored-older", _bind(kit.restored_older, scenario)))
+        cases.append(Case(f"{scenario.name}-same-seed-same-run", _bind(kit.same_run, scenario)))
         if any(reconciler.effects for reconciler in component.reconcilers):
             cases.append(Case(f"{scenario.name}-crash-at-each-effect-step", _bind(kit.crashes, scenario)))
+    for release, data in _earlier(component, earlier):
+        for scenario in scenarios:
+            if (own := data["scenarios"].get(scenario.name)) is not None:
+                records = {key: msgspec.json.encode(obj) for key, obj in (data["everywhere"] | own["records"]).items()}
+                snapshot = Snapshot(own["at_s"], records)
+                cases.append(Case(f"{scenario.name}-from-{release}", _bind_data(kit, scenario, snapshot)))
     wanted = list(seeds())
     for block in range(min(BLOCKS, len(wanted))):
         share = wanted[block::BLOCKS]
@@ -96,6 +127,41 @@ def _bind_seeds(kit: _Kit, scenarios: Sequence[Scenario], share: Sequence[int]) 
     return run
 
 
+def _bind_data(kit: _Kit, scenario: Scenario, data: Snapshot) -> Callable[[], None]:
+    def run() -> None:
+        kit.upgraded(scenario, data)
+
+    return run
+
+
+def _earlier(component: Component, folder: Path | None) -> list[tuple[str, JSON]]:
+    if folder is None:
+        return []
+    files = sorted(folder.glob(f"*/{component.name}.json"))
+    return [(file.parent.name, msgspec.json.decode(file.read_bytes())) for file in files]
+
+
+def stored(component: Component, scenarios: Sequence[Scenario], make_api: MakeApi) -> str:
+    """What this release stores when each scenario has reached its goal, an object a line: {"everywhere": {key: object}, "scenarios":
+    {name: {"at_s": .., "records": {key: object}}}}, where "everywhere" is what all of them store alike."""
+    kit = _Kit(component, (), make_api, NO_FAULTS)
+    told: dict[str, Snapshot] = {}
+    for scenario in scenarios:
+        late = kit.calm(scenario).late
+        assert late is not None
+        told[scenario.name] = late
+    everywhere = dict(set.intersection(*(set(late.records.items()) for late in told.values())))
+
+    def lines(records: Records) -> str:
+        return ",\n".join(f"{msgspec.json.encode(key).decode()}: {records[key].decode()}" for key in sorted(records))
+
+    of_each = [
+        f'"{name}": {{"at_s": {late.at_s}, "records": {{\n{lines(dict(late.records.items() - everywhere.items()))}\n}}}}'
+        for name, late in told.items()
+    ]
+    return f'{{"everywhere": {{\n{lines(everywhere)}\n}}, "scenarios": {{\n{",".join(of_each)}\n}}}}\n'
+
+
 class _Kit:
     def __init__(self, component: Component, others: Sequence[Component], make_api: MakeApi, rates: Rates) -> None:
         self._component = component
@@ -109,6 +175,35 @@ class _Kit:
         if scenario.name not in self._calm:
             self._calm[scenario.name] = self._rehearse(scenario, 0, NO_FAULTS, long=True)
         return self._calm[scenario.name]
+
+    def restored(self, scenario: Scenario) -> None:
+        """The state at the goal, on an empty machine: nothing is missing, nothing is made anew that was there."""
+        calm = self.calm(scenario)
+        assert calm.late is not None
+        self._rehearse(scenario, 0, NO_FAULTS, expected=calm.found, beginning=Beginning(calm.late, calm.late))
+
+    def restored_older(self, scenario: Scenario) -> None:
+        """A backup from before the user's steps, which are taken again; the world outside is ahead of it."""
+        calm = self.calm(scenario)
+        assert calm.early is not None
+        assert calm.late is not None
+        beginning = Beginning(calm.early, calm.late, steps=True)
+        self._rehearse(scenario, 0, NO_FAULTS, expected=calm.found, beginning=beginning)
+
+    def upgraded(self, scenario: Scenario, data: Snapshot) -> None:
+        """What an earlier release stored, taken over by this one."""
+        calm = self.calm(scenario)
+        assert calm.late is not None
+        self._rehearse(scenario, 0, NO_FAULTS, expected=calm.found, beginning=Beginning(data, calm.late))
+
+    def same_run(self, scenario: Scenario) -> None:
+        """Two runs with faults from one seed write the same journal."""
+        first, second = (self._rehearse(scenario, SAME_SEED, self._rates, keep_journal=True).told() for _ in range(2))
+        for one, other in zip(first, second, strict=False):
+            if one != other:
+                raise Broken(f"{scenario.name}: seed {SAME_SEED} is not the same run twice:\n    {one}\n    {other}")
+        if len(first) != len(second):
+            raise Broken(f"{scenario.name}: seed {SAME_SEED} made {len(first)} entries, then {len(second)}")
 
     def crashes(self, scenario: Scenario) -> None:
         """Dies at the first, second, ... step of effects, comes back, and ends in the same state."""
@@ -139,6 +234,8 @@ class _Kit:
         crash_at_effect: int | None = None,
         expected: list[tuple[str, str]] | None = None,
         long: bool = False,
+        keep_journal: bool = False,
+        beginning: Beginning | None = None,
     ) -> Rehearsal:
         what = f"crash at effect step {crash_at_effect}" if crash_at_effect else f"seed {seed}"
         try:
@@ -152,6 +249,8 @@ class _Kit:
                 crash_at_effect=crash_at_effect,
                 expected=expected,
                 long=long,
+                keep_journal=keep_journal,
+                beginning=beginning,
             )
         except Broken as err:
             raise Broken(f"{self._component.name}: {what}: {err}") from err
@@ -171,6 +270,7 @@ def rehearse(
     expected: list[tuple[str, str]] | None = None,
     long: bool = False,
     keep_journal: bool = False,
+    beginning: Beginning | None = None,
 ) -> Rehearsal:
     """Runs one scenario once in simulated time; the rehearsal holds what was found.
 
@@ -189,6 +289,7 @@ def rehearse(
             expected=expected,
             long=long,
             keep_journal=keep_journal,
+            beginning=beginning,
         )
         await rehearsal.run(make_api)
         return rehearsal

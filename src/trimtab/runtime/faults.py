@@ -2,7 +2,8 @@
 
 `FaultyTransport` stands between a process and its API. Requests are delayed, refused (409, 429, 500, 503), lost before they are
 carried out, or carried out with the answer lost; watches break, end, expire (410), and bring their events late, so that caches
-are stale. `Mortal` ends the whole process at the n-th thing it does. All of it stops with `rates = NO_FAULTS`.
+are stale. An `Outage` is the API server itself dying: whatever is under way is cut, and for a while nobody answers.
+`Mortal` ends the whole process at the n-th thing it does. All of it stops with `rates = NO_FAULTS`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Rates:
     effect_slow: float = 0.1
     effect_slow_s_max: float = 20.0
     crashes_max: int = 2
+    api_restarts_max: int = 1
+    api_away_s_max: float = 5.0
     crash_within: int = 60
     """Crashes fall among so many requests and effect steps of one life."""
 
@@ -56,11 +59,21 @@ NO_FAULTS = Rates(
     effect_failed=0,
     effect_slow=0,
     crashes_max=0,
+    api_restarts_max=0,
 )
 
 
 class InjectedFault(ConnectionError):
     """A fault of the simulation, not of the code under test."""
+
+
+@dataclass
+class Outage:
+    """The API server's absences, as every process of a run sees them."""
+
+    away: bool = False
+    count: int = 0
+    """How many there have been: a request that saw this change was cut."""
 
 
 @dataclass
@@ -99,12 +112,20 @@ class Mortal:
 class FaultyTransport:
     """A transport with faults. `writes` counts the requests other than GET that it was asked to send."""
 
-    def __init__(self, inner: Transport, rng: random.Random, rates: Rates, mortal: Mortal | None = None) -> None:
+    def __init__(
+        self,
+        inner: Transport,
+        rng: random.Random,
+        rates: Rates,
+        mortal: Mortal | None = None,
+        outage: Outage | None = None,
+    ) -> None:
         self.writes: list[str] = []
         self._inner = inner
         self._rng = rng
         self.rates = rates
         self._mortal = mortal or Mortal()
+        self._outage = outage or Outage()
 
     async def send(self, request: Request) -> Response:
         await self._mortal.step()
@@ -112,6 +133,8 @@ class FaultyTransport:
             self.writes.append(f"{request.method} {request.path} as {request.query.get('fieldManager', '-')}")
         rates, rng = self.rates, self._rng
         await self._delay(rates)
+        if self._outage.away:
+            raise InjectedFault("injected: connection refused")
         if request.stream:
             return await self._watch(request)
         if _happens(rng, rates.lost_before):
@@ -120,8 +143,11 @@ class FaultyTransport:
             return _Refusal(409, "Conflict", "injected: the object has been modified")
         if _happens(rng, rates.busy):
             return _Refusal(*rng.choice(_BUSY))
+        outages = self._outage.count
         response = await self._inner.send(request)
         await self._mortal.step()
+        if self._outage.count != outages:
+            raise InjectedFault("injected: the API server died before it answered")
         if _happens(rng, rates.lost_after):
             raise InjectedFault("injected: connection reset after the request was sent")
         await self._delay(rates)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.client.client import Client
 from trimtab.client.clock import Clock
 from trimtab.runtime.component import Component
-from trimtab.runtime.faults import EffectFaults, FaultyTransport, Mortal, Rates
+from trimtab.runtime.faults import EffectFaults, FaultyTransport, Mortal, Outage, Rates
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import Process
 from trimtab.runtime.scenario import Api
@@ -32,6 +32,7 @@ class Setting:
     clock: Clock
     rng: random.Random
     components: Sequence[Component]
+    outage: Outage = field(default_factory=Outage)
 
 
 class Life:
@@ -44,7 +45,7 @@ class Life:
         self.processes: list[Process] = []
         places = dict.fromkeys(r.place for component in setting.components for r in component.reconcilers)
         for place in places:
-            transport = FaultyTransport(setting.api.transport(), setting.rng, rates, mortal)
+            transport = FaultyTransport(setting.api.transport(), setting.rng, rates, mortal, setting.outage)
             self.transports.append(transport)
             self.processes.append(
                 Process(

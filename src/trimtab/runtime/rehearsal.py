@@ -2,6 +2,8 @@
 
 prepare -> start -> the user's steps, under faults -> calm -> wait for rest -> look
         -> delete everything, under faults -> calm -> wait for rest -> look what is left
+
+It may also begin where another one was: with its `Snapshot`, on a machine that has nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab.api import ObjectMeta, Resource
@@ -26,7 +29,7 @@ from trimtab.runtime.journal import Journal
 from trimtab.runtime.life import Life, Setting
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, SYSTEM_NAMESPACE, Identity
 from trimtab.runtime.process import RUNTIME_KINDS
-from trimtab.runtime.scenario import MakeApi, Scenario, Stage, StageFunction
+from trimtab.runtime.scenario import MakeApi, Records, Scenario, Stage, StageFunction
 from trimtab.runtime.simulation import SimulatedClock
 
 FAULTS_S = 40.0
@@ -47,6 +50,26 @@ class Broken(AssertionError):
     """A scenario did not end as it must."""
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a backup holds: all that the API stores; when it was taken, in simulated seconds; and beside it, in fresh fakes,
+    what a new machine still finds (`Scenario.carry`)."""
+
+    at_s: float
+    records: Records
+    adapters: Mapping[type, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a rehearsal begins, if not with nothing. world: whose adapters there are. steps: whether the user takes the
+    scenario's steps (again)."""
+
+    snapshot: Snapshot
+    world: Snapshot
+    steps: bool = False
+
+
 StageProblem = Callable[[Stage], Awaitable[str | None]]
 
 
@@ -65,6 +88,7 @@ class Rehearsal:
         expected: list[tuple[str, str]] | None = None,
         long: bool = False,
         keep_journal: bool = False,
+        beginning: Beginning | None = None,
     ) -> None:
         self.component = component
         self.components = (component, *others)
@@ -79,6 +103,11 @@ class Rehearsal:
         self.disturbed = rates is not NO_FAULTS or crash_at_effect is not None
         self.journal = Journal(None)
         self.adapters: Mapping[type, Any] = scenario.adapters(clock)
+        self.beginning = beginning
+        self.early: Snapshot | None = None
+        """Of a long rehearsal: before the user's first step."""
+        self.late: Snapshot | None = None
+        """Of a long rehearsal: when the goal was reached."""
         self.effect_steps: list[str] = []
         self.reasons: set[str] = set()
         self.found: list[tuple[str, str]] = []
@@ -137,6 +166,9 @@ class Rehearsal:
     # Before
 
     async def _prepare(self) -> None:
+        if self.beginning is not None:
+            await self._restore(self.beginning)
+            return
         await ensure_crds(self.stage.client, self.kinds)
         namespaces = dict.fromkeys(["default", SYSTEM_NAMESPACE])
         namespaces |= dict.fromkeys(obj.namespace for obj in self.scenario.objects if obj.namespace)
@@ -144,6 +176,17 @@ class Rehearsal:
             await self.stage.apply(Namespace(metadata=ObjectMeta(name=name)))
         for obj in self.scenario.objects:
             await self.stage.apply(obj)
+        self._begin_world()
+
+    async def _restore(self, beginning: Beginning) -> None:
+        await asyncio.sleep(beginning.snapshot.at_s)
+        await self.api.restore(beginning.snapshot.records)
+        if beginning.world.adapters is not None and self.scenario.carry is not None:
+            self.scenario.carry(beginning.world.adapters, self.adapters)
+        await ensure_crds(self.stage.client, self.kinds)
+        self._begin_world()
+
+    def _begin_world(self) -> None:
         if self.scenario.world is not None:
             self._spawn(self.scenario.world(self.stage), "world")
 
@@ -154,13 +197,25 @@ class Rehearsal:
 
     async def _first_half(self) -> None:
         self._start()
-        for step in self.scenario.steps:
-            await self._live(self.rng.random() * FAULTS_S / (len(self.scenario.steps) + 1))
+        steps = self.scenario.steps if self.beginning is None or self.beginning.steps else ()
+        if self.long and steps:
+            await self._live(SETTLE_S)
+            self.early = await self._snapshot()
+        for step in steps:
+            await self._live(self.rng.random() * FAULTS_S / (len(steps) + 1))
             await self._do(step)
         await self._finish(self._goal)
         self._check_health()
         await self._check_stillness()
         await self._check_state()
+        if self.long:
+            self.late = await self._snapshot()
+
+    async def _snapshot(self) -> Snapshot:
+        kept = self.scenario.adapters(self.clock)
+        if self.scenario.carry is not None:
+            self.scenario.carry(self.adapters, kept)
+        return Snapshot(asyncio.get_running_loop().time(), await self.api.records(), kept)
 
     async def _second_half(self) -> None:
         self._disturb()
@@ -190,11 +245,23 @@ class Rehearsal:
         """Faults from now on, for `FAULTS_S`."""
         self._rates_now = self.rates
         self._calm_at_s = asyncio.get_running_loop().time() + (FAULTS_S if self.disturbed else 0.0)
+        for _ in range(self.rng.randint(0, self.rates.api_restarts_max)):
+            self._spawn(self._restart_api(), "the API server dies")
         self._crashes_left = self.rates.crashes_max
         if self._life is not None:
             self._life.use(self.rates)
             if (death := self._next_death()) is not None:
                 self._life.mortal.dies_at = self._life.mortal.steps + death
+
+    async def _restart_api(self) -> None:
+        away_s = self.rng.random() * self.rates.api_away_s_max
+        await asyncio.sleep(self.rng.random() * (FAULTS_S - away_s))
+        outage = self.setting.outage
+        outage.away = True
+        outage.count += 1
+        await self.api.restart(compact=self.rng.random() < 0.5)
+        await asyncio.sleep(away_s)
+        outage.away = False
 
     def _next_death(self) -> int | None:
         if not self._crashes_left or self.rng.random() < 0.3:
@@ -342,7 +409,12 @@ class Rehearsal:
                     return f"{obj.ref} still has the finalizer {sorted(left)[0]}"
         return None
 
-    # Saying what is wrong
+    # Saying what was, and what is wrong
+
+    def told(self) -> list[str]:
+        """The journal, a line each; of a rehearsal with `keep_journal`."""
+        rows = self.journal.database.execute("SELECT at, actor, verb, object, message FROM entries ORDER BY id")
+        return [" ".join(str(value) for value in row) for row in rows]
 
     def _broken(self, problem: str) -> Broken:
         rows = self.journal.database.execute(

@@ -25,10 +25,23 @@ USER = "user"
 """The field manager of what scenarios write."""
 
 
+Records = Mapping[str, bytes]
+
+
 class Api(Protocol):
     """An API server for one run, as the tests put it together."""
 
-    def transport(self) -> Transport: ...
+    def transport(self) -> Transport:
+        """A way to it that outlives its restarts."""
+
+    async def restart(self, *, compact: bool) -> None:
+        """As after `kill -9`: watches end, nothing is remembered but what is stored. compact: nor any history of it."""
+
+    async def records(self) -> Records:
+        """All that it stores, by key, oldest change first."""
+
+    async def restore(self, records: Records) -> None:
+        """Goes on as a new server that stores just this, with resource versions of its own."""
 
     async def close(self) -> None: ...
 
@@ -100,6 +113,8 @@ class Scenario:
         must come to rest when nothing changes.
     adapters: fresh fakes for every run, keyed by protocol.
     leaks: what is left in the fakes after everything was deleted; must be empty.
+    carry: from the fakes of one run to fresh ones, takes over what is still there on a new machine: the world outside, and
+        volumes that a backup brought back. None: nothing is.
     uninstall: deletes what the user made; the default deletes all subjects of the component's reconcilers and `objects`.
     aliases: a stable name for an object whose name is random, or None; used when fixed points are compared.
     ignore: kinds left out of the comparison of fixed points (what legitimately depends on chance or time).
@@ -114,6 +129,7 @@ class Scenario:
     world: StageFunction | None = None
     adapters: Callable[[Clock], Mapping[type, Any]] = _no_adapters
     leaks: Callable[[Stage], Sequence[str]] | None = None
+    carry: Callable[[Mapping[type, Any], Mapping[type, Any]], None] | None = None
     uninstall: StageFunction | None = None
     aliases: Callable[[JSON], str | None] | None = None
     ignore: Sequence[type[Resource]] = ()

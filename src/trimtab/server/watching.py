@@ -41,7 +41,7 @@ class WatchService:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._open: set[Watch] = set()
+        self._open: dict[Watch, None] = {}
         self._encoded: OrderedDict[tuple[int, str, str, str], bytes] = OrderedDict()
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class WatchService:
             watch = self._store.watch(prefix, after)
         except Compacted:
             raise _too_old(after, self._store.compacted) from None
-        self._open.add(watch)
+        self._open[watch] = None
         timeout_s = float(request.integer("timeoutSeconds") or TIMEOUT_S)
         session = _Session(self, kind, selector, rendering, watch, bookmarks)
 
@@ -98,7 +98,7 @@ class WatchService:
                 alarm.cancel()
                 gone.cancel()
                 watch.close()
-                self._open.discard(watch)
+                self._open.pop(watch, None)
 
         return Stream(run)
 

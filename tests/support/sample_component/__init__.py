@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from msgspec import field
@@ -41,6 +44,12 @@ class Zone(Protocol):
     async def remove(self, address: str) -> None: ...
 
 
+def carry(before: Mapping[type, Any], fresh: Mapping[type, Any]) -> None:
+    """The zone is somebody else's: it is still there when our machine is not."""
+    fresh[Zone].registered |= before[Zone].registered
+    fresh[Zone].count = before[Zone].count
+
+
 class FakeZone:
     """Hands out an address for every registration, whoever asks, as often as asked."""
 
@@ -67,7 +76,8 @@ def page(site: Site, name: str, color: str) -> ConfigMap:
 
 def component(bug: str = "") -> Component:
     """The component, with one `bug`: "undeclared read", "undeclared field", "blind effect", "forgotten effect", "flip-flop",
-    "lazy undo", "mutation", "restless", "undocumented reason"."""
+    "lazy undo", "mutation", "restless", "undocumented reason", "memory", "chance"."""
+    remembered: dict[str, str] = {}
 
     @reconciler(Site, owns=[Owned(ConfigMap)], writes=[Writes(Secret, ("data.a",))], effects=True)
     async def publish(site: Site, ctx: Context) -> Outcome:
@@ -97,6 +107,10 @@ def component(bug: str = "") -> Component:
         if bug == "flip-flop":
             pages = await ctx.owned(ConfigMap)
             color = "black" if any(p.data.get("color") == "white" for p in pages) else "white"
+        if bug == "memory":
+            color = remembered.setdefault(owner, color)
+        if bug == "chance":
+            await asyncio.sleep(random.random())
         if bug == "restless":
             color = str(ctx.now.timestamp())
         reason = "Registered" if site.spec.pages else "NoPages"
@@ -155,6 +169,7 @@ SCENARIO = Scenario(
     steps=[repaint],
     goal=goal,
     adapters=lambda clock: {Zone: FakeZone()},
+    carry=carry,
     leaks=leaks,
     aliases=lambda obj: None,
 )
