@@ -32,9 +32,11 @@ async def serve(world: NodeWorld, *names: str) -> dict[str, str]:
     return {name: (await world.until_ready(name)).status.pod_ip for name in names}
 
 
-async def expose(world: NodeWorld, name: str, ips: list[str], protocol: str = "TCP", **spec: Any) -> dict[str, Any]:
-    """A service on port 80 with these endpoints at 8000; its spec as the server completed it."""
-    port = {"port": 80, "targetPort": 8000, "protocol": protocol}
+async def expose(
+    world: NodeWorld, name: str, ips: list[str], number: int = 80, protocol: str = "TCP", **spec: Any
+) -> dict[str, Any]:
+    """A service with these endpoints at 8000; its spec as the server completed it."""
+    port = {"port": number, "targetPort": 8000, "protocol": protocol}
     await world.create({"kind": "Service", "metadata": {"name": name}, "spec": {"ports": [port], **spec}})
     await world.post(SLICES, piece(world, name, ips, protocol))
     response = await world.client.raw("GET", f"/api/v1/namespaces/default/services/{name}")
@@ -89,20 +91,35 @@ async def test_a_node_port_answers_on_loopback_on_the_machines_address_and_to_po
 async def test_external_addresses_and_those_of_a_load_balancer(world: NodeWorld) -> None:
     ips = await serve(world, "one")
     await expose(world, "ext", [ips["one"]], externalIPs=["198.51.100.7"])
-    await expose(world, "lb", [ips["one"]], type="LoadBalancer")
-    status = {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}]}}}
-    await world.client.raw(
-        "PATCH",
-        "/api/v1/namespaces/default/services/lb/status",
-        body=json.dumps(status).encode(),
-        headers={"content-type": "application/merge-patch+json"},
-    )
-    for address in ("198.51.100.7", "198.51.100.8"):
+    with socket.create_server((host_address(), 0)) as program:
+        taken = program.getsockname()[1]
+        await expose(world, "pending", [ips["one"]], taken, type="LoadBalancer")
+        await expose(world, "lb", [ips["one"]], taken + 1, type="LoadBalancer")
 
-        async def answers(address: str = address) -> bool:
-            return await fetched(world, "one", address) == "one"
+        async def status(name: str) -> dict[str, Any]:
+            found = await world.client.raw("GET", f"/api/v1/namespaces/default/services/{name}")
+            answer: dict[str, Any] = json.loads(found.body)["status"]
+            return answer
+
+        async def given() -> bool:
+            return (await status("lb"))["loadBalancer"] == {"ingress": [{"ip": host_address()}]}
+
+        async def refused() -> str:
+            conditions = (await status("pending")).get("conditions") or [{"message": ""}]
+            return str(conditions[0]["message"])
+
+        await world.until(given, 10, "the service has the machine's address")
+        assert await world.until(refused, 10, "the other is told why not") == (
+            f"a program of this machine listens on port {taken}: choose another port, or use an Ingress"
+        )
+        assert (await status("pending"))["loadBalancer"] == {}
+    for address, port in (("198.51.100.7", 80), (host_address(), taken + 1)):
+
+        async def answers(address: str = address, port: int = port) -> bool:
+            return await fetched(world, "one", address, port) == "one"
 
         await world.until(answers, 10, f"{address} answers")
+    assert await page(host_address(), taken + 1) == "one"
 
 
 async def test_affinity_brings_a_client_to_the_same_endpoint_until_it_is_gone(world: NodeWorld) -> None:
@@ -153,7 +170,7 @@ async def test_datagrams_of_one_socket_follow_the_endpoints(world: NodeWorld) ->
 
 
 async def follow_endpoints(world: NodeWorld, ips: list[str]) -> None:
-    spec = await expose(world, "udp", ips[:1], "UDP")
+    spec = await expose(world, "udp", ips[:1], protocol="UDP")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
         client.connect((spec["clusterIP"], 80))

@@ -20,13 +20,14 @@ from trimtab.api.core import Service as ApiService
 from trimtab.api.networking import EndpointSlice
 from trimtab.api.policies import NetworkPolicy
 from trimtab.components.node.admission import check_pod
+from trimtab.components.node.balancer import REASONS as BALANCER_REASONS
 from trimtab.components.node.cleanup import Stopping, cleanup, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
 from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.policy_admission import check_policy
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
-from trimtab.runtime import Admission, Component, Owned, Service, Store
+from trimtab.runtime import Admission, Component, Owned, Service, Store, Writes
 from trimtab.runtime.settings import Settings
 
 
@@ -46,6 +47,12 @@ async def _services(process: Any) -> None:
     from trimtab.components.node.services import run_services
 
     await run_services(process)
+
+
+async def _balancer(process: Any) -> None:
+    from trimtab.components.node.balancer import run_balancer
+
+    await run_balancer(process)
 
 
 async def _streams(process: Any) -> None:
@@ -69,6 +76,13 @@ COMPONENT = Component(
         Service("pods", _pods, place="node", reads=(Pod,)),
         Service("node", _node, place="node", reads=(Node,), owns=(Owned(Node), Owned(Lease))),
         Service("services", _services, place="node", reads=(ApiService, EndpointSlice, NetworkPolicy, Pod, Namespace)),
+        Service(
+            "balancer",
+            _balancer,
+            place="node",
+            reads=(ApiService,),
+            writes=(Writes(ApiService, ("status.loadBalancer", "status.conditions[LoadBalancerPortsError]")),),
+        ),
         Service("streams", _streams, place="node", reads=(Pod,)),
         Service("upkeep", _upkeep, place="node"),
     ),
@@ -78,7 +92,7 @@ COMPONENT = Component(
     ),
     needs=NEEDS,
     stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
-    conditions=REASONS,
+    conditions={**REASONS, **BALANCER_REASONS},
 )
 
 
