@@ -108,9 +108,9 @@ def _print_status(report: dict[str, Any]) -> None:
             + (f" ({node['message']})" if node["message"] else "")
         )
     for app in report["apps"]:
-        click.echo(
-            f"app {app['namespace']}/{app['name']}: {app['ready']}" + (f" ({app['message']})" if app["message"] else "")
-        )
+        said = f" ({app['message']})" if app["message"] else ""
+        url = f"  {app['url']}" if app["url"] else ""
+        click.echo(f"app {app['namespace']}/{app['name']}: {app['ready']}{said}{url}")
     for problem in report["problems"]:
         click.echo(colour(problem, "yellow"))
     if state == "running":
@@ -139,9 +139,15 @@ def check(target: Target, fmt: str) -> None:
 @click.pass_obj
 def kubeconfig(target: Target) -> None:
     """Print a kubeconfig for the embedded API, with the administrator's token: `trimtab kubeconfig > ~/.kube/config`."""
-    from trimtab.engine.access import kubeconfig_text
+    import os
 
-    click.echo(kubeconfig_text(target.settings()), nl=False)
+    from trimtab.engine.access import kubeconfig_text, write_kubeconfig
+
+    settings = target.settings()
+    text = kubeconfig_text(settings)
+    if os.geteuid() == 0:
+        write_kubeconfig(settings)  # puts a damaged DATA/admin.kubeconfig right
+    click.echo(text, nl=False)
 
 
 @click.command()

@@ -31,8 +31,11 @@ def _reader(target: Target) -> JournalReader:
     settings = target.settings()
     try:
         return JournalReader(settings.data_path(*JOURNAL))
-    except (FileNotFoundError, PermissionError) as err:
+    except FileNotFoundError as err:
         raise EngineError(str(err)) from None
+    except PermissionError as err:
+        name = err.filename or settings.data_path(*JOURNAL)
+        raise EngineError(f"{name} cannot be read: run this with sudo") from None
 
 
 @click.command()

@@ -78,18 +78,21 @@ class Target:
         Raises:
             EngineError: what `work` raised, in one line.
         """
+        settings = self.settings()
+        content = settings.data_path("content")
         if os.geteuid() != 0:
+            if not os.access(content, os.W_OK):
+                raise EngineError(f"up puts images into {content}, which you may not write: run it with sudo")
             return work(on_message)
         from trimtab.engine import datadir, planning
         from trimtab.engine.isolation import isolated
 
-        settings = self.settings()
         return isolated(
             settings.user,
             work,
             on_message,
             readable=[*planning.program_directories(), str(directory.resolve())],
-            writable=[str(settings.data_path("content"))],
+            writable=[str(content)],
             concealed=[settings.data, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
             own_users=own_users,
         )

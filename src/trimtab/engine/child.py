@@ -198,7 +198,8 @@ def _become_program(spec: Spec, plan: Plan, supervisor: int) -> None:
         redirect_output(plan, spec.name, spec.user)
         me = identity(os.getpid())
         assert me is not None
-        write_json(os.path.join(plan.run, PIDS, spec.name), {"pid": me.pid, "start": me.start, "boot": boot_id()})
+        who = {"pid": me.pid, "start": me.start, "boot": boot_id()}
+        write_json(os.path.join(plan.run, PIDS, spec.name), who, 0o644)
         if os.getppid() != supervisor:
             os._exit(0)
         execute(spec.argv, {**plan.env, **spec.env}, plan, spec.user, spec.ambient)

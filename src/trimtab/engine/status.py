@@ -125,6 +125,7 @@ def _from_api(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, 
                 "name": meta["name"],
                 "ready": "Ready" if ready else "NotReady",
                 "message": "" if ready else message,
+                "url": app.get("status", {}).get("url", ""),
             }
         )
     return found, listed, problems

@@ -25,6 +25,12 @@ AGGREGATED = ("v2", "v2beta1")
 _GET_UPDATE = ("get", "patch", "update")
 
 
+_OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_OPENAPI_V2 = b"\n\x032.0\x12\x16\n\nKubernetes\x12\x08unversed"
+"""A document that describes nothing. kubectl asks for it when version 3 has no such kind, and then says that there is no
+such kind; without it, it only says that a download failed."""
+
+
 def discovery_reply(server: ApiServer, request: Request, path: str) -> Reply:
     """Answers a path that is no resource. Raises `StatusError` 404."""
     if path == "/version":
@@ -38,6 +44,8 @@ def discovery_reply(server: ApiServer, request: Request, path: str) -> Reply:
         from trimtab.server.openapi_paths import openapi_reply
 
         return openapi_reply(server, request, path)
+    if path == "/openapi/v2":
+        return Reply(_OPENAPI_V2, content_type=_OPENAPI_V2_TYPE)
     if path == "/":
         return json_reply({"paths": _paths(server)})
     parts = path.strip("/").split("/")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_under_test import EngineUnderTest, wait_for
+from engine_under_test import TRIMTAB, EngineUnderTest, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -208,3 +208,31 @@ def test_nothing_in_the_content_store_belongs_to_root(shipped: EngineUnderTest) 
     content = shipped.data / "content"
     assert [path for path in content.rglob("*") if path.lstat().st_uid == 0] == []
     assert len(list((content / "blobs" / "sha256").iterdir())) > 1
+
+
+def test_an_up_that_was_killed_is_run_again(shipped: EngineUnderTest, project: Path) -> None:
+    """Killed at several moments of a build, an apply, a rollout: the app serves on, and the next `up` ends what was begun."""
+    page = project / "shipnotes" / "static" / "style.css"
+    for after_s in (0.2, 0.4, 0.8, 1.6):
+        page.write_text(page.read_text() + f"/* {after_s} */\n")
+        command = [str(TRIMTAB), "--data", str(shipped.data), "up", str(project)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
+            try:
+                up.wait(after_s)
+            except subprocess.TimeoutExpired:
+                up.kill()
+        assert shipped.serves(HOST), f"not served after a kill at {after_s} s"
+
+    shipped.run("up", str(project), timeout_s=200)
+
+    wait_well(shipped)
+    assert shipped.serves(HOST)
+
+
+def test_an_image_that_is_not_there_is_named(running: EngineUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "ship.yaml").write_text("name: absent\nimage: localhost:1/none:1\nprocesses: {web: {command: serve}}\n")
+    done = running.run("up", str(tmp_path), "--timeout", "5", check=False)
+    running.run("delete", "app", "absent")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "localhost:1/none:1: the registry refuses the connection (logs: trimtab logs absent-web-" in last

@@ -7,13 +7,14 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine_under_test import EngineUnderTest, engine, wait_for
+from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for
 from trimtab.engine import datadir
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -187,3 +188,76 @@ def test_data_of_a_version_with_one_user_is_taken_over(running: EngineUnderTest)
     assert {path.stat().st_gid for path in Path(running.data / "proxy").rglob("*")} == {proxy.pw_gid}
     log = running.data / "log" / "proxy" / "access.log"
     wait_for(lambda: log.exists() and log.stat().st_uid == proxy.pw_uid, 10, "Envoy's own access log")
+
+
+AS_NOBODY = """
+import os, sys
+from trimtab.engine import planning, privileges
+data, program, *arguments = sys.argv[1:]
+privileges.clear_the_way(*privileges.ids_of("nobody"), planning.program_directories(), [data], ())
+privileges.become("nobody")
+os.environ["HOME"] = "/nonexistent"
+os.chdir("/")
+os.execv(program, [program, "--data", data, *arguments])
+"""
+
+
+def as_nobody(running: EngineUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", AS_NOBODY, str(running.data), str(TRIMTAB), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["start"], "trimtab start needs root (it runs containers and networks): run it with sudo"),
+        (["stop"], "trimtab stop needs root (it runs containers and networks): run it with sudo"),
+        (["uninstall"], "trimtab uninstall needs root (it runs containers and networks): run it with sudo"),
+        (["timeline"], "{data}/journal/journal.sqlite cannot be read: run this with sudo"),
+        (["why", "pod/x"], "{data}/journal/journal.sqlite cannot be read: run this with sudo"),
+        (["kubeconfig"], "{data}/pki/ca.crt cannot be read: run this as root"),
+        (
+            ["get", "pods"],
+            "{data}/admin.kubeconfig cannot be read: run this with sudo, or give a --kubeconfig that you may read",
+        ),
+        (["up", "{app}"], "up puts images into {data}/content, which you may not write: run it with sudo"),
+    ],
+)
+def test_without_root_each_command_says_what_it_lacks(
+    running: EngineUnderTest, arguments: list[str], line: str
+) -> None:
+    app = running.data.parent / "app"
+    app.mkdir(exist_ok=True)
+    (app / "ship.yaml").write_text("name: a\nprocesses: {web: {command: 'true', port: 80}}\n")
+    done = as_nobody(running, *(part.format(app=app) for part in arguments))
+    assert done.stderr == f"trimtab: {line.format(data=running.data)}\n"
+    assert done.returncode == 1
+
+
+def test_without_root_the_processes_are_shown(running: EngineUnderTest) -> None:
+    done = as_nobody(running, "status")
+    assert "Traceback" not in done.stderr
+    assert "controllers" in done.stdout
+    assert "node and apps are shown to root only: run this with sudo" in done.stdout
+
+
+def test_a_damaged_kubeconfig_is_put_right(running: EngineUnderTest) -> None:
+    config = running.data / "admin.kubeconfig"
+    good = config.read_text()
+    config.write_text("{{{")
+
+    assert running.run("kubeconfig").stdout == good
+
+    assert config.read_text() == good
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
+def test_kubectl_says_that_there_is_no_such_kind(running: EngineUnderTest) -> None:
+    manifest = '{"apiVersion": "v1", "kind": "Pood", "metadata": {"name": "x"}}'
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", str(running.data / "admin.kubeconfig"), "apply", "-f", "-"],
+        input=manifest, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'no matches for kind "Pood" in version "v1"' in done.stderr

@@ -89,7 +89,7 @@ def test_ten_lines_ship_an_app_from_pypi() -> None:
             "ship.py:3: database.version: '9' is not available; write 15",
         ),
         ('processes={"web": web}, secrets={"A": "b"}', "secrets.A: expected Secret.generated(), Secret.of(name, key)"),
-        ('processes={"web": web}, imagee=1', "ship.py:3: TypeError: App.__init__() got an unexpected keyword argument"),
+        ('processes={"web": web}, imagee=1', "ship.py:3: App has no field 'imagee'; known are name, image, processes,"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, field: str, said: str) -> None:

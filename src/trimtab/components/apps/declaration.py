@@ -21,7 +21,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +376,7 @@ def _load_python(path: Path) -> App:
     except BadDeclaration:
         raise
     except Exception as err:
-        raise BadDeclaration(f"ship.py:{_line_in(path, err)}: {type(err).__name__}: {err}") from None
+        raise BadDeclaration(f"ship.py:{_line_in(path, err)}: {_told(err)}") from None
     finally:
         sys.path.remove(str(path.parent))
     apps = {id(v): v for v in namespace.values() if isinstance(v, App)}
@@ -384,6 +384,15 @@ def _load_python(path: Path) -> App:
         found = "none" if not apps else ", ".join(repr(a.name) for a in apps.values())
         raise BadDeclaration(f"ship.py: must assign exactly one App to a variable; found {found}")
     return next(iter(apps.values()))
+
+
+def _told(err: Exception) -> str:
+    """The exception in a line; of a misspelt field, what was meant."""
+    if isinstance(err, TypeError) and (found := _UNKNOWN_FIELD.match(str(err))):
+        known = {cls.__name__: [field.name for field in fields(cls)] for cls in _YAML_FIELDS}.get(found[1], [])
+        if known:
+            return f"{found[1]} has no field {found[2]!r}; known are {', '.join(known)}"
+    return f"{type(err).__name__}: {err}"
 
 
 def _line_in(path: Path, err: Exception) -> int:
@@ -396,6 +405,7 @@ def _line_in(path: Path, err: Exception) -> int:
     return line
 
 
+_UNKNOWN_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _YAML_FIELDS: dict[type, tuple[str, ...]] = {
     App: ("name", "image", "processes", "env", "secrets", "database", "migrate", "domains"),
     Image: ("requirements", "packages", "files", "base", "dockerfile", "python"),
