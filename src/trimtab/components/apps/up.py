@@ -123,6 +123,8 @@ def _build(target: Target, app: declaration.App, directory: Path, screen: Screen
     """The images of the app and its database, built by a process that can reach nothing else of the engine."""
     if not target.is_embedded:
         raise Refused("up on another cluster is not possible yet: it needs a registry to push the image to")
+    if isinstance(app.image, str) and app.database is None:
+        return app.image, None  # nothing to build
     content = target.settings().data_path("content")
     directory = directory.resolve()
     logins = Credentials.load()  # ours, not those of the user that builds
