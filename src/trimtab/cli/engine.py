@@ -22,11 +22,14 @@ def _say(line: str) -> None:
 @click.option("--https-port", type=_PORT, help="Port for HTTPS (443 when free).")
 @click.option("--web-port", type=_PORT, help="Port of the dashboard (8080 when free).")
 @click.option("--listen", metavar="ADDRESS", help="Address that API, dashboard and HTTP listen on (127.0.0.1).")
+@click.option(
+    "--nodes", type=click.IntRange(1, 15), help="Nodes on this machine, each with a disk and network of its own (1)."
+)
 @click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")
 @click.option("--enable", is_flag=True, help="Also start the engine at every boot (systemd).")
 @click.pass_obj
-def start(target: Target, /, no_node: bool, foreground: bool, enable: bool, **named: Any) -> None:
+def start(target: Target, /, nodes: int | None, no_node: bool, foreground: bool, enable: bool, **named: Any) -> None:
     """Start the engine and return when it serves.
 
     Makes the engine at --data when there is none. An engine that already runs is left alone. Ports and address are kept
@@ -37,7 +40,7 @@ def start(target: Target, /, no_node: bool, foreground: bool, enable: bool, **na
     lifecycle.require_root("trimtab start")
     names = {"port": "api_port"}
     chosen = {names.get(name, name): value for name, value in named.items() if value is not None}
-    options = lifecycle.Options(chosen, node=not no_node, foreground=foreground)
+    options = lifecycle.Options(chosen, node=not no_node, foreground=foreground, nodes=nodes)
     if enable:
         from trimtab.engine import systemd
 

@@ -16,6 +16,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "The engine on this machine": {
         "start": ("trimtab.cli.engine:start", "Start the engine, or make it; returns when it serves."),
         "stop": ("trimtab.cli.engine:stop", "Stop the engine and its pods, in order."),
+        "node": ("trimtab.cli.nodes:node", "List, add, remove or destroy nodes of this machine."),
         "status": ("trimtab.cli.engine:status", "Show processes, node and apps."),
         "check": ("trimtab.cli.engine:check", "Check that this machine can run everything."),
         "kubeconfig": ("trimtab.cli.engine:kubeconfig", "Print a kubeconfig for the embedded API."),

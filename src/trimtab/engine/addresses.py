@@ -22,8 +22,8 @@ Network = ipaddress.IPv4Network
 
 _POD_RANGES = ("10.64.0.0/10", "172.20.0.0/14", "192.168.128.0/17", "100.64.0.0/11")
 _SERVICE_RANGES = ("10.128.0.0/9", "172.24.0.0/14", "192.168.0.0/17", "100.96.0.0/11")
-POD_PREFIX, SERVICE_PREFIX = 24, 20
-"""254 pods, the most that one node runs; 4,094 services."""
+POD_PREFIX, SERVICE_PREFIX = 20, 20
+"""Sixteen ranges of 254 pods, the most that one node runs; 4,094 services."""
 _TRIES_PER_RANGE = 64
 
 
@@ -44,7 +44,7 @@ def _kernel_address(text: str) -> int:
 
 
 def choose_networks(seed: str, taken: Sequence[Network]) -> tuple[str, str]:
-    """A pod and a service network (CIDR texts) that overlap nothing in `taken` nor each other.
+    """A network for the pods of all nodes and one for services (CIDR texts) that overlap nothing in `taken` nor each other.
 
     Raises:
         EngineError: every private range is routed somewhere.

@@ -39,6 +39,7 @@ def server_settings(settings: Settings) -> ServerSettings:
     return ServerSettings(
         service_cidr=settings.service_cidr,
         node_socket=settings.node_socket,
+        node_sockets=settings.run_path("nodes"),
         admin_token_file=settings.data_path("pki", "admin.token"),
         service_account_key=settings.data_path("pki", "sa.key"),
         ca_file=settings.data_path("pki", "ca.crt"),

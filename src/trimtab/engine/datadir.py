@@ -126,7 +126,9 @@ def create(data: Path, chosen: dict[str, Any]) -> tuple[Settings, list[str]]:
     pods, services = addresses.choose_networks(identifier, taken)
     listen = chosen.get("listen", "127.0.0.1")
     ports, notes = choose_ports(listen, chosen)
-    values: dict[str, Any] = {"pod_cidr": pods, "service_cidr": services, **ports, **chosen}
+    first = str(next(addresses.Network(pods).subnets(new_prefix=24)))
+    networks = {"cluster_cidr": pods, "pod_cidr": first, "service_cidr": services}
+    values: dict[str, Any] = {**networks, **ports, **chosen}
     settings = Settings(id=identifier, data=str(data), run=str(RUN_ROOT / identifier), **values)
     save(settings)
     return settings, notes
@@ -172,7 +174,7 @@ def _networks_of_others() -> list[addresses.Network]:
             other = load(Path(directory))
         except (EngineError, OSError):
             continue
-        found += [addresses.Network(other.pod_cidr), addresses.Network(other.service_cidr)]
+        found += [addresses.Network(other.cluster), addresses.Network(other.service_cidr)]
     return found
 
 
@@ -206,6 +208,8 @@ def prepare(settings: Settings) -> None:
         _directory(settings.run_path("user"), _SHARED, uid, web_gid)
         _directory(settings.run_path("proxy"), _SHARED, proxy_uid, gid)
         _directory(settings.run_path("health"), 0o755, 0, 0)
+        _directory(settings.run_path("nodes"), 0o755, 0, 0)
+        _directory(settings.data_path("nodes"), 0o700, 0, 0)
         _file_of_user(settings.run_path("health", "controllers.json"), uid, gid)
         _directory(supervisor_run(settings), 0o755, 0, 0)
         _directory(supervisor_run(settings) / PIDS, 0o755, 0, 0)

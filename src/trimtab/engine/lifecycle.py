@@ -44,6 +44,8 @@ class Options:
     chosen: dict[str, Any]
     node: bool = True
     foreground: bool = False
+    nodes: int | None = None
+    """How many nodes there shall be; None: as many as there were."""
 
 
 def require_root(what: str) -> None:
@@ -92,11 +94,17 @@ def start(data: Path, options: Options, say: Say) -> Settings:
         if supervisor_of(settings) is not None:
             if options.chosen and any(getattr(settings, k) != v for k, v in options.chosen.items()):
                 raise EngineError("the engine runs with other settings: stop it first, then start it with these")
+            if options.nodes is not None and options.nodes != 1 + len(settings.nodes):
+                from trimtab.engine import nodes
+
+                return nodes.change(settings, nodes.names(options.nodes), say)
             say(f"already running: {_addresses(settings)}")
             return settings
         settings = _with_chosen(settings, options, fresh)
+        if options.nodes is not None:
+            settings = _with_nodes(settings, options.nodes, say)
         _check_ports(settings)
-        planning.write_plan(settings, _prepare(settings, options))
+        planning.write_plan(settings, _prepare(settings, options, say))
         (datadir.supervisor_run(settings) / STOP).unlink(missing_ok=True)
         say(f"engine {settings.id} at {settings.data}")
         run = str(datadir.supervisor_run(settings))
@@ -174,6 +182,19 @@ def _with_chosen(settings: Settings, options: Options, fresh: bool) -> Settings:
     return changed
 
 
+def _with_nodes(settings: Settings, count: int, say: Say) -> Settings:
+    """Notes the nodes of an engine that does not run; the disks of those that are not wanted any more go."""
+    from trimtab.engine import nodes
+
+    wanted = nodes.names(count)
+    for name in set(settings.nodes) - set(wanted):
+        nodes.forget(settings, name)
+        say(f"{name} removed, its disk with it")
+    changed = msgspec.structs.replace(settings, nodes=wanted)
+    datadir.save(changed)
+    return changed
+
+
 def refuse_copy(settings: Settings) -> None:
     """Raises EngineError when another engine with the same id runs from another directory: this one is a copy of it, and
     what runs must not be taken for its own."""
@@ -193,7 +214,7 @@ def _check_ports(settings: Settings) -> None:
         addresses.require_port(settings.listen, getattr(settings, name), flag, ours)
 
 
-def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
+def _prepare(settings: Settings, options: Options, say: Say) -> dict[str, Any]:
     """Makes user, directories, keys and the components' files; returns the plan."""
     from trimtab.components.ingress import envoy_command, raise_watch_limit, write_bootstrap
     from trimtab.components.node import containerd_command
@@ -218,6 +239,10 @@ def _prepare(settings: Settings, options: Options) -> dict[str, Any]:
     accounts.as_user(settings.user, readable, writable, lambda: Journal(settings.data_path(*JOURNAL)).close())
     write_definitions(settings, COMPONENTS)
     containerd = containerd_command(settings) if options.node else []
+    if options.node and settings.nodes:
+        from trimtab.engine import nodes
+
+        nodes.prepare(settings, settings.nodes, say)
     return planning.make_plan(settings, node=options.node, containerd=containerd, envoy=envoy_command(settings))
 
 
@@ -288,29 +313,40 @@ def wait_until_ready(settings: Settings, options: Options, say: Say, began: floa
         pause_s = min(0.05, pause_s * 1.2)
     say(f"API ready after {time.monotonic() - began:.2f} s: https://{settings.listen}:{settings.api_port}")
     if options.node:
-        _wait_for_node(settings, say, began)
+        wait_for_nodes(settings, (settings.node_name, *settings.nodes), say, began)
     say(f"dashboard: http://{settings.listen}:{settings.web_port}")
 
 
-def _wait_for_node(settings: Settings, say: Say, began: float) -> None:
+def wait_for_nodes(settings: Settings, names: Sequence[str], say: Say, began: float) -> None:
+    """Waits until each of the nodes is Ready.
+
+    Raises:
+        EngineError: one is not in time; names its log.
+    """
+    for name in names:
+        _wait_for_node(settings, name, say, began)
+
+
+def _wait_for_node(settings: Settings, name: str, say: Say, began: float) -> None:
     deadline = began + NODE_READY_S_MAX
     problem = "it has not registered"
+    process = name if name in settings.nodes else "node"
     while True:
         # A Node object may still say Ready from before a stop: the agent itself must be there, too.
-        agent = state_of(settings).get("processes", {}).get("node", {}).get("state")
-        node = None if agent != "ready" else local.get_json(settings.api_socket, f"/api/v1/nodes/{settings.node_name}")
+        agent = state_of(settings).get("processes", {}).get(process, {}).get("state")
+        node = None if agent != "ready" else local.get_json(settings.api_socket, f"/api/v1/nodes/{name}")
         for condition in (node or {}).get("status", {}).get("conditions", ()):
             if condition["type"] == "Ready":
                 if condition["status"] == "True":
-                    say(f"node ready after {time.monotonic() - began:.2f} s: {settings.node_name}")
+                    say(f"node ready after {time.monotonic() - began:.2f} s: {name}")
                     return
                 problem = condition.get("message") or condition.get("reason") or problem
         _raise_if_failing(settings, "containerd", "containerd")
-        _raise_if_failing(settings, "node", "the node agent")
+        _raise_if_failing(settings, process, "the node agent" if process == "node" else f"node {name}")
         if time.monotonic() > deadline:
             raise EngineError(
-                f"node {settings.node_name} is not ready after {NODE_READY_S_MAX:.0f} s ({problem}): "
-                f"see {_log(settings, 'node')}; the engine keeps trying"
+                f"node {name} is not ready after {NODE_READY_S_MAX:.0f} s ({problem}): "
+                f"see {_log(settings, process)}; the engine keeps trying"
             )
         time.sleep(0.03)
 
@@ -409,7 +445,7 @@ def _signal_and_wait(settings: Settings, process: procfs.Identity, keep_pods: bo
         told: set[str] = set()
         waiting = ""
         deadline = time.monotonic() + limit_s
-        while not _ended(handle, 0.1):
+        while not has_ended(handle, 0.1):
             state = state_of(settings)
             for name, child in state.get("processes", {}).items():
                 if child["state"] == "stopped" and name not in told:
@@ -440,7 +476,8 @@ def _pods_left(settings: Settings) -> str:
     return f"waiting for {pods} to end, up to {max(grace for _, grace in left):.0f} s: {names}{more}"
 
 
-def _ended(handle: int, timeout_s: float) -> bool:
+def has_ended(handle: int, timeout_s: float) -> bool:
+    """Waits until a pidfd's process has ended; False when the time is over first."""
     import select
 
     poll = select.poll()

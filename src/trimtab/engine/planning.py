@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.engine.datadir import SETTINGS, supervisor_run
+from trimtab.engine.machine import command as machine_command
 from trimtab.engine.plan import NOTIFY, PLAN, write_json
 from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
 from trimtab.runtime.heartbeat import health_path
@@ -116,6 +117,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         },
     ]
     stop: list[dict[str, Any]] = [{"stop": ["web", "controllers"]}]
+    machines = settings.nodes if node else ()
     if node:
         processes[1:1] = [
             {
@@ -134,7 +136,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             },
         ]
         stop += [
-            {"stop": ["node"]},
+            {"stop": ["node", *machines]},
             {
                 "run": python_module("trimtab.engine.processes", "stop-pods"),
                 "timeout_s": STOP_PODS_S_MAX + 30.0,  # it ends by itself; containers get what `stop` was asked for
@@ -148,6 +150,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             {"run": python_module("trimtab.engine.processes", "clean-up"), "timeout_s": 90.0, "pods": True},
         ]
     stop.append({"stop": ["api"]})
+    processes += [machine_process(settings, name) for name in machines]
     return {
         "run": str(supervisor_run(settings)),
         "data": settings.data,
@@ -160,6 +163,72 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
         "readable": program_directories(),
         "writable": [settings.data, settings.run],
         "hidden": [str(settings.data_path("node")), str(settings.run_path("containerd"))],
+    }
+
+
+def machine_process(settings: Settings, name: str) -> dict[str, Any]:
+    """The keeper of a further node, for the engine's supervisor. It is ready once the node's agent takes connections."""
+    return {
+        "name": name,
+        "argv": machine_command(str(machine_file(settings, name))),
+        "after": ["api", "node"],
+        "probe": {"address": str(settings.node_socket_of(name))},
+        "label": f"node {name}",
+        "outlives": True,
+        "stop_timeout_s": STOP_PODS_S + 45.0,
+    }
+
+
+def machine_file(settings: Settings, name: str) -> Path:
+    return supervisor_run(settings) / f"{name}.json"
+
+
+def machine_spec(settings: Settings, name: str, disk: Path, containerd: list[str]) -> dict[str, Any]:
+    """What a further node's keeper is told (`machine.py`), with the plan of the supervisor inside it."""
+    log_dir = str(settings.data_path("log", name))
+    stop = [
+        {"stop": ["node"]},
+        {"run": python_module("trimtab.engine.processes", "stop-pods"), "timeout_s": STOP_PODS_S, "pods": True},
+        {"stop": ["containerd"]},
+        {"run": python_module("trimtab.engine.processes", "clean-up"), "timeout_s": 30.0, "pods": True},
+    ]
+    processes = [
+        {
+            "name": "containerd",
+            "argv": containerd,
+            "probe": {"address": str(settings.containerd_socket)},
+            "label": f"containerd of {name}",
+            "serving": "serving",
+        },
+        {
+            "name": "node",
+            "argv": python_module("trimtab.engine.processes", "node"),
+            "health": str(health_path(settings, "node")),
+            "after": ["containerd"],
+            "label": f"node agent of {name}",
+            "stop_timeout_s": NODE_STOP_TIMEOUT_S,
+        },
+    ]
+    return {
+        "name": name,
+        "disk": str(disk),
+        "mount": str(settings.data_path("node")),
+        "run": settings.run,
+        "own_run": str(settings.node_run(name)),
+        "uplink": settings.uplink(name),
+        "plan": {
+            "run": str(supervisor_run(settings)),
+            "data": str(settings.data_path("node")),
+            "user": settings.user,
+            "log_dir": log_dir,
+            "env": environment(settings, os.environ) | {"TRIMTAB_NODE": name},
+            "processes": processes,
+            "stop": stop,
+            "journal": python_module("trimtab.engine.chronicle"),
+            "readable": program_directories(),
+            "writable": [settings.data, settings.run],
+            "hidden": [str(settings.data_path("node"))],
+        },
     }
 
 

@@ -163,6 +163,8 @@ def main() -> None:
     start_logging()
     try:
         settings = datadir.load(Path(os.environ["TRIMTAB_SETTINGS"]).parent)
+        if node_name := os.environ.get("TRIMTAB_NODE"):
+            settings = settings.for_node(node_name)
         PROCESSES[name](settings)
     except EngineError as err:
         print(err, file=sys.stderr)

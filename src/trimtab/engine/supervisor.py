@@ -7,7 +7,7 @@ Nothing is polled: it sleeps on pidfds, on one datagram socket, on signals, and 
 with it. Whoever starts it next, its guardian or `trimtab start`, it adopts what still runs, known by pid and start time.
 Supervisor and guardian each hold a pidfd on the other and start it again (guardian.py), so either may be killed.
 
-SIGTERM stops everything in the plan's order; SIGUSR1 too, but keeps the pods. Only the standard library, sparingly:
+SIGTERM stops everything in the plan's order; SIGUSR1 too, but keeps the pods. SIGUSR2: the plan was changed. Only the standard library, sparingly:
 `json`, `select`, `socket`. No asyncio, no logging: 10 MB instead of 25.
 """
 
@@ -84,6 +84,8 @@ class Supervisor:
         self.began_at = time.monotonic()
         self.began_wall = time.time()
         self.boot_told = False
+        self.replan = False
+        """The plan was changed (SIGUSR2)."""
         self.check_at = self.began_at + CHECK_S
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -93,6 +95,7 @@ class Supervisor:
         """Supervises until told to stop; returns once everything has stopped."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR2, self._on_replan)
         for number in (signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -110,6 +113,32 @@ class Supervisor:
     def _on_signal(self, number: int, _frame: object) -> None:
         if self.goal == RUN:
             self.goal = STOP_KEEP_PODS if number == signal.SIGUSR1 else STOP
+
+    def _on_replan(self, _number: int, _frame: object) -> None:
+        self.replan = True
+
+    def _take_plan(self) -> None:
+        """Follows a plan that was changed: starts what is new in it, and ends what is no longer there."""
+        self.replan = False
+        self.plan = Plan.load(self.plan.run)
+        wanted = {spec.name: spec for spec in self.plan.processes}
+        for name, spec in wanted.items():
+            if name not in self.children:
+                self.children[name] = Child(spec)
+                self.children[name].held_until = time.monotonic() + HOLD_S_MAX
+        for name in [name for name in self.children if name not in wanted]:
+            child = self.children[name]
+            if child.handle < 0:
+                self._drop(child)
+            else:
+                child.send(signal.SIGTERM)
+        self.save()
+
+    def _drop(self, child: Child) -> None:
+        attempt = self.attempts.pop(child.spec.name, None)
+        if attempt is not None:
+            attempt.close()
+        del self.children[child.spec.name]
 
     def _adopt(self) -> None:
         """Takes over what a former supervisor left running, and notes what ended while none was there."""
@@ -139,6 +168,8 @@ class Supervisor:
 
     def _advance(self) -> None:
         """Does all that is due now."""
+        if self.replan:
+            self._take_plan()
         now = time.monotonic()
         for child in self.children.values():
             if child.state == WAITING and now >= child.retry_at:
@@ -271,6 +302,10 @@ class Supervisor:
         if attempt is not None:
             attempt.close()
         child.ended(time.monotonic())
+        if all(spec.name != child.spec.name for spec in self.plan.processes):
+            self._drop(child)
+            self.save()
+            return
         child.restarts += 1
         if child.failures == COMPLAIN_AT_FAILURES:
             self.tell(

@@ -54,9 +54,11 @@ def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
 
 def remove_from_machine(settings: Settings) -> None:
     """Removes what the node component made outside of the data directory."""
-    from trimtab.components.node import cleanup
+    from trimtab.components.node import cleanup, remove_cgroups
 
     cleanup(settings)
+    for name in settings.nodes:
+        remove_cgroups(settings.for_node(name))
 
 
 def delete(data: Path) -> None:

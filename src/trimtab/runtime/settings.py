@@ -11,6 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+NODES_MAX = 15
+"""A cluster's range has sixteen /24: one a node, and one for the wires between them."""
+
+
+def node_number(name: str) -> int:
+    """2 for `node-2`."""
+    return int(name.rpartition("-")[2])
+
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """One engine. Paths are absolute. Ports are on loopback unless `listen` says otherwise."""
@@ -30,6 +38,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """The address that API, web and ingress listen on. Beyond loopback only when asked."""
     node_name: str = "node-1"
     pod_cidr: str = "10.244.0.0/24"
+    """The pods of this node."""
+    cluster_cidr: str = ""
+    """The pods of all nodes and the wires between them; empty: there is one node, and `pod_cidr` is all."""
+    nodes: tuple[str, ...] = ()
+    """The further nodes of this machine: `node-2`, `node-3` ..."""
     service_cidr: str = "10.96.0.0/16"
     cluster_domain: str = "cluster.local"
     user: str = "trimtab"
@@ -83,6 +96,41 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return not ipaddress.ip_address(self.listen).is_loopback
 
     @property
+    def cluster(self) -> str:
+        """The range of everything that is a pod or a node of this engine."""
+        return self.cluster_cidr or self.pod_cidr
+
+    def for_node(self, name: str) -> Settings:
+        """These settings as the agent of a further node sees them: its own name and pods. Paths stay: in its mount
+        namespace they lead to its own disk and run directory."""
+        return msgspec.structs.replace(self, node_name=name, pod_cidr=self._piece(node_number(name) - 1))
+
+    def _piece(self, number: int) -> str:
+        """The n-th /24 of the cluster's range. The last one is for the wires between nodes."""
+        whole = ipaddress.IPv4Network(self.cluster_cidr)
+        return str(ipaddress.IPv4Network((int(whole.network_address) + (number << 8), 24)))
+
+    def uplink(self, name: str) -> dict[str, str]:
+        """Names and addresses of the wire between this machine and a further node."""
+        number = node_number(name)
+        wires = int(ipaddress.IPv4Network(self._piece(NODES_MAX))[0])
+        return {
+            "host_if": f"{self.bridge}-n{number}",
+            "node_if": f"{self.bridge}-up",
+            "host_ip": str(ipaddress.IPv4Address(wires + 4 * number + 1)),
+            "node_ip": str(ipaddress.IPv4Address(wires + 4 * number + 2)),
+            "pods": self._piece(number - 1),
+        }
+
+    def node_run(self, name: str) -> Path:
+        """The run directory of a further node, as this machine sees it."""
+        return self.run_path("nodes", name)
+
+    def node_socket_of(self, name: str) -> Path:
+        """The streaming endpoint of a node's agent, as this machine sees it."""
+        return self.node_run(name) / self.node_socket.name if name in self.nodes else self.node_socket
+
+    @property
     def bridge(self) -> str:
         return f"tt-{self.id}"
 
@@ -93,7 +141,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def cgroup(self) -> str:
         """The parent cgroup of all pods, relative to each controller's root."""
-        return f"/trimtab-{self.id}"
+        first = not self.cluster_cidr or self.pod_cidr == self._piece(0)
+        return f"/trimtab-{self.id}" if first else f"/trimtab-{self.id}-{self.node_name}"
 
     @property
     def image_registry(self) -> str:

@@ -34,6 +34,8 @@ class ServerSettings:
     service_cidr: str = "10.96.0.0/16"
     node_socket: Path | None = None
     """The node agent's streaming endpoint: logs, exec, attach, port-forward."""
+    node_sockets: Path | None = None
+    """Where the agents of further nodes have theirs: `<node_sockets>/NODE/node.sock`."""
     admin_token_file: Path | None = None
     """The token that is `system:admin`, a member of `system:masters`."""
     service_account_key: Path | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -36,7 +37,7 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     if not pod["spec"].get("nodeName"):
         raise errors.bad_request(f"pod {target.name} does not have a host assigned")
     _check_container(pod["spec"], target.name, request.query.get("container", ""), target.subresource)
-    socket = server.settings.node_socket
+    socket = _socket_of(server, pod["spec"]["nodeName"])
     if socket is None:
         raise errors.unavailable("this API server has no node agent: logs and streams are not available")
     query = request.scope.get("query_string", b"").decode("latin-1")
@@ -47,6 +48,14 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
             raise errors.bad_request("this stream needs a WebSocket upgrade: use kubectl 1.31 or newer")
         return Tunnel(socket, path, request.user.name)
     return await _copied(str(socket), path, request)
+
+
+def _socket_of(server: ApiServer, node: str) -> Path | None:
+    """The agent's socket: that of a further node where it has one, else this machine's own."""
+    base, own = server.settings.node_sockets, server.settings.node_socket
+    if base is not None and own is not None and (further := base / Path(node).name).is_dir():
+        return further / own.name
+    return own
 
 
 def _check_container(spec: dict[str, list[dict[str, str]]], pod: str, container: str, subresource: str) -> None:

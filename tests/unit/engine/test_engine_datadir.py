@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import pwd
 import socket
@@ -206,6 +207,7 @@ def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "proxy": (user, "0o2750"),
         "log": (0, "0o751"),
         "node": (0, "0o700"),
+        "nodes": (0, "0o700"),
     }
     run = settings.run_path()
     assert (run.stat().st_uid, (run / "user").stat().st_uid, (run / "supervisor").stat().st_uid) == (0, user, 0)
@@ -224,3 +226,18 @@ def test_as_user_becomes_the_user_and_reports_what_went_wrong(tmp_path: Path) ->
     assert (inside / "made").stat().st_uid == pwd.getpwnam("trimtab").pw_uid
     with pytest.raises(EngineError, match="Permission denied"):
         accounts.as_user("trimtab", [], [], lambda: Path("/etc/trimtab-test").touch())
+
+
+def test_each_further_node_has_pods_and_a_wire_of_its_own(tmp_path: Path) -> None:
+    settings, _ = datadir.create(tmp_path / "data", {**PORTS, "nodes": ("node-2", "node-3")})
+    cluster = ipaddress.IPv4Network(settings.cluster)
+
+    two, three = settings.for_node("node-2"), settings.for_node("node-3")
+    networks = [ipaddress.IPv4Network(s.pod_cidr) for s in (settings, two, three)]
+    wires = [ipaddress.IPv4Network(f"{settings.uplink(n)['host_ip']}/30", strict=False) for n in settings.nodes]
+
+    apart = [*networks, *wires]
+    assert all(n.subnet_of(cluster) for n in apart)
+    assert not any(a.overlaps(b) for a in apart for b in apart if a is not b)
+    assert len({s.cgroup for s in (settings, two, three)}) == 3
+    assert ipaddress.IPv4Address(settings.uplink("node-2")["node_ip"]) in wires[0]

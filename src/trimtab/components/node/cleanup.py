@@ -137,6 +137,11 @@ def cleanup(settings: Settings) -> None:
                 asyncio.run(run("umount", "--lazy", str(mount)))
     for directory in (settings.data_path("node", "pods"), settings.run_path("pods"), settings.run_path("ipam")):
         shutil.rmtree(directory, ignore_errors=True)
+    remove_cgroups(settings)
+
+
+def remove_cgroups(settings: Settings) -> None:
+    """Removes the cgroups of this node's pods; those in which a process still is stay."""
     for group in machine.cgroups().directories(settings.cgroup):
         remove_cgroup(group)
 

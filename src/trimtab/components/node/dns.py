@@ -54,7 +54,7 @@ class ClusterDns:
             service_of=self._services.get,
             slices_of=self._slices.list,
             services=self._services.list,
-            networks=(ipaddress.IPv4Network(settings.service_cidr), ipaddress.IPv4Network(settings.pod_cidr)),
+            networks=(ipaddress.IPv4Network(settings.service_cidr), ipaddress.IPv4Network(settings.cluster)),
         )
         self._answers = Answers()
         self._serial = 1

@@ -36,7 +36,7 @@ def guard(settings: Settings) -> str:
         lines += [
             "chain forward {",
             "type filter hook forward priority -20; policy accept;",
-            f"iifname != {ours} ip daddr {settings.pod_cidr} ct state new drop",
+            f"iifname != {ours} ip daddr {settings.cluster} ct state new drop",
             "}",
         ]
     lines += [

@@ -56,7 +56,7 @@ def place_of(settings: Settings) -> Place:
         name=settings.node_name,
         interfaces=settings.bridge,
         pods=settings.pod_cidr,
-        cluster=settings.pod_cidr,
+        cluster=settings.cluster,
         reachable=settings.reachable,
         bridge_filter=machine.bridge_filter(),
     )
