@@ -68,7 +68,9 @@ lint: setup
 	@$(BIN)/lint-imports --no-cache
 
 bench: setup-test
-	@for script in benchmarks/*.py; do echo "== $$script"; $(SUDO) $(BIN)/python $$script || exit 1; done
+	@failed=; for script in benchmarks/*.py; do \
+	  echo "== $$script"; began=$$SECONDS; $(SUDO) $(BIN)/python $$script || failed="$$failed $$script"; echo "== took $$((SECONDS - began)) s"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf .venv build frontend/node_modules src/trimtab/web/static src/trimtab/server/schemas

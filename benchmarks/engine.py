@@ -36,6 +36,10 @@ SETTLE_S = 8.0
 """After a boot, before idleness is measured."""
 
 
+READYZ_S_MAX, IDLE_MB_MAX, IDLE_CPU_MAX, HEALED_MS_MAX = 0.5, 250, 2.0, 1000
+"""What is allowed; the last line but two is the ratio to it."""
+
+
 def state(under_test: EngineUnderTest) -> dict[str, Any]:
     found = read_json(str(datadir.supervisor_run(datadir.load(under_test.data)) / STATE))
     assert isinstance(found, dict)
@@ -106,7 +110,7 @@ def heal_supervisor(under_test: EngineUnderTest) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle-s", type=float, default=20.0)
     parser.add_argument("-o", dest="fmt", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
@@ -148,6 +152,12 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"  {name:<14} {used['rss_mb']:>8.1f} {used['pss_mb']:>8.1f} {used['cpu_percent']:>8.2f}")
     whole = {key: sum(used[key] for used in result["idle"].values()) for key in ("rss_mb", "pss_mb", "cpu_percent")}
     lines.append(f"  {'whole engine':<14} {whole['rss_mb']:>8.1f} {whole['pss_mb']:>8.1f} {whole['cpu_percent']:>8.2f}")
+    lines.append(
+        f"of what is allowed  /readyz {result['boot']['readyz_s'] / READYZ_S_MAX:.2f} of {READYZ_S_MAX} s   "
+        f"memory (PSS) {whole['pss_mb'] / IDLE_MB_MAX:.2f} of {IDLE_MB_MAX} MB   "
+        f"CPU {whole['cpu_percent'] / IDLE_CPU_MAX:.2f} of {IDLE_CPU_MAX} % of a core   "
+        f"killed {max(result['heal_ms'].values()) / HEALED_MS_MAX:.2f} of {HEALED_MS_MAX} ms (the slowest)"
+    )
     lines.append("killed -> again  " + "   ".join(f"{name} {ms:.0f} ms" for name, ms in result["heal_ms"].items()))
     lines.append("all at once      " + "   ".join(f"{name} {ms:.0f} ms" for name, ms in result["heal_all_ms"].items()))
     return "\n".join(lines)

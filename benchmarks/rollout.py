@@ -8,8 +8,9 @@ the app can say; it is asked at the end.
     python benchmarks/rollout.py --address 127.0.0.1:443 --host shop.example.com --ca ca.crt \
         --kubeconfig admin.kubeconfig --deployment shop/web --replacements 20 --executed-path /executed
 
-replaces all pods of the Deployment so many times (a changed annotation of its template) and prints one line of JSON. The
-module's `Load` is used the same way by the tests, which start their own apps.
+replaces all pods of the Deployment so many times (a changed annotation of its template) and prints one line of JSON. Without
+`--address`, as root, it starts an engine of its own with the counter app of the tests, measures that with 5 replacements
+unless told otherwise, and removes it. The baseline is 0: every failed, doubled or lost request is one too many. The module's `Load` is used the same way by the tests, which start their own apps.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import random
 import ssl
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 POST_SHARE = 0.3
@@ -238,17 +241,42 @@ async def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Requests failed and doubled while a Deployment's pods are replaced")
-    parser.add_argument("--address", required=True, help="IP:PORT of the ingress")
-    parser.add_argument("--host", required=True)
+    parser.add_argument("--address", help="IP:PORT of the ingress; without it, an engine is started for the purpose")
+    parser.add_argument("--host")
     parser.add_argument("--path", default="/")
     parser.add_argument("--ca", help="PEM file; without it plain HTTP")
-    parser.add_argument("--kubeconfig", required=True)
-    parser.add_argument("--deployment", required=True, help="NAMESPACE/NAME")
-    parser.add_argument("--replacements", type=int, default=20)
-    parser.add_argument("--requests", type=int, default=10_000, help="go on until so many were sent")
+    parser.add_argument("--kubeconfig")
+    parser.add_argument("--deployment", help="NAMESPACE/NAME")
+    parser.add_argument("--replacements", type=int)
+    parser.add_argument("--requests", type=int, help="go on until so many were sent")
     parser.add_argument("--clients", type=int, default=40)
     parser.add_argument("--executed-path", help="a path at which the app answers {POST body: times executed}")
-    return asyncio.run(run(parser.parse_args()))
+    args = parser.parse_args()
+    if args.address is None:
+        return on_own_engine(args)
+    if not (args.host and args.kubeconfig and args.deployment):
+        parser.error("--address needs --host, --kubeconfig and --deployment, too")
+    args.replacements, args.requests = args.replacements or 20, args.requests or 10_000
+    return asyncio.run(run(args))
+
+
+def on_own_engine(args: argparse.Namespace) -> int:
+    """Ships the tests' counter app on an engine of its own, and measures that."""
+    support = Path(__file__).parents[1] / "tests" / "support"
+    sys.path.insert(0, str(support))
+    from engine_under_test import engine
+
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as directory:
+        Path(directory).chmod(0o755)
+        with engine(Path(directory, "data")) as running:
+            running.run("up", str(support / "counter_app"), timeout_s=400)
+            args.address, args.host = f"127.0.0.1:{running.https_port}", "counter.localhost"
+            args.ca = str(running.data / "pki" / "ca.crt")
+            args.kubeconfig, args.deployment = str(running.data / "admin.kubeconfig"), "default/counter-web"
+            args.executed_path = "/executed"
+            args.replacements, args.requests = args.replacements or 5, args.requests or 5_000
+            running.wait_serving(args.host)
+            return asyncio.run(run(args))
 
 
 if __name__ == "__main__":
