@@ -53,7 +53,7 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline_s: 
 class IngressUnderTest:
     """Envoy, the API and the component's reconcilers, on free ports under `directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         run = directory / "run"
         (run / "proxy").mkdir(parents=True)
         self.settings = Settings(
@@ -63,6 +63,7 @@ class IngressUnderTest:
             http_port=free_port(),
             https_port=free_port(),
             user=getpass.getuser(),
+            **settings,
         )
         self.ca = engine_ca(SystemClock().now())
         self.envoy: asyncio.subprocess.Process | None = None

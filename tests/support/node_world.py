@@ -263,11 +263,10 @@ async def node_world(directory: Path, *, start: bool = True) -> AsyncIterator[No
     Path(world.settings.data).mkdir(parents=True)
     world.image = busybox_image(ContentStore(world.settings.data_path("content")))
     store = await Store.open(None, inline=True)
-    world.server = ApiServer(
-        store, settings=ServerSettings(service_cidr=world.settings.service_cidr), clock=SystemClock()
-    )
+    clock = SystemClock()
+    world.server = ApiServer(store, settings=ServerSettings(service_cidr=world.settings.service_cidr), clock=clock)
     await world.server.start()
-    api = SimulatedApi(store, world.server)
+    api = SimulatedApi(store, world.server, clock)
     world.client = Client(api.transport())
     try:
         world.start_containerd()

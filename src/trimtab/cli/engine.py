@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -16,6 +17,18 @@ def _say(line: str) -> None:
     click.echo(line)
 
 
+def _domain(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A domain in lower case, without the final dot."""
+    if value is None:
+        return None
+    domain = value.lower().rstrip(".")
+    if not re.fullmatch(
+        r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", domain
+    ):
+        raise click.BadParameter(f"{value!r} is no domain: write one like cluster.local")
+    return domain
+
+
 @click.command()
 @click.option("--port", type=_PORT, help="Port of the API (6443 when free).")
 @click.option("--http-port", type=_PORT, help="Port for plain HTTP (80 when free).")
@@ -24,6 +37,12 @@ def _say(line: str) -> None:
 @click.option("--listen", metavar="ADDRESS", help="Address that API, dashboard and HTTP listen on (127.0.0.1).")
 @click.option(
     "--nodes", type=click.IntRange(1, 15), help="Nodes on this machine, each with a disk and network of its own (1)."
+)
+@click.option("--cluster-domain", metavar="DOMAIN", callback=_domain, help="Domain of service names (cluster.local).")
+@click.option(
+    "--proxy-protocol/--no-proxy-protocol",
+    default=None,
+    help="HTTP and HTTPS connections begin with a PROXY header, v1 or v2, of a load balancer before the ingress.",
 )
 @click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")

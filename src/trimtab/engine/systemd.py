@@ -22,6 +22,7 @@ _FLAGS = {
     "https_port": "--https-port",
     "web_port": "--web-port",
     "listen": "--listen",
+    "cluster_domain": "--cluster-domain",
 }
 
 
@@ -34,7 +35,9 @@ def unit_name(data: Path) -> str:
 
 def unit_text(data: Path, options: Options) -> str:
     """The unit file. Settings that the user named are written into engine.json by the first start already."""
-    flags = [f"{_FLAGS[name]} {value}" for name, value in options.chosen.items()]
+    flags = [f"{_FLAGS[name]} {value}" for name, value in options.chosen.items() if name in _FLAGS]
+    if "proxy_protocol" in options.chosen:
+        flags.append("--proxy-protocol" if options.chosen["proxy_protocol"] else "--no-proxy-protocol")
     if not options.node:
         flags.append("--no-node")
     command = f"{sys.executable} -m trimtab.cli --data {_quoted(data)}"

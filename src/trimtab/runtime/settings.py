@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """The further nodes of this machine: `node-2`, `node-3` ..."""
     service_cidr: str = "10.96.0.0/16"
     cluster_domain: str = "cluster.local"
+    proxy_protocol: bool = False
+    """Connections to the ingress begin with a PROXY header (v1 or v2) of a load balancer that stands before it."""
     user: str = "trimtab"
     """The user that the API server and the controllers run as; see `proxy_user` and `web_user` for the rest."""
 

@@ -311,6 +311,7 @@ def listener_file(
     listeners = [
         {
             **_listener("http", settings, settings.http_port),
+            "listener_filters": _proxy_protocol(settings),
             "filter_chains": [{"filters": [_connection_manager("http", settings, directory)]}],
         }
     ]
@@ -318,10 +319,11 @@ def listener_file(
         https: JSON = {
             **_listener("https", settings, settings.https_port),
             "listener_filters": [
+                *_proxy_protocol(settings),
                 {
                     "name": "envoy.filters.listener.tls_inspector",
                     "typed_config": {"@type": f"{_TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
-                }
+                },
             ],
             "filter_chains": [
                 {
@@ -360,6 +362,15 @@ def _listener(name: str, settings: Settings, port: int) -> JSON:
         "address": {"socket_address": {"address": settings.listen, "port_value": port}},
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
     }
+
+
+def _proxy_protocol(settings: Settings) -> list[JSON]:
+    """The filter that reads the client's address from a PROXY header, and refuses connections without one: else anybody
+    who reaches the port could choose an address."""
+    if not settings.proxy_protocol:
+        return []
+    kind = f"{_TYPE}.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+    return [{"name": "envoy.filters.listener.proxy_protocol", "typed_config": {"@type": kind}}]
 
 
 def _tls_chain(secret: str, settings: Settings, directory: Path, inline: JSON | None = None) -> JSON:
