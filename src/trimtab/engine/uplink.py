@@ -24,8 +24,10 @@ def outside(run: Run, wire: dict[str, Any], pid: int) -> None:
     run("ip", "address", "add", f"{wire['host_ip']}/30", "dev", wire["host_if"])
     run("ip", "link", "set", wire["host_if"], "up")
     run("ip", "route", "replace", wire["pods"], "via", wire["node_ip"], "dev", wire["host_if"], "src", wire["host_ip"])
-    with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as file:
-        file.write("1")
+    # A node port on the host's loopback leads to pods of this node, too; the guard keeps them from loopback.
+    for name in ("ip_forward", f"conf/{wire['host_if']}/route_localnet"):
+        with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file:
+            file.write("1")
 
 
 def inside(run: Run, wire: dict[str, Any]) -> None:

@@ -103,7 +103,10 @@ def _ours(status: ServiceStatus) -> tuple[list[str | None], list[tuple[str, str]
 
 
 async def run_balancer(process: Process) -> None:
-    """Gives services of type LoadBalancer this machine's address, until cancelled."""
+    """Gives services of type LoadBalancer this machine's address, until cancelled. Of several nodes on the machine the first
+    does it: the others' addresses are known to nobody outside."""
+    if process.settings.node_name in process.settings.nodes:
+        await asyncio.Event().wait()
     services = process.informer(Service)
     changed = asyncio.Event()
 
