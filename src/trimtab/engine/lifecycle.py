@@ -393,7 +393,7 @@ def stop(settings: Settings, *, keep_pods: bool, say: Say, timeout_s: int = plan
     began = time.monotonic()
     run = datadir.supervisor_run(settings)
     process = supervisor_of(settings)
-    limit_s = STOP_S_MAX + timeout_s
+    limit_s = STOP_S_MAX + timeout_s * max(1, len(settings.nodes))
     if run.is_dir():
         write_json(str(run / STOP), {"timeout_s": timeout_s})
         (run / STOPPING).unlink(missing_ok=True)

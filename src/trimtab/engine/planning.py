@@ -41,6 +41,8 @@ STOP_PODS_S = 60
 """What a pod's grace period may last at most when the engine stops: twice the usual one, and all pods stop at once."""
 STOP_PODS_S_MAX = 3600
 """What `trimtab stop --timeout` may ask for."""
+PODS_STEP_S = STOP_PODS_S_MAX + 30.0
+"""The step that ends the pods ends by itself, after what `stop` was asked for; this is for one that hangs."""
 
 
 def program_directories() -> list[str]:
@@ -139,7 +141,7 @@ def make_plan(settings: Settings, *, node: bool, containerd: list[str], envoy: l
             {"stop": ["node", *machines]},
             {
                 "run": python_module("trimtab.engine.processes", "stop-pods"),
-                "timeout_s": STOP_PODS_S_MAX + 30.0,  # it ends by itself; containers get what `stop` was asked for
+                "timeout_s": PODS_STEP_S,
                 "pods": True,
             },
         ]
@@ -188,7 +190,7 @@ def machine_spec(settings: Settings, name: str, disk: Path, containerd: list[str
     log_dir = str(settings.data_path("log", name))
     stop = [
         {"stop": ["node"]},
-        {"run": python_module("trimtab.engine.processes", "stop-pods"), "timeout_s": STOP_PODS_S, "pods": True},
+        {"run": python_module("trimtab.engine.processes", "stop-pods"), "timeout_s": PODS_STEP_S, "pods": True},
         {"stop": ["containerd"]},
         {"run": python_module("trimtab.engine.processes", "clean-up"), "timeout_s": 30.0, "pods": True},
     ]
