@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 import pytest
 
 from engine_under_test import wait_for
+from trimtab.content import ContentStore, ImageSpec, oci
+from trimtab.content import build as image_of
 from trimtab.engine import accounts, planning, procfs
 from trimtab.engine.errors import EngineError
 from trimtab.engine.isolation import SUBORDINATE_FIRST, isolated
@@ -125,6 +130,39 @@ def test_root_in_a_dockerfile_is_nobody_outside(engine_directory: Path) -> None:
     }
     owners = {path.name: path.stat().st_uid for path in (data / "content").iterdir()}
     assert owners == {"made": pwd.getpwnam("trimtab").pw_uid, "served": SUBORDINATE_FIRST + 32}
+
+
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="no buildah on this machine")
+def test_a_hostile_dockerfile_builds_and_gets_nothing(engine_directory: Path) -> None:
+    data = engine_directory
+    app = data.parent / "app"
+    busybox = shutil.which("busybox")
+    assert busybox is not None  # `make setup-test` installs the static one
+    shutil.copy(busybox, app / "busybox")
+    (app / "Dockerfile").write_text(
+        "FROM scratch\nCOPY busybox /bin/busybox\n"
+        'RUN ["/bin/busybox", "sh", "-c", "set -e; B=/bin/busybox; $B mkdir /found; '
+        "$B touch /served; $B chown 33:33 /served; "
+        "if $B mknod /disk b 8 0; then $B touch /found/device; fi; "
+        f"if $B cat {data}/pki/ca.key; then $B touch /found/key; fi; "
+        f"if $B chroot /proc/1/root $B cat {data}/pki/ca.key; then $B touch /found/outside; fi; "
+        'if $B mount -t proc none /found; then $B touch /found/mounted; fi"]\n'
+    )
+
+    def work(_: Send) -> list[str]:
+        store = ContentStore(data / "content")
+        built = asyncio.run(image_of(ImageSpec(name="hostile", dockerfile="Dockerfile"), store, context=app))
+        names: list[str] = []
+        for layer in oci.image_manifest(store, built.digest)[1].layers:
+            with store.open(layer.digest) as blob, tarfile.open(fileobj=blob, mode="r:*") as archive:
+                names += archive.getnames()
+        return sorted(names)
+
+    names = build(data, work, own_users=True)
+
+    assert [name for name in names if name.startswith("found/") or name == "disk"] == []
+    assert "served" in names
+    assert [path for path in (data / "content").rglob("*") if path.lstat().st_uid == 0] == []
 
 
 def test_what_went_wrong_is_one_line(engine_directory: Path) -> None:
