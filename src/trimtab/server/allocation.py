@@ -64,6 +64,8 @@ class ServiceAllocator:
             if spec.get("clusterIP") != old.get("clusterIP") and old.get("clusterIP"):
                 return [Cause("spec.clusterIPs[0]", f'Invalid value: ["{spec.get("clusterIP")}"]: field is immutable')]
             _keep_node_ports(spec, old)
+        if problems := _families(spec):
+            return problems
         addresses, ports = self._taken(key)
         problems = self._address(spec, addresses) + self._node_ports(spec, kind, ports)
         if not problems:
@@ -159,6 +161,27 @@ class ServiceAllocator:
                 port["nodePort"] = free
             taken.add(port.get("nodePort", 0))
         return problems
+
+
+def _families(spec: JSON) -> list[Cause]:
+    """What asks for IPv6, which pods do not have here. Texts as Kubernetes' on a cluster of one family."""
+    problems = [
+        Cause(
+            f"spec.ipFamilies[{index}]",
+            f'Invalid value: "{family}": not configured on this cluster, whose pods have IPv4 addresses only; leave it out',
+        )
+        for index, family in enumerate(spec.get("ipFamilies") or ())
+        if family != "IPv4"
+    ]
+    if spec.get("ipFamilyPolicy") == "RequireDualStack":
+        problems.append(
+            Cause(
+                "spec.ipFamilyPolicy",
+                'Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services; use '
+                '"PreferDualStack", or leave it out',
+            )
+        )
+    return problems
 
 
 def _spec_of(record: Record) -> _Spec:

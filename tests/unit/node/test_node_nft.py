@@ -78,6 +78,12 @@ def test_external_addresses_and_load_balancers_with_their_sources() -> None:
     assert made.chains["lb-10-96-0-9-tcp-80"].rules[0] == "ip saddr != { 10.0.0.0/8 } drop"
 
 
+def test_sources_that_overlap_or_are_nonsense_harm_nobody_else() -> None:
+    balanced = service(type="LoadBalancer", loadBalancerSourceRanges=["10.1.0.0/16", " 10.0.0.1/8", "fd00::/8"])
+    [front] = frontends([balanced], [])
+    assert front.sources == ("10.0.0.0/8", "255.255.255.255/32")
+
+
 def test_affinity_keeps_each_endpoints_clients_in_a_set_that_changes_do_not_touch() -> None:
     sticky = service(sessionAffinity="ClientIP", sessionAffinityConfig={"clientIP": {"timeoutSeconds": 60}})
     before, after = table(sticky, HERE), table(sticky, HERE, ("10.0.0.4", "node-1"))
@@ -122,6 +128,7 @@ def test_the_kernel_has_the_same_table_by_deltas_as_by_replacements(in_own_netwo
         service(clusterIP="10.96.0.1", type="NodePort"),
         service(clusterIP="10.96.0.2", sessionAffinity="ClientIP"),
         service(clusterIP="10.96.0.3", type="LoadBalancer", externalIPs=["198.51.100.7"]),
+        service(clusterIP="10.96.0.4", ports=[{"port": 9, "name": "http", "protocol": p} for p in ("UDP", "SCTP")]),
     ]
     states = []
     for chosen, where in (
@@ -265,6 +272,25 @@ def test_bad_blocks_are_refused(block: JSON, problem: str, monkeypatch: pytest.M
     with pytest.raises(Denied) as refused:
         check_policy({"spec": {"ingress": [{"from": [{"ipBlock": block}]}]}}, None)
     assert problem in f"{refused.value.field}: {refused.value.message}"
+
+
+@pytest.mark.parametrize(
+    ("port", "problem"),
+    [
+        (
+            {"port": 80, "endPort": 70},
+            "spec.egress[0].ports[0].endPort: 70 needs a number as port that is not above it",
+        ),
+        ({"port": "web", "endPort": 70}, "spec.egress[0].ports[0].endPort: 70 needs a number as port"),
+        ({"port": 70000}, "spec.egress[0].ports[0].port: 70000 is no port"),
+        ({"protocol": "ICMP"}, 'spec.egress[0].ports[0].protocol: ICMP is not supported; use "TCP", "UDP" or "SCTP"'),
+    ],
+)
+def test_bad_ports_are_refused(port: JSON, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.components.node.machine.bridge_filter", lambda: True)
+    with pytest.raises(Denied) as refused:
+        check_policy({"spec": {"egress": [{"ports": [port]}]}}, None)
+    assert str(refused.value).startswith(problem)
 
 
 def test_policies_that_cannot_be_enforced_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

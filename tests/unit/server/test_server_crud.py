@@ -318,6 +318,22 @@ async def test_services_get_an_address_that_stays(api: Api) -> None:
     assert (await api.post(services, headless)).ok()["spec"]["clusterIP"] == "None"
 
 
+async def test_services_that_need_ipv6_are_refused(api: Api) -> None:
+    async def answer(**spec: Any) -> Any:
+        body = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}], **spec}}
+        return await api.post("/api/v1/namespaces/default/services", body)
+
+    assert (await answer(ipFamilies=["IPv4", "IPv6"])).message == (
+        'Service "web" is invalid: spec.ipFamilies[1]: Invalid value: "IPv6": not configured on this cluster, whose pods '
+        "have IPv4 addresses only; leave it out"
+    )
+    assert (await answer(ipFamilyPolicy="RequireDualStack")).message == (
+        'Service "web" is invalid: spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured '
+        'for dual-stack services; use "PreferDualStack", or leave it out'
+    )
+    assert (await answer(ipFamilyPolicy="PreferDualStack")).ok()["spec"]["ipFamilies"] == ["IPv4"]
+
+
 async def test_a_pods_spec_stays_but_for_its_node_and_images(api: Api) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "a"}]}}
     created = (await api.post(PODS, pod)).ok()

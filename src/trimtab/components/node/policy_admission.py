@@ -28,12 +28,24 @@ def check_policy(new: JSON, old: JSON | None) -> list[str]:
     spec: dict[str, Any] = new.get("spec") or {}
     for direction, ends in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(spec.get(direction) or ()):
+            for index, port in enumerate(rule.get("ports") or ()):
+                _check_port(f"spec.{direction}[{number}].ports[{index}]", port)
             for index, peer in enumerate(rule.get(ends) or ()):
                 path = f"spec.{direction}[{number}].{ends}[{index}].ipBlock"
                 block = peer.get("ipBlock") or {}
                 if block and _check_block(path, block) == 6:
                     warnings.append(f"{path}: pods have no IPv6 here, so this block matches nobody")
     return warnings
+
+
+def _check_port(path: str, port: JSON) -> None:
+    if port.get("protocol") not in (None, "TCP", "UDP", "SCTP"):
+        raise Denied(f"{path}.protocol", f'{port["protocol"]} is not supported; use "TCP", "UDP" or "SCTP"')
+    first, last = port.get("port"), port.get("endPort")
+    if isinstance(first, int) and not 1 <= first <= 65535:
+        raise Denied(f"{path}.port", f"{first} is no port; use 1 to 65535, or a container port's name")
+    if last is not None and not (isinstance(first, int) and first <= last <= 65535):
+        raise Denied(f"{path}.endPort", f"{last} needs a number as port that is not above it, and is at most 65535")
 
 
 def _check_block(path: str, block: dict[str, Any]) -> int:

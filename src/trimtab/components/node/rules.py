@@ -22,6 +22,8 @@ from trimtab.components.node.nft import Chain, Set, Table
 AFFINITY_S = 10_800
 """Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`."""
 AFFINE_CLIENTS_MAX = 65_535
+NOBODY = ipaddress.IPv4Network("255.255.255.255/32")
+"""No client has this address."""
 PORT = "ipv4_addr . inet_proto . inet_service"
 
 
@@ -117,7 +119,7 @@ def _frontend(service: Service, port: ServicePort, pieces: Sequence[EndpointSlic
         addresses=tuple(a for a in spec.external_ips if _is_ipv4(a)),
         balanced=balanced,
         outside=None if outside == inside else outside,
-        sources=tuple(s for s in spec.load_balancer_source_ranges if ":" not in s),
+        sources=_ranges(spec.load_balancer_source_ranges),
         affinity_s=affinity_s,
     )
 
@@ -144,6 +146,17 @@ def _backends(pieces: Sequence[EndpointSlice], port_name: str, node: str | None)
 
 def _still_serves(endpoint: Endpoint) -> bool:
     return bool(endpoint.conditions.serving and endpoint.conditions.terminating)
+
+
+def _ranges(texts: Iterable[str]) -> tuple[str, ...]:
+    """IPv4 ranges that do not overlap, which nft demands; a text that is none lets nobody in."""
+    found = []
+    for text in texts:
+        try:
+            found.append(ipaddress.IPv4Network(text.strip(), strict=False))
+        except ValueError:
+            found.append(NOBODY)
+    return tuple(str(network) for network in ipaddress.collapse_addresses(found))
 
 
 def _is_ipv4(text: str) -> bool:
