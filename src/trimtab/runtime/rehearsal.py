@@ -183,6 +183,8 @@ class Rehearsal:
         await self.api.restore(beginning.snapshot.records)
         if beginning.world.adapters is not None and self.scenario.carry is not None:
             self.scenario.carry(beginning.world.adapters, self.adapters)
+        elif self.scenario.outside is not None:
+            self.scenario.outside(beginning.snapshot.records, self.adapters)
         await ensure_crds(self.stage.client, self.kinds)
         self._begin_world()
 

@@ -115,6 +115,7 @@ class Scenario:
     leaks: what is left in the fakes after everything was deleted; must be empty.
     carry: from the fakes of one run to fresh ones, takes over what is still there on a new machine: the world outside, and
         volumes that a backup brought back. None: nothing is.
+    outside: puts into fresh fakes what belongs to stored records of an earlier release, of which no run of ours knows.
     uninstall: deletes what the user made; the default deletes all subjects of the component's reconcilers and `objects`.
     aliases: a stable name for an object whose name is random, or None; used when fixed points are compared.
     ignore: kinds left out of the comparison of fixed points (what legitimately depends on chance or time).
@@ -130,6 +131,7 @@ class Scenario:
     adapters: Callable[[Clock], Mapping[type, Any]] = _no_adapters
     leaks: Callable[[Stage], Sequence[str]] | None = None
     carry: Callable[[Mapping[type, Any], Mapping[type, Any]], None] | None = None
+    outside: Callable[[Records, Mapping[type, Any]], None] | None = None
     uninstall: StageFunction | None = None
     aliases: Callable[[JSON], str | None] | None = None
     ignore: Sequence[type[Resource]] = ()
