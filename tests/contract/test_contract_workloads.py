@@ -14,6 +14,7 @@ from weakref import WeakSet
 import pytest
 from store_release import EARLIER
 
+from placement_stories import PRIORITIES
 from simulated_api import make_api
 from simulated_node import SimulatedNode, template
 from trimtab.api import ObjectMeta
@@ -35,7 +36,19 @@ from trimtab.api.workloads import (
 from trimtab.components.workloads import COMPONENT
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
-from workload_stories import DAEMONS, JOBS, PLACEMENT, STATEFUL, alias, carry, directories, lose_pods, node, step
+from workload_stories import (
+    DAEMONS,
+    JOBS,
+    PLACEMENT,
+    STATEFUL,
+    alias,
+    carry,
+    directories,
+    lose_pods,
+    node,
+    outside,
+    step,
+)
 
 WEB = {"app": "web"}
 
@@ -228,11 +241,11 @@ DEPLOYMENTS = [
 
 def _complete(scenario: Scenario) -> Scenario:
     adapters = directories if scenario.leaks is None else scenario.adapters
-    return dataclasses.replace(scenario, aliases=alias, adapters=adapters, carry=carry)
+    return dataclasses.replace(scenario, aliases=alias, adapters=adapters, carry=carry, outside=outside)
 
 
 JUDGED = COMPONENT
-SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT]]
+SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES]]
 
 
 @pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)

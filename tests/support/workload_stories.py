@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -60,6 +61,13 @@ def directories(clock: Clock) -> Mapping[type, Any]:
 def carry(before: Mapping[type, Any], fresh: Mapping[type, Any]) -> None:
     """A backup brings the volumes back."""
     fresh[VolumeDirectories].paths |= before[VolumeDirectories].paths
+
+
+def outside(records: Mapping[str, bytes], fresh: Mapping[type, Any]) -> None:
+    """The directories of the volumes that an earlier release stored."""
+    volumes = [json.loads(body) for key, body in records.items() if key.startswith("/core/persistentvolumes/")]
+    made = [volume for volume in volumes if volume["metadata"]["name"].startswith("pvc-")]
+    fresh[VolumeDirectories].paths |= {volume["spec"]["local"]["path"] for volume in made}
 
 
 def data_left(stage: Stage) -> list[str]:
@@ -291,7 +299,7 @@ async def says_why(stage: Stage) -> str | None:
     pod = await stage.get(Pod, "picky")
     scheduled = facts.condition(pod, "PodScheduled") if pod else None
     said = scheduled.message if scheduled else ""
-    wanted = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector (disk=fast)."
+    wanted = "0/1 nodes are available: node node-1: lacks the label disk=fast of nodeSelector."
     return None if said == wanted else f"it says {said!r}"
 
 
@@ -300,9 +308,7 @@ async def placed(stage: Stage) -> str | None:
     if picky is None or picky.spec.node_name != "node-1" or not facts.ready(picky):
         return "picky does not run"
     scheduled = facts.condition(greedy, "PodScheduled") if greedy else None
-    if scheduled is None or scheduled.message != (
-        "0/1 nodes are available: 1 Insufficient cpu (requests 64000m, 8000m free)."
-    ):
+    if scheduled is None or scheduled.message != ("0/1 nodes are available: node node-1: 8 of 8 cpu free, asks 64."):
         return f"greedy: {scheduled}"
     claims = {c.name: c.status.phase for c in await stage.list(PersistentVolumeClaim)}
     if claims != {"fixed": "Bound", "unused": "Pending"}:

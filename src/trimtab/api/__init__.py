@@ -4,7 +4,7 @@ Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `
 `cluster.py`.
 """
 
-from trimtab.api import cluster, core, networking, workloads
+from trimtab.api import cluster, core, networking, scheduling, workloads
 from trimtab.api.resource import (
     JSON,
     Condition,
@@ -43,6 +43,7 @@ __all__ = [
     "kind_of",
     "networking",
     "resource",
+    "scheduling",
     "to_wire",
     "workloads",
 ]

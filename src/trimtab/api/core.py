@@ -7,6 +7,9 @@ from typing import Any
 
 from msgspec import field
 
+from trimtab.api.labels import LabelSelector as LabelSelector
+from trimtab.api.labels import LabelSelectorRequirement as LabelSelectorRequirement
+from trimtab.api.placement import Affinity, TopologySpreadConstraint
 from trimtab.api.resource import Condition, Model, ObjectMeta, Resource, resource
 
 
@@ -22,17 +25,6 @@ class ObjectReference(Model):
     uid: str = ""
     field_path: str = ""
     resource_version: str = ""
-
-
-class LabelSelectorRequirement(Model):
-    key: str
-    operator: str
-    values: list[str] = []
-
-
-class LabelSelector(Model):
-    match_labels: dict[str, str] = {}
-    match_expressions: list[LabelSelectorRequirement] = []
 
 
 class NamespaceStatus(Model):
@@ -289,6 +281,10 @@ class Volume(Model):
     persistent_volume_claim: ClaimVolume | None = None
 
 
+class PodSchedulingGate(Model):
+    name: str
+
+
 class PodReadinessGate(Model):
     condition_type: str
 
@@ -325,7 +321,12 @@ class PodSpec(Model):
     enable_service_links: bool | None = None
     scheduler_name: str | None = None
     tolerations: list[Toleration] = []
+    affinity: Affinity | None = None
+    topology_spread_constraints: list[TopologySpreadConstraint] = []
+    scheduling_gates: list[PodSchedulingGate] = []
     priority_class_name: str | None = None
+    priority: int | None = None
+    preemption_policy: str | None = None
 
 
 class ContainerStateWaiting(Model):
@@ -381,6 +382,7 @@ class PodStatus(Model):
     host_ip: str = field(default="", name="hostIP")
     start_time: datetime | None = None
     qos_class: str = ""
+    nominated_node_name: str = ""
 
 
 class PodTemplateSpec(Model):
@@ -535,6 +537,7 @@ class Taint(Model):
     key: str
     effect: str
     value: str | None = None
+    time_added: datetime | None = None
 
 
 class NodeSpec(Model):

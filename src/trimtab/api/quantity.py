@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 _QUANTITY = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:([eE][+-]?\d+)|(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E))?")
 _SUFFIX = {
@@ -41,11 +42,13 @@ def parse_quantity(text: str | int | float) -> Decimal:
     return Decimal(number) * _SUFFIX.get(suffix, Decimal(1))
 
 
+@lru_cache(maxsize=4096)
 def milli(text: str | int | float) -> int:
     """The amount in thousandths, rounded up: `milli("1.5") == 1500`. For cpu."""
     return int((parse_quantity(text) * 1000).to_integral_value(ROUND_CEILING))
 
 
+@lru_cache(maxsize=4096)
 def whole(text: str | int | float) -> int:
     """The amount in whole units, rounded up: `whole("1Ki") == 1024`. For bytes and counts."""
     return int(parse_quantity(text).to_integral_value(ROUND_CEILING))

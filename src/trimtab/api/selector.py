@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trimtab.api.core import LabelSelector, LabelSelectorRequirement
+from trimtab.api.labels import LabelSelector, LabelSelectorRequirement
 
 
 def selects(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:

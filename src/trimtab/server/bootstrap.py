@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid5
 
 from trimtab.api import JSON
-from trimtab.server.builtin_kinds import BUILTIN_KINDS, RBAC, REVIEWS
+from trimtab.server.builtin_kinds import BUILTIN_KINDS, PRIORITY_CLASSES, RBAC, REVIEWS
 from trimtab.server.clock import new_uid, timestamp
 from trimtab.server.objects import encode
 from trimtab.store import ABSENT, Put
@@ -42,7 +43,8 @@ async def bootstrap(server: ApiServer) -> None:
     puts = []
     for key, obj in _objects():
         if server.store.get(key) is None:
-            meta = {**obj["metadata"], "uid": new_uid(server.clock), "creationTimestamp": now}
+            uid = obj["metadata"].get("uid") or new_uid(server.clock)
+            meta = {**obj["metadata"], "uid": uid, "creationTimestamp": now}
             puts.append(Put(key, encode({**obj, "metadata": meta}), ABSENT))
     if puts:
         await server.store.write(puts)
@@ -58,6 +60,18 @@ def _objects() -> Iterator[tuple[str, JSON]]:
                 "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
                 "spec": {"finalizers": ["kubernetes"]},
                 "status": {"phase": "Active"},
+            },
+        )
+    for name, value in (("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)):
+        yield (
+            f"{PRIORITY_CLASSES}{name}",
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name, "generation": 1, "uid": str(uuid5(NAMESPACE_URL, name))},
+                "value": value,
+                "preemptionPolicy": "PreemptLowerPriority",
+                "description": "For pods without which the cluster does not work.",
             },
         )
     everything: list[JSON] = [

@@ -24,6 +24,8 @@ _POD_SUBRESOURCES = (
 RBAC = "rbac.authorization.k8s.io"
 AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"
+PRIORITY_CLASSES = "/scheduling.k8s.io/priorityclasses/"
+"""The prefix of the keys of all of them."""
 
 BUILTIN_KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",), generation=False),

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.api import JSON
 from trimtab.server.allocation import ServiceAllocator
 from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
 from trimtab.server.authorization import Authorizer
 from trimtab.server.bootstrap import bootstrap
+from trimtab.server.builtin_kinds import PRIORITY_CLASSES
 from trimtab.server.clock import Clock, SystemClock, timestamp
 from trimtab.server.deleting import Deleter
 from trimtab.server.housekeeping import Housekeeping
 from trimtab.server.metrics import Metrics
-from trimtab.server.objects import meta_of
+from trimtab.server.objects import decode, meta_of
 from trimtab.server.registry import Registry
 from trimtab.server.tokens import ServiceAccountTokens
 from trimtab.server.watching import WatchService
@@ -104,6 +106,14 @@ class ApiServer:
         wanted = f'"{annotation}":"true"'.encode()
         found = [record for record in self.store.list(collection) if wanted in record.value]
         return meta_of(max(found, key=lambda record: record.revision)).name if found else ""
+
+    def priority_class(self, name: str) -> JSON | None:
+        """The PriorityClass of that name; of the empty name the default for all pods with the least value, if any."""
+        if name:
+            record = self.store.get(f"{PRIORITY_CLASSES}{name}")
+            return decode(record) if record else None
+        classes = [decode(record) for record in self.store.list(PRIORITY_CLASSES)]
+        return min((c for c in classes if c.get("globalDefault")), key=lambda c: int(c["value"]), default=None)
 
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD (or "the API server itself") that serves a plural, singular, kind or short name in a group."""

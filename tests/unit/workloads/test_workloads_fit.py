@@ -18,7 +18,7 @@ from trimtab.api.core import (
     Taint,
     Toleration,
 )
-from trimtab.components.workloads.fit import Amount, explain, obstacles, requests
+from trimtab.components.workloads.fit import MESSAGE_LENGTH_MAX, Picture, explain, obstacles, requests
 from workload_pods import make_pod
 
 
@@ -41,7 +41,8 @@ def asking(name: str = "new", cpu: str = "", memory: str = "", **pod: Any) -> Po
 
 
 def why(pod: Pod, node: Node | None = None, *others: Pod, volumes: tuple[PersistentVolume, ...] = ()) -> list[str]:
-    return obstacles(pod, node or make_node(), others, volumes)
+    picture = Picture.of([node or make_node()], others)
+    return obstacles(pod, picture.rooms["node-1"], volumes)
 
 
 def test_fits() -> None:
@@ -53,10 +54,12 @@ def test_resources_are_counted_with_what_runs() -> None:
     done = asking("done", cpu="1500m", node="node-1", phase="Succeeded")
     elsewhere = asking("elsewhere", cpu="1500m", node="node-2")
     assert why(asking(cpu="1", memory="500Mi"), None, running, done, elsewhere) == [
-        "Insufficient cpu (requests 1000m, 500m free)",
-        "Insufficient memory (requests 500Mi, 424Mi free)",
+        "0.5 of 2 cpu free, asks 1",
+        "424Mi of 1Gi memory free, asks 500Mi",
     ]
-    assert why(asking(), None, *(asking(f"p{n}", node="node-1") for n in range(3))) == ["Too many pods"]
+    assert why(asking(), None, *(asking(f"p{n}", node="node-1") for n in range(3))) == [
+        "all 3 pods that it takes are there"
+    ]
 
 
 def test_a_pod_that_asks_for_nothing_fits_on_an_overfull_node() -> None:
@@ -71,25 +74,27 @@ def test_init_containers_count_as_the_hungriest_and_sidecars_all_the_time() -> N
         containers=[container("100m")],
         init_containers=[container("50m", "Always"), container("300m"), container("200m")],
     )
-    assert requests(pod) == Amount(350, 0, 1)
+    assert requests(pod) == {"cpu": 350, "pods": 1}
 
 
 def test_limits_stand_in_for_requests() -> None:
     resources = ResourceRequirements(limits={"cpu": "1", "memory": "1Mi"})
-    assert requests(make_pod(containers=[Container(name="c", resources=resources)])) == Amount(1000, 2**20, 1)
+    assert requests(make_pod(containers=[Container(name="c", resources=resources)])) == {
+        "cpu": 1000,
+        "memory": 2**20,
+        "pods": 1,
+    }
 
 
 def test_labels_taints_and_readiness_are_named() -> None:
-    assert why(asking(node_selector={"disk": "fast"})) == [
-        "node(s) didn't match Pod's node affinity/selector (disk=fast)"
-    ]
+    assert why(asking(node_selector={"disk": "fast"})) == ["lacks the label disk=fast of nodeSelector"]
     assert why(asking(node_selector={"kubernetes.io/hostname": "node-1"})) == []
-    assert why(asking(), make_node(unschedulable=True)) == ["node(s) were unschedulable"]
-    assert why(asking(), make_node("False")) == ["node(s) were not ready: containerd is away"]
+    assert why(asking(), make_node(unschedulable=True)) == ["cordoned (unschedulable)"]
+    assert why(asking(), make_node("False")) == ["not ready: containerd is away"]
     tainted = make_node(
         taints=[Taint(key="only", value="db", effect="NoSchedule"), Taint(key="soft", effect="PreferNoSchedule")]
     )
-    assert why(asking(), tainted) == ["node(s) had untolerated taint {only: db}"]
+    assert why(asking(), tainted) == ["taint only=db:NoSchedule not tolerated"]
     for toleration in (
         Toleration(key="only", value="db", effect="NoSchedule"),
         Toleration(key="only", operator="Exists"),
@@ -105,7 +110,7 @@ def test_a_taken_port_names_who_has_it() -> None:
         return make_pod(name, node=node, containers=[Container(name="c", ports=ports)])
 
     assert why(with_port("new", None), None, with_port("old", "node-1")) == [
-        "node(s) didn't have free ports for the requested pod ports (8080 is taken by pod default/old)"
+        "port 8080/TCP is taken by pod default/old"
     ]
 
 
@@ -113,13 +118,21 @@ def test_a_volume_elsewhere_is_named() -> None:
     expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}
     affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
     volume = PersistentVolume(metadata=ObjectMeta(name="v"), spec=PersistentVolumeSpec(node_affinity=affinity))
-    assert why(asking(), volumes=(volume,)) == [
-        "node(s) had volume node affinity conflict (volume v is on another node)"
-    ]
+    assert why(asking(), volumes=(volume,)) == ["volume v is on another node"]
 
 
-def test_the_line_counts_nodes_by_obstacle() -> None:
-    assert explain({}) == "no nodes available to schedule pods: is the node agent running?"
-    assert explain({"a": ["Too many pods"], "b": ["Too many pods", "node(s) were unschedulable"]}) == (
-        "0/2 nodes are available: 2 Too many pods, 1 node(s) were unschedulable."
+def test_extended_resources_are_counted_as_any_other() -> None:
+    pod = make_pod(
+        "new", node=None, containers=[Container(name="c", resources=ResourceRequirements(requests={"x.org/gpu": 1}))]
     )
+    assert why(pod) == ["0 of 0 x.org/gpu free, asks 1"]
+
+
+def test_the_line_goes_through_the_nodes_and_ends() -> None:
+    assert explain({}) == "no nodes available to schedule pods: is the node agent running?"
+    assert explain({"b": ["cordoned (unschedulable)"], "a": ["2 of 4 cpu free, asks 3", "not ready"]}) == (
+        "0/2 nodes are available: node a: 2 of 4 cpu free, asks 3, not ready; node b: cordoned (unschedulable)."
+    )
+    many = explain({f"node-{n:03}": ["not ready"] for n in range(100)})
+    assert len(many) < MESSAGE_LENGTH_MAX + 40
+    assert many.endswith(" more nodes.")

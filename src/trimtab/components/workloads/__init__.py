@@ -9,7 +9,8 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods
     endpoints.py    Service -> EndpointSlices
-    scheduler.py    Pod -> node                      fit.py (obstacles)
+    scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
+    departures.py   Pods that make room or do not bear a taint
     volumes.py      claims <-> volumes               binding.py (matching), local_class.py, local_data.py (on the node)
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
 from trimtab.components.workloads.daemonset import daemonset
+from trimtab.components.workloads.departures import make_room, taint_eviction
 from trimtab.components.workloads.deployment import deployment
 from trimtab.components.workloads.endpoints import endpoints
 from trimtab.components.workloads.job import job
@@ -36,7 +38,20 @@ __all__ = ["COMPONENT", "LocalDirectories", "VolumeDirectories"]
 COMPONENT = Component(
     name="workloads",
     summary="Runs Deployments, StatefulSets, DaemonSets, Jobs and Services: pods, rollouts, addresses, placement, local volumes.",
-    reconcilers=(deployment, replicaset, statefulset, daemonset, job, endpoints, scheduler, claim, volume, local_data),
+    reconcilers=(
+        deployment,
+        replicaset,
+        statefulset,
+        daemonset,
+        job,
+        endpoints,
+        scheduler,
+        make_room,
+        taint_eviction,
+        claim,
+        volume,
+        local_data,
+    ),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,
     views=VIEWS,

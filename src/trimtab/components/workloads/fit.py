@@ -1,17 +1,19 @@
-"""Does a pod fit on a node, and if not, why: pure predicates in the words of Kubernetes' scheduler.
+"""Does a pod fit on a node, and if not, why: pure predicates with the meaning of Kubernetes' scheduler.
 
-Each reason names what would have to change. Sources: the scheduler's plugins NodeAffinity, TaintToleration,
-NodeResourcesFit, NodePorts, VolumeBinding, NodeUnschedulable.
+`Picture` is the nodes with what is on them, taken once for a pod; `obstacles` asks each predicate about one node. Each
+reason names what would have to change. Sources: the scheduler's plugins NodeAffinity, TaintToleration, NodeResourcesFit,
+NodePorts, VolumeBinding, NodeUnschedulable; those that look at other nodes too are in `crowd.py`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
 
 from trimtab.api.core import Container, Node, PersistentVolume, Pod, Taint, Toleration
+from trimtab.api.placement import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
 from trimtab.api.quantity import milli, whole
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
@@ -19,60 +21,95 @@ from trimtab.components.workloads import pods as facts
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 PODS_DEFAULT = 110
 """Pods per node where the node does not say: the kubelet's default."""
+MESSAGE_LENGTH_MAX = 1000
+"""Of the line that goes through the nodes; a condition is read by people."""
+
+Amounts = dict[str, int]
+"""What a pod asks for or a node has: cpu in thousandths of a core, all else in whole units (bytes, pods, devices)."""
 
 
-@dataclass(frozen=True)
-class Amount:
-    """What a pod asks for or a node has left: cpu in thousandths of a core, memory in bytes, pods."""
-
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    pods: int = 0
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.cpu_milli + other.cpu_milli, self.memory_bytes + other.memory_bytes, self.pods + other.pods)
-
-    def __sub__(self, other: Amount) -> Amount:
-        return Amount(self.cpu_milli - other.cpu_milli, self.memory_bytes - other.memory_bytes, self.pods - other.pods)
+def _amounts(listed: Mapping[str, str | int]) -> Amounts:
+    return {name: milli(amount) if name == "cpu" else whole(amount) for name, amount in listed.items()}
 
 
-def requests(pod: Pod) -> Amount:
+def _add(into: Amounts, more: Amounts) -> None:
+    for name, amount in more.items():
+        into[name] = into.get(name, 0) + amount
+
+
+def requests(pod: Pod) -> Amounts:
     """What the pod asks for: its containers together, or its hungriest init container if that is more."""
-    running = Amount(pods=1)
+    running: Amounts = {"pods": 1}
     for container in pod.spec.containers:
-        running += _container(container)
-    sidecars = Amount()
-    peak = Amount()
+        _add(running, _container(container))
+    sidecars: Amounts = {}
+    peaks: list[Amounts] = []
     for container in pod.spec.init_containers:
+        asked = _container(container)
         if container.restart_policy == "Always":
-            sidecars += _container(container)
-            running += _container(container)
-            continue
-        during = _container(container) + sidecars
-        peak = Amount(max(peak.cpu_milli, during.cpu_milli), max(peak.memory_bytes, during.memory_bytes))
-    return Amount(max(running.cpu_milli, peak.cpu_milli), max(running.memory_bytes, peak.memory_bytes), running.pods)
+            _add(sidecars, asked)
+            _add(running, asked)
+        else:
+            _add(asked, sidecars)
+            peaks.append(asked)
+    for peak in peaks:
+        for name, amount in peak.items():
+            running[name] = max(running.get(name, 0), amount)
+    return running
 
 
-def _container(container: Container) -> Amount:
+def _container(container: Container) -> Amounts:
     resources = container.resources
-    if resources is None:
-        return Amount()
-    asked = {**resources.limits, **resources.requests}
-    return Amount(milli(asked.get("cpu", 0)), whole(asked.get("memory", 0)))
+    return {} if resources is None else _amounts({**resources.limits, **resources.requests})
 
 
-def allocatable(node: Node) -> Amount:
-    has = node.status.allocatable or node.status.capacity
-    return Amount(milli(has.get("cpu", 0)), whole(has.get("memory", 0)), whole(has.get("pods", PODS_DEFAULT)))
+def allocatable(node: Node) -> Amounts:
+    return {"pods": PODS_DEFAULT, **_amounts(node.status.allocatable or node.status.capacity)}
 
 
-def free(node: Node, pods: Sequence[Pod]) -> Amount:
-    """What the node has left beside the pods that run on it."""
-    left = allocatable(node)
-    for pod in pods:
-        if pod.spec.node_name == node.name and not facts.finished(pod):
-            left -= requests(pod)
-    return left
+@dataclass
+class Room:
+    """A node, the pods that take room on it, and what they take together."""
+
+    node: Node
+    has: Amounts
+    taken: Amounts = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+
+    def add(self, pod: Pod) -> None:
+        self.pods.append(pod)
+        _add(self.taken, requests(pod))
+
+    def free(self, name: str) -> int:
+        return max(0, self.has.get(name, 0) - self.taken.get(name, 0))
+
+
+@dataclass
+class Picture:
+    """The nodes by name with what is on them, and the labels of the namespaces."""
+
+    rooms: dict[str, Room]
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, nodes: Iterable[Node], pods: Iterable[Pod], namespaces: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Picture:
+        """The picture of `pods` that have a node and are not finished."""
+        rooms = {node.name: Room(node, allocatable(node)) for node in nodes}
+        for pod in pods:
+            room = rooms.get(pod.spec.node_name or "")
+            if room is not None and not facts.finished(pod):
+                room.add(pod)
+        return cls(rooms, namespaces or {})
+
+    def with_only(self, node: str, pods: Iterable[Pod]) -> Picture:
+        """The same picture with just `pods` on one node."""
+        before = self.rooms[node]
+        room = Room(before.node, before.has)
+        for pod in pods:
+            room.add(pod)
+        return Picture({**self.rooms, node: room}, self.namespaces)
 
 
 def labels_of(node: Node) -> Mapping[str, str]:
@@ -93,23 +130,25 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
 def reaches(volume: PersistentVolume, node: Node) -> bool:
     """True when the volume's node affinity lets the node use it."""
     required = volume.spec.node_affinity.get("required")
-    if not required:
-        return True
-    terms = required.get("nodeSelectorTerms") or []
-    return any(_term(term, labels_of(node), node.name) for term in terms)
+    return not required or selected(msgspec.convert(required, NodeSelector), node)
 
 
-def _term(term: Mapping[str, Any], labels: Mapping[str, str], name: str) -> bool:
-    fields = {"metadata.name": name}
-    return all(_expression(e, labels) for e in term.get("matchExpressions") or []) and all(
-        _expression(e, fields) for e in term.get("matchFields") or []
-    )
+def selected(selector: NodeSelector, node: Node) -> bool:
+    """True when one of the terms holds for the node."""
+    return any(term_holds(term, node) for term in selector.node_selector_terms)
 
 
-def _expression(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value = labels.get(expression.get("key", ""))
-    values = expression.get("values") or []
-    match expression.get("operator"):
+def term_holds(term: NodeSelectorTerm, node: Node) -> bool:
+    """True when all of a term's expressions hold; a term without any holds nowhere."""
+    if not term.match_expressions and not term.match_fields:
+        return False
+    labels, fields = labels_of(node), {"metadata.name": node.name}
+    return all(_holds(e, labels) for e in term.match_expressions) and all(_holds(e, fields) for e in term.match_fields)
+
+
+def _holds(expression: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression.key), expression.values
+    match expression.operator:
         case "In":
             return value in values
         case "NotIn":
@@ -118,23 +157,30 @@ def _expression(expression: Mapping[str, Any], labels: Mapping[str, str]) -> boo
             return value is not None
         case "DoesNotExist":
             return value is None
+        case "Gt" | "Lt":
+            return _compared(value, values, expression.operator)
         case _:
             return False
 
 
-def obstacles(pod: Pod, node: Node, pods: Sequence[Pod], volumes: Sequence[PersistentVolume]) -> list[str]:
-    """Why the pod cannot run on the node, most fundamental first; empty when it can. `pods` are all pods, `volumes` those
+def _compared(value: str | None, values: Sequence[str], operator: str) -> bool:
+    try:
+        ours, theirs = int(value or ""), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return ours > theirs if operator == "Gt" else ours < theirs
+
+
+def obstacles(pod: Pod, room: Room, volumes: Sequence[PersistentVolume]) -> list[str]:
+    """Why the pod cannot run on the node, as far as the node itself says; most fundamental first. `volumes` are those
     that the pod's claims are bound to."""
+    node = room.node
     return [
         *_readiness(pod, node),
         *_choice(pod, node),
-        *_resources(pod, node, pods),
-        *_ports(pod, node, pods),
-        *(
-            f"node(s) had volume node affinity conflict (volume {volume.name} is on another node)"
-            for volume in volumes
-            if not reaches(volume, node)
-        ),
+        *_resources(pod, room),
+        *_ports(pod, room),
+        *(f"volume {volume.name} is on another node" for volume in volumes if not reaches(volume, node)),
     ]
 
 
@@ -142,26 +188,25 @@ def _readiness(pod: Pod, node: Node) -> list[str]:
     out = []
     ready = conditions.find(node.status.conditions, "Ready")
     if ready is None or ready.status != "True":
-        why = f": {ready.message}" if ready and ready.message else ""
-        out.append(f"node(s) were not ready{why}")
-    if node.spec.unschedulable and not _tolerated(
-        pod, Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
-    ):
-        out.append("node(s) were unschedulable")
+        out.append(f"not ready: {ready.message}" if ready and ready.message else "not ready")
+    cordon = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+    if node.spec.unschedulable and not tolerated(pod, cordon):
+        out.append("cordoned (unschedulable)")
     for taint in node.spec.taints:
-        if taint.effect in ("NoSchedule", "NoExecute") and not _tolerated(pod, taint):
-            out.append(f"node(s) had untolerated taint {{{taint.key}: {taint.value or ''}}}")
+        if taint.effect in ("NoSchedule", "NoExecute") and taint.key != cordon.key and not tolerated(pod, taint):
+            value = f"={taint.value}" if taint.value else ""
+            out.append(f"taint {taint.key}{value}:{taint.effect} not tolerated")
     return out
 
 
-def _tolerated(pod: Pod, taint: Taint) -> bool:
+def tolerated(pod: Pod, taint: Taint) -> bool:
     return any(tolerates(toleration, taint) for toleration in pod.spec.tolerations)
 
 
 def belongs(pod: Pod, node: Node) -> bool:
-    """True when the pod's node selector and tolerations admit the node, whatever its state (for DaemonSets)."""
+    """True when the pod's node selector, affinity and tolerations admit the node, whatever its state (for DaemonSets)."""
     return not _choice(pod, node) and all(
-        taint.key.startswith(_STATE_TAINTS) or _tolerated(pod, taint)
+        taint.key.startswith(_STATE_TAINTS) or tolerated(pod, taint)
         for taint in node.spec.taints
         if taint.effect in ("NoSchedule", "NoExecute")
     )
@@ -174,39 +219,52 @@ _STATE_TAINTS = "node.kubernetes.io/"
 def _choice(pod: Pod, node: Node) -> list[str]:
     labels = labels_of(node)
     missing = sorted(f"{k}={v}" for k, v in pod.spec.node_selector.items() if labels.get(k) != v)
-    if not missing:
-        return []
-    return [f"node(s) didn't match Pod's node affinity/selector ({', '.join(missing)})"]
-
-
-def _resources(pod: Pod, node: Node, pods: Sequence[Pod]) -> list[str]:
-    left, asked = free(node, [other for other in pods if other.metadata.uid != pod.metadata.uid]), requests(pod)
-    out = []
-    if asked.pods > left.pods:
-        out.append("Too many pods")
-    if asked.cpu_milli > max(0, left.cpu_milli):
-        out.append(f"Insufficient cpu (requests {asked.cpu_milli}m, {max(0, left.cpu_milli)}m free)")
-    if asked.memory_bytes > max(0, left.memory_bytes):
-        mebibyte = 2**20
-        wanted, spare = -(-asked.memory_bytes // mebibyte), max(0, left.memory_bytes) // mebibyte
-        out.append(f"Insufficient memory (requests {wanted}Mi, {spare}Mi free)")
+    out = [f"lacks the label {', '.join(missing)} of nodeSelector"] if missing else []
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
+    if affinity and affinity.required and not selected(affinity.required, node):
+        out.append("does not match the required node affinity")
     return out
 
 
-def _ports(pod: Pod, node: Node, pods: Sequence[Pod]) -> list[str]:
+def chosen(pod: Pod, node: Node) -> bool:
+    """True when the pod's node selector and required node affinity admit the node."""
+    return not _choice(pod, node)
+
+
+def _resources(pod: Pod, room: Room) -> list[str]:
+    out = []
+    for name, asked in sorted(requests(pod).items()):
+        if not asked or asked <= room.free(name):
+            continue
+        has = room.has.get(name, 0)
+        if name == "pods":
+            out.append(f"all {has} pods that it takes are there")
+        else:
+            free = amount_text(name, room.free(name))
+            out.append(f"{free} of {amount_text(name, has)} {name} free, asks {amount_text(name, asked)}")
+    return out
+
+
+def amount_text(name: str, amount: int) -> str:
+    """An amount for a person: cores, or bytes in binary units (free rounded down to the unit)."""
+    if name == "cpu":
+        return f"{amount / 1000:g}"
+    if name == "memory" or name == "ephemeral-storage":
+        for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+            if amount >= size:
+                return f"{amount / size:.4g}{unit}"
+    return str(amount)
+
+
+def _ports(pod: Pod, room: Room) -> list[str]:
     wanted = host_ports(pod)
     if not wanted:
         return []
-    for other in pods:
-        if other.spec.node_name != node.name or facts.finished(other) or other.metadata.uid == pod.metadata.uid:
-            continue
+    for other in room.pods:
         clash = wanted & host_ports(other)
         if clash:
-            number = min(clash)[0]
-            return [
-                "node(s) didn't have free ports for the requested pod ports "
-                f"({number} is taken by pod {other.namespace}/{other.name})"
-            ]
+            number, protocol = min(clash)
+            return [f"port {number}/{protocol} is taken by pod {other.namespace}/{other.name}"]
     return []
 
 
@@ -222,9 +280,13 @@ def host_ports(pod: Pod) -> set[tuple[int, str]]:
 
 
 def explain(obstacles_by_node: Mapping[str, Sequence[str]]) -> str:
-    """One line for the condition: `0/1 nodes are available: 1 Insufficient cpu (...).`"""
+    """One line for the condition, node by node: `0/1 nodes are available: node a: 2 of 4 cpu free, asks 3.`"""
     if not obstacles_by_node:
         return "no nodes available to schedule pods: is the node agent running?"
-    counts = Counter(reason for reasons in obstacles_by_node.values() for reason in dict.fromkeys(reasons))
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-    return f"0/{len(obstacles_by_node)} nodes are available: {listed}."
+    text = f"0/{len(obstacles_by_node)} nodes are available: "
+    parts = [f"node {name}: {', '.join(reasons)}" for name, reasons in sorted(obstacles_by_node.items())]
+    for said, part in enumerate(parts):
+        if said and len(text) + len(part) > MESSAGE_LENGTH_MAX:
+            return f"{text}; and {len(parts) - said} more nodes."
+        text += ("; " if said else "") + part[:MESSAGE_LENGTH_MAX]
+    return text + "."

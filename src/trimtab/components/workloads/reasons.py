@@ -26,8 +26,10 @@ REASONS: dict[str, str] = {
     "JobSuspended": "The Job is suspended: its pods were stopped, and none start until spec.suspend is false.",
     "JobResumed": "The Job was resumed.",
     # Pod
-    "Unschedulable": "No node can run the pod now; the message counts the nodes by what they lack. It is tried again "
-    "when a node, a pod or a claim changes.",
+    "Unschedulable": "No node can run the pod now; the message goes through the nodes and says what each lacks. It is tried "
+    "again when a node, a pod or a claim changes.",
+    "SchedulingGated": "The pod has scheduling gates; it is placed once whoever set them has removed them.",
+    "PreemptionByScheduler": "The pod was stopped to make room for one of a higher priority; the message names it.",
     # PersistentVolumeClaim
     "Bound": "The claim has its volume.",
     "WaitForFirstConsumer": "The volume is made when a pod that uses the claim gets a node, so that it is on that node.",

@@ -1,8 +1,10 @@
-"""Pod -> node: every pod without `nodeName` gets one, or a condition that says why not.
+"""Pod -> node: every pod without `nodeName` gets one, or a condition that says why not, node by node.
 
-    pod, its claims, nodes, all pods --fit.py--> obstacles of each node
-        none: claims that wait for their first consumer get their volume on that node, then the pod gets the node
-        all:  PodScheduled=False, and again as soon as a node, pod or claim changes
+    pod, its claims, nodes, all pods --fit.py, crowd.py--> obstacles of each node
+        none: of the nodes that fit the best (crowd.score); claims that wait for their first consumer get their volume on
+              that node, then the pod gets the node
+        all:  PodScheduled=False, and again as soon as a node, pod or claim changes; a pod that matters more than others
+              may have them go (preemption.py): it is nominated for their node, and they are marked and deleted
 
 One worker, so that two pods never both take what is left.
 """
@@ -12,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
-from trimtab.components.workloads import conditions, fit
+from trimtab.api.core import Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.scheduling import PodDisruptionBudget
+from trimtab.components.workloads import conditions, crowd, fit, preemption
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.binding import SELECTED_NODE, class_of, waits_for_consumer
 from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
@@ -39,19 +44,39 @@ def ours(pod: Pod) -> bool:
     return open_ and (pod.spec.scheduler_name or DEFAULT_SCHEDULER) == DEFAULT_SCHEDULER
 
 
-def choose(pod: Pod, nodes: Sequence[Node], pods: Sequence[Pod], claims: Claims) -> Node | dict[str, list[str]]:
-    """The node to run on, or the obstacles of each. Chosen before: the same again; else the one with the most left."""
-    obstacles = {node.name: fit.obstacles(pod, node, pods, claims.volumes) for node in nodes}
-    fits = [node for node in nodes if not obstacles[node.name]]
+def choose(pod: Pod, picture: fit.Picture, claims: Claims) -> str | dict[str, list[str]]:
+    """The node to run on, or the obstacles of each. Chosen before: the same again; else the one with the best score."""
+    found = {name: obstacles(pod, name, picture, claims) for name in picture.rooms}
+    fits = [name for name in found if not found[name]]
     if not fits:
-        return obstacles
+        return found
     selected = {claim.metadata.annotations.get(SELECTED_NODE) for claim in claims.unbound}
 
-    def rank(node: Node) -> tuple[bool, int, int, str]:
-        left = fit.free(node, pods)
-        return (node.name not in selected, -left.memory_bytes, -left.cpu_milli, node.name)
+    def rank(name: str) -> tuple[bool, bool, float, str]:
+        value = crowd.score(pod, picture.rooms[name], picture)
+        return (name not in selected, name != pod.status.nominated_node_name, -value, name)
 
-    return min(fits, key=rank)
+    return fits[0] if len(fits) == 1 else min(fits, key=rank)
+
+
+def obstacles(pod: Pod, node: str, picture: fit.Picture, claims: Claims) -> list[str]:
+    """Why the pod cannot run on a node; empty when it can."""
+    room = picture.rooms[node]
+    return [*fit.obstacles(pod, room, claims.volumes), *crowd.obstacles(pod, room, picture)]
+
+
+def picture_for(pod: Pod, nodes: Sequence[Node], pods: Sequence[Pod], namespaces: Sequence[Namespace]) -> fit.Picture:
+    """The nodes as this pod may use them: room that was made for a pod that matters as much counts as taken."""
+    taken = []
+    for other in pods:
+        nominated = other.status.nominated_node_name
+        if other.metadata.uid == pod.metadata.uid:
+            continue
+        if other.spec.node_name:
+            taken.append(other)
+        elif nominated and preemption.priority(other) >= preemption.priority(pod) and not facts.deleting(other):
+            taken.append(msgspec.structs.replace(other, spec=msgspec.structs.replace(other.spec, node_name=nominated)))
+    return fit.Picture.of(nodes, taken, {space.name: space.metadata.labels for space in namespaces})
 
 
 async def claims_of(pod: Pod, ctx: Context) -> Claims:
@@ -88,9 +113,9 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
 
 @reconciler(
     Pod,
-    reads=[Node, PersistentVolume, StorageClass],
+    reads=[Node, PersistentVolume, StorageClass, Namespace, PodDisruptionBudget],
     writes=[
-        Writes(Pod, ("spec.nodeName",)),
+        Writes(Pod, ("spec.nodeName", f"status.conditions[{preemption.TARGET}]")),
         Writes(PersistentVolumeClaim, (f"metadata.annotations[{SELECTED_NODE}]",)),
     ],
     selects=ours,
@@ -100,39 +125,72 @@ async def scheduler(subject: Pod, ctx: Context) -> Desired:
     """Gives a pod a node."""
     if subject.spec.node_name:
         return Desired(status=_SCHEDULED)
+    if subject.spec.scheduling_gates:
+        gates = ", ".join(gate.name for gate in subject.spec.scheduling_gates)
+        return Desired(status=_unscheduled(f"Scheduling is blocked by scheduling gates: {gates}", "SchedulingGated"))
     claims = await claims_of(subject, ctx)
     if claims.problems:
         return Desired(status=_unscheduled("; ".join(dict.fromkeys(claims.problems))))
-    nodes = await ctx.list(Node)
-    pods = await ctx.list(Pod, where=_placed)
-    chosen = choose(subject, nodes, pods, claims)
-    if not isinstance(chosen, Node):
-        message = fit.explain(chosen)
-        ctx.event("FailedScheduling", message, warning=True)
-        return Desired(status=_unscheduled(message))
+    pods = await ctx.list(Pod, where=_counted)
+    picture = picture_for(subject, await ctx.list(Node), pods, await ctx.list(Namespace))
+    chosen = choose(subject, picture, claims)
+    if not isinstance(chosen, str):
+        return await _no_node(subject, ctx, chosen, picture, claims)
     if claims.unbound:
         names = ", ".join(claim.name for claim in claims.unbound)
         return Desired(
             writes=[
-                FieldWrite(claim.ref, {"metadata": {"annotations": {SELECTED_NODE: chosen.name}}})
+                FieldWrite(claim.ref, {"metadata": {"annotations": {SELECTED_NODE: chosen}}})
                 for claim in claims.unbound
             ],
-            status=_unscheduled(f"waiting for volumes on {chosen.name}: {names}"),
+            status=_unscheduled(f"waiting for volumes on {chosen}: {names}"),
         )
-    ctx.event("Scheduled", f"Successfully assigned {subject.namespace}/{subject.name} to {chosen.name}")
+    ctx.event("Scheduled", f"Successfully assigned {subject.namespace}/{subject.name} to {chosen}")
     return Desired(
-        writes=[FieldWrite(subject.ref, {"spec": {"nodeName": chosen.name}})],
+        writes=[FieldWrite(subject.ref, {"spec": {"nodeName": chosen}})],
         status=_SCHEDULED,
+    )
+
+
+async def _no_node(
+    subject: Pod, ctx: Context, found: dict[str, list[str]], picture: fit.Picture, claims: Claims
+) -> Desired:
+    """Says why, and where others matter less has them make room."""
+    message = fit.explain(found)
+    ctx.event("FailedScheduling", message, warning=True)
+    status = _unscheduled(message)
+    nominated = subject.status.nominated_node_name
+    room = picture.rooms.get(nominated)
+    mine = preemption.priority(subject)
+    if room and any(preemption.leaving(p) and preemption.priority(p) < mine for p in room.pods):
+        return Desired(status=status | {"nominatedNodeName": nominated})
+    if not preemption.may_preempt(subject):
+        return Desired(status=status)
+    eviction = preemption.find(
+        subject,
+        picture,
+        await ctx.list(PodDisruptionBudget),
+        lambda node, seen: not obstacles(subject, node, seen, claims),
+    )
+    if eviction is None:
+        return Desired(status=status)
+    said = f"Preempted by pod {subject.namespace}/{subject.name} on node {eviction.node}"
+    condition = {"type": preemption.TARGET, "status": "True", "reason": preemption.PREEMPTED, "message": said}
+    return Desired(
+        writes=[
+            FieldWrite(victim.ref, {"status": {"conditions": [condition]}}, "status") for victim in eviction.victims
+        ],
+        status=status | {"nominatedNodeName": eviction.node},
     )
 
 
 _SCHEDULED: JSON = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
 
 
-def _placed(pod: Pod) -> bool:
-    return bool(pod.spec.node_name)
+def _counted(pod: Pod) -> bool:
+    return bool(pod.spec.node_name or pod.status.nominated_node_name)
 
 
-def _unscheduled(message: str) -> JSON:
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+def _unscheduled(message: str, reason: str = "Unschedulable") -> JSON:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
     return {"conditions": [condition]}

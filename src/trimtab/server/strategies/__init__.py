@@ -19,7 +19,7 @@ from trimtab.server.strategies.core import (
     SecretStrategy,
     ServiceStrategy,
 )
-from trimtab.server.strategies.pods import PodStrategy
+from trimtab.server.strategies.pods import NodeStrategy, PodStrategy
 from trimtab.server.strategies.workloads import (
     CronJobStrategy,
     DeploymentStrategy,
@@ -37,6 +37,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "Secret"): SecretStrategy(),
     ("", "ConfigMap"): ConfigMapStrategy(),
     ("", "Service"): ServiceStrategy(),
+    ("", "Node"): NodeStrategy(),
     ("", "Pod"): PodStrategy(),
     ("", "PersistentVolume"): PersistentVolumeStrategy(),
     ("", "PersistentVolumeClaim"): ClaimStrategy(),

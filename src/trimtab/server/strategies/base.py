@@ -20,6 +20,9 @@ class Surroundings(Protocol):
     def default_of(self, collection: str, annotation: str) -> str:
         """The name of the object that is annotated as the default of its kind; empty when there is none."""
 
+    def priority_class(self, name: str) -> JSON | None:
+        """The PriorityClass of that name; of the empty name the one that is the default for all pods, if any."""
+
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD that serves a plural, singular, kind or short name in a group."""
 

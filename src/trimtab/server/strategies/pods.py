@@ -5,12 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import label_value_problem
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
+
+
+class NodeStrategy(Strategy):
+    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        """Notes when a NoExecute taint came: from then on the pods' tolerationSeconds count."""
+        before = {
+            (taint.get("key"), taint.get("effect")): taint.get("timeAdded")
+            for taint in ((old or {}).get("spec") or {}).get("taints") or ()
+        }
+        for taint in (new.get("spec") or {}).get("taints") or ():
+            if isinstance(taint, dict) and taint.get("effect") == "NoExecute" and not taint.get("timeAdded"):
+                since = before.get((taint.get("key"), "NoExecute"))
+                taint["timeAdded"] = since or timestamp(around.clock)
+        return []
 
 
 class PodStrategy(Strategy):
@@ -21,9 +36,12 @@ class PodStrategy(Strategy):
         if old is None:
             account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
             spec["serviceAccountName"] = spec["serviceAccount"] = account
-            spec.setdefault("priority", 0)
-            spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+            problems = _prioritize(around, spec)
+            if spec.get("schedulingGates") and spec.get("nodeName"):
+                text = "Forbidden: cannot be set until all schedulingGates have been cleared"
+                problems.append(Cause("spec.nodeName", text, "FieldValueForbidden"))
             new["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+            return problems
         return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
@@ -40,6 +58,30 @@ class PodStrategy(Strategy):
                 )
             )
         return found
+
+
+def _prioritize(around: Surroundings, spec: JSON) -> list[Cause]:
+    """Fills in what the pod's PriorityClass says, as Kubernetes' admission plugin Priority does."""
+    name = spec.get("priorityClassName") or ""
+    found = around.priority_class(name)
+    if name and found is None:
+        text = f"Forbidden: no PriorityClass with name {name} was found; create it, or see kubectl get priorityclasses"
+        return [Cause("spec.priorityClassName", text, "FieldValueForbidden")]
+    value = found["value"] if found else 0
+    policy = (found.get("preemptionPolicy") if found else None) or "PreemptLowerPriority"
+    asked = spec.get("priority")
+    if asked is not None and asked != value:
+        text = (
+            f"Forbidden: the integer value of priority ({asked}) must not be provided in pod spec; priority admission"
+        )
+        return [
+            Cause("spec.priority", f"{text} computed {value} from the given PriorityClass name", "FieldValueForbidden")
+        ]
+    if found and not name:
+        spec["priorityClassName"] = found["metadata"]["name"]
+    spec["priority"] = value
+    spec["preemptionPolicy"] = policy
+    return []
 
 
 def _fixed_part(spec: JSON, old: JSON) -> JSON:
