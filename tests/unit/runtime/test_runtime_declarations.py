@@ -17,7 +17,7 @@ from trimtab.runtime.crd import crd
 from trimtab.runtime.declared import Declared, field_paths
 from trimtab.runtime.graph import conflicts, graph
 from trimtab.runtime.guard import resource_place
-from trimtab.runtime.rbac import as_json, rules
+from trimtab.runtime.rbac import as_json, reader_rules, rules
 
 
 class Port(Model):
@@ -210,6 +210,21 @@ def test_rbac_is_what_was_declared() -> None:
     assert verbs("trimtab.dev", "effects") == ["create", "delete", "get", "list", "patch", "watch"]
     assert verbs("", "nodes") == []
     assert all("*" not in r["verbs"] + r["resources"] + r["apiGroups"] for r in found)
+
+
+def test_rbac_of_a_place_is_what_runs_there() -> None:
+    elsewhere = as_json(rules([GADGETS], "node"))
+    assert not any("gadgets" in rule["resources"] for rule in elsewhere)
+    assert as_json(rules([GADGETS], "controllers")) == as_json(rules([GADGETS]))
+
+
+def test_a_reader_sees_what_is_worked_on_but_what_is_hidden_and_writes_nothing() -> None:
+    found = as_json(reader_rules([GADGETS], hidden=[Secret]))
+
+    assert {verb for rule in found for verb in rule["verbs"]} == {"get", "list", "watch"}
+    resources = {name for rule in found for name in rule["resources"]}
+    assert {"gadgets", "ingresses", "configmaps", "pods"} <= resources
+    assert "secrets" not in resources
 
 
 def test_the_graph() -> None:
