@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from node_world import NodeWorld, node_world
-from trimtab.components.node.network import host_address
+from trimtab.components.node.guard import guard_table
+from trimtab.components.node.network import host_address, run
 
 pytestmark = pytest.mark.engine
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
@@ -120,6 +121,22 @@ async def test_external_addresses_and_those_of_a_load_balancer(world: NodeWorld)
 
         await world.until(answers, 10, f"{address} answers")
     assert await page(host_address(), taken + 1) == "one"
+
+
+async def test_tables_that_somebody_removed_come_back(world: NodeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = (world.settings.nft_table, guard_table(world.settings))
+
+    async def stand() -> bool:
+        listed = (await run("nft", "list", "tables", "ip")).splitlines()
+        return all(f"table ip {table}" in listed for table in tables)
+
+    await world.until(stand, 10, "the tables stand")
+    monkeypatch.setattr("trimtab.components.node.services.REFRESH_S", 0.1)
+    # The time to the next look was set before; a change brings the shorter one.
+    await world.create({"kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})
+    for table in tables:
+        await run("nft", "delete", "table", "ip", table)
+    await world.until(stand, 10, "the tables are back")
 
 
 async def test_affinity_brings_a_client_to_the_same_endpoint_until_it_is_gone(world: NodeWorld) -> None:

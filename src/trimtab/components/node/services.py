@@ -22,6 +22,7 @@ from trimtab.client.cache import Change
 from trimtab.components.node import machine, network
 from trimtab.components.node.conntrack import Address, forget_strayed
 from trimtab.components.node.dns import ClusterDns
+from trimtab.components.node.guard import guard, guard_table
 from trimtab.components.node.network import CommandFailed
 from trimtab.components.node.nft import Table, delta, replacement
 from trimtab.components.node.pod_rules import PodRules
@@ -106,6 +107,8 @@ class Rules:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), REFRESH_S)
                 if not self._changed.is_set() and not await self._stands():
+                    log.warning("somebody removed our tables: they are put back")
+                    await network.run("nft", "-f", "-", stdin=guard(self._settings))
                     self._standing = None
                 await asyncio.sleep(GATHER_S)
         except CommandFailed as err:
@@ -162,8 +165,10 @@ class Rules:
         self._standing = wanted
 
     async def _stands(self) -> bool:
+        chains = ((self._settings.nft_table, "prerouting"), (guard_table(self._settings), "input"))
         try:
-            await network.run("nft", "list", "chain", "ip", self._settings.nft_table, "prerouting")
+            for table, chain in chains:
+                await network.run("nft", "list", "chain", "ip", table, chain)
         except CommandFailed:
             return False
         return True
