@@ -15,6 +15,7 @@ import pytest
 from store_release import EARLIER
 
 from placement_stories import PRIORITIES
+from schedule_stories import SCHEDULES
 from simulated_api import make_api
 from simulated_node import SimulatedNode, template
 from trimtab.api import ObjectMeta
@@ -245,7 +246,7 @@ def _complete(scenario: Scenario) -> Scenario:
 
 
 JUDGED = COMPONENT
-SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES]]
+SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES, *SCHEDULES]]
 
 
 @pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)

@@ -8,6 +8,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods
+    cronjob.py      CronJob -> Jobs                  cron.py (schedules)
     endpoints.py    Service -> EndpointSlices
     scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
     departures.py   Pods that make room or do not bear a taint
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.cronjob import cronjob
 from trimtab.components.workloads.daemonset import daemonset
 from trimtab.components.workloads.departures import make_room, taint_eviction
 from trimtab.components.workloads.deployment import deployment
@@ -44,6 +46,7 @@ COMPONENT = Component(
         statefulset,
         daemonset,
         job,
+        cronjob,
         endpoints,
         scheduler,
         make_room,

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.api.batch import CronJob
 from trimtab.api.core import PersistentVolumeClaim, Pod
 from trimtab.api.quantity import parse_quantity, whole
 from trimtab.api.workloads import DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
-from trimtab.components.workloads import rolling
+from trimtab.components.workloads import cron, rolling
 from trimtab.components.workloads.progress import DEADLINE_DEFAULT_S
 from trimtab.runtime import Admission, Denied
 
@@ -97,6 +98,24 @@ def check_job(new: JSON, old: JSON | None) -> list[str]:
     # The pods of an Indexed job divide the work by their index: without it all would do the same part.
     _one_of("spec.completionMode", spec.get("completionMode"), ("NonIndexed",))
     _template(spec)
+    return []
+
+
+def check_cronjob(new: JSON, old: JSON | None) -> list[str]:
+    """Schedule, time zone, numbers and the template's quantities."""
+    spec = new["spec"]
+    for name, read in (("schedule", cron.parse), ("timeZone", cron.zone_of)):
+        if spec.get(name):
+            try:
+                read(spec[name])
+            except ValueError as err:
+                raise Denied(f"spec.{name}", f'Invalid value: "{spec[name]}": {err}') from None
+    for name in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
+        _not_negative(f"spec.{name}", spec.get(name))
+    _one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace"))
+    job = (spec.get("jobTemplate") or {}).get("spec") or {}
+    _one_of("spec.jobTemplate.spec.completionMode", job.get("completionMode"), ("NonIndexed",))
+    _template(job)
     return []
 
 
@@ -199,6 +218,7 @@ CHECKS = (
     Admission("statefulset", StatefulSet, check_statefulset),
     Admission("daemonset", DaemonSet, check_daemonset),
     Admission("job", Job, check_job),
+    Admission("cronjob", CronJob, check_cronjob),
     Admission("pod", Pod, check_pod),
     Admission("claim", PersistentVolumeClaim, check_claim),
 )
