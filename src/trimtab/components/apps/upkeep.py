@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from trimtab.api import Resource
+from trimtab.api.batch import CronJob
 from trimtab.api.core import Pod
 from trimtab.api.workloads import ControllerRevision, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
 from trimtab.client import ApiError, WireClient
@@ -32,7 +33,7 @@ from trimtab.runtime.journal import Entry
 if TYPE_CHECKING:
     from trimtab.runtime.process import Process
 
-NAMING = (App, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, ControllerRevision, Job)
+NAMING = (App, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, ControllerRevision, Job, CronJob)
 """Every kind whose objects name images."""
 
 FIRST_AFTER_S = 300.0
