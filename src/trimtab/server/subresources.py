@@ -185,41 +185,46 @@ async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Pending"):
             _respect_budgets(server, target, pod)
 
-    await server.deleter.delete(
-        kind,
-        target.namespace,
-        target.name,
-        DeleteOptions(
-            asked.get("gracePeriodSeconds"),
-            asked.get("propagationPolicy") or "",
-            conditions.get("uid") or "",
-            conditions.get("resourceVersion") or "",
-            options.dry_run,
-        ),
-        unless=unless,
-    )
+    # One at a time: of two evictions that are judged at once each would see the other's pod serve.
+    async with server.writer.locks(f"evictions of {target.namespace}"):
+        await server.deleter.delete(
+            kind,
+            target.namespace,
+            target.name,
+            DeleteOptions(
+                asked.get("gracePeriodSeconds"),
+                asked.get("propagationPolicy") or "",
+                conditions.get("uid") or "",
+                conditions.get("resourceVersion") or "",
+                options.dry_run,
+            ),
+            unless=unless,
+        )
     return json_reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
 
 def _respect_budgets(server: ApiServer, target: Target, pod: JSON) -> None:
-    """Raises `StatusError` 429 when the eviction would break a disruption budget."""
+    """Raises `StatusError` 429 when the eviction would break a disruption budget. A pod that is not ready may go, when
+    the budget says so or when enough others are ready."""
     labels = pod["metadata"].get("labels") or {}
     for record in server.store.list(f"/policy/poddisruptionbudgets/{target.namespace}/"):
         spec = decode(record)["spec"]
-        if not selects(selector_of(spec.get("selector")), labels):
+        selector = selector_of(spec.get("selector"))
+        if not selects(selector, labels):
             continue
-        healthy = expected = 0
-        for other in server.store.list(f"/core/pods/{target.namespace}/"):
-            candidate = decode(other)
-            if selects(selector_of(spec.get("selector")), candidate["metadata"].get("labels") or {}):
-                expected += 1
-                healthy += _ready(candidate)
-        name = meta_of(record).name
-        if healthy - 1 < _needed(spec, expected) and _ready(pod):
-            err = errors.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.")
-            message = (
-                f"The disruption budget {name} needs {_needed(spec, expected)} healthy pods and has {healthy} currently"
-            )
+        pods = [decode(other) for other in server.store.list(f"/core/pods/{target.namespace}/")]
+        chosen = [p for p in pods if selects(selector, p["metadata"].get("labels") or {}) and not _finished(p)]
+        healthy = sum(_ready(p) for p in chosen)
+        needed = _needed(spec, _expected(server, target.namespace, spec, chosen))
+        if _ready(pod):
+            allowed = healthy - 1 >= needed
+        else:
+            allowed = spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow" or healthy >= needed
+        if not allowed:
+            name = meta_of(record).name
+            said = "Cannot evict pod as it would violate the pod's disruption budget."
+            message = f"The disruption budget {name} needs {needed} healthy pods and has {healthy} currently"
+            err = errors.too_many_requests(f"{said} {message}")
             err.details = {"causes": [{"reason": "DisruptionBudget", "message": message}]}
             raise err
 
@@ -231,11 +236,34 @@ def _ready(pod: JSON) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
+def _finished(pod: JSON) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+_SIZED = {"ReplicaSet": "/apps/replicasets/", "StatefulSet": "/apps/statefulsets/"}
+
+
+def _expected(server: ApiServer, namespace: str | None, spec: JSON, pods: list[JSON]) -> int:
+    """The pods that there should be: with a plain minAvailable those that there are, else as many as their owners ask for."""
+    if isinstance(spec.get("minAvailable"), int):
+        return len(pods)
+    sizes: dict[str, int] = {}
+    for pod in pods:
+        owners = pod["metadata"].get("ownerReferences") or ()
+        owner = next((o for o in owners if o.get("controller") and o.get("kind") in _SIZED), None)
+        record = server.store.get(f"{_SIZED[owner['kind']]}{namespace}/{owner['name']}") if owner else None
+        if record is None:
+            sizes[pod["metadata"]["uid"]] = 1
+        else:
+            sizes[meta_of(record).uid] = decode(record)["spec"].get("replicas", 1)
+    return sum(sizes.values())
+
+
 def _needed(spec: JSON, expected: int) -> int:
     """How many healthy pods a budget wants of so many."""
-    if "minAvailable" in spec:
-        return _scaled(spec["minAvailable"], expected)
-    return expected - _scaled(spec.get("maxUnavailable", 0), expected)
+    if "maxUnavailable" in spec:
+        return max(0, expected - _scaled(spec["maxUnavailable"], expected))
+    return _scaled(spec.get("minAvailable", 1), expected)
 
 
 def _scaled(value: int | str, total: int) -> int:

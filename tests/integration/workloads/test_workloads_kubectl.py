@@ -267,3 +267,43 @@ async def test_a_template_that_misses_its_selector_is_refused(cluster: Cluster) 
     done = await cluster.kubectl("apply", "-f", "-", stdin=wrong)
     assert done.code == 1
     assert "`selector` does not match template `labels`" in done.text
+
+
+BUDGET = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: keep-two}
+spec:
+  minAvailable: 2
+  selector: {matchLabels: {app: web}}
+"""
+
+CRON_JOB = """
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: hello}
+spec:
+  schedule: "0 0 1 1 *"
+  timeZone: Europe/Berlin
+  jobTemplate:
+    spec: {template: {spec: {restartPolicy: OnFailure, containers: [{name: main, image: exit-0}]}}}
+"""
+
+
+async def test_a_budget_lets_as_many_pods_be_evicted_as_it_says(cluster: Cluster) -> None:
+    await cluster.apply(deployment() + "---" + BUDGET)
+    await cluster.run("rollout", "status", "deployment/web")
+    await until(cluster, "1", "get", "pdb", "keep-two", "-o", "jsonpath={.status.disruptionsAllowed}")
+    await cluster.run("cordon", "node-1")
+    await until(cluster, "true", "get", "node", "node-1", "-o", "jsonpath={.spec.unschedulable}")
+    drained = await cluster.kubectl("drain", "node-1", "--ignore-daemonsets", "--force", "--timeout=3s")
+    assert drained.code != 0
+    assert "The disruption budget keep-two needs 2 healthy pods and has 2 currently" in drained.text
+    await cluster.run("uncordon", "node-1")
+    await runs(cluster, ["ok:1"] * 3)
+
+
+async def test_a_cron_job_can_be_run_by_hand(cluster: Cluster) -> None:
+    await cluster.apply(CRON_JOB)
+    await cluster.run("create", "job", "now", "--from=cronjob/hello")
+    await cluster.run("wait", "--for=condition=Complete", "job/now", "--timeout=30s")

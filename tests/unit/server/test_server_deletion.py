@@ -183,7 +183,10 @@ async def test_an_eviction_respects_disruption_budgets(api: Api) -> None:
     refused = await api.post(f"{PODS}/p/eviction", eviction)
 
     assert refused.status == 429
-    assert refused.message == "Cannot evict pod as it would violate the pod's disruption budget."
+    assert refused.message == (
+        "Cannot evict pod as it would violate the pod's disruption budget. "
+        "The disruption budget db needs 1 healthy pods and has 1 currently"
+    )
     assert refused.body["details"]["causes"] == [
         {"reason": "DisruptionBudget", "message": "The disruption budget db needs 1 healthy pods and has 1 currently"}
     ]

@@ -9,6 +9,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods
     cronjob.py      CronJob -> Jobs                  cron.py (schedules)
+    budgets.py      PodDisruptionBudget -> its status
     endpoints.py    Service -> EndpointSlices
     scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
     departures.py   Pods that make room or do not bear a taint
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.budgets import disruption_budget
 from trimtab.components.workloads.cronjob import cronjob
 from trimtab.components.workloads.daemonset import daemonset
 from trimtab.components.workloads.departures import make_room, taint_eviction
@@ -47,6 +49,7 @@ COMPONENT = Component(
         daemonset,
         job,
         cronjob,
+        disruption_budget,
         endpoints,
         scheduler,
         make_room,

@@ -30,6 +30,9 @@ REASONS: dict[str, str] = {
     "again when a node, a pod or a claim changes.",
     "SchedulingGated": "The pod has scheduling gates; it is placed once whoever set them has removed them.",
     "PreemptionByScheduler": "The pod was stopped to make room for one of a higher priority; the message names it.",
+    # PodDisruptionBudget
+    "SufficientPods": "At least one pod of the budget may be evicted now.",
+    "InsufficientPods": "No pod of the budget may be evicted now; the message has the numbers.",
     # PersistentVolumeClaim
     "Bound": "The claim has its volume.",
     "WaitForFirstConsumer": "The volume is made when a pod that uses the claim gets a node, so that it is on that node.",
