@@ -82,7 +82,7 @@ class EngineUnderTest:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "-o", "json").stdout)
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         ports = {
             "--port": self.api_port,
             "--http-port": self.http_port,
@@ -92,7 +92,7 @@ class EngineUnderTest:
         flags = (
             [str(part) for pair in ports.items() for part in pair] if not (self.data / "engine.json").exists() else []
         )
-        self.run("start", *flags, timeout_s=START_TIMEOUT_S)
+        self.run("start", *flags, *more, timeout_s=START_TIMEOUT_S)
 
     def remove(self) -> None:
         """Stops it and takes everything away."""
@@ -169,11 +169,11 @@ class EngineUnderTest:
 
 
 @contextmanager
-def engine(directory: Path) -> Iterator[EngineUnderTest]:
-    """A running engine with its data in `directory`; removed at the end, whatever happened."""
+def engine(directory: Path, *flags: str) -> Iterator[EngineUnderTest]:
+    """A running engine with its data in `directory`; removed at the end, whatever happened. flags: of `start`."""
     made = EngineUnderTest(directory)
     try:
-        made.start()
+        made.start(*flags)
         yield made
     finally:
         if os.environ.get("TRIMTAB_KEEP_ENGINE") != "1":

@@ -41,6 +41,8 @@ WATCH_LATE_S = 90.0
 class FakeDirectories:
     """The node's directories, in memory."""
 
+    node = "node-1"
+
     def __init__(self) -> None:
         self.paths: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""The smallest possible client of this machine's own API: one GET over its unix socket, with the standard library.
+"""The smallest possible client of this machine's own API: one request over its unix socket, with the standard library.
 
 `trimtab start`, `stop` and `status` ask the API two or three questions; they must not pay for an HTTP library first.
 """
@@ -45,3 +45,19 @@ def get_json(api_socket: Path, path: str) -> dict[str, Any] | None:
         return None
     decoded: dict[str, Any] = json.loads(body)
     return decoded
+
+
+def merge_patch(api_socket: Path, path: str, change: dict[str, Any]) -> int:
+    """Changes an object by a JSON merge patch; returns the status, 0 when the API does not answer."""
+    connection = _UnixConnection(api_socket)
+    try:
+        connection.request(
+            "PATCH", path, body=json.dumps(change), headers={"Content-Type": "application/merge-patch+json"}
+        )
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

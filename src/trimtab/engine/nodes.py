@@ -7,6 +7,7 @@ A node is gone when its process 1 has ended (`machine.py`): that is waited for b
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -113,6 +114,7 @@ def change(settings: Settings, wanted: Sequence[str], say: Say) -> Settings:
     replan(changed)
     for name in gone:
         wait_for_end(settings, name, END_S_MAX)
+        declare_dead(changed, name, say)
         forget(settings, name)
         say(f"{name} removed after {time.monotonic() - began:.1f} s, its disk with it")
     lifecycle.wait_for_nodes(changed, fresh, say, began)
@@ -178,10 +180,33 @@ def kill(settings: Settings, name: str, say: Say) -> Settings:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.close(handle)
     wait_for_end(settings, name, DEAD_S_MAX)
+    declare_dead(changed, name, say)
     replan(changed)
     forget(settings, name)
     say(f"{name} destroyed after {(time.monotonic() - began) * 1000:.0f} ms, its disk with it")
     return changed
+
+
+def declare_dead(settings: Settings, name: str, say: Say) -> None:
+    """Tells the API what is proven: nothing of the node runs, and the volumes on its disk are gone. Only for a node whose
+    process 1 has ended."""
+    from trimtab.components.workloads import DESTROYED, DIED_WITH, OUT_OF_SERVICE
+
+    for volume in (local.get_json(settings.api_socket, "/api/v1/persistentvolumes") or {}).get("items", ()):
+        if name in json.dumps(volume["spec"].get("nodeAffinity", {})).split('"'):
+            path = f"/api/v1/persistentvolumes/{volume['metadata']['name']}"
+            local.merge_patch(settings.api_socket, path, {"metadata": {"annotations": {DIED_WITH: name}}})
+            say(f"volume {volume['metadata']['name']} died with {name}")
+    path = f"/api/v1/nodes/{name}"
+    node = local.get_json(settings.api_socket, path)
+    if node is None:
+        return
+    taints = [t for t in node["spec"].get("taints", ()) if t["key"] != OUT_OF_SERVICE]
+    taints.append({"key": OUT_OF_SERVICE, "value": DESTROYED, "effect": "NoExecute"})
+    if local.merge_patch(settings.api_socket, path, {"spec": {"taints": taints}}) != 200:
+        raise EngineError(
+            f"{name} is gone, but the API could not be told: `kubectl taint node {name} {OUT_OF_SERVICE}={DESTROYED}:NoExecute`"
+        )
 
 
 def require(settings: Settings, name: str) -> None:

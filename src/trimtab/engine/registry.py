@@ -23,7 +23,10 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         from trimtab.components.node import adapters as of_node
         from trimtab.components.workloads import LocalDirectories, VolumeDirectories
 
-        return {**of_node(settings), VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"))}
+        return {
+            **of_node(settings),
+            VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
+        }
     from trimtab.components.apps import adapters as of_apps
     from trimtab.components.ingress import adapters as of_ingress
 

@@ -11,6 +11,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     cronjob.py      CronJob -> Jobs                  cron.py (schedules)
     budgets.py      PodDisruptionBudget -> its status
     endpoints.py    Service -> EndpointSlices
+    node_life.py    Node -> alive, silent or gone, and its pods
     scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
     departures.py   Pods that make room or do not bear a taint
     volumes.py      claims <-> volumes               binding.py (matching), local_class.py, local_data.py (on the node)
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.binding import DIED_WITH
 from trimtab.components.workloads.budgets import disruption_budget
 from trimtab.components.workloads.cronjob import cronjob
 from trimtab.components.workloads.daemonset import daemonset
@@ -29,6 +31,7 @@ from trimtab.components.workloads.endpoints import endpoints
 from trimtab.components.workloads.job import job
 from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
+from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, lost_pods, node_life
 from trimtab.components.workloads.reasons import REASONS
 from trimtab.components.workloads.replicaset import replicaset
 from trimtab.components.workloads.scheduler import scheduler
@@ -37,7 +40,7 @@ from trimtab.components.workloads.views import VIEWS
 from trimtab.components.workloads.volumes import claim, volume
 from trimtab.runtime import Component, Owned, Service
 
-__all__ = ["COMPONENT", "LocalDirectories", "VolumeDirectories"]
+__all__ = ["COMPONENT", "DESTROYED", "DIED_WITH", "OUT_OF_SERVICE", "LocalDirectories", "VolumeDirectories"]
 
 COMPONENT = Component(
     name="workloads",
@@ -57,6 +60,8 @@ COMPONENT = Component(
         claim,
         volume,
         local_data,
+        node_life,
+        lost_pods,
     ),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,

@@ -28,6 +28,8 @@ PATH_PARAMETER = "path"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+DIED_WITH = "trimtab.dev/died-with"
+"""The annotation of a volume whose data was on the disk of a node that was destroyed: the node's name."""
 WAIT_FOR_CONSUMER = "WaitForFirstConsumer"
 
 
@@ -38,6 +40,17 @@ def class_of(claim: PersistentVolumeClaim, classes: Sequence[StorageClass]) -> S
         return next((c for c in classes if c.name == name), None)
     defaults = [c for c in classes if c.metadata.annotations.get(DEFAULT_CLASS) == "true"]
     return min(defaults, key=lambda c: c.name, default=None)
+
+
+def died_text(volume: PersistentVolume) -> str | None:
+    """What became of a volume's data, and what to do, when its node was destroyed; else None."""
+    node = volume.metadata.annotations.get(DIED_WITH)
+    if node is None:
+        return None
+    return (
+        f"volume {volume.name} died with node {node}: its data is gone; restore a backup, or delete the claim and the pod "
+        "to begin with an empty volume"
+    )
 
 
 def waits_for_consumer(storage_class: StorageClass | None) -> bool:
@@ -72,6 +85,7 @@ def match(
         for volume in volumes
         if volume.spec.claim_ref is None
         and volume.metadata.deletion_timestamp is None
+        and DIED_WITH not in volume.metadata.annotations
         and _satisfies(volume, claim, class_name)
         and (node is None or fit.reaches(volume, node))
     ]
@@ -133,6 +147,16 @@ def provision(claim: PersistentVolumeClaim, storage_class: StorageClass, node: N
             },
         ),
     )
+
+
+def node_of(volume: PersistentVolume) -> str:
+    """The node whose disk a volume that was made here is on."""
+    required = (volume.spec.node_affinity or {}).get("required") or {}
+    for term in required.get("nodeSelectorTerms", ()):
+        for expression in term.get("matchExpressions", ()):
+            if expression["key"] == fit.HOSTNAME_LABEL:
+                return str(expression["values"][0])
+    return ""
 
 
 def reference(claim: PersistentVolumeClaim) -> ObjectReference:

@@ -23,6 +23,10 @@ DIRECTORY_MODE = 0o777
 class VolumeDirectories(Protocol):
     """The directories in which this node keeps the data of local volumes."""
 
+    @property
+    def node(self) -> str:
+        """The name of this node."""
+
     async def exists(self, path: str) -> bool: ...
 
     async def make(self, path: str) -> None:
@@ -35,8 +39,13 @@ class VolumeDirectories(Protocol):
 class LocalDirectories:
     """`VolumeDirectories` below one root, and nowhere else."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, node: str) -> None:
         self._root = root
+        self._node = node
+
+    @property
+    def node(self) -> str:
+        return self._node
 
     def _inside(self, path: str) -> Path:
         directory = Path(path)
@@ -82,6 +91,10 @@ async def local_data(subject: PersistentVolume, ctx: Context) -> Desired | Wait:
     """Makes a local volume's directory, and removes it when the volume is deleted (reclaim policy Delete)."""
     directories = ctx.adapter(VolumeDirectories)  # type: ignore[type-abstract]
     assert subject.spec.local is not None
+    died = binding.DIED_WITH in subject.metadata.annotations
+    if not died and binding.node_of(subject) != directories.node:
+        # The finalizer is that of the agent which has the data.
+        return Wait(on=subject.ref, reason="its data is on another node")
     path = subject.spec.local.path
     ref = subject.spec.claim_ref
     if ctx.deleting and ref is not None:
@@ -97,8 +110,10 @@ async def local_data(subject: PersistentVolume, ctx: Context) -> Desired | Wait:
         return path
 
     async def undo(made: str) -> None:
-        if subject.spec.persistent_volume_reclaim_policy == RECLAIM_DELETE:
+        if subject.spec.persistent_volume_reclaim_policy == RECLAIM_DELETE and not died:
             await directories.remove(made)
 
+    if died and not ctx.deleting:
+        return Desired()
     await ctx.effect("directory", find=find, do=do, undo=undo)
     return Desired()

@@ -33,12 +33,20 @@ REASONS: dict[str, str] = {
     # PodDisruptionBudget
     "SufficientPods": "At least one pod of the budget may be evicted now.",
     "InsufficientPods": "No pod of the budget may be evicted now; the message has the numbers.",
+    # Node
+    "NodeStatusUnknown": "The node has not renewed its lease for 40 s. Its pods get no new requests, and are not replaced "
+    "under their names before it is certain that they do not run.",
+    "NodeOutOfService": "It is certain that nothing of the node runs (it was destroyed, or an administrator says so by the "
+    "taint node.kubernetes.io/out-of-service), so its pods are removed and replaced elsewhere.",
+    "NodeUnreachable": "The pod's node is silent, so the pod gets no new requests until the node is back.",
     # PersistentVolumeClaim
     "Bound": "The claim has its volume.",
     "WaitForFirstConsumer": "The volume is made when a pod that uses the claim gets a node, so that it is on that node.",
     "ExternalProvisioning": "The class of the claim belongs to another provisioner, which has not made the volume yet.",
     "ProvisioningFailed": "No volume fits the claim and none can be made; the message says why.",
     "VolumeLost": "The volume that the claim was bound to was deleted. Its data may be gone; delete the claim too.",
+    "VolumeDied": "The volume was on the disk of a node that was destroyed: its data is gone. Restore a backup, or delete "
+    "claim and pod to begin with an empty volume.",
     "VolumeMissing": "The claim names a volume that does not exist (yet).",
     "VolumeTaken": "The claim names a volume that belongs to another claim.",
 }

@@ -93,7 +93,12 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
         elif claim.metadata.deletion_timestamp is not None:
             out.problems.append(f'persistentvolumeclaim "{name}" is being deleted')
         elif claim.status.phase == "Lost":
-            out.problems.append(f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume')
+            said = conditions.find(claim.status.conditions, "Bound")
+            died = said.message if said is not None and said.reason == "VolumeDied" else ""
+            why = died or "bound to non-existent persistentvolume"
+            out.problems.append(
+                f'persistentvolumeclaim "{name}": {why}' if died else f'persistentvolumeclaim "{name}" {why}'
+            )
         elif claim.spec.volume_name:
             bound = await ctx.get(PersistentVolume, claim.spec.volume_name)
             if bound is None or claim.status.phase != "Bound":

@@ -89,6 +89,9 @@ async def _bound(subject: PersistentVolumeClaim, name: str, ctx: Context) -> Des
                 }
             )
         return Desired(status=_pending("VolumeMissing", f"volume {name}, which the claim names, does not exist"))
+    if died := binding.died_text(volume):
+        ctx.event("VolumeDied", died, warning=True)
+        return Desired(status={"phase": "Lost", "conditions": [_condition("False", "VolumeDied", died)]})
     ref = volume.spec.claim_ref
     if ref is not None and not binding.is_claimed_by(volume, subject):
         owner = f"{ref.namespace}/{ref.name}"
@@ -177,6 +180,8 @@ async def volume(subject: PersistentVolume, ctx: Context) -> Desired | Wait:
     user = await ctx.get(PersistentVolumeClaim, ref.name, ref.namespace) if ref else None
     if ctx.deleting:
         return Wait(on=_claim_ref(subject), reason="a claim uses it") if holds(subject, user) else Desired()
+    if (died := binding.died_text(subject)) and holds(subject, user):
+        return Desired(status={"phase": "Failed", "reason": "VolumeDied", "message": died})
     if ref is None or (user is None and not ref.uid):
         return Desired(status={"phase": "Available"})
     if holds(subject, user):

@@ -1,0 +1,104 @@
+"""Node -> alive, silent or destroyed; and what that means for its pods.
+
+    Lease older than the grace      Ready=Unknown, taints unreachable: nothing new goes there; pods stay, since they may run
+    taint out-of-service (proof)    Ready=False; its pods are marked Failed and removed at once; then the Node goes
+
+Silence is no proof: a pod of a silent node is not replaced under its name until it is certain that it does not run. The
+engine gives that proof when it saw the node's last process end (`trimtab node kill`), by the taint with which Kubernetes'
+administrators state the same, `node.kubernetes.io/out-of-service`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.api.cluster import Lease
+from trimtab.api.core import Node, Pod, Taint
+from trimtab.components.workloads import conditions, fit
+from trimtab.components.workloads import pods as facts
+from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
+
+GRACE_S = 40.0
+"""How old a node's lease may become, as in Kubernetes (node-monitor-grace-period); it is renewed every 10 s."""
+LEASE_NAMESPACE = "kube-node-lease"
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+DESTROYED = "destroyed"
+"""The taint's value when the engine destroyed the node, disk included: it does not come back."""
+UNREACHABLE = "node.kubernetes.io/unreachable"
+NOT_READY = "node.kubernetes.io/not-ready"
+_OURS = (UNREACHABLE, NOT_READY)
+
+
+def proven_dead(node: Node) -> Taint | None:
+    """The taint that says that nothing of the node runs, or None."""
+    return next((taint for taint in node.spec.taints if taint.key == OUT_OF_SERVICE), None)
+
+
+def silent_s(lease: Lease | None, now: datetime) -> float:
+    """Seconds since the node last renewed its lease; 0 for a node without one, about which nothing is known."""
+    renewed = lease.spec.renew_time if lease is not None else None
+    return max(0.0, (now - renewed).total_seconds()) if renewed is not None else 0.0
+
+
+def state_taints(node: Node, silent: bool) -> list[Taint]:
+    """The node's taints as they should be: others' untouched, ours by its state."""
+    others = [taint for taint in node.spec.taints if taint.key not in _OURS]
+    ready = conditions.find(node.status.conditions, "Ready")
+    if silent:
+        key = UNREACHABLE
+    elif ready is not None and ready.status == "False":
+        key = NOT_READY
+    else:
+        return others
+    return [*others, Taint(key=key, effect="NoSchedule"), Taint(key=key, effect="NoExecute")]
+
+
+def _ready(status: str, reason: str, message: str) -> JSON:
+    return {"conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}]}
+
+
+@reconciler(Node, reads=[Lease, Pod], writes=[Writes(Node, ("spec.taints",))], name="node-life")
+async def node_life(subject: Node, ctx: Context) -> Desired:
+    """Says when a node is silent or destroyed, in its condition and its taints."""
+    dead = proven_dead(subject)
+    if dead is not None:
+        left = await ctx.list(Pod, where=lambda pod: pod.spec.node_name == subject.name)
+        message = "nothing of the node runs any more; its pods are replaced"
+        if dead.value == DESTROYED:
+            message = "the node was destroyed, its disk with it; its pods are replaced, its local volumes are lost"
+        return Desired(
+            status=_ready("False", "NodeOutOfService", message),
+            delete_subject=dead.value == DESTROYED and not left,
+        )
+    silence_s = silent_s(await ctx.get(Lease, subject.name, LEASE_NAMESPACE), ctx.now)
+    silent = silence_s > GRACE_S
+    wanted = state_taints(subject, silent)
+    writes = []
+    if wanted != subject.spec.taints:
+        writes.append(FieldWrite(subject.ref, {"spec": {"taints": msgspec.to_builtins(wanted)}}))
+    if not silent:
+        return Desired(writes=writes, requeue_after_s=GRACE_S - silence_s + 0.1)
+    message = f"the node has not renewed its lease for over {GRACE_S:.0f} s; whether its pods run is not known"
+    return Desired(status=_ready("Unknown", "NodeStatusUnknown", message), writes=writes)
+
+
+@reconciler(Pod, reads=[Node], selects=lambda pod: bool(pod.spec.node_name), while_deleting=True, name="lost-pods")
+async def lost_pods(subject: Pod, ctx: Context) -> Desired | Requeue:
+    """Removes the pods of a node of which nothing runs any more, and takes those of a silent one out of service."""
+    assert subject.spec.node_name is not None
+    node = await ctx.get(Node, subject.spec.node_name)
+    if node is None:
+        return Desired()
+    dead = proven_dead(node)
+    if dead is not None and not any(fit.tolerates(t, dead) for t in subject.spec.tolerations):
+        if not facts.finished(subject) and not facts.deleting(subject):
+            ctx.event("NodeLost", f"node {node.name} is gone, and this pod with it", warning=True)
+        status: JSON = {"phase": "Failed", "reason": "NodeLost", "message": f"node {node.name} is gone"}
+        return Desired(status=None if facts.finished(subject) else status, delete_subject=True)
+    ready = conditions.find(node.status.conditions, "Ready")
+    if ready is not None and ready.status == "Unknown" and facts.ready(subject):
+        return Desired(status=_ready("False", "NodeUnreachable", f"node {node.name} is silent"))
+    return Desired()

@@ -1,0 +1,60 @@
+"""What a node's silence and its end mean, as taints and in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from trimtab.api import Condition, ObjectMeta
+from trimtab.api.cluster import Lease, LeaseSpec
+from trimtab.api.core import Node, NodeSpec, NodeStatus, PersistentVolume, Taint
+from trimtab.components.workloads import binding
+from trimtab.components.workloads.node_life import proven_dead, silent_s, state_taints
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+MINE = Taint(key="shop", effect="NoSchedule", value="yes")
+
+
+def node(*taints: Taint, ready: str = "True") -> Node:
+    status = NodeStatus(conditions=[Condition(type="Ready", status=ready, reason="", message="")])
+    return Node(metadata=ObjectMeta(name="node-2"), spec=NodeSpec(taints=list(taints)), status=status)
+
+
+def test_a_silent_node_gets_both_taints_and_keeps_those_of_others() -> None:
+    taints = state_taints(node(MINE), silent=True)
+
+    assert [(t.key, t.effect) for t in taints] == [
+        ("shop", "NoSchedule"),
+        ("node.kubernetes.io/unreachable", "NoSchedule"),
+        ("node.kubernetes.io/unreachable", "NoExecute"),
+    ]
+    assert state_taints(node(*taints), silent=False) == [MINE]
+
+
+def test_a_node_that_says_itself_that_it_is_not_ready_is_tainted_so() -> None:
+    keys = {t.key for t in state_taints(node(ready="False"), silent=False)}
+
+    assert keys == {"node.kubernetes.io/not-ready"}
+
+
+def test_nothing_is_known_about_a_node_without_lease() -> None:
+    renewed = Lease(metadata=ObjectMeta(name="node-2"), spec=LeaseSpec(renew_time=NOW - timedelta(seconds=41)))
+
+    assert silent_s(None, NOW) == 0.0
+    assert silent_s(renewed, NOW) == 41.0
+
+
+def test_only_the_taint_is_proof() -> None:
+    dead = Taint(key="node.kubernetes.io/out-of-service", effect="NoExecute", value="destroyed")
+
+    assert proven_dead(node(*state_taints(node(), silent=True))) is None
+    assert proven_dead(node(MINE, dead)) == dead
+
+
+def test_a_volume_says_with_which_node_it_died_and_what_to_do() -> None:
+    volume = PersistentVolume(metadata=ObjectMeta(name="pvc-1", annotations={binding.DIED_WITH: "node-2"}))
+
+    assert binding.died_text(volume) == (
+        "volume pvc-1 died with node node-2: its data is gone; restore a backup, or delete the claim and the pod to begin "
+        "with an empty volume"
+    )
+    assert binding.died_text(PersistentVolume(metadata=ObjectMeta(name="pvc-1"))) is None
