@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from api_process import ApiProcess
-from simulated_node import Promise, SimulatedNode
+from simulated_node import NODE, Promise, SimulatedNode
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Namespace
 from trimtab.client import Client, HttpTransport
@@ -60,7 +60,7 @@ class Cluster:
                 client=client,
                 journal=Journal(None),
                 settings=settings,
-                adapters={VolumeDirectories: LocalDirectories(self.volumes)},
+                adapters={VolumeDirectories: LocalDirectories(self.volumes, NODE)},
                 place=place,  # type: ignore[arg-type]
                 components=[COMPONENT],
             )

@@ -103,7 +103,7 @@ def test_what_cannot_be_made_is_told() -> None:
 
 async def test_directories_are_made_and_removed_inside_their_root_only(tmp_path: Path) -> None:
     root = tmp_path / "volumes"
-    directories = LocalDirectories(root)
+    directories = LocalDirectories(root, "node-1")
     path = str(root / "pvc-1")
     await directories.make(path)
     await directories.make(path)
