@@ -1,4 +1,5 @@
-"""One suite for any Kubernetes API: ours by default, or the one that `TRIMTAB_CONFORMANCE_KUBECONFIG` names.
+"""One suite for any Kubernetes API: ours by default; the real one, whose programs `TRIMTAB_KUBERNETES` holds (`make
+test-kubernetes`); or the one that `TRIMTAB_CONFORMANCE_KUBECONFIG` names.
 
 Everything happens in namespaces of the suite's own, which it deletes.
 """
@@ -17,8 +18,10 @@ import kubernetes
 import pytest
 
 from api_process import ApiProcess
+from kubernetes_process import KubernetesProcess
 
 SERVER = "TRIMTAB_CONFORMANCE_KUBECONFIG"
+PROGRAMS = "TRIMTAB_KUBERNETES"
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +30,14 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if given:
         yield Path(given)
         return
-    server = ApiProcess(tmp_path_factory.mktemp("conformance"), tls=True)
-    server.start()
-    yield server.kubeconfig()
-    server.close()
+    folder = tmp_path_factory.mktemp("conformance")
+    programs = os.environ.get(PROGRAMS)
+    server = KubernetesProcess(folder, Path(programs)) if programs else ApiProcess(folder, tls=True)
+    try:
+        server.start()
+        yield server.kubeconfig()
+    finally:
+        server.close()
 
 
 @pytest.fixture

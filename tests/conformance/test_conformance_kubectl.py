@@ -89,7 +89,8 @@ def test_change_in_many_ways(kubectl: Kubectl) -> None:
     assert found["spec"]["replicas"] == 5
     assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "web:2"
     assert found["status"]["replicas"] == 1
-    assert found["metadata"]["generation"] == 6
+    # The annotation counts, the label does not.
+    assert found["metadata"]["generation"] == 7
 
 
 def test_create_of_typed_kinds(kubectl: Kubectl) -> None:

@@ -8,9 +8,9 @@ import dataclasses
 from typing import Any
 
 import pytest
-from store_release import EARLIER
 
 from simulated_api import make_api
+from store_release import EARLIER
 from trimtab.api import JSON, Resource
 from trimtab.api.core import Secret, Service
 from trimtab.api.networking import Ingress
@@ -51,12 +51,7 @@ async def world(stage: Stage) -> None:
             await told(stage, database, {"replicas": 1, "readyReplicas": 1}, database.status.ready_replicas == 1)
         for job in await stage.list(Job):
             failed = job.spec.template.spec.containers[0].image == BROKEN
-            condition = {
-                "type": "Failed" if failed else "Complete",
-                "status": "True",
-                "message": "no such table" if failed else "",
-            }
-            await told(stage, job, {"conditions": [condition]}, bool(job.status.conditions))
+            await told(stage, job, ended(stage, failed=failed), bool(job.status.conditions))
         for deployment in await stage.list(Deployment):
             count = deployment.spec.replicas or 0
             status = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count)
@@ -68,6 +63,19 @@ async def world(stage: Stage) -> None:
             status = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
             await told(stage, ingress, status, bool(ingress.status.load_balancer.ingress))
         await stage.changed(StatefulSet, Job, Deployment, Ingress, settle_s=STEP_S)
+
+
+def ended(stage: Stage, *, failed: bool) -> JSON:
+    """The status of a Job that ended, with all that the API wants such a Job to say."""
+    at = stage.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = "no such table" if failed else ""
+    types = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
+    conditions = [
+        {"type": type_, "status": "True", "reason": "Ended", "message": message, "lastTransitionTime": at}
+        for type_ in types
+    ]
+    status = {"startTime": at, "uncountedTerminatedPods": {}, "conditions": conditions}
+    return status | ({"failed": 1} if failed else {"succeeded": 1, "completionTime": at})
 
 
 async def told(stage: Stage, target: Resource, status: JSON, known: bool) -> None:

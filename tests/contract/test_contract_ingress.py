@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from store_release import EARLIER
 
 from ingress_world import ca_secret, endpoint_slice, engine_ca, ingress, pod, running_status, service, tls_secret
 from simulated_api import make_api
 from simulated_envoy import SimulatedEnvoy
+from store_release import EARLIER
 from trimtab.api import ObjectMeta, from_wire
 from trimtab.api.core import PROXIED, ConfigMap, Pod, Secret, Service
 from trimtab.api.networking import EndpointSlice, Ingress, IngressClass

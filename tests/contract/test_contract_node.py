@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from store_release import EARLIER
 
 from simulated_api import make_api
 from simulated_containerd import (
@@ -20,6 +19,7 @@ from simulated_containerd import (
     SimulatedContainerd,
     SimulatedDisk,
 )
+from store_release import EARLIER
 from trimtab.api import ObjectMeta, from_wire
 from trimtab.api.core import PROXIED, ConfigMap, Pod
 from trimtab.client.clock import Clock

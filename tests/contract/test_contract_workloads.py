@@ -12,12 +12,12 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
-from store_release import EARLIER
 
 from placement_stories import PRIORITIES
 from schedule_stories import SCHEDULES
 from simulated_api import make_api
 from simulated_node import SimulatedNode, template
+from store_release import EARLIER
 from trimtab.api import ObjectMeta
 from trimtab.api.core import (
     LabelSelector,

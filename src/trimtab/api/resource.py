@@ -12,6 +12,7 @@ Because a struct names exactly the fields that something acts on, it is also the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, NewType, TypeVar
@@ -209,15 +210,24 @@ def to_wire(obj: Resource) -> JSON:
 
 
 def from_wire(cls: type[R], obj: Mapping[str, Any]) -> R:
-    """The typed view of a decoded object.
+    """The typed view of a decoded object. A null says nothing, as in Kubernetes: kube-apiserver writes `endpoints: null`
+    for an empty list.
 
     Raises:
         InvalidObject: naming the field and what it should be.
     """
-    try:
+    with suppress(msgspec.ValidationError):
         return msgspec.convert(obj, cls, strict=True)
+    try:
+        return msgspec.convert(_without_nulls(obj), cls, strict=True)
     except msgspec.ValidationError as err:
         raise InvalidObject(Ref.of_wire(obj), str(err)) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 class InvalidObject(ValueError):

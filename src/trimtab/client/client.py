@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from trimtab.api import InvalidObject, Ref, Resource, ResourceType, kind_of, to_wire
+from trimtab.api import Ref, Resource, ResourceType, from_wire, kind_of, to_wire
 from trimtab.client.errors import ApiError
 from trimtab.client.transport import Response, Transport
 from trimtab.client.wire import PatchType, WireClient, encode, selectors
@@ -66,8 +66,8 @@ def decode(kind: type[K], body: bytes) -> K:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
         decoded: K = decoder.decode(body)
-    except msgspec.ValidationError as err:
-        raise InvalidObject(Ref.of_wire(msgspec.json.decode(body)), str(err)) from None
+    except msgspec.ValidationError:
+        return from_wire(kind, msgspec.json.decode(body))  # it may be nulls that were in the way
     return decoded
 
 

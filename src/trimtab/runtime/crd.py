@@ -253,5 +253,6 @@ async def ensure_crds(client: Client, kinds: Iterable[type[Resource]], *, foreig
 
 
 def _established(definition: JSON) -> bool:
-    conditions = definition.get("status", {}).get("conditions", ())
+    # A new definition's conditions are null for a moment on kube-apiserver.
+    conditions = definition.get("status", {}).get("conditions") or ()
     return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)

@@ -377,9 +377,12 @@ def _only(obj: JSON, key: str) -> JSON:
 
 
 def _desired(obj: JSON, kind: Kind) -> JSON:
-    """What `metadata.generation` counts changes of."""
+    """What `metadata.generation` counts changes of. Of a Deployment also its annotations, which its ReplicaSets inherit."""
     skipped = ("apiVersion", "kind", "metadata", "status") if kind.status else ("apiVersion", "kind", "metadata")
-    return {key: value for key, value in obj.items() if key not in skipped}
+    desired = {key: value for key, value in obj.items() if key not in skipped}
+    if (kind.group, kind.kind) == ("apps", "Deployment"):
+        desired["annotations"] = obj["metadata"].get("annotations")
+    return desired
 
 
 def deletable(obj: JSON) -> bool:
