@@ -28,9 +28,7 @@ export function Timeline({ entries }: { entries: Entry[] }) {
                 {entry.duration_ms !== null && <span class="took">{duration(entry.duration_ms)}</span>}
               </p>
               <p class="quiet">
-                {!WRITES.includes(entry.verb) && entry.object}
-                {entry.actor && ` · ${entry.actor}`}
-                {entry.cause && ` · because of ${entry.cause}`}
+                {context(entry)}
               </p>
             </div>
           </li>
@@ -48,6 +46,11 @@ const WRITES = ["created", "changed", "deleted", "status"];
 function sentence(entry: Entry): string {
   if (!WRITES.includes(entry.verb)) return entry.message || `${entry.verb} ${entry.object}`;
   return entry.message ? `${entry.verb} ${entry.object}: ${entry.message}` : `${entry.verb} ${entry.object}`;
+}
+
+function context(entry: Entry): string {
+  const object = WRITES.includes(entry.verb) ? "" : entry.object;
+  return [object, entry.actor, entry.cause && `because of ${entry.cause}`].filter(Boolean).join(" · ");
 }
 
 function clock(at: string): string {

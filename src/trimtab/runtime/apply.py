@@ -251,6 +251,9 @@ class Applier:
             and live.mark(manager, subresource) == memo.mark
         ):
             return
+        # Until there is an answer, what stands there is unknown: a write whose answer is lost may have replaced what the memo
+        # is about, and its mark tells fields, not their values.
+        run.memos.pop(slot, None)
         began = asyncio.get_running_loop().time()
         wire = self._process.client.wire
         informer = self._process.informer(kind)

@@ -78,14 +78,24 @@ def short_actor(actor: str) -> str:
 
 
 def why_text(ref: Ref, found: Iterable[Why], *, zone: tzinfo | None = None) -> str:
-    """A tree: the last changes of `ref`, newest first, and below each what led to it."""
+    """A tree: the last changes of `ref`, newest first, and below each what led to it. A change that stands below a newer one is
+    not told again."""
     lines = [str(ref)]
-    roots = list(found)
+    roots: list[Why] = []
+    told: set[int] = set()
+    for root in found:
+        if root.entry.id not in told:
+            roots.append(root)
+            told |= _ids(root)
     if not roots:
         return f"{ref}: the journal has nothing about it; is the name right? (trimtab timeline shows what there is)"
     for i, root in enumerate(roots):
         _branch(root, "", i == len(roots) - 1, lines, zone)
     return "\n".join(lines)
+
+
+def _ids(node: Why) -> set[int]:
+    return {node.entry.id}.union(*(_ids(reason) for reason in node.reasons))
 
 
 def _branch(node: Why, indent: str, last: bool, lines: list[str], zone: tzinfo | None) -> None:

@@ -15,6 +15,7 @@ from trimtab.api import Condition, Model, ObjectMeta, Ref, Resource, resource
 from trimtab.api.core import ConfigMap, Namespace, Secret
 from trimtab.runtime import Component, Context, Desired, FieldWrite, Owned, Requeue, Wait, Writes, reconciler
 from trimtab.runtime.component import Outcome
+from trimtab.runtime.faults import NO_FAULTS, Rates
 from trimtab.runtime.ownership import ADOPT_ANNOTATION, OWNER_LABEL
 from trimtab.runtime.simulation import SimulatedClock, simulate
 
@@ -518,3 +519,34 @@ def test_every_write_carries_its_cause() -> None:
         ]
 
     in_simulation(component(pack, owns=[ConfigMap], reads=[Secret]), story)
+
+
+def test_a_write_whose_answer_is_lost_is_not_taken_for_undone() -> None:
+    """Said, then said otherwise with the answer lost, then wanted as at first: it must be said again."""
+
+    async def pack(subject: Box, ctx: Context) -> Outcome:
+        if subject.spec.value == "2":
+            # Carried out, but nobody hears of it; meanwhile the user wants the first value again.
+            here[0].transport.rates = Rates(lost_after=1.0, latency_s_max=0, watch_late=0)
+            await here[0].apply(box(value="1"))
+        return Desired(status={"seen": subject.spec.value})
+
+    here: list[Running] = []
+
+    async def story(running: Running) -> None:
+        here.append(running)
+        await running.apply(box(value="1"))
+        await running.settle()
+        await running.apply(box(value="2"))
+        await running.settle(0.5)
+        found = await running.get(Box, "a")
+        assert found is not None
+        assert found.status.seen == "2"
+
+        running.transport.rates = NO_FAULTS
+        await running.settle(60)
+        found = await running.get(Box, "a")
+        assert found is not None
+        assert found.status.seen == "1"
+
+    in_simulation(component(pack), story)

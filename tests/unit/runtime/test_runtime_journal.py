@@ -84,15 +84,11 @@ def test_why_walks_from_the_pod_to_the_user(journal: Journal) -> None:
 
     assert why_text(POD, why, zone=UTC).splitlines() == [
         "Pod shop/web-1-a",
-        "├─ 12:00:04.123  Pod shop/web-1-a status (phase) by node-pods",
-        "│  └─ 12:00:03.123  Pod shop/web-1-a created by workloads-replicaset",
-        "│     └─ 12:00:02.123  ReplicaSet shop/web-1 created by workloads-deployment",
-        "│        └─ 12:00:01.123  Deployment shop/web changed (spec.template) by apps-app",
-        "│           └─ 12:00:00.123  App shop/web changed by kubectl",
-        "└─ 12:00:03.123  Pod shop/web-1-a created by workloads-replicaset",
-        "   └─ 12:00:02.123  ReplicaSet shop/web-1 created by workloads-deployment",
-        "      └─ 12:00:01.123  Deployment shop/web changed (spec.template) by apps-app",
-        "         └─ 12:00:00.123  App shop/web changed by kubectl",
+        "└─ 12:00:04.123  Pod shop/web-1-a status (phase) by node-pods",
+        "   └─ 12:00:03.123  Pod shop/web-1-a created by workloads-replicaset",
+        "      └─ 12:00:02.123  ReplicaSet shop/web-1 created by workloads-deployment",
+        "         └─ 12:00:01.123  Deployment shop/web changed (spec.template) by apps-app",
+        "            └─ 12:00:00.123  App shop/web changed by kubectl",
     ]
     deepest = why_json(why)[1]["reasons"][0]["reasons"][0]["reasons"][0]
     assert deepest["object"] == {

@@ -74,15 +74,17 @@ def slices(service: Service, pods: Iterable[Pod]) -> list[EndpointSlice]:
         family = f"IPv{ipaddress.ip_address(pod.status.pod_ip).version}"
         ports = resolve_ports(service.spec.ports, pod)
         groups.setdefault((family, ports), []).append(endpoint_of(pod, service))
-    out = []
-    for (family, ports), endpoints in sorted(groups.items(), key=lambda item: repr(item[0])):
-        for start in range(0, len(endpoints), ENDPOINTS_PER_SLICE):
-            out.append(_slice(service, family, ports, start, endpoints[start : start + ENDPOINTS_PER_SLICE]))
+    parts = [
+        (family, ports, endpoints[start : start + ENDPOINTS_PER_SLICE])
+        for (family, ports), endpoints in sorted(groups.items(), key=lambda item: repr(item[0]))
+        for start in range(0, len(endpoints), ENDPOINTS_PER_SLICE)
+    ]
     # A service without endpoints has one empty slice: "nobody is there" is an answer, and clients wait for one.
-    return out or [_slice(service, "IPv4", (), 0, [])]
+    return [_slice(service, number, *part) for number, part in enumerate(parts or [("IPv4", (), [])])]
 
 
-def _slice(service: Service, family: str, ports: Ports, start: int, endpoints: list[Endpoint]) -> EndpointSlice:
+def _slice(service: Service, number: int, family: str, ports: Ports, endpoints: list[Endpoint]) -> EndpointSlice:
+    """The slice of that number. Its name does not tell its ports, so that it stays when the last pod, which knows them, goes."""
     labels = {
         **service.metadata.labels,
         SERVICE_NAME_LABEL: service.name,
@@ -90,7 +92,7 @@ def _slice(service: Service, family: str, ports: Ports, start: int, endpoints: l
     }
     if service.spec.cluster_ip == "None":
         labels[HEADLESS_LABEL] = ""
-    suffix = safe_hash(f"{service.metadata.uid}/{family}/{ports}/{start}".encode(), 5)
+    suffix = safe_hash(f"{service.metadata.uid}/{family}/{number}".encode(), 5)
     return EndpointSlice(
         metadata=ObjectMeta(name=f"{service.name}-{suffix}", namespace=service.namespace, labels=labels),
         address_type=family,
