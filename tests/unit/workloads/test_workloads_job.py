@@ -119,6 +119,14 @@ def test_the_deadline() -> None:
     assert out.failure == ("DeadlineExceeded", "Job was active longer than specified deadline")
 
 
+def test_a_success_stays_one_while_the_last_pods_are_stopped() -> None:
+    reached = Condition(type="SuccessCriteriaMet", status="True")
+    status = JobStatus(start_time=ago(100), succeeded=1, conditions=[reached])
+    job = make_job(status=status, active_deadline_seconds=60, backoff_limit=0)
+    out = plan(job, [ended("a", 0), ended("stopped", 137), make_pod("late")], NOW)
+    assert (out.complete, out.failure, [pod.name for pod in out.delete]) == (True, None, ["late"])
+
+
 def test_time_to_live_counts_from_the_end() -> None:
     done = Condition(type="Complete", status="True", last_transition_time=NOW)
     finished = make_job(status=JobStatus(conditions=[done]), ttl_seconds_after_finished=60)

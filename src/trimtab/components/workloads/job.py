@@ -53,6 +53,11 @@ def plan(job: Job, pods: Sequence[Pod], now: datetime) -> Plan:
     successes = [pod for pod in pods if pod.status.phase == "Succeeded"]
     failures = [pod for pod in pods if pod.status.phase == "Failed"]
     out = Plan(max(job.status.succeeded, len(successes)), max(job.status.failed, len(failures)))
+    reached = conditions.find(job.status.conditions, "SuccessCriteriaMet")
+    if reached is not None and reached.status == "True":
+        # What is decided stays, however the pods that are still being stopped end.
+        out.complete, out.delete = True, living
+        return out
     out.failure = _failure(job, living, failures, out.failed, now)
     if out.failure:
         out.delete = living
