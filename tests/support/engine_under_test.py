@@ -127,10 +127,11 @@ class EngineUnderTest:
     ) -> Answer:
         """One request over TLS, the certificate checked against the engine's CA."""
         context = ssl.create_default_context(cafile=str(self.data / "pki" / "ca.crt"))
-        with (
-            socket.create_connection(("127.0.0.1", self.https_port), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secured,
-        ):
+        plain = socket.socket()
+        plain.settimeout(10)
+        # Wrapped before it connects: wrapping a socket that the peer has reset already raises and leaves it open
+        with context.wrap_socket(plain, server_hostname=host) as secured:
+            secured.connect(("127.0.0.1", self.https_port))
             connection = HTTPConnection(host)
             connection.sock = secured
             connection.request(method, path, body, {"Host": host, **(headers or {})})
