@@ -141,10 +141,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return f"trimtab-{self.id}"
 
     @property
+    def first_node(self) -> bool:
+        """Whether these are the settings of the node that is the machine itself, not of one that shares it."""
+        return not self.cluster_cidr or self.pod_cidr == self._piece(0)
+
+    @property
     def cgroup(self) -> str:
         """The parent cgroup of all pods, relative to each controller's root."""
-        first = not self.cluster_cidr or self.pod_cidr == self._piece(0)
-        return f"/trimtab-{self.id}" if first else f"/trimtab-{self.id}-{self.node_name}"
+        return f"/trimtab-{self.id}" if self.first_node else f"/trimtab-{self.id}-{self.node_name}"
 
     @property
     def image_registry(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from trimtab.api import JSON
-from trimtab.server.builtin_kinds import BUILTIN_KINDS, PRIORITY_CLASSES, RBAC, REVIEWS
+from trimtab.server.builtin_kinds import BUILTIN_KINDS, MEASURED, METRICS, PRIORITY_CLASSES, RBAC, REVIEWS
 from trimtab.server.clock import new_uid, timestamp
 from trimtab.server.objects import encode
 from trimtab.store import ABSENT, Put
@@ -88,6 +88,8 @@ def _objects() -> Iterator[tuple[str, JSON]]:
         ("view", _READ, _KEPT_FROM_EDITORS | _KEPT_FROM_VIEWERS),
     ):
         yield _role(f"system:aggregate-to-{level}", list(_namespaced_rules(verbs, kept)), aggregates_to=level)
+    reading: JSON = {"apiGroups": [METRICS], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}
+    yield _role("system:aggregated-metrics-reader", [reading], aggregates_to="view", also_to=("edit", "admin"))
     yield _role("system:discovery", [{"nonResourceURLs": _DISCOVERY, "verbs": ["get"]}])
     yield _role(
         "system:public-info-viewer",
@@ -113,7 +115,7 @@ def _objects() -> Iterator[tuple[str, JSON]]:
 def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iterator[JSON]:
     groups: dict[str, list[str]] = {}
     for kind in BUILTIN_KINDS:
-        if not kind.namespaced or kind.plural in kept or kind.kind in REVIEWS:
+        if not kind.namespaced or kind.plural in kept or kind.kind in REVIEWS | MEASURED:
             continue
         names = groups.setdefault(kind.group, [])
         names.append(kind.plural)
@@ -125,7 +127,9 @@ def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iter
     yield {"apiGroups": [""], "resources": ["namespaces"], "verbs": _READ}
 
 
-def _role(name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: str = "") -> tuple[str, JSON]:
+def _role(
+    name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: str = "", also_to: Sequence[str] = ()
+) -> tuple[str, JSON]:
     labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
     obj: JSON = {
         "apiVersion": f"{RBAC}/v1",
@@ -133,8 +137,8 @@ def _role(name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: 
         "metadata": {"name": name, "labels": labels},
         "rules": rules,
     }
-    if aggregates_to:
-        labels[f"rbac.authorization.k8s.io/aggregate-to-{aggregates_to}"] = "true"
+    for level in filter(None, (aggregates_to, *also_to)):
+        labels[f"rbac.authorization.k8s.io/aggregate-to-{level}"] = "true"
     if aggregates:
         selector = {"matchLabels": {f"rbac.authorization.k8s.io/aggregate-to-{aggregates}": "true"}}
         obj["aggregationRule"] = {"clusterRoleSelectors": [selector]}

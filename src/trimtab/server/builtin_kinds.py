@@ -10,6 +10,7 @@ from trimtab.server.kinds import ALL_VERBS, Kind, Scale
 _GET_UPDATE = ("get", "patch", "update")
 _CREATE = ("create",)
 _CONNECT = ("create", "get")
+_MEASURED = ("get", "list")
 ALL = ("all",)
 
 _POD_SUBRESOURCES = (
@@ -24,6 +25,7 @@ _POD_SUBRESOURCES = (
 RBAC = "rbac.authorization.k8s.io"
 AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"
+METRICS = "metrics.k8s.io"
 PRIORITY_CLASSES = "/scheduling.k8s.io/priorityclasses/"
 """The prefix of the keys of all of them."""
 
@@ -113,6 +115,8 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
     Kind("coordination.k8s.io", "v1", "Lease", "leases", generation=False),
     Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Kind("events.k8s.io", "v1", "Event", "events", short_names=("ev",), generation=False, stored_group="core"),
+    Kind(METRICS, "v1beta1", "NodeMetrics", "nodes", namespaced=False, verbs=_MEASURED, singular="node"),
+    Kind(METRICS, "v1beta1", "PodMetrics", "pods", verbs=_MEASURED, singular="pod"),
     Kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", namespaced=False, singular="ingressclass"),
     Kind("networking.k8s.io", "v1", "Ingress", "ingresses", short_names=("ing",), status=True, singular="ingress"),
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", short_names=("netpol",)),
@@ -143,3 +147,5 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
 
 REVIEWS = frozenset(kind.kind for kind in BUILTIN_KINDS if kind.group in (AUTHENTICATION, AUTHORIZATION))
 """Kinds that are questions: answered, never stored."""
+MEASURED = frozenset(kind.kind for kind in BUILTIN_KINDS if kind.group == METRICS)
+"""Kinds that are measured when somebody asks, never stored."""

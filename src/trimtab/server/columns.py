@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.api import JSON
 from trimtab.api.selector import selector_text
 from trimtab.server.kinds import Column
+from trimtab.server.measured_columns import autoscaler_cells, node_metrics_cells, pod_metrics_cells
 from trimtab.server.pod_columns import pod_cells
 from trimtab.server.selectors import selector_of
 from trimtab.server.tables import NAME, age, duration, parse_time
@@ -321,21 +322,6 @@ def _binding(obj: JSON, now: datetime) -> list[Any]:
     return [_name(obj), f"{reference.get('kind', '')}/{reference.get('name', '')}", _age(obj, now), *lists]
 
 
-def _autoscaler(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    target = spec.get("scaleTargetRef") or {}
-    metrics = len(spec.get("metrics") or ())
-    return [
-        _name(obj),
-        f"{target.get('kind', '')}/{target.get('name', '')}",
-        f"{metrics} metrics" if metrics else NONE,
-        str(spec.get("minReplicas", "<unset>")),
-        spec.get("maxReplicas", 0),
-        status.get("currentReplicas", 0),
-        _age(obj, now),
-    ]
-
-
 def _budget(obj: JSON, now: datetime) -> list[Any]:
     spec = _spec(obj)
     return [
@@ -473,8 +459,10 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     (_RBAC, "ClusterRoleBinding"): (_columns("Role, Age", "Users, Groups, ServiceAccounts"), _binding),
     ("autoscaling", "HorizontalPodAutoscaler"): (
         _columns("Reference, Targets, MinPods, MaxPods:integer, Replicas:integer, Age"),
-        _autoscaler,
+        autoscaler_cells,
     ),
+    ("metrics.k8s.io", "NodeMetrics"): (_columns("CPU, Memory, Window"), node_metrics_cells),
+    ("metrics.k8s.io", "PodMetrics"): (_columns("CPU, Memory, Window"), pod_metrics_cells),
     ("policy", "PodDisruptionBudget"): (
         _columns("Min Available, Max Unavailable, Allowed Disruptions:integer, Age"),
         _budget,

@@ -21,7 +21,7 @@ from trimtab.server.bodies import (
     decode_object,
     write_options,
 )
-from trimtab.server.builtin_kinds import RBAC, REVIEWS
+from trimtab.server.builtin_kinds import MEASURED, RBAC, REVIEWS
 from trimtab.server.deleting import delete_options, deleted_status
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
@@ -55,6 +55,10 @@ class Handlers:
             from trimtab.server.reviews import review
 
             return await review(self._server, kind, target, request)
+        if kind.kind in MEASURED and not kind.crd:
+            from trimtab.server.measurements import measured
+
+            return await measured(self._server, kind, target, verb, request)
         if target.subresource:
             return await self._subresource(kind, target, verb, request)
         match verb:

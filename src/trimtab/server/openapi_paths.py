@@ -14,6 +14,7 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.server import errors, openapi
+from trimtab.server.builtin_kinds import MEASURED
 from trimtab.server.http import Reply, Request, json_reply
 from trimtab.server.kinds import Kind
 
@@ -31,6 +32,8 @@ def openapi_reply(server: ApiServer, request: Request, path: str) -> Reply:
     name = path.removeprefix("/openapi/v3").strip("/")
     groups: dict[str, list[Kind]] = {}
     for kind in server.registry:
+        if kind.kind in MEASURED and not kind.crd:
+            continue  # Kubernetes publishes no schema of them: they come from a server of their own there
         groups.setdefault(openapi.path_of(kind.group, kind.version), []).append(kind)
     if not name:
         return json_reply(openapi.index({key: _digest(server, kinds) for key, kinds in sorted(groups.items())}))

@@ -37,7 +37,7 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     if not pod["spec"].get("nodeName"):
         raise errors.bad_request(f"pod {target.name} does not have a host assigned")
     _check_container(pod["spec"], target.name, request.query.get("container", ""), target.subresource)
-    socket = _socket_of(server, pod["spec"]["nodeName"])
+    socket = socket_of(server, pod["spec"]["nodeName"])
     if socket is None:
         raise errors.unavailable("this API server has no node agent: logs and streams are not available")
     query = request.scope.get("query_string", b"").decode("latin-1")
@@ -50,7 +50,7 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     return await _copied(str(socket), path, request)
 
 
-def _socket_of(server: ApiServer, node: str) -> Path | None:
+def socket_of(server: ApiServer, node: str) -> Path | None:
     """The agent's socket: that of a further node where it has one, else this machine's own."""
     base, own = server.settings.node_sockets, server.settings.node_socket
     if base is not None and own is not None and (further := base / Path(node).name).is_dir():

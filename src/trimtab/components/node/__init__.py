@@ -12,6 +12,7 @@ Read `decide.py` and `reconcile.py` first, then `picture.py` and `agent.py`.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from trimtab.api.cluster import Lease
@@ -99,6 +100,7 @@ COMPONENT = Component(
 def adapters(settings: Settings) -> dict[type, Any]:
     """The adapters that this component's reconciler and services ask for, on a real machine. Must be called as root."""
     from trimtab.client.clock import SystemClock
+    from trimtab.components.node import machine
     from trimtab.components.node.agent import NodeAgent
     from trimtab.components.node.cri import Cri
     from trimtab.components.node.disk import NodeDisk
@@ -108,6 +110,7 @@ def adapters(settings: Settings) -> dict[type, Any]:
     from trimtab.components.node.picture import NodeIdentity
     from trimtab.components.node.pod_rules import PodRules
     from trimtab.components.node.probes import Handler, Target, ask
+    from trimtab.components.node.usage import Usage, group_reading, machine_reading
 
     cri = Cri(settings.containerd_socket)
 
@@ -117,7 +120,9 @@ def adapters(settings: Settings) -> dict[type, Any]:
     node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
     rules = PodRules()
     agent = NodeAgent(cri, NodeDisk(settings), asker, node, facts_for(settings), SystemClock().now, rules)
-    return {NodeAgent: agent, Cri: cri, PodRules: rules}
+    of_pods = partial(group_reading, machine.cgroups(), settings.cgroup)
+    whole_node = machine_reading if settings.first_node else of_pods
+    return {NodeAgent: agent, Cri: cri, PodRules: rules, Usage: Usage(cri.stats, whole_node, SystemClock().now)}
 
 
 __all__ = [

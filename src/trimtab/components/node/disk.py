@@ -58,10 +58,8 @@ class NodeDisk(Volumes):
 
     async def remove(self, uid: str) -> None:
         await super().remove(uid)
-        groups = machine.cgroups()
-        name = Path(groups.parent(self._cgroup, uid)).name
-        for base in groups.directories(self._cgroup):
-            remove_cgroup(base / name)
+        for directory in machine.cgroups().directories(self._cgroup, uid):
+            remove_cgroup(directory)
 
     def uids(self) -> Sequence[str]:
         try:

@@ -24,6 +24,7 @@ class Cgroups:
 
     version: Literal[1, 2]
     driver: Literal["cgroupfs", "systemd"]
+    root: Path = CGROUPS
 
     def parent(self, name: str, pod_uid: str) -> str:
         """The cgroup of one pod as CRI's `cgroup_parent`. `name` is the engine's (`/trimtab-<id>`)."""
@@ -31,24 +32,42 @@ class Cgroups:
             return f"{name.strip('/')}-pod{pod_uid.replace('-', '_')}.slice"
         return f"{name}/pod{pod_uid}"
 
-    def directories(self, name: str) -> list[Path]:
-        """The engine's cgroup in every hierarchy, where it exists."""
-        if self.version == 2:
-            base = name.strip("/")
-            if self.driver == "systemd":
-                base = f"{base.split('-')[0]}.slice/{base}.slice"
-            found = [CGROUPS / base]
-        else:
-            found = [hierarchy / name.strip("/") for hierarchy in sorted(CGROUPS.glob("*"))]
-        return [path for path in found if path.is_dir()]
+    def path(self, name: str, pod_uid: str = "") -> Path:
+        """The engine's cgroup (or that of one of its pods) below the root of a hierarchy. systemd keeps the slice `a-b-c` in
+        `a.slice/a-b.slice`."""
+        group = self.parent(name, pod_uid) if pod_uid else name
+        if self.driver == "cgroupfs":
+            return Path(group.strip("/"))
+        parts = group.strip("/").removesuffix(".slice").split("-")
+        return Path(*(f"{'-'.join(parts[:end])}.slice" for end in range(1, len(parts) + 1)))
+
+    def hierarchies(self) -> list[Path]:
+        """The roots of all hierarchies: one with version 2, else one for each set of controllers."""
+        return [self.root] if self.version == 2 else sorted(path for path in self.root.glob("*") if path.is_dir())
+
+    def directories(self, name: str, pod_uid: str = "") -> list[Path]:
+        """The engine's cgroup (or that of one of its pods) in every hierarchy, where it exists."""
+        below = self.path(name, pod_uid)
+        return [path for path in (hierarchy / below for hierarchy in self.hierarchies()) if path.is_dir()]
+
+    def directory(self, controller: str, name: str, pod_uid: str = "") -> Path | None:
+        """The cgroup in the hierarchy of one controller (memory, pids, cpuacct), where it exists."""
+        hierarchy = self.root if self.version == 2 else self.root / controller
+        path = hierarchy / self.path(name, pod_uid)
+        return path if path.is_dir() else None
+
+
+def look_at_cgroups(root: Path, systemd: bool) -> Cgroups:
+    """The cgroup layout below `root` of a machine that systemd runs, or does not. On version 2 systemd owns the tree and
+    makes the groups; on version 1 and on hybrid machines they are made directly, which systemd tolerates there."""
+    version: Literal[1, 2] = 2 if (root / "cgroup.controllers").exists() else 1
+    return Cgroups(version, "systemd" if systemd and version == 2 else "cgroupfs", root)
 
 
 @cache
 def cgroups() -> Cgroups:
     """The cgroup layout of this machine."""
-    version: Literal[1, 2] = 2 if (CGROUPS / "cgroup.controllers").exists() else 1
-    systemd = Path("/run/systemd/system").is_dir()
-    return Cgroups(version, "systemd" if systemd and version == 2 else "cgroupfs")
+    return look_at_cgroups(CGROUPS, Path("/run/systemd/system").is_dir())
 
 
 @cache

@@ -2,6 +2,7 @@
 
     GET /logs/NAMESPACE/POD?container=&follow=&tailLines=...        plain text
     GET /exec | /attach | /portforward /NAMESPACE/POD?...           WebSocket
+    GET /usage                                                      JSON: what the node and its pods use now
 
 The WebSocket protocols are Kubernetes' `v5.channel.k8s.io` and `v4.channel.k8s.io`: a binary message begins with the
 number of its channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 a terminal's new size; in v5, 255 closes the channel
@@ -30,6 +31,7 @@ from trimtab.components.node.execute import Execution, execute
 from trimtab.components.node.forward import SPDY_PROTOCOL, forward_channels, forward_streams
 from trimtab.components.node.logs import LogOptions, read
 from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
+from trimtab.components.node.usage import Usage
 from trimtab.runtime.process import Process
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
@@ -73,6 +75,7 @@ class Streams:
             ("portforward", self.port_forward),
         ):
             app.router.add_get(f"/{name}/{{namespace}}/{{pod}}", _answering(handle))
+        app.router.add_get("/usage", _answering(self.usage))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await runner.setup()
         path = self._process.settings.node_socket
@@ -114,6 +117,14 @@ class Streams:
         if view.state != "running":
             raise Refused(400, f'container "{view.name}" in pod "{pod.name}" is not running')
         return view
+
+    # Usage
+
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return web.json_response(await self._process.adapter(Usage).measure())
+        except RuntimeFailure as err:
+            raise Refused(503, f"containerd does not say what its containers use: {err}") from None
 
     # Logs
 
