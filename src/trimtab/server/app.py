@@ -102,10 +102,14 @@ class Application:
         resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
         counted.verb, counted.resource = verb, resource
         namespace = target.namespace or (target.name if target.plural == "namespaces" and not target.group else "")
-        self._authorize(user, Attributes(verb, target.group, resource, namespace, target.name))
+        asked = Attributes(verb, target.group, resource, namespace, target.name)
+        self._authorize(user, asked)
         if server.stopping and verb != "get":
             raise errors.unavailable("the API server is stopping")
-        return await self._handlers.handle(request, target, verb)
+        answer = await self._handlers.handle(request, target, verb)
+        if self._trusted or isinstance(answer, Reply):
+            return answer
+        return server.sessions.guard(answer, lambda: self._still_allowed(request, user, asked), user.until)
 
     def _user(self, request: Request) -> User:
         peer = (request.scope.get("extensions") or {}).get(PEER)
@@ -122,6 +126,13 @@ class Application:
             return user
         self._authorize_impersonation(user, wanted)
         return wanted
+
+    def _still_allowed(self, request: Request, user: User, asked: Attributes) -> bool:
+        try:
+            self._authorize(user, asked)
+            return self._user(request).name == user.name
+        except StatusError:
+            return False
 
     def _authorize_impersonation(self, user: User, wanted: User) -> None:
         name = wanted.name

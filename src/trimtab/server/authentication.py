@@ -27,12 +27,13 @@ PEER_CERTIFICATE = "trimtab.peer_certificate"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who asks. `trusted`: came over the engine's own socket."""
+    """Who asks. `trusted`: came over the engine's own socket; `until`: when the token expires, in Unix seconds (0: never)."""
 
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ""
     trusted: bool = False
+    until: float = 0.0
 
     def wire(self) -> dict[str, object]:
         out: dict[str, object] = {"username": self.name, "groups": list(self.groups)}

@@ -7,7 +7,8 @@ being deleted or has owners is looked at once.
 * garbage: an object whose owners are all gone is deleted; `foregroundDeletion` and `orphan` are carried out;
 * a namespace that is being deleted is emptied, then let go; so is a CRD, of its objects;
 * every namespace gets the ServiceAccount `default` and the CA's certificate;
-* events expire.
+* events expire;
+* when a role, a ServiceAccount or a pod goes, open watches and streams are checked again (`sessions.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trimtab.api import JSON
+from trimtab.server.authorization import PREFIX
 from trimtab.server.bodies import Options
 from trimtab.server.builtin_kinds import REVIEWS
 from trimtab.server.deleting import FOREGROUND, ORPHAN, DeleteOptions
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = "/core/namespaces/"
 EVENTS = "/core/events/"
+SERVICE_ACCOUNTS = "/core/serviceaccounts/"
+PODS = "/core/pods/"
 CRDS = "/apiextensions.k8s.io/customresourcedefinitions/"
 EVENT_LIFE_S = 3600
 EXPIRY_BATCH = 500
@@ -101,6 +105,8 @@ class Housekeeping:
             for owner in before:  # a foreground deletion may have waited for this one
                 self._enqueue_owner(key, owner)
             self._emptying = {scope: owner for scope, owner in self._emptying.items() if owner != key}
+        if key.startswith(PREFIX) or (record.deleted and key.startswith((SERVICE_ACCOUNTS, PODS))):
+            self._server.sessions.look_again()
         if meta is not None and (owners != before or meta.deletion_timestamp):
             self._enqueue(key)
         if previous is None and key.startswith(NAMESPACES):

@@ -23,6 +23,7 @@ from trimtab.server.housekeeping import Housekeeping
 from trimtab.server.metrics import Metrics
 from trimtab.server.objects import decode, meta_of
 from trimtab.server.registry import Registry
+from trimtab.server.sessions import Sessions
 from trimtab.server.tokens import ServiceAccountTokens
 from trimtab.server.watching import WatchService
 from trimtab.server.writing import Check, Writer
@@ -74,6 +75,7 @@ class ApiServer:
             readers.append(AdminToken(self.settings.admin_token_file))
         self.authenticator = Authenticator(readers)
         self.authorizer = Authorizer(store)
+        self.sessions = Sessions(self.clock)
         self.metrics = Metrics()
         self._housekeeping = Housekeeping(self)
         self._tasks: list[asyncio.Task[None]] = []

@@ -85,7 +85,7 @@ class ServiceAccountTokens:
         if pod is not None and not self._lives(f"/core/pods/{namespace}/{pod['name']}", pod["uid"]):
             return None
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-        return User(claims["sub"], groups, account["uid"])
+        return User(claims["sub"], groups, account["uid"], until=claims["exp"])
 
     def _lives(self, key: str, uid: str) -> bool:
         record = self._store.get(key)

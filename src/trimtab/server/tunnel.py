@@ -7,6 +7,7 @@ say in them. So it forwards the upgrade request and then only moves bytes, with 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ class Tunnel:
     node_socket: Path
     path: str
     user: str
+    guard: Callable[[Callable[[], None]], Callable[[], None]] | None = None
+    """Told how to end the stream once it is open; returns what to call when it has ended."""
 
 
 class End(asyncio.Protocol):
@@ -30,6 +33,7 @@ class End(asyncio.Protocol):
     def __init__(self) -> None:
         self.other: End | None = None
         self.transport: asyncio.Transport | None = None
+        self.closed: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's transports only behave like one
@@ -45,6 +49,8 @@ class End(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.closed is not None:
+            self.closed()
         if self.other is not None and self.other.transport is not None:
             self.other.transport.close()
 
@@ -78,6 +84,8 @@ async def open_tunnel(
     lines.append(b"x-remote-user: " + tunnel.user.encode("latin-1", "replace"))
     far.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + early)
     client.set_protocol(near)
+    if tunnel.guard is not None:
+        near.closed = tunnel.guard(client.abort)
     if client.is_closing():
         far.transport.close()
     else:

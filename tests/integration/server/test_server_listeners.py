@@ -291,6 +291,43 @@ async def test_a_tunnel_goes_through_tls(api: ApiProcess, session: aiohttp.Clien
     assert answer.startswith(b"HTTP/1.1 101 ")
 
 
+async def test_a_tunnel_ends_when_its_token_is_revoked(
+    api: ApiProcess, session: aiohttp.ClientSession, node: Node
+) -> None:
+    await make_pod(session)
+    account = "/api/v1/namespaces/default/serviceaccounts"
+    rules = [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}]
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    named = {"metadata": {"name": "bot"}}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bot"}
+    subject = {"kind": "ServiceAccount", "name": "bot", "namespace": "default"}
+    for url, body in (
+        (account, named),
+        (f"{rbac}/clusterroles", {**named, "rules": rules}),
+        (f"{rbac}/clusterrolebindings", {**named, "roleRef": reference, "subjects": [subject]}),
+    ):
+        async with session.post(url, json=body) as answer:
+            assert answer.status == 201, await answer.text()
+    async with session.post(f"{account}/bot/token", json={}) as answer:
+        token = (await answer.json())["status"]["token"]
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as bot,
+        bot.ws_connect(
+            f"https://127.0.0.1:{api.port}{PODS}/p/exec?container=c",
+            ssl=context(api),
+            protocols=("v5.channel.k8s.io",),
+        ) as stream,
+    ):
+        await stream.send_bytes(b"\x00a")
+        assert await stream.receive_bytes() == b"\x01A"
+
+        async with session.delete(f"{account}/bot") as answer:
+            assert answer.status == 200
+
+        ended = await stream.receive(timeout=5)
+        assert ended.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR)
+
+
 async def test_a_refused_upgrade_says_why(session: aiohttp.ClientSession, node: Node) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await session.ws_connect(f"{PODS}/nobody/exec?container=c&command=sh")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api_in_process import Api, running_api
+from api_in_process import Api, Watching, running_api
 from trimtab.server import ServerSettings
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
@@ -219,3 +220,56 @@ async def test_streams_need_the_right_to_create_them(api: Api) -> None:
     answer = await bob.get("/api/v1/namespaces/default/pods/p/exec?command=sh")
 
     assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
+
+
+# What stays open
+
+WATCH_CONFIGS = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["watch"]}]
+BOT = {"kind": "ServiceAccount", "name": "bot", "namespace": "default"}
+ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/bot"
+
+
+async def bots_watch(api: Api, token: str = "") -> Watching:
+    (await api.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "bot"}})).ok()
+    await grant(api, WATCH_CONFIGS, BOT)
+    account = api.with_headers(authorization=f"Bearer {token or await token_of(api, 'bot')}")
+    watching = await account.watch(f"{CONFIGS}?watch=true")
+    (await api.post(CONFIGS, {"metadata": {"name": "seen"}})).ok()
+    while (await watching.next())["object"]["metadata"]["name"] != "seen":
+        pass
+    return watching
+
+
+@pytest.mark.parametrize("gone", [ACCOUNT, f"{BINDINGS}/reader"])
+async def test_a_watch_ends_with_the_token_and_with_the_permission(api: Api, gone: str) -> None:
+    watching = await bots_watch(api)
+    assert len(api.server.sessions) == 1
+
+    (await api.delete(gone)).ok()
+
+    assert await asyncio.wait_for(watching.rest(), 5) == []
+    assert len(api.server.sessions) == 0
+
+
+async def test_a_watch_goes_on_when_others_lose_their_permission(api: Api) -> None:
+    watching = await bots_watch(api)
+    await grant(api, READ_CONFIGS, BOB, name="bobs")
+
+    (await api.delete(f"{BINDINGS}/bobs")).ok()
+    (await api.post(CONFIGS, {"metadata": {"name": "later"}})).ok()
+
+    assert (await watching.next())["object"]["metadata"]["name"] == "later"
+    await watching.close()
+    assert len(api.server.sessions) == 0
+
+
+async def test_a_watch_ends_when_its_token_expires(api: Api) -> None:
+    (await api.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "short"}})).ok()
+    await grant(api, WATCH_CONFIGS, {**BOT, "name": "short"})
+    account = (await api.get("/api/v1/namespaces/default/serviceaccounts/short")).ok()
+    token, _ = api.server.tokens.issue("default", "short", account["metadata"]["uid"], (), 1, None)
+    watching = await api.with_headers(authorization=f"Bearer {token}").watch(f"{CONFIGS}?watch=true")
+
+    await asyncio.wait_for(watching.rest(), 5)
+
+    assert len(api.server.sessions) == 0
