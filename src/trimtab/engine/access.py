@@ -6,10 +6,10 @@ heals at the next `trimtab start` or `trimtab kubeconfig`.
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 
+from trimtab.client.kubeconfig import ClusterAccess, kubeconfig_text
 from trimtab.engine.datadir import disk_error
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.settings import Settings
@@ -17,50 +17,46 @@ from trimtab.runtime.settings import Settings
 KUBECONFIG = "admin.kubeconfig"
 
 
-def kubeconfig_text(settings: Settings) -> str:
-    """The kubeconfig as YAML; names of cluster, user and context are `trimtab-ID`, so that files can be merged.
+def cluster_access(settings: Settings) -> ClusterAccess:
+    """How clients outside reach this engine's API.
+
+    Raises:
+        EngineError: the CA is missing or may not be read.
+    """
+    folder = settings.data_path("pki")
+    address = "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen
+    return ClusterAccess(f"https://{address}:{settings.api_port}", ca=_read(settings, folder / "ca.crt"))
+
+
+def _read(settings: Settings, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        raise EngineError(f"{path} cannot be read: run this as root") from None
+    except FileNotFoundError:
+        raise EngineError(f"{path} is missing: run `trimtab --data {settings.data} start`, which makes it") from None
+
+
+def cluster_name(settings: Settings) -> str:
+    """What this engine is called in kubeconfigs."""
+    return f"trimtab-{settings.id}"
+
+
+def admin_kubeconfig(settings: Settings) -> str:
+    """The administrator's kubeconfig; names of cluster, user and context are `trimtab-ID`, so that files can be merged.
 
     Raises:
         EngineError: a key is missing or may not be read.
     """
-    folder = settings.data_path("pki")
-    try:
-        ca = base64.b64encode((folder / "ca.crt").read_bytes()).decode()
-        token = (folder / "admin.token").read_text().strip()
-    except PermissionError as err:
-        raise EngineError(f"{err.filename} cannot be read: run this as root") from None
-    except FileNotFoundError as err:
-        raise EngineError(
-            f"{err.filename} is missing: run `trimtab --data {settings.data} start`, which makes it"
-        ) from None
-    name = f"trimtab-{settings.id}"
-    address = "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen
-    return f"""\
-apiVersion: v1
-kind: Config
-current-context: {name}
-clusters:
-- name: {name}
-  cluster:
-    server: https://{address}:{settings.api_port}
-    certificate-authority-data: {ca}
-users:
-- name: {name}
-  user:
-    token: {token}
-contexts:
-- name: {name}
-  context:
-    cluster: {name}
-    user: {name}
-    namespace: default
-"""
+    access = cluster_access(settings)
+    access.token = _read(settings, settings.data_path("pki", "admin.token")).decode().strip()
+    return kubeconfig_text(cluster_name(settings), "", access)
 
 
 def write_kubeconfig(settings: Settings) -> Path:
     """Writes `DATA/admin.kubeconfig` (root, 0600) when it is not already what it should be; returns its path."""
     path = settings.data_path(KUBECONFIG)
-    text = kubeconfig_text(settings)
+    text = admin_kubeconfig(settings)
     try:
         if path.exists() and path.read_text(errors="replace") == text and path.stat().st_mode & 0o777 == 0o600:
             return path

@@ -21,6 +21,10 @@ from trimtab.server.authentication import AUTHENTICATED, User
 CONTROLLERS = "system:trimtab:controllers"
 WEB = "system:trimtab:web"
 _RBAC = "rbac.authorization.k8s.io"
+_AGGREGATE = f"{_RBAC}/aggregate-to-"
+_TO_DEPLOY = "trimtab.dev/aggregate-to-deploy"
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
 
 def peers(settings: Settings) -> dict[int, User]:
@@ -29,6 +33,64 @@ def peers(settings: Settings) -> dict[int, User]:
     for account, name in ((settings.user, CONTROLLERS), (settings.web_user, WEB)):
         found[ids_of(account)[0]] = User(name, (name, AUTHENTICATED))
     return found
+
+
+def presets(components: Sequence[Component]) -> list[JSON]:
+    """The ClusterRoles behind `trimtab token --role`, beside `view`, `admin` and `cluster-admin` that every cluster has.
+
+    What components add to the API joins `view`, `edit` and `admin`, as a well-behaved operator's kinds do. `trimtab:deploy`
+    is for a pipeline: it reads what `view` reads, changes what an application is made of, writes Secrets without reading
+    them, and opens no shell. (Who may create pods may let them use any Secret of their namespace: keep apart what must be.)
+    """
+    own: dict[str, list[str]] = {}
+    for kind in (kind for component in components for kind in component.kinds):
+        place = kind.resource_type
+        if not place.builtin:
+            own.setdefault(place.group, []).append(place.plural)
+    shown = [_rule([group], plurals, _READ) for group, plurals in own.items()] + [
+        _rule([""], ["nodes", "namespaces", "persistentvolumes"], _READ),
+        _rule(["storage.k8s.io"], ["storageclasses"], _READ),
+        _rule(["scheduling.k8s.io"], ["priorityclasses"], _READ),
+        _rule(["networking.k8s.io"], ["ingressclasses"], _READ),
+        _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], _READ),
+        _rule(["metrics.k8s.io"], ["nodes", "pods"], _READ),
+    ]
+    changed = [_rule([group], plurals, _WRITE) for group, plurals in own.items()]
+    shipped = [
+        *changed,
+        _rule([""], ["configmaps", "services", "persistentvolumeclaims", "pods"], _WRITE),
+        _rule([""], ["pods/eviction"], ["create"]),
+        _rule([""], ["secrets"], ["create", "update", "patch", "delete"]),
+        _rule(["apps"], ["deployments", "statefulsets", "daemonsets", "replicasets"], _WRITE),
+        _rule(["apps"], ["deployments/scale", "statefulsets/scale", "replicasets/scale"], ["update", "patch"]),
+        _rule(["batch"], ["jobs", "cronjobs"], _WRITE),
+        _rule(["autoscaling"], ["horizontalpodautoscalers"], _WRITE),
+        _rule(["networking.k8s.io"], ["ingresses", "networkpolicies"], _WRITE),
+        _rule(["policy"], ["poddisruptionbudgets"], _WRITE),
+    ]
+    return [
+        _cluster_role("trimtab:aggregate-to-view", shown, [f"{_AGGREGATE}view"]),
+        _cluster_role("trimtab:aggregate-to-edit", changed, [f"{_AGGREGATE}edit", f"{_AGGREGATE}admin"]),
+        _cluster_role("trimtab:aggregate-to-deploy", shipped, [_TO_DEPLOY]),
+        _cluster_role("trimtab:deploy", None, gathers=[f"{_AGGREGATE}view", _TO_DEPLOY]),
+    ]
+
+
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> JSON:
+    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+
+
+def _cluster_role(name: str, rules: list[JSON] | None, labels: Sequence[str] = (), gathers: Sequence[str] = ()) -> JSON:
+    role: JSON = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name, "labels": dict.fromkeys(labels, "true")},
+    }
+    if rules is not None:
+        role["rules"] = rules
+    if gathers:
+        role["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {label: "true"}} for label in gathers]}
+    return role
 
 
 def roles(components: Sequence[Component]) -> list[JSON]:

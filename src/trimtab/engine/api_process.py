@@ -9,6 +9,8 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from trimtab.client import AsgiTransport
 from trimtab.engine import access_roles, pki
@@ -22,6 +24,7 @@ from trimtab.server.writing import Check
 from trimtab.store import Store, StoreError
 
 RENEWAL_CHECK_S = 86_400.0
+"""How often the engine's certificates are looked at; SIGHUP asks for it now."""
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +66,13 @@ def listen(settings: Settings) -> Listen:
 
 
 async def run_api(settings: Settings) -> None:
-    """Serves until SIGTERM, or until a renewed certificate must be loaded (the supervisor starts it anew at once).
+    """Serves until SIGTERM.
 
     Raises:
         EngineError: it cannot start; one line says why.
     """
-    stop = asyncio.Event()
+    stop, look = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
@@ -81,13 +85,17 @@ async def run_api(settings: Settings) -> None:
         listeners = Listeners(server)
         try:
             await server.start()
-            inside = AsgiTransport(create_app(server))
-            await apply_objects(settings, inside)
-            await inside.close()
+
+            async def publish() -> None:
+                inside = AsgiTransport(create_app(server))
+                await apply_objects(settings, inside)
+                await inside.close()
+
+            await publish()
             await listeners.open(listen(settings))
             gc.collect()
             gc.freeze()
-            renewal = asyncio.ensure_future(_renewal(settings, stop))
+            renewal = asyncio.ensure_future(_renewal(settings, look, listeners, publish))
             await stop.wait()
         except ListenError as err:
             raise EngineError(str(err)) from None
@@ -100,12 +108,19 @@ async def run_api(settings: Settings) -> None:
         await store.close()
 
 
-async def _renewal(settings: Settings, stop: asyncio.Event) -> None:
-    """Once a day: renews the serving certificate in time. Connections survive a restart of less than a second, and a
-    restart leaves no code path that only runs once a year."""
+async def _renewal(
+    settings: Settings, look: asyncio.Event, listeners: Listeners, publish: Callable[[], Awaitable[None]]
+) -> None:
+    """Once a day: renews certificates that are due. New connections get them, those that are open go on."""
     while True:
-        await asyncio.sleep(RENEWAL_CHECK_S)
-        if not pki.complete(settings):
-            log.warning("the serving certificate is due: renewing it, and restarting to serve it")
-            await asyncio.to_thread(pki.ensure, settings)
-            stop.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(look.wait(), RENEWAL_CHECK_S)
+        look.clear()
+        try:
+            if not pki.complete(settings):
+                await asyncio.to_thread(pki.ensure, settings)
+                listeners.renew(listen(settings))
+                await publish()
+                log.info("renewed the engine's certificates")
+        except (EngineError, ListenError) as err:
+            log.error("the engine's certificates are due and cannot be renewed: %s", err)

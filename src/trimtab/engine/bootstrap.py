@@ -37,13 +37,13 @@ _TYPES = {
 def write_definitions(settings: Settings, components: Sequence[Component]) -> Path:
     """Writes the CRDs of all kinds that are not built in and the roles of the engine's processes, for the API server to
     apply; returns the file's path."""
-    from trimtab.engine.access_roles import roles
+    from trimtab.engine.access_roles import presets, roles
     from trimtab.runtime.crd import crd
     from trimtab.runtime.process import RUNTIME_KINDS
 
     kinds = dict.fromkeys([*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)])
     definitions = [crd(kind) for kind in kinds if not kind.resource_type.builtin]
-    definitions += roles(components)
+    definitions += roles(components) + presets(components)
     path = supervisor_run(settings) / OBJECTS
     write_json(str(path), definitions, 0o644)
     return path

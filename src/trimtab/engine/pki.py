@@ -1,9 +1,12 @@
 """The keys of an engine: its CA, the API's serving certificate, the administrator's token.
 
     DATA/pki/  ca.crt ca.key          10 years; also signs what ingresses serve (Secret trimtab-system/engine-ca)
-               apiserver.crt .key     1 year; renewed at a start once a third of it is left, or when a name changed
+               apiserver.crt .key     1 year; made anew also when a name changed
                admin.token            what admin.kubeconfig presents; `system:admin` to the API server
                sa.key                 signs ServiceAccount tokens; made by the API server, which alone reads it
+
+Certificates are renewed once a third of their life is left. The CA keeps its key, so what it signed stays valid, also for
+clients that know only the certificate before it.
 
 Every file is written atomically, private ones with mode 0600, by a process that runs as the engine's user (accounts.py).
 A key and its certificate are kept in one order (key first), so that a crash in between is seen and made good.
@@ -74,7 +77,17 @@ def complete(settings: Settings, now: float | None = None) -> bool:
     wanted = ("ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token")
     if not all((folder / name).exists() for name in wanted):
         return False
-    return _serves(folder / "apiserver.crt", settings, time.time() if now is None else now)
+    now = time.time() if now is None else now
+    return _left(folder / "ca.crt", now) > CA_LIFETIME / 3 and _serves(folder / "apiserver.crt", settings, now)
+
+
+def _left(certificate: Path, now: float) -> timedelta:
+    """How long a certificate is still valid; nothing when it cannot be read."""
+    try:
+        decoded = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
+    except (ssl.SSLError, OSError):
+        return timedelta(0)
+    return timedelta(seconds=ssl.cert_time_to_seconds(decoded["notAfter"]) - now)
 
 
 def _serves(certificate: Path, settings: Settings, now: float) -> bool:
@@ -86,8 +99,7 @@ def _serves(certificate: Path, settings: Settings, now: float) -> bool:
     alternatives = decoded.get("subjectAltName", ())
     has_names = sorted(value for kind, value in alternatives if kind == "DNS")
     has_addresses = sorted(value for kind, value in alternatives if kind == "IP Address")
-    left_s = ssl.cert_time_to_seconds(decoded["notAfter"]) - now
-    return (has_names, has_addresses) == (names, addresses) and left_s > SERVING_LIFETIME.total_seconds() / 3
+    return (has_names, has_addresses) == (names, addresses) and _left(certificate, now) > SERVING_LIFETIME / 3
 
 
 def ensure(settings: Settings) -> None:
@@ -104,6 +116,7 @@ def ensure(settings: Settings) -> None:
     if not (folder / "admin.token").exists():
         _write(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
     ca_key = _key(folder / "ca.key")
+    ca = None
     if (folder / "ca.crt").exists():
         try:
             ca = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
@@ -111,7 +124,7 @@ def ensure(settings: Settings) -> None:
             raise EngineError(f"{folder / 'ca.crt'} is damaged ({err}): restore it from a backup") from None
         if ca.public_key() != ca_key.public_key():
             raise EngineError(f"{folder}: ca.key does not belong to ca.crt: restore both from one backup")
-    else:
+    if ca is None or ca.not_valid_after_utc - datetime.now(UTC) <= CA_LIFETIME / 3:
         ca = _sign_ca(settings, ca_key)
         _write(folder / "ca.crt", ca.public_bytes(serialization.Encoding.PEM), 0o644)
     if not _serves(folder / "apiserver.crt", settings, time.time()) or not (folder / "apiserver.key").exists():

@@ -28,7 +28,7 @@ from trimtab.server.builtin_kinds import REVIEWS
 from trimtab.server.deleting import FOREGROUND, ORPHAN, DeleteOptions
 from trimtab.server.errors import StatusError
 from trimtab.server.kinds import Kind
-from trimtab.server.objects import Meta, Owner, meta_of
+from trimtab.server.objects import Meta, Owner, decode, meta_of
 from trimtab.server.strategies import CrdStrategy
 from trimtab.store import Change, Compacted, DiskFull, Put, Record, StoreClosed, StoreError
 
@@ -41,10 +41,12 @@ NAMESPACES = "/core/namespaces/"
 EVENTS = "/core/events/"
 SERVICE_ACCOUNTS = "/core/serviceaccounts/"
 PODS = "/core/pods/"
+CONFIGS = "/core/configmaps/"
 CRDS = "/apiextensions.k8s.io/customresourcedefinitions/"
 EVENT_LIFE_S = 3600
 EXPIRY_BATCH = 500
 RETRY_S = 1.0
+ROOT_CA = "kube-root-ca.crt"
 MANAGER = "trimtab-server"
 
 
@@ -111,6 +113,10 @@ class Housekeeping:
             self._enqueue(key)
         if previous is None and key.startswith(NAMESPACES):
             self._enqueue(key)
+        if previous is not None and key.endswith(f"/{ROOT_CA}") and key.startswith(CONFIGS):
+            self._enqueue(NAMESPACES + key.removeprefix(CONFIGS).partition("/")[0])
+        if record.deleted and key.endswith("/default") and key.startswith(SERVICE_ACCOUNTS):
+            self._enqueue(NAMESPACES + key.removeprefix(SERVICE_ACCOUNTS).partition("/")[0])
         for scope, emptied in self._emptying.items():
             if scope in key:
                 self._enqueue(emptied)
@@ -332,14 +338,26 @@ class Housekeeping:
         await self._ensure("", "ServiceAccount", namespace, {"metadata": {"name": "default"}})
         ca_file = self._server.settings.ca_file
         if ca_file is not None:
-            content = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": ca_file.read_text()}}
+            content = {"metadata": {"name": ROOT_CA}, "data": {"ca.crt": ca_file.read_text()}}
             await self._ensure("", "ConfigMap", namespace, content)
+
+    def furnish_all(self) -> None:
+        """Looks again at what each namespace has."""
+        for record in self._server.store.list(NAMESPACES):
+            self._enqueue(record.key)
 
     async def _ensure(self, group: str, kind_name: str, namespace: str, obj: JSON) -> None:
         kind = self._server.registry.of_group(group, kind_name)
-        if kind is None or self._server.store.get(kind.key(namespace, obj["metadata"]["name"])) is not None:
+        if kind is None:
             return
+        name, data = obj["metadata"]["name"], obj.get("data")
         try:
+            record = self._server.store.get(kind.key(namespace, name))
+            if record is not None:
+                if data is not None and decode(record).get("data") != data:
+                    options = Options(MANAGER)
+                    await self._server.writer.update(kind, namespace, name, lambda live: live | {"data": data}, options)
+                return
             await self._server.writer.create(kind, namespace, obj, Options(MANAGER))
         except StatusError as err:
             if err.code not in (403, 404, 409):  # the namespace is going, or somebody was faster

@@ -126,6 +126,7 @@ class Listeners:
         self._state = ServerState()
         self._servers: list[asyncio.AbstractServer] = []
         self._unix: Path | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def open(self, listen: Listen) -> None:
         """Raises `ListenError`."""
@@ -137,7 +138,7 @@ class Listeners:
             self._servers.append(await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG))
         if listen.port is not None:
             protocol = self._protocol(create_app(self._server, trusted=False))
-            tls = _tls(listen) if listen.certificate is not None else None
+            tls = self._tls = _tls(listen) if listen.certificate is not None else None
             bindings = [_bind(listen.host, listen.port)]
             if listen.inside is not None:
                 bindings.append(_bind(listen.inside, listen.port, beforehand=True))
@@ -159,6 +160,18 @@ class Listeners:
         )
         config.load()
         return lambda: Protocol(config, self._state, {}, application=app, peers=peers)
+
+    def renew(self, listen: Listen) -> None:
+        """Serves new connections with the certificate, and checks them with the client CA, that the files hold now; every
+        namespace gets the CA's. Open connections go on.
+
+        Raises:
+            ListenError: the certificate cannot be used; the one before it is still served.
+        """
+        if self._tls is not None:
+            _tls(listen)
+            _load(self._tls, listen)
+        self._server.publish_ca()
 
     async def close(self) -> None:
         """Stops listening, lets requests finish, closes connections."""
@@ -293,6 +306,12 @@ def _tls(listen: Listen) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    _load(context, listen)
+    return context
+
+
+def _load(context: ssl.SSLContext, listen: Listen) -> None:
+    assert listen.certificate is not None
     try:
         context.load_cert_chain(listen.certificate, listen.key)
     except (OSError, ssl.SSLError) as err:
@@ -300,4 +319,3 @@ def _tls(listen: Listen) -> ssl.SSLContext:
     if listen.client_ca is not None:
         context.load_verify_locations(cafile=str(listen.client_ca))
         context.verify_mode = ssl.CERT_OPTIONAL
-    return context

@@ -97,6 +97,10 @@ class ApiServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def publish_ca(self) -> None:
+        """Gives the CA's certificate, as its file has it now, to every namespace."""
+        self._housekeeping.furnish_all()
+
     def now(self) -> str:
         """The time as objects have it."""
         return timestamp(self.clock)

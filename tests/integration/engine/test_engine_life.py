@@ -7,9 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,40 @@ def test_the_engine_boots_and_its_numbers_are_told(running: EngineUnderTest) -> 
     assert supervisor["rss_bytes"] < 15_000_000
     entry = running.wait_timeline("engine started: 6 processes ready after")
     assert entry["duration_ms"] > 0
+
+
+def test_a_certificate_is_renewed_while_connections_go_on(running: EngineUnderTest) -> None:
+    settings = settings_of(running)
+    token = settings.data_path("pki", "admin.token").read_text().strip()
+    trusting = ssl.create_default_context(cafile=str(settings.data_path("pki", "ca.crt")))
+    address = ("127.0.0.1", settings.api_port)
+
+    def served() -> Any:
+        with trusting.wrap_socket(socket.socket(), server_hostname=address[0]) as secured:
+            secured.connect(address)
+            return secured.getpeercert()
+
+    with http_watch(address, trusting, token) as lines:
+        before, api = served(), pids(running)["api"]
+        settings.data_path("pki", "apiserver.crt").unlink()
+
+        os.kill(api, signal.SIGHUP)
+
+        wait_for(lambda: served()["serialNumber"] != before["serialNumber"], 10, "a new certificate")
+        running.run("apply", "-f", "-", input="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: after-renewal}\n")
+        assert any(b'"after-renewal"' in line for line in lines)
+        assert pids(running)["api"] == api
+
+
+@contextmanager
+def http_watch(address: tuple[str, int], trusting: ssl.SSLContext, token: str) -> Iterator[Iterator[bytes]]:
+    """The lines of an open watch of ConfigMaps."""
+    connection = HTTPSConnection(*address, timeout=20, context=trusting)
+    path = "/api/v1/namespaces/default/configmaps?watch=true"
+    connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
+    with closing(connection), connection.getresponse() as response:
+        assert response.status == 200
+        yield iter(response.readline, b"")
 
 
 def test_starting_a_running_engine_says_so(running: EngineUnderTest) -> None:

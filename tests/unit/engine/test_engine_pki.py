@@ -75,6 +75,28 @@ def test_the_serving_certificate_is_renewed_in_time_and_for_new_names(settings: 
     assert "192.0.2.2" in [str(a) for a in names.get_values_for_type(x509.IPAddress)]
 
 
+def test_a_renewed_ca_keeps_its_key_so_that_old_and_new_trust_each_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pki, "CA_LIFETIME", pki.CA_LIFETIME / 4)
+    pki.ensure(settings)
+    monkeypatch.undo()
+    folder = settings.data_path("pki")
+    old = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    signed_before = x509.load_pem_x509_certificate((folder / "apiserver.crt").read_bytes())
+    assert not pki.complete(settings)
+
+    pki.ensure(settings)
+
+    new = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    assert new.not_valid_after_utc > old.not_valid_after_utc
+    signed_before.verify_directly_issued_by(new)
+    (folder / "apiserver.crt").unlink()
+    pki.ensure(settings)
+    x509.load_pem_x509_certificate((folder / "apiserver.crt").read_bytes()).verify_directly_issued_by(old)
+    assert pki.complete(settings)
+
+
 def test_an_interrupted_first_start_is_completed(settings: Settings) -> None:
     pki.ensure(settings)
     folder = settings.data_path("pki")
@@ -128,4 +150,4 @@ def test_the_kubeconfig_is_read_by_the_client_and_heals(settings: Settings) -> N
 
 def test_a_kubeconfig_without_keys_says_what_makes_them(settings: Settings) -> None:
     with pytest.raises(EngineError, match=r"pki/ca\.crt is missing: run `trimtab --data .* start`, which makes it"):
-        access.kubeconfig_text(settings)
+        access.admin_kubeconfig(settings)
