@@ -163,10 +163,10 @@ def kubeconfig(target: Target) -> None:
     """Print a kubeconfig for the embedded API, with the administrator's token: `trimtab kubeconfig > ~/.kube/config`."""
     import os
 
-    from trimtab.engine.access import kubeconfig_text, write_kubeconfig
+    from trimtab.engine.access import admin_kubeconfig, write_kubeconfig
 
     settings = target.settings()
-    text = kubeconfig_text(settings)
+    text = admin_kubeconfig(settings)
     if os.geteuid() == 0:
         write_kubeconfig(settings)  # puts a damaged DATA/admin.kubeconfig right
     click.echo(text, nl=False)

@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("trimtab.cli.engine:status", "Show processes, node and apps."),
         "check": ("trimtab.cli.engine:check", "Check that this machine can run everything."),
         "kubeconfig": ("trimtab.cli.engine:kubeconfig", "Print a kubeconfig for the embedded API."),
+        "token": ("trimtab.cli.tokens:token", "Named tokens: who may use the API, and until when."),
         "uninstall": ("trimtab.cli.engine:uninstall", "Stop the engine and remove every trace of it."),
     },
     "Objects": {

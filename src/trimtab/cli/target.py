@@ -13,6 +13,7 @@ from trimtab.engine.errors import EngineError, NotRunning
 
 if TYPE_CHECKING:
     from trimtab.client import HttpTransport, WireClient
+    from trimtab.client.kubeconfig import ClusterAccess
     from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-cli"
@@ -63,6 +64,22 @@ class Target:
         if os.access(config, os.R_OK):
             return HttpTransport.for_kubeconfig(config)
         raise EngineError(f"{config} cannot be read: run this with sudo, or give a --kubeconfig that you may read")
+
+    def cluster_access(self) -> tuple[str, ClusterAccess]:
+        """A name for the API that is meant, and how to reach it from outside, without anybody's credentials.
+
+        Raises:
+            NotRunning, EngineError, KubeconfigError: one line for the user.
+        """
+        from trimtab.client.kubeconfig import ClusterAccess, default_kubeconfig, read_kubeconfig
+        from trimtab.engine import access
+
+        if self.is_embedded:
+            settings = self.settings()
+            return access.cluster_name(settings), access.cluster_access(settings)
+        found = read_kubeconfig(self.kubeconfig or default_kubeconfig(), self.context)
+        host = found.server.partition("://")[2].replace(":", "-")
+        return host, ClusterAccess(found.server, ca=found.ca, tls_server_name=found.tls_server_name)
 
     def build(
         self,

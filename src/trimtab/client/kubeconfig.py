@@ -117,6 +117,27 @@ def read_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
     return access
 
 
+def kubeconfig_text(cluster: str, user: str, access: ClusterAccess) -> str:
+    """The kubeconfig of one user of one cluster, as YAML. Without a name the user and the context are named as the cluster."""
+    import yaml
+
+    entry: dict[str, str] = {"server": access.server}
+    if access.ca:
+        entry["certificate-authority-data"] = base64.b64encode(access.ca).decode()
+    if access.tls_server_name:
+        entry["tls-server-name"] = access.tls_server_name
+    name = f"{user}@{cluster}" if user else cluster
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": cluster, "cluster": entry}],
+        "users": [{"name": name, "user": {"token": access.token}}],
+        "contexts": [{"name": name, "context": {"cluster": cluster, "user": name, "namespace": access.namespace}}],
+    }
+    return str(yaml.safe_dump(document, sort_keys=False))
+
+
 def _load(path: Path) -> dict[str, Any]:
     import yaml
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for
+from engine_under_test import TRIMTAB, EngineUnderTest, wait_for
 from node_world import busybox_image
 from trimtab.content import ContentStore
 
@@ -22,12 +22,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="
 
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: followed}\nspec: {ports: [{port: 80}]}\n"
 CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, labels: {app: web}}\ndata: {colour: blue}\n"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
-    with engine(tmp_path_factory.mktemp("verbs") / "data") as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
