@@ -22,6 +22,7 @@ from simulated_containerd import (
 from store_release import EARLIER
 from trimtab.api import ObjectMeta, from_wire
 from trimtab.api.core import PROXIED, ConfigMap, Pod
+from trimtab.api.core import Service as ApiService
 from trimtab.client.clock import Clock
 from trimtab.components.node import COMPONENT
 from trimtab.components.node.agent import NodeAgent
@@ -39,7 +40,7 @@ async def pods(process: Any) -> None:
     await follow(process, process.adapter(NodeAgent))
 
 
-JUDGED = dataclasses.replace(COMPONENT, services=(Service("pods", pods, place="node", reads=(Pod,)),))
+JUDGED = dataclasses.replace(COMPONENT, services=(Service("pods", pods, place="node", reads=(Pod, ApiService)),))
 
 
 def pod(name: str, *commands: str, **spec: Any) -> Pod:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from simulated_api import SimulatedApi
-from trimtab.api import JSON, from_wire
+from trimtab.api import JSON, Ref, from_wire
 from trimtab.api.core import PROXIED, Node, Pod
 from trimtab.client.client import Client
 from trimtab.client.clock import SystemClock
@@ -237,6 +237,10 @@ class NodeWorld:
         body = {"nodeName": self.settings.node_name, "terminationGracePeriodSeconds": 2, "containers": [main], **spec}
         return {"kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": body}
 
+    async def label(self, name: str, **labels: str) -> None:
+        """Gives a pod labels."""
+        await self.client.patch(Ref("v1", "Pod", "default", name), {"metadata": {"labels": labels}}, manager="tester")
+
     async def main_pid(self, name: str) -> int:
         """The process id of the pod's first container on this machine."""
         pod = await self.pod(name)
@@ -258,13 +262,18 @@ def message_of(pod: Pod) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def node_world(directory: Path, *, start: bool = True) -> AsyncIterator[NodeWorld]:
+async def node_world(directory: Path, *, start: bool = True, identities: bool = False) -> AsyncIterator[NodeWorld]:
+    """identities: pods get tokens, as they do where the API has a CA."""
     world = NodeWorld(directory)
     Path(world.settings.data).mkdir(parents=True)
     world.image = busybox_image(ContentStore(world.settings.data_path("content")))
     store = await Store.open(None, inline=True)
     clock = SystemClock()
-    world.server = ApiServer(store, settings=ServerSettings(service_cidr=world.settings.service_cidr), clock=clock)
+    ca_file = directory / "ca.crt" if identities else None
+    if ca_file is not None:
+        ca_file.write_text("a certificate")
+    settings = ServerSettings(service_cidr=world.settings.service_cidr, ca_file=ca_file)
+    world.server = ApiServer(store, settings=settings, clock=clock)
     await world.server.start()
     api = SimulatedApi(store, world.server, clock)
     world.client = Client(api.transport())

@@ -10,6 +10,10 @@ from msgspec import field
 from trimtab.api.labels import LabelSelector as LabelSelector
 from trimtab.api.labels import LabelSelectorRequirement as LabelSelectorRequirement
 from trimtab.api.placement import Affinity, TopologySpreadConstraint
+from trimtab.api.projection import DownwardAPIVolume, ProjectedVolume
+from trimtab.api.projection import FieldSelector as FieldSelector
+from trimtab.api.projection import KeyToPath as KeyToPath
+from trimtab.api.projection import ResourceFieldSelector as ResourceFieldSelector
 from trimtab.api.resource import Condition, Model, ObjectMeta, Resource, resource
 
 
@@ -71,17 +75,6 @@ class KeySelector(Model):
     name: str = ""
     key: str = ""
     optional: bool | None = None
-
-
-class FieldSelector(Model):
-    field_path: str = ""
-    api_version: str | None = None
-
-
-class ResourceFieldSelector(Model):
-    resource: str = ""
-    container_name: str | None = None
-    divisor: str | int | None = None
 
 
 class EnvVarSource(Model):
@@ -237,12 +230,6 @@ class Container(Model):
     termination_message_policy: str | None = None
 
 
-class KeyToPath(Model):
-    key: str
-    path: str
-    mode: int | None = None
-
-
 class ConfigMapVolume(Model):
     name: str = ""
     items: list[KeyToPath] = []
@@ -279,6 +266,8 @@ class Volume(Model):
     empty_dir: EmptyDirVolume | None = None
     host_path: HostPathVolume | None = None
     persistent_volume_claim: ClaimVolume | None = None
+    projected: ProjectedVolume | None = None
+    downward_api: DownwardAPIVolume | None = field(default=None, name="downwardAPI")
 
 
 class PodSchedulingGate(Model):

@@ -104,6 +104,14 @@ class Writes:
     fields: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Posts:
+    """A subresource of others' objects that a service posts to: `ServiceAccount, "token"`."""
+
+    kind: type[Resource]
+    subresource: str
+
+
 ReconcileFunction = Callable[[Any, "Context"], Awaitable[Outcome]]
 
 
@@ -181,6 +189,7 @@ class Service:
     reads: tuple[type[Resource], ...] = ()
     owns: tuple[Owned, ...] = ()
     writes: tuple[Writes, ...] = ()
+    posts: tuple[Posts, ...] = ()
 
 
 @dataclass(eq=False)

@@ -12,8 +12,8 @@ from typing import Literal
 from trimtab.api import JSON, Resource
 from trimtab.runtime.component import Component
 
-Relation = Literal["subject", "reads", "owns", "writes"]
-RELATIONS: tuple[Relation, ...] = ("subject", "reads", "owns", "writes")
+Relation = Literal["subject", "reads", "owns", "writes", "posts"]
+RELATIONS: tuple[Relation, ...] = ("subject", "reads", "owns", "writes", "posts")
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +60,7 @@ class Graph:
                 style = "" if edge.relation == "subject" else " [style=dashed]"
                 lines.append(f'  "{edge.kind}" -> "{edge.who}"{style};')
             else:
-                label = f' [label="{edge.detail}"]' if edge.relation == "writes" else ""
+                label = f' [label="{edge.detail}"]' if edge.relation in ("writes", "posts") else ""
                 lines.append(f'  "{edge.who}" -> "{edge.kind}"{label};')
         return "\n".join([*lines, "}"])
 
@@ -80,6 +80,7 @@ def graph(components: Iterable[Component]) -> Graph:
             edges += [Edge(who, "reads", _name(kind)) for kind in service.reads]
             edges += [Edge(who, "owns", _name(o.kind), _ownership(o.shared, o.retain)) for o in service.owns]
             edges += [Edge(who, "writes", _name(w.kind), ", ".join(w.fields)) for w in service.writes]
+            edges += [Edge(who, "posts", _name(p.kind), p.subresource) for p in service.posts]
     return Graph(tuple(edges))
 
 

@@ -53,6 +53,7 @@ class DeclaredTransport:
         self._who = f"{component}.{service.name}"
         self._owned = {_place(owned.kind) for owned in service.owns}
         self._writes: dict[Place, Writes] = {_place(writes.kind): writes for writes in service.writes}
+        self._posts = {(*_place(posts.kind), posts.subresource) for posts in service.posts}
         self._readable = {*map(_place, service.reads), *self._owned, *self._writes}
 
     async def send(self, request: Request) -> Response:
@@ -67,6 +68,8 @@ class DeclaredTransport:
         if request.method == "GET":
             if place not in self._readable:
                 raise Undeclared(f"{self._who} reads {name}: add the kind to reads=(...) of the Service")
+            return
+        if request.method == "POST" and (*place, request.path.rpartition("/")[2]) in self._posts:
             return
         allowed = self._writes.get(place)
         if allowed is None or request.method != "PATCH":

@@ -47,6 +47,8 @@ def rules(components: Iterable[Component], place: Place | None = None) -> list[P
         for service in component.services:
             if place in (None, service.place):
                 _common(grants, service.reads, service.owns, service.writes)
+                for posts in service.posts:
+                    grants.add(posts.kind, ("create",), posts.subresource)
     return grants.rules()
 
 

@@ -121,6 +121,16 @@ class ApiServer:
         classes = [decode(record) for record in self.store.list(PRIORITY_CLASSES)]
         return min((c for c in classes if c.get("globalDefault")), key=lambda c: int(c["value"]), default=None)
 
+    @property
+    def identities(self) -> bool:
+        """Whether pods are given tokens: where there is a CA by which they know this server."""
+        return self.settings.ca_file is not None
+
+    def service_account(self, namespace: str, name: str) -> JSON | None:
+        """A ServiceAccount, or None."""
+        record = self.store.get(f"/core/serviceaccounts/{namespace}/{name}")
+        return decode(record) if record else None
+
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD (or "the API server itself") that serves a plural, singular, kind or short name in a group."""
         for kind in self.registry:

@@ -113,6 +113,45 @@ def test_a_pod_asks_the_api_with_its_accounts_rights(running: EngineUnderTest, p
     assert refused.stdout in ("401", "403"), "without a token nothing is told"
 
 
+IN_CLUSTER = """
+import os, sys, kubernetes
+from kubernetes.config.incluster_config import InClusterConfigLoader
+root = f"/proc/{sys.argv[1]}/root/var/run/secrets/kubernetes.io/serviceaccount/"
+said = dict(entry.split("=", 1) for entry in open(f"/proc/{sys.argv[1]}/environ").read().split("\\0") if entry)
+InClusterConfigLoader(root + "token", root + "ca.crt", environ=said).load_and_set()
+core = kubernetes.client.CoreV1Api()
+try:
+    print(core.list_namespaced_pod(open(root + "namespace").read()).items[0].metadata.name)
+    core.list_namespaced_secret("default")
+except kubernetes.client.ApiException as err:
+    print(err.status)
+"""
+"""As a program in the pod would: with what is mounted and in its environment."""
+
+
+def test_a_pod_knows_who_it_is_and_its_token_dies_with_it(running: EngineUnderTest, pod: int) -> None:
+    done = inside(pod, sys.executable, "-c", IN_CLUSTER, str(pod))
+    assert done.stdout.split() == ["web", "403"], done.stderr[-2000:]
+
+    main = {"name": "main", "image": busybox_image(ContentStore(running.data / "content")), "command": ["/bin/true"]}
+    spec = {"restartPolicy": "Never", "containers": [main]}
+    kubectl(running, {"kind": "Pod", "metadata": {"name": "short"}, "spec": spec})
+    wait_for(lambda: running.json("get", "pod", "short")["status"]["phase"] == "Succeeded", 20, "the pod ends")
+    uid = running.json("get", "pod", "short")["metadata"]["uid"]
+    [file] = (datadir.load(running.data).run_path("pods") / uid).glob("kube-api-access-*/token")
+    token = file.read_text()
+    service = running.json("get", "service", "kubernetes")["spec"]["clusterIP"]
+
+    def answer() -> str:
+        header = f"Authorization: Bearer {token}"
+        url = f"https://{service}/version"
+        return inside(pod, "curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", header, url).stdout
+
+    assert answer() == "200"
+    running.run("delete", "pod", "short")
+    wait_for(lambda: answer() == "401", 10, "the token is refused")
+
+
 def test_the_api_is_back_for_pods_after_each_process_was_killed(running: EngineUnderTest, pod: int) -> None:
     service = running.json("get", "service", "kubernetes")["spec"]["clusterIP"]
     for name in ("api", "node"):

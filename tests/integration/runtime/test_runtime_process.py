@@ -20,8 +20,9 @@ from trimtab.api.cluster import Lease
 from trimtab.api.core import ConfigMap, Event, Namespace, Secret
 from trimtab.client import AsgiTransport, Client
 from trimtab.client.clock import SystemClock
+from trimtab.client.errors import NotFound
 from trimtab.client.transport import Request
-from trimtab.runtime import Component, Context, Desired, Owned, Service, Undeclared, Writes, reconciler
+from trimtab.runtime import Component, Context, Desired, Owned, Posts, Service, Undeclared, Writes, reconciler
 from trimtab.runtime.component import Outcome
 from trimtab.runtime.faults import NO_FAULTS, FaultyTransport, Rates
 from trimtab.runtime.heartbeat import BEAT_S, health_path, read_health
@@ -74,6 +75,10 @@ def test_a_service_sends_only_what_it_declared() -> None:
         target = (await client.list(Secret)).items
         assert target == []
         await attempt(client.patch(Secret(metadata=meta), {"data": {"other": "MQ=="}}, manager="m"))
+        path = "/api/v1/namespaces/default/secrets/x"
+        await attempt(client.raw("POST", f"{path}/other"))
+        with pytest.raises(NotFound):
+            await client.raw("POST", f"{path}/seal")
         await attempt(client.get(Lease, "x", "default"))
         try:
             process.informer(Lease)
@@ -83,7 +88,11 @@ def test_a_service_sends_only_what_it_declared() -> None:
 
     async def main(clock: SimulatedClock) -> None:
         made = with_service(
-            serve, reads=(Namespace,), owns=(Owned(ConfigMap),), writes=(Writes(Secret, ("data.mine",)),)
+            serve,
+            reads=(Namespace,),
+            owns=(Owned(ConfigMap),),
+            writes=(Writes(Secret, ("data.mine",)),),
+            posts=(Posts(Secret, "seal"),),
         )
         async with running(clock, made) as here:
             await here.settle(5)
@@ -93,6 +102,7 @@ def test_a_service_sends_only_what_it_declared() -> None:
     assert refused == [
         "comp.serve writes namespaces of v1: add the kind to owns=(...) of the Service",
         "comp.serve writes data.other of secrets of v1: its writes allow only data.mine",
+        "comp.serve writes secrets of v1: add the kind to owns=(...) of the Service",
         "comp.serve reads leases of coordination.k8s.io/v1: add the kind to reads=(...) of the Service",
         "comp.serve reads Lease: add the kind to reads=(...) of the Service",
     ]

@@ -15,8 +15,9 @@ from trimtab.api.core import ConfigMap, HostPathVolume, KeyToPath
 from trimtab.components.node import logs
 from trimtab.components.node.environment import ConfigProblem
 from trimtab.components.node.logs import LogOptions, read, tail_offset
+from trimtab.components.node.projected import configured_files
 from trimtab.components.node.projection import ProjectedFile, project
-from trimtab.components.node.volumes import HostVolume, host_path, projected, sub_path
+from trimtab.components.node.volumes import HostVolume, host_path, sub_path
 
 
 def tree(directory: Path) -> dict[str, str]:
@@ -62,13 +63,13 @@ def test_an_open_directory_never_shows_half_of_a_change(tmp_path: Path) -> None:
 def test_projected_files_of_a_config_map() -> None:
     source = ConfigMap(data={"a": "1", "b": "2"}, binary_data={"c": "AAE="})
     source.metadata.name, source.metadata.namespace = "conf", "shop"
-    assert projected(source, [], 0o600, optional=False)["c"] == ProjectedFile(b"\x00\x01", 0o600)
-    [only] = projected(source, [KeyToPath(key="a", path="x/y", mode=0o400)], None, optional=False).items()
+    assert configured_files(source, [], 0o600, optional=False)["c"] == ProjectedFile(b"\x00\x01", 0o600)
+    [only] = configured_files(source, [KeyToPath(key="a", path="x/y", mode=0o400)], None, optional=False).items()
     assert only == ("x/y", ProjectedFile(b"1", 0o400))
     with pytest.raises(ConfigProblem, match="ConfigMap shop/conf has no key z"):
-        projected(source, [KeyToPath(key="z", path="z")], None, optional=False)
+        configured_files(source, [KeyToPath(key="z", path="z")], None, optional=False)
     with pytest.raises(ConfigProblem, match=r"the path '\.\./x' of the key a must stay within the volume"):
-        projected(source, [KeyToPath(key="a", path="../x")], None, optional=False)
+        configured_files(source, [KeyToPath(key="a", path="../x")], None, optional=False)
 
 
 def test_a_sub_path_does_not_lead_out(tmp_path: Path) -> None:

@@ -89,15 +89,17 @@ async def test_the_environment_of_a_container() -> None:
         return found.get((kind, name))
 
     async def env(**container: Any) -> dict[str, str]:
-        return await environment(pod, from_wire(Container, {"name": "c", **container}), get, FACTS)
+        return await environment(
+            pod, from_wire(Container, {"name": "c", **container}), get, FACTS, {"P_A": "0", "L": "l"}
+        )
 
     assert await env(
         envFrom=[{"prefix": "P_", "configMapRef": {"name": "conf"}}, {"secretRef": {"name": "no", "optional": True}}],
         env=[
-            {"name": "B", "value": "$(P_A)$(C)"},
+            {"name": "B", "value": "$(P_A)$(C)$(L)"},
             {"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['x/y']"}}},
         ],
-    ) == {"P_A": "1", "B": "1$(C)", "X": "z"}
+    ) == {"P_A": "1", "L": "l", "B": "1$(C)l", "X": "z"}
     cases = [
         (
             {"secretKeyRef": {"name": "sec", "key": "no"}},
@@ -171,7 +173,7 @@ def test_what_cannot_be_honoured_is_refused() -> None:
     assert refusal(hostUsers=False).startswith("spec.hostUsers: user namespaces are not supported")
     assert refusal(volumes=[{"name": "v", "nfs": {"server": "x"}}]) == (
         "spec.volumes[0].nfs: volumes of this type are not supported; "
-        "use one of configMap, emptyDir, hostPath, persistentVolumeClaim, secret"
+        "use one of configMap, downwardAPI, emptyDir, hostPath, persistentVolumeClaim, projected, secret"
     )
     container = {"name": "c", "securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}}
     assert refusal(containers=[container]) == (

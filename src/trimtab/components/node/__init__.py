@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from trimtab.api.cluster import Lease
-from trimtab.api.core import Namespace, Node, Pod
+from trimtab.api.core import Namespace, Node, Pod, ServiceAccount
 from trimtab.api.core import Service as ApiService
 from trimtab.api.networking import EndpointSlice
 from trimtab.api.policies import NetworkPolicy
@@ -28,7 +28,7 @@ from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.policy_admission import check_policy
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
-from trimtab.runtime import Admission, Component, Owned, Service, Store, Writes
+from trimtab.runtime import Admission, Component, Owned, Posts, Service, Store, Writes
 from trimtab.runtime.settings import Settings
 
 
@@ -74,7 +74,7 @@ COMPONENT = Component(
     kinds=(Pod,),
     reconcilers=(run_pod,),
     services=(
-        Service("pods", _pods, place="node", reads=(Pod,)),
+        Service("pods", _pods, place="node", reads=(Pod, ApiService), posts=(Posts(ServiceAccount, "token"),)),
         Service("node", _node, place="node", reads=(Node,), owns=(Owned(Node), Owned(Lease))),
         Service("services", _services, place="node", reads=(ApiService, EndpointSlice, NetworkPolicy, Pod, Namespace)),
         Service(
@@ -104,25 +104,30 @@ def adapters(settings: Settings) -> dict[type, Any]:
     from trimtab.components.node.agent import NodeAgent
     from trimtab.components.node.cri import Cri
     from trimtab.components.node.disk import NodeDisk
+    from trimtab.components.node.environment import Facts
     from trimtab.components.node.heartbeat import memory
     from trimtab.components.node.hostdns import facts_for
     from trimtab.components.node.network import host_address
     from trimtab.components.node.picture import NodeIdentity
     from trimtab.components.node.pod_rules import PodRules
     from trimtab.components.node.probes import Handler, Target, ask
+    from trimtab.components.node.projected import Projector
+    from trimtab.components.node.tokens import TokenRequests
     from trimtab.components.node.usage import Usage, group_reading, machine_reading
 
+    clock = SystemClock()
     cri = Cri(settings.containerd_socket)
 
     async def asker(handler: Handler, target: Target, timeout_s: float) -> Any:
         return await ask(handler, target, cri, timeout_s)
 
     node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
-    rules = PodRules()
-    agent = NodeAgent(cri, NodeDisk(settings), asker, node, facts_for(settings), SystemClock().now, rules)
+    rules, tokens = PodRules(), TokenRequests()
+    projector = Projector(tokens, Facts("", "", node.cpu, node.memory_bytes), clock.now)
+    agent = NodeAgent(cri, NodeDisk(settings, projector), asker, node, facts_for(settings), clock.now, rules)
     of_pods = partial(group_reading, machine.cgroups(), settings.cgroup)
-    whole_node = machine_reading if settings.first_node else of_pods
-    return {NodeAgent: agent, Cri: cri, PodRules: rules, Usage: Usage(cri.stats, whole_node, SystemClock().now)}
+    usage = Usage(cri.stats, machine_reading if settings.first_node else of_pods, clock.now)
+    return {NodeAgent: agent, Cri: cri, PodRules: rules, TokenRequests: tokens, Usage: usage}
 
 
 __all__ = [

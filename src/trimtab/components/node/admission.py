@@ -10,7 +10,16 @@ from typing import Any
 from trimtab.api import JSON
 from trimtab.runtime import Denied
 
-VOLUME_TYPES = ("configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret")
+VOLUME_TYPES = (
+    "configMap",
+    "downwardAPI",
+    "emptyDir",
+    "hostPath",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+)
+PROJECTIONS = ("configMap", "downwardAPI", "secret", "serviceAccountToken")
 
 POD_FIELDS = {
     "runtimeClassName": "other runtimes than runc are not supported; leave it out",
@@ -82,6 +91,13 @@ def _check_volumes(spec: dict[str, Any]) -> None:
                 f"spec.volumes[{number}].{unknown[0]}",
                 f"volumes of this type are not supported; use one of {', '.join(VOLUME_TYPES)}",
             )
+        for count, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
+            foreign = sorted(name for name, value in source.items() if value is not None and name not in PROJECTIONS)
+            if foreign:
+                raise Denied(
+                    f"spec.volumes[{number}].projected.sources[{count}].{foreign[0]}",
+                    f"sources of this type are not supported; use one of {', '.join(PROJECTIONS)}",
+                )
 
 
 def _check_container(path: str, container: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from trimtab.api import Ref
-from trimtab.api.core import Container, Pod
+from trimtab.api.core import Container, Pod, Service
 from trimtab.components.node import backoff
 from trimtab.components.node.configs import Made, NodeFacts, container_config, hosts_file, sandbox_config
 from trimtab.components.node.decide import (
@@ -36,6 +36,7 @@ from trimtab.components.node.decide import (
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
 from trimtab.components.node.health import Asker
 from trimtab.components.node.images import PullFailure, login, policy_of
+from trimtab.components.node.links import service_links
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
 from trimtab.components.node.pod_rules import PodRules, RulesMissing
 from trimtab.components.node.sandboxes import ContainerRuntime, ContainerView, RuntimeFailure, Sandbox
@@ -44,6 +45,8 @@ from trimtab.components.node.volumes import VolumeProblem
 
 KILL_GRACE_S = 2.0
 """What orphans get between SIGTERM and SIGKILL: nobody waits for them."""
+RENEW_RETRY_S = 10.0
+"""After so long a token that could not be renewed is asked for again; it is good for a while yet."""
 SLOW_PULL_S = 1.0
 """A pull that took longer is worth a line on the timeline."""
 
@@ -66,9 +69,11 @@ class NodeAgent(Picture):
         now: Callable[[], datetime],
         rules: PodRules | None = None,
     ) -> None:
-        """rules: without them no pod waits for its network rules (where nothing enforces any)."""
+        """rules: without them no pod waits for its network rules (where nothing enforces any). The attribute `services`
+        gives all Services, of which containers are told."""
         super().__init__(runtime, disk, ask, node)
         self._rules = rules
+        self.services: Callable[[], Sequence[Service]] = list
         self._ask = ask
         self._facts = facts
         self._now = now
@@ -85,7 +90,7 @@ class NodeAgent(Picture):
     # Actions
 
     async def refresh(self, pod: Pod, get: Lookup, say: Say) -> None:
-        """Brings the volumes of a running pod up to date with their ConfigMaps and Secrets."""
+        """Brings the volumes of a running pod up to date with what they show; renews tokens."""
         if not pod.spec.volumes:
             return
         state = self._state(pod)
@@ -93,6 +98,11 @@ class NodeAgent(Picture):
             state.volumes = await self._disk.prepare(pod, get)
         except VolumeProblem as err:
             say("FailedMount", str(err), warning=True)
+
+    def renewal(self, pod: Pod) -> datetime | None:
+        """When the volumes of a running pod must be brought up to date although nothing changes."""
+        times = [v.renew_at for v in self._state(pod).volumes.values() if v.renew_at is not None]
+        return max(min(times), self._now() + timedelta(seconds=RENEW_RETRY_S)) if times else None
 
     async def perform(self, pod: Pod, action: Action, get: Lookup, say: Say) -> None:
         """Carries out one action. What fails is remembered as a block with a time to try again, and said."""
@@ -186,7 +196,7 @@ class NodeAgent(Picture):
         try:
             if not state.volumes and pod.spec.volumes:
                 state.volumes = await self._disk.prepare(pod, get)
-            env = await environment(pod, container, get, facts)
+            env = await environment(pod, container, get, facts, service_links(pod, self.services()))
             made = Made(action.attempt, action.earned_s, env, state.volumes, image, directory, self.node.memory_bytes)
             config = container_config(pod, container, made)
             self._disk.begin_container(uid, container.name, action.attempt)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trimtab.components.node import machine
 from trimtab.components.node.configs import termination_file
+from trimtab.components.node.projected import Projector
 from trimtab.components.node.volumes import Volumes
 from trimtab.runtime.settings import Settings
 
@@ -24,8 +25,8 @@ TERMINATION_BYTES_MAX = 4096
 class NodeDisk(Volumes):
     """Implements the agent's `Disk`."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, projector: Projector) -> None:
+        super().__init__(settings, projector)
         self._cgroup = settings.cgroup
 
     def write_hosts(self, uid: str, text: str) -> None:

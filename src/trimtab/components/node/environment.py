@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import re
 from collections.abc import Awaitable, Mapping
@@ -44,13 +45,15 @@ class Facts:
     memory_bytes: int
 
 
-async def environment(pod: Pod, container: Container, get: Lookup, facts: Facts) -> dict[str, str]:
-    """Name to value, in order.
+async def environment(
+    pod: Pod, container: Container, get: Lookup, facts: Facts, links: Mapping[str, str]
+) -> dict[str, str]:
+    """Name to value, in order. links: where services are; what the spec says wins.
 
     Raises:
         ConfigProblem: a ConfigMap, Secret or key that is not optional is missing, or a field reference is unknown.
     """
-    out: dict[str, str] = {}
+    out = dict(links)
     for source in container.env_from:
         for what, ref in (("configmap", source.config_map_ref), ("secret", source.secret_ref)):
             if ref is None:
@@ -167,7 +170,7 @@ def field_value(pod: Pod, ref: FieldSelector, facts: Facts) -> str:
 
 
 def _listing(entries: Mapping[str, str]) -> str:
-    return "\n".join(f'{key}="{value}"' for key, value in sorted(entries.items()))
+    return "\n".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(entries.items()))
 
 
 def resource_value(pod: Pod, container: Container, ref: ResourceFieldSelector, facts: Facts) -> str:

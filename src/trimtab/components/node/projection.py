@@ -1,4 +1,4 @@
-"""Directories whose whole content changes at once: what a ConfigMap or Secret volume is on disk.
+"""Directories whose whole content changes at once: what a ConfigMap, Secret or projected volume is on disk.
 
     config.yaml -> ..data/config.yaml      what a container reads
     ..data      -> ..<hash of content>     replaced by one rename
@@ -25,6 +25,8 @@ DATA = "..data"
 class ProjectedFile:
     data: bytes
     mode: int
+    uid: int | None = None
+    """Who owns it, if not root."""
 
 
 def safe_path(path: str) -> bool:
@@ -75,7 +77,7 @@ def project(directory: Path, files: Mapping[str, ProjectedFile], gid: int | None
 def _hash(files: Mapping[str, ProjectedFile], gid: int | None) -> str:
     digest = hashlib.sha256(str(gid).encode())
     for path, file in sorted(files.items()):
-        digest.update(f"\0{path}\0{file.mode:o}\0{len(file.data)}\0".encode())
+        digest.update(f"\0{path}\0{file.mode:o}\0{file.uid}\0{len(file.data)}\0".encode())
         digest.update(file.data)
     return digest.hexdigest()[:24]
 
@@ -84,8 +86,9 @@ def _write(path: Path, file: ProjectedFile, gid: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     path.write_bytes(file.data)
     mode = file.mode
-    if gid is not None:
+    if gid is not None or file.uid is not None:
         with contextlib.suppress(PermissionError):
-            os.chown(path, -1, gid)
+            os.chown(path, -1 if file.uid is None else file.uid, -1 if gid is None else gid)
+    if gid is not None:
         mode |= 0o440
     path.chmod(mode)

@@ -44,7 +44,8 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     def get(kind: type[K], name: str, namespace: str | None = None, /) -> Awaitable[K | None]:
         return ctx.get(kind, name, namespace)
 
-    if not ctx.deleting and agent.sandboxes_of(pod.metadata.uid):
+    living = not ctx.deleting and pod.status.phase not in ("Succeeded", "Failed")
+    if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
     wake_at = None
     for _ in range(STEPS_MAX):
@@ -72,4 +73,5 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
         if all(isinstance(action, StopContainer) for action in plan.actions):
             break  # the agent wakes us when they have ended
     status = pod_status(pod, agent.seen(pod), ctx.now, host_ip=agent.node.host_ip)
-    return Desired(status=status, requeue_after_s=max(0.0, (wake_at - ctx.now).total_seconds()) if wake_at else None)
+    wakes = [at for at in (wake_at, agent.renewal(pod) if living else None) if at is not None]
+    return Desired(status=status, requeue_after_s=max(0.0, (min(wakes) - ctx.now).total_seconds()) if wakes else None)

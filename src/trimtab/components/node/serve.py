@@ -16,13 +16,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from trimtab.api import Ref
-from trimtab.api.core import Pod
+from trimtab.api.core import Pod, Service
 from trimtab.client.cache import Change
 from trimtab.components.node import network
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.registry import LocalRegistry
 from trimtab.components.node.sandboxes import RuntimeFailure
+from trimtab.components.node.tokens import TokenRequests
 from trimtab.runtime.process import Process
 
 ORPHAN_RETRY_S = 2.0
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 async def run_pods(process: Process) -> None:
     """Keeps the agent's picture of the node current, and removes what belongs to no pod any more."""
     agent = process.adapter(NodeAgent)
+    process.adapter(TokenRequests).client = process.client
     await network.up(process.settings)
     registry = LocalRegistry(process.settings)
     await registry.start()
@@ -45,6 +47,9 @@ async def run_pods(process: Process) -> None:
 
 async def follow(process: Process, agent: NodeAgent) -> None:
     """Follows the runtime, wakes pods, removes orphans; until cancelled."""
+    services = process.informer(Service)
+    await services.wait_synced()
+    agent.services = services.list
     async with woken(process, agent), asyncio.TaskGroup() as group:
         group.create_task(agent.run())
         group.create_task(remove_orphans(process, agent))

@@ -1,7 +1,7 @@
 """Volumes of pods: from the spec to directories on this node that are mounted into containers.
 
-    DATA/node/pods/UID/volumes/NAME     emptyDir and ConfigMaps (on disk)
-    RUN/pods/UID/NAME                   Secrets (the run directory is memory on a machine with /run on tmpfs)
+    DATA/node/pods/UID/volumes/NAME     emptyDir, ConfigMaps and facts about the pod (on disk)
+    RUN/pods/UID/NAME                   Secrets and projected volumes (the run directory is memory where /run is)
     a path of the node                  hostPath and local persistent volumes, by PVC -> PV
 
 `Volumes.prepare` is called whenever a pod is looked at: what stands is left alone, ConfigMaps and Secrets are replaced
@@ -15,12 +15,12 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from trimtab.api.core import (
     ConfigMap,
     HostPathVolume,
-    KeyToPath,
     PersistentVolume,
     PersistentVolumeClaim,
     Pod,
@@ -28,12 +28,12 @@ from trimtab.api.core import (
     Volume,
 )
 from trimtab.api.quantity import whole
-from trimtab.components.node.environment import ConfigProblem, Lookup, contents
+from trimtab.components.node.environment import ConfigProblem, Lookup
 from trimtab.components.node.network import run
-from trimtab.components.node.projection import ProjectedFile, project, safe_path
+from trimtab.components.node.projected import Projector, configured_files
+from trimtab.components.node.projection import project, safe_path
 from trimtab.runtime.settings import Settings
 
-PROJECTED_MODE = 0o644
 EMPTY_DIR_MODE = 0o777
 
 
@@ -47,12 +47,15 @@ class HostVolume:
 
     path: Path
     read_only: bool = False
+    renew_at: datetime | None = None
+    """When its content has to be looked at again although nothing changed: a token grows old."""
 
 
 class Volumes:
     """All volumes of one node."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, projector: Projector) -> None:
+        self._projector = projector
         self._pods = settings.data_path("node", "pods")
         self._secrets = settings.run_path("pods")
         self._local = settings.data_path("node", "volumes")
@@ -89,7 +92,7 @@ class Volumes:
             found = await get(ConfigMap, source.name, pod.namespace)
             if found is None and not source.optional:
                 raise ConfigProblem(f'configmap "{source.name}" not found')
-            files = projected(found, source.items, source.default_mode, optional=bool(source.optional))
+            files = configured_files(found, source.items, source.default_mode, optional=bool(source.optional))
             path = self._pods / uid / "volumes" / name
             project(path, files, fs_group)
             return HostVolume(path, read_only=True)
@@ -98,17 +101,31 @@ class Volumes:
             secret = await get(Secret, wanted.secret_name, pod.namespace)
             if secret is None and not wanted.optional:
                 raise ConfigProblem(f'secret "{wanted.secret_name}" not found')
-            files = projected(secret, wanted.items, wanted.default_mode, optional=bool(wanted.optional))
+            files = configured_files(secret, wanted.items, wanted.default_mode, optional=bool(wanted.optional))
             path = self._secrets / uid / name
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             project(path, files, fs_group)
             return HostVolume(path, read_only=True)
+        if volume.downward_api is not None:
+            path = self._pods / uid / "volumes" / name
+            project(
+                path, self._projector.facts(pod, volume.downward_api.items, volume.downward_api.default_mode), fs_group
+            )
+            return HostVolume(path, read_only=True)
+        if volume.projected is not None:
+            path = self._secrets / uid / name
+            files, renew_at = await self._projector.files(pod, volume.projected, get, path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            project(path, files, fs_group)
+            return HostVolume(path, read_only=True, renew_at=renew_at)
         if volume.host_path is not None:
             return HostVolume(host_path(volume.host_path))
         if volume.persistent_volume_claim is not None:
             claim = volume.persistent_volume_claim
             return await self._claimed(pod, claim.claim_name, bool(claim.read_only), fs_group, get)
-        raise ConfigProblem("its type is not supported; use emptyDir, configMap, secret, hostPath or a claim")
+        raise ConfigProblem(
+            "its type is not supported; use emptyDir, configMap, secret, projected, hostPath or a claim"
+        )
 
     async def _empty_dir(self, path: Path, volume: Volume, fs_group: int | None) -> None:
         if path.is_dir():
@@ -158,30 +175,6 @@ class Volumes:
                 await run("umount", "--lazy", str(mount))
             if base.exists():
                 await asyncio.to_thread(shutil.rmtree, base, ignore_errors=True)
-
-
-def projected(
-    source: ConfigMap | Secret | None, items: list[KeyToPath], default_mode: int | None, *, optional: bool
-) -> dict[str, ProjectedFile]:
-    """The files of a ConfigMap or Secret volume.
-
-    Raises:
-        ConfigProblem: a key that `items` names is missing, or a path leaves the volume.
-    """
-    mode = PROJECTED_MODE if default_mode is None else default_mode
-    data = contents(source) if source is not None else {}
-    if not items:
-        return {key: ProjectedFile(value, mode) for key, value in data.items() if safe_path(key)}
-    out = {}
-    for item in items:
-        if not safe_path(item.path):
-            raise ConfigProblem(f"the path {item.path!r} of the key {item.key} must stay within the volume")
-        if item.key in data:
-            out[item.path] = ProjectedFile(data[item.key], mode if item.mode is None else item.mode)
-        elif not optional:
-            where = source.ref if source is not None else "its source"
-            raise ConfigProblem(f"{where} has no key {item.key}")
-    return out
 
 
 _EXPECTED = {

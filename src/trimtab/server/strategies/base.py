@@ -23,6 +23,13 @@ class Surroundings(Protocol):
     def priority_class(self, name: str) -> JSON | None:
         """The PriorityClass of that name; of the empty name the one that is the default for all pods, if any."""
 
+    @property
+    def identities(self) -> bool:
+        """Whether pods are given tokens: where there is a CA by which they know the server."""
+
+    def service_account(self, namespace: str, name: str) -> JSON | None:
+        """A ServiceAccount."""
+
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD that serves a plural, singular, kind or short name in a group."""
 

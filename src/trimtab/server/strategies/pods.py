@@ -9,6 +9,7 @@ from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import label_value_problem
+from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
@@ -34,8 +35,7 @@ class PodStrategy(Strategy):
         if not isinstance(spec, dict):
             return [Cause("spec", "Required value", "FieldValueRequired")]
         if old is None:
-            account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-            spec["serviceAccountName"] = spec["serviceAccount"] = account
+            identify(around, kind, new)
             problems = _prioritize(around, spec)
             if spec.get("schedulingGates") and spec.get("nodeName"):
                 text = "Forbidden: cannot be set until all schedulingGates have been cleared"
