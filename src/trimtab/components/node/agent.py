@@ -102,7 +102,10 @@ class NodeAgent(Picture):
     def renewal(self, pod: Pod) -> datetime | None:
         """When the volumes of a running pod must be brought up to date although nothing changes."""
         times = [v.renew_at for v in self._state(pod).volumes.values() if v.renew_at is not None]
-        return max(min(times), self._now() + timedelta(seconds=RENEW_RETRY_S)) if times else None
+        if not times:
+            return None
+        now, due = self._now(), min(times)
+        return due if due > now else now + timedelta(seconds=RENEW_RETRY_S)
 
     async def perform(self, pod: Pod, action: Action, get: Lookup, say: Say) -> None:
         """Carries out one action. What fails is remembered as a block with a time to try again, and said."""
