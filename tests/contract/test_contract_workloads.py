@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import pytest
 
+from autoscaling_stories import AUTOSCALING
 from placement_stories import PRIORITIES
 from schedule_stories import SCHEDULES
 from simulated_api import make_api
@@ -241,12 +242,15 @@ DEPLOYMENTS = [
 
 
 def _complete(scenario: Scenario) -> Scenario:
-    adapters = directories if scenario.leaks is None else scenario.adapters
+    own = scenario.leaks is not None or scenario in AUTOSCALING
+    adapters = scenario.adapters if own else directories
     return dataclasses.replace(scenario, aliases=alias, adapters=adapters, carry=carry, outside=outside)
 
 
 JUDGED = COMPONENT
-SCENARIOS = [_complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES, *SCHEDULES]]
+SCENARIOS = [
+    _complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES, *SCHEDULES, *AUTOSCALING]
+]
 
 
 @pytest.mark.parametrize("case", contract(JUDGED, SCENARIOS, make_api, earlier=EARLIER), ids=str)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Container, Node, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec
 from trimtab.client.cache import Change
@@ -176,6 +178,7 @@ class SimulatedNode:
             "phase": phase,
             "podIP": POD_IP,
             "podIPs": [{"ip": POD_IP}],
+            "startTime": msgspec.to_builtins(pod.status.start_time) if pod.status.start_time else now,
             "conditions": [
                 {"type": type_, "status": word, "lastTransitionTime": now} for type_ in ("ContainersReady", "Ready")
             ],

@@ -125,6 +125,8 @@ class Reconciler(Generic[R]):
     reads: tuple[type[Resource], ...] = ()
     owns: tuple[Owned, ...] = ()
     writes: tuple[Writes, ...] = ()
+    asks: tuple[type[Resource], ...] = ()
+    """Kinds that its adapters ask the API for at the moment, which cannot be watched (measurements)."""
     effects: bool = False
     """True when it calls `ctx.effect` or must run when its subject is deleted: the subject then gets a finalizer."""
     workers: int = 4
@@ -146,6 +148,7 @@ def reconciler(
     reads: Sequence[type[Resource]] = (),
     owns: Sequence[Owned | type[Resource]] = (),
     writes: Sequence[Writes] = (),
+    asks: Sequence[type[Resource]] = (),
     effects: bool = False,
     workers: int = 4,
     resync_s: float = 600.0,
@@ -164,6 +167,7 @@ def reconciler(
             reads=tuple(reads),
             owns=tuple(o if isinstance(o, Owned) else Owned(o) for o in owns),
             writes=tuple(writes),
+            asks=tuple(asks),
             effects=effects,
             workers=workers,
             resync_s=resync_s,

@@ -79,6 +79,8 @@ def _reconciler(grants: _Grants, reconciler: Reconciler[Resource]) -> None:
         grants.add(subject, ("patch",), "status")
     grants.add(subject, ("update",), "finalizers")  # an owner reference that blocks deletion needs it on OpenShift
     _common(grants, reconciler.reads, reconciler.owns, reconciler.writes)
+    for kind in reconciler.asks:
+        grants.add(kind, ("get", "list"))
     if reconciler.effects:
         grants.add(Effect, OWN)
 

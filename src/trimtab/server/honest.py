@@ -18,14 +18,6 @@ from trimtab.api import JSON, kind_of
 WARNINGS_MAX = 12
 """More would hide what matters."""
 
-INERT = {
-    (
-        "autoscaling/v2",
-        "HorizontalPodAutoscaler",
-    ): "HorizontalPodAutoscaler: nothing acts on this kind yet, so nothing is scaled: set the replicas yourself",
-}
-"""Kinds that are served so that manifests can be applied whole, and what their authors must know."""
-
 Tree = dict[str, Any]
 """Named fields: name -> `Tree` of a struct (or of a list's or map's items), or None where anything may follow."""
 
@@ -76,9 +68,7 @@ def _walk(value: Any, tree: Tree, path: str, found: list[str]) -> None:
 
 
 def warnings_of(obj: JSON, before: JSON | None) -> list[str]:
-    """One warning a field that the write adds and nothing acts on; or one for the whole object."""
-    if inert := INERT.get((obj.get("apiVersion", ""), obj.get("kind", ""))):
-        return [] if before else [inert]
+    """One warning a field that the write adds and nothing acts on."""
     known = set(unacted_fields(before)) if before else set()
     new = [path for path in unacted_fields(obj) if path not in known]
     texts = [f"{path}: nothing acts on this field" for path in new[:WARNINGS_MAX]]

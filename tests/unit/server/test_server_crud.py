@@ -158,20 +158,6 @@ async def test_a_field_that_nothing_acts_on_is_warned_of(api: Api) -> None:
     assert "warning" not in again.headers
 
 
-async def test_a_kind_that_nothing_acts_on_is_warned_of_once(api: Api) -> None:
-    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
-    body = {"metadata": {"name": "web"}, "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3}}
-
-    answer = await api.post(path, body)
-
-    assert answer.headers["warning"] == (
-        '299 - "HorizontalPodAutoscaler: nothing acts on this kind yet, so nothing is scaled: set the replicas yourself"'
-    )
-    again = await api.put(f"{path}/web", answer.body)
-    assert "warning" not in again.headers
-
-
 async def test_a_replacement_needs_the_live_version(api: Api) -> None:
     first = (await api.post(CONFIGS, config(x="1"))).ok()
     (await api.put(f"{CONFIGS}/a", {**first, "data": {"x": "2"}})).ok()

@@ -9,6 +9,7 @@ import pytest
 
 from trimtab.api import JSON
 from trimtab.components.workloads.admission import (
+    check_autoscaler,
     check_claim,
     check_deployment,
     check_job,
@@ -122,3 +123,70 @@ def test_what_is_right_passes() -> None:
     fine = resources(requests={"cpu": "100m"}, limits={"cpu": 1, "memory": "1Gi"})
     for check in (check_deployment, check_replicaset, check_statefulset, check_job):
         assert check({"spec": fine}, None) == []
+
+
+def autoscaler(**changes: Any) -> JSON:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    return {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3, **changes}
+
+
+def metric(type_: str, **source: Any) -> JSON:
+    return autoscaler(metrics=[{"type": type_, **source}])
+
+
+def utilization(amount: Any, type_: str = "Utilization") -> JSON:
+    return metric("Resource", resource={"name": "cpu", "target": {"type": type_, "averageUtilization": amount}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (autoscaler(scaleTargetRef={"kind": "Deployment"}), "spec.scaleTargetRef.name: Required value"),
+        (
+            autoscaler(minReplicas=0),
+            "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1",
+        ),
+        (
+            autoscaler(minReplicas=5),
+            "spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`",
+        ),
+        (autoscaler(maxReplicas=0, minReplicas=1), "spec.maxReplicas: Invalid value: 0: must be greater than 0"),
+        (
+            metric("Cpu"),
+            'spec.metrics[0].type: Unsupported value: "Cpu": supported values: "ContainerResource", "External", "Object", '
+            '"Pods", "Resource"',
+        ),
+        (
+            metric("Pods"),
+            "spec.metrics[0].pods: Required value: must populate information for the given metric source",
+        ),
+        (utilization(0), "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be positive"),
+        (
+            utilization(5, "AverageValue"),
+            "spec.metrics[0].resource.target.averageValue: Required value: the target's type is AverageValue",
+        ),
+        (
+            autoscaler(behavior={"scaleDown": {"stabilizationWindowSeconds": 7200}}),
+            "spec.behavior.scaleDown.stabilizationWindowSeconds: Invalid value: 7200: must be from 0 to 3600",
+        ),
+        (
+            autoscaler(behavior={"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 0}]}}),
+            "spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 0: must be from 1 to 1800",
+        ),
+    ],
+)
+def test_impossible_autoscalers_are_refused(spec: JSON, line: str) -> None:
+    with pytest.raises(Denied) as refused:
+        check_autoscaler({"spec": spec}, None)
+
+    assert str(refused.value) == line
+
+
+def test_an_autoscaler_with_behaviour_is_taken() -> None:
+    rules = {
+        "policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}],
+        "selectPolicy": "Min",
+        "tolerance": "0.05",
+    }
+
+    assert check_autoscaler({"spec": utilization(50) | {"behavior": {"scaleUp": rules}}}, None) == []

@@ -9,6 +9,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods
     cronjob.py      CronJob -> Jobs                  cron.py (schedules)
+    autoscaler.py   HorizontalPodAutoscaler -> size  autoscale.py (arithmetic), measurements.py, prometheus.py (sources)
     budgets.py      PodDisruptionBudget -> its status
     endpoints.py    Service -> EndpointSlices
     node_life.py    Node -> alive, silent or gone, and its pods
@@ -19,8 +20,11 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
 
 from __future__ import annotations
 
+from typing import Any
+
 from trimtab.api.cluster import StorageClass
 from trimtab.components.workloads.admission import CHECKS
+from trimtab.components.workloads.autoscaler import Looks, autoscaler
 from trimtab.components.workloads.binding import DIED_WITH
 from trimtab.components.workloads.budgets import disruption_budget
 from trimtab.components.workloads.cronjob import cronjob
@@ -31,6 +35,7 @@ from trimtab.components.workloads.endpoints import endpoints
 from trimtab.components.workloads.job import job
 from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
+from trimtab.components.workloads.measurements import LiveMeasurements, Measurements
 from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, lost_pods, node_life
 from trimtab.components.workloads.reasons import REASONS
 from trimtab.components.workloads.replicaset import replicaset
@@ -39,8 +44,19 @@ from trimtab.components.workloads.statefulset import statefulset
 from trimtab.components.workloads.views import VIEWS
 from trimtab.components.workloads.volumes import claim, volume
 from trimtab.runtime import Component, Owned, Service
+from trimtab.runtime.settings import Settings
 
-__all__ = ["COMPONENT", "DESTROYED", "DIED_WITH", "OUT_OF_SERVICE", "LocalDirectories", "VolumeDirectories"]
+__all__ = [
+    "COMPONENT",
+    "DESTROYED",
+    "DIED_WITH",
+    "OUT_OF_SERVICE",
+    "LocalDirectories",
+    "Looks",
+    "Measurements",
+    "VolumeDirectories",
+    "adapters",
+]
 
 COMPONENT = Component(
     name="workloads",
@@ -53,6 +69,7 @@ COMPONENT = Component(
         job,
         cronjob,
         disruption_budget,
+        autoscaler,
         endpoints,
         scheduler,
         make_room,
@@ -68,3 +85,8 @@ COMPONENT = Component(
     views=VIEWS,
     conditions=REASONS,
 )
+
+
+def adapters(settings: Settings) -> dict[type, Any]:
+    """The adapters that this component's reconcilers ask for in the controllers' process, on a machine of our own."""
+    return {Measurements: LiveMeasurements(settings.api_socket), Looks: Looks()}

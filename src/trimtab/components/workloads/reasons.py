@@ -33,6 +33,29 @@ REASONS: dict[str, str] = {
     # PodDisruptionBudget
     "SufficientPods": "At least one pod of the budget may be evicted now.",
     "InsufficientPods": "No pod of the budget may be evicted now; the message has the numbers.",
+    # HorizontalPodAutoscaler
+    "ReadyForNewScale": "The present size is the one that is wanted, and it may be changed at any time.",
+    "SucceededGetScale": "The target was found, and its size is known.",
+    "SucceededRescale": "The target's size was changed.",
+    "ScaleDownStabilized": "Fewer pods would do now, but more were wanted within the stabilization window, so that the most of "
+    "these counts.",
+    "ScaleUpStabilized": "More pods are wanted now, but fewer were within the stabilization window, so that the fewest of these "
+    "count.",
+    "FailedGetScale": "What is to be scaled does not exist, or is of a kind that cannot be scaled here; the message says which.",
+    "ScalingDisabled": "The target's size is 0, which switches the autoscaler off; set it to 1 or more to go on.",
+    "ValidMetricFound": "At least one metric was measured, and the size follows from it.",
+    "FailedGetResourceMetric": "CPU or memory of the pods is not known, or they ask for none; the message says which.",
+    "FailedGetContainerResourceMetric": "CPU or memory of the container is not known, or it asks for none; the message says "
+    "which.",
+    "FailedGetPodsMetric": "No pod offers the metric; the message says where it is looked for.",
+    "FailedGetObjectMetric": "No pod behind the object offers the metric.",
+    "FailedGetExternalMetric": "There is no source of external metrics here; use Pods or Object.",
+    "InvalidMetricSourceType": "The autoscaler names no metric.",
+    "DesiredWithinRange": "The size is what the metrics ask for.",
+    "ScaleUpLimit": "More pods are wanted than the rules of `behavior.scaleUp` allow at once; the rest follows.",
+    "ScaleDownLimit": "Fewer pods are wanted than the rules of `behavior.scaleDown` allow at once; the rest follows.",
+    "TooManyReplicas": "More pods are wanted than `maxReplicas` allows.",
+    "TooFewReplicas": "Fewer pods are wanted than `minReplicas` allows.",
     # Node
     "NodeStatusUnknown": "The node has not renewed its lease for 40 s. Its pods get no new requests, and are not replaced "
     "under their names before it is certain that they do not run.",
