@@ -13,8 +13,9 @@ from simulated_api import make_api
 from store_release import EARLIER
 from trimtab.api import JSON, Resource
 from trimtab.api.core import Secret, Service
+from trimtab.api.jobs import Job
 from trimtab.api.networking import Ingress
-from trimtab.api.workloads import Deployment, Job, StatefulSet
+from trimtab.api.workloads import Deployment, StatefulSet
 from trimtab.components.apps import COMPONENT
 from trimtab.components.apps.kinds import App, AppDatabase, AppMigration, AppProcess, AppSecret, AppSpec
 from trimtab.runtime.contract import Case, Scenario, Stage, contract

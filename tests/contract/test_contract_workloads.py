@@ -14,6 +14,7 @@ from weakref import WeakSet
 import pytest
 
 from autoscaling_stories import AUTOSCALING
+from job_stories import JOB_STORIES
 from placement_stories import PRIORITIES
 from schedule_stories import SCHEDULES
 from simulated_api import make_api
@@ -249,7 +250,8 @@ def _complete(scenario: Scenario) -> Scenario:
 
 JUDGED = COMPONENT
 SCENARIOS = [
-    _complete(s) for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *PLACEMENT, *PRIORITIES, *SCHEDULES, *AUTOSCALING]
+    _complete(s)
+    for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *JOB_STORIES, *PLACEMENT, *PRIORITIES, *SCHEDULES, *AUTOSCALING]
 ]
 
 

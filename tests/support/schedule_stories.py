@@ -6,7 +6,7 @@ from simulated_node import template
 from trimtab.api import ObjectMeta
 from trimtab.api.batch import CronJob, CronJobSpec, JobTemplateSpec
 from trimtab.api.core import Pod
-from trimtab.api.workloads import Job, JobSpec
+from trimtab.api.jobs import Job, JobSpec
 from trimtab.components.workloads.job import over
 from trimtab.runtime.contract import Scenario, Stage
 from workload_stories import node, step

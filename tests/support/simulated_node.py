@@ -5,9 +5,10 @@ What a pod does is written in its image, so that a scenario reads like a story:
 
     ok        runs and gets ready
     crash     starts, exits with 1 again and again, never ready
-    exit-0    runs for a second and succeeds
-    exit-1    runs for a second and fails
+    exit-N    runs for a second and ends with that code
     flaky     fails the first time in its Job, succeeds from then on
+    odd       fails when its completion index is odd
+    leader    succeeds when its completion index is 0, else runs on
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ def template(image: str, app: str = "web", **spec: Any) -> PodTemplateSpec:
 
 def behaviour(pod: Pod) -> str:
     return pod.spec.containers[0].image.partition(":")[0]
+
+
+def _index(pod: Pod) -> int:
+    return int(pod.metadata.annotations.get("batch.kubernetes.io/job-completion-index", "0"))
+
+
+def _ends(pod: Pod) -> bool:
+    what = behaviour(pod)
+    return what.startswith("exit-") or what in ("flaky", "odd") or (what == "leader" and _index(pod) == 0)
 
 
 class SimulatedNode:
@@ -143,7 +153,7 @@ class SimulatedNode:
             now = self._pods.get(key[1], key[0])
             if now is not None and now.metadata.uid == uid and now.status.phase == "Pending":
                 await self._start(pod)
-        elif pod.status.phase == "Running" and behaviour(pod) in ("exit-0", "exit-1", "flaky"):
+        elif pod.status.phase == "Running" and _ends(pod):
             await asyncio.sleep(1.0)
             await self._exit(pod)
 
@@ -163,10 +173,14 @@ class SimulatedNode:
 
     async def _exit(self, pod: Pod) -> None:
         owner = next((o.uid for o in pod.metadata.owner_references), "")
-        fails = behaviour(pod) == "exit-1" or (behaviour(pod) == "flaky" and owner not in self._flaked)
+        what = behaviour(pod)
+        if what.startswith("exit-"):
+            code = int(what.removeprefix("exit-"))
+        else:
+            code = int((what == "flaky" and owner not in self._flaked) or (what == "odd" and _index(pod) % 2 == 1))
         self._flaked.add(owner)
-        ended = {"exitCode": int(fails), "message": "no such table: notes" if fails else "", "finishedAt": self._now()}
-        await self._report(pod, "Failed" if fails else "Succeeded", ready=False, state={"terminated": ended})
+        ended = {"exitCode": code, "message": "no such table: notes" if code else "", "finishedAt": self._now()}
+        await self._report(pod, "Failed" if code else "Succeeded", ready=False, state={"terminated": ended})
 
     def _now(self) -> str:
         return self._stage.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")

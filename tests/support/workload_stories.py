@@ -20,14 +20,8 @@ from trimtab.api.core import (
     ResourceRequirements,
     VolumeMount,
 )
-from trimtab.api.workloads import (
-    DaemonSet,
-    DaemonSetSpec,
-    Job,
-    JobSpec,
-    StatefulSet,
-    StatefulSetSpec,
-)
+from trimtab.api.jobs import Job, JobSpec
+from trimtab.api.workloads import DaemonSet, DaemonSetSpec, StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
 from trimtab.components.workloads import VolumeDirectories
 from trimtab.components.workloads import pods as facts

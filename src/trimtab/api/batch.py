@@ -7,8 +7,8 @@ from datetime import datetime
 from msgspec import field
 
 from trimtab.api.core import ObjectReference
+from trimtab.api.jobs import JobSpec
 from trimtab.api.resource import Model, ObjectMeta, Resource, resource
-from trimtab.api.workloads import JobSpec
 
 
 class JobTemplateSpec(Model):

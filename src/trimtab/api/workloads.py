@@ -1,4 +1,4 @@
-"""The kinds of `apps/v1` and `batch/v1`."""
+"""The kinds of `apps/v1`."""
 
 from __future__ import annotations
 
@@ -156,30 +156,3 @@ class ControllerRevision(Resource):
 
     data: dict[str, Any] = {}
     revision: int = 0
-
-
-class JobSpec(Model):
-    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
-    selector: LabelSelector | None = None
-    parallelism: int | None = None
-    completions: int | None = None
-    backoff_limit: int | None = None
-    active_deadline_seconds: int | None = None
-    ttl_seconds_after_finished: int | None = None
-    suspend: bool | None = None
-
-
-class JobStatus(Model):
-    active: int = 0
-    ready: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
-    conditions: list[Condition] = []
-
-
-@resource("batch/v1", "jobs", categories=("all",))
-class Job(Resource):
-    spec: JobSpec = field(default_factory=JobSpec)
-    status: JobStatus = field(default_factory=JobStatus)

@@ -2,11 +2,13 @@
 
 from trimtab.runtime.component import (
     Admission,
+    Adopt,
     Command,
     Component,
     Denied,
     Desired,
     FieldWrite,
+    Lift,
     Need,
     Owned,
     Posts,
@@ -23,12 +25,14 @@ from trimtab.runtime.context import Context, Undeclared
 
 __all__ = [
     "Admission",
+    "Adopt",
     "Command",
     "Component",
     "Context",
     "Denied",
     "Desired",
     "FieldWrite",
+    "Lift",
     "Need",
     "Owned",
     "Posts",

@@ -159,7 +159,7 @@ class Applier:
             else:
                 informer.wrote(answer.body, manager, sent)
         run.breaker.count(obj.ref, (), repeated=False, now_s=began)
-        self._record(run, "deleted", obj.ref, "", began)
+        self.record(run, "deleted", obj.ref, "", began)
         return gone
 
     # The subject's status, and fields of others
@@ -281,7 +281,7 @@ class Applier:
         paths = changed_paths(live.obj, new.obj) if live is not None else ()
         run.breaker.count(ref, paths, repeated=repeated and live is not None, now_s=began)
         verb = "created" if live is None else "status" if subresource == "status" else "changed"
-        self._record(run, verb, ref, ", ".join(paths), began)
+        self.record(run, verb, ref, ", ".join(paths), began)
 
     async def _mine_after_all(self, run: Run, kind: type[Resource], ref: Ref) -> bool:
         """Our cache knew of no such object and somebody holds its fields. Ours (a lost answer)? Else raises."""
@@ -293,7 +293,8 @@ class Applier:
             raise ObjectHeld(ref, holder)
         return True
 
-    def _record(self, run: Run, verb: str, ref: Ref, message: str, began: float) -> None:
+    def record(self, run: Run, verb: str, ref: Ref, message: str, began: float) -> None:
+        """A journal entry of what was done to `ref` on behalf of the run's subject, since loop time `began`."""
         process = self._process
         process.journal.append(
             Entry(

@@ -31,6 +31,9 @@ class Desired:
     objects: server-side-applied in this order, owned by the reconciler; what it owned before and is in neither
         `objects` nor `keep` is deleted.
     keep: owned objects that should go on existing just as they are.
+    adopt: objects of an owned kind that nobody controls, which the subject takes over as they are.
+    release: owned objects that are the subject's no longer, but stay as they are.
+    lift: finalizers that objects of an owned kind, or the subject, need no longer. All three come before what is deleted.
     status: merged into the subject's status under the reconciler's own field manager; None leaves it alone.
     writes: named fields of objects of others, as declared by `writes=`.
     requeue_after_s: come back after so many seconds even when nothing changes.
@@ -44,6 +47,9 @@ class Desired:
     writes: Sequence[FieldWrite] = ()
     requeue_after_s: float | None = None
     delete_subject: bool = False
+    adopt: Sequence[Adopt] = ()
+    release: Sequence[Ref] = ()
+    lift: Sequence[Lift] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,23 @@ class FieldWrite:
     target: Ref
     fields: JSON
     subresource: Literal["", "status"] = ""
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """An object to take over: it gets the subject's owner reference, the runtime's labels and these finalizers; nothing else of
+    it changes."""
+
+    ref: Ref
+    finalizers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A finalizer to take off an object."""
+
+    ref: Ref
+    finalizer: str
 
 
 # What a reconciler declares

@@ -29,6 +29,7 @@ from trimtab.runtime.deletion import Deletion
 from trimtab.runtime.dependencies import Dependencies, Named
 from trimtab.runtime.effects import Effect, EffectsLeft
 from trimtab.runtime.events import Said
+from trimtab.runtime.handover import Handover
 from trimtab.runtime.orphans import Orphans
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, Identity, ObjectHeld
 from trimtab.runtime.queue import Cause, Queue
@@ -69,6 +70,7 @@ class Controller:
         self.runs = 0
         self._process = process
         self._applier = Applier(process, self.identity, self.declared)
+        self._handover = Handover(process, self.identity, self.declared, self._applier)
         self._deletion = Deletion(process.client, self._applier)
         self._orphans = Orphans(process, self.identity, self.declared, self._applier)
         self._dependencies = Dependencies()
@@ -253,7 +255,8 @@ class Controller:
         applier = self._applier
         match outcome:
             case Desired():
-                wanted = list(outcome.keep)
+                wanted = [*outcome.keep, *(each.ref for each in outcome.adopt), *outcome.release]
+                await self._handover.carry_out(run, outcome)
                 for obj in outcome.objects:
                     wanted.append(await applier.apply(run, obj))
                 if outcome.writes:

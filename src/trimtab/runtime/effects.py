@@ -183,7 +183,7 @@ class Effects:
         records = [
             record
             for record in self._informer.cache.labelled(OWNER_LABEL, self._subject.metadata.uid)
-            if self._identity.owns(record, self._subject.metadata.uid) and record.phase == "Done"
+            if self._identity.made(record, self._subject.metadata.uid) and record.phase == "Done"
         ]
         records.sort(key=lambda record: (str(record.metadata.creation_timestamp), record.spec.key))
         return {record.spec.key: msgspec.json.decode(record.outcome) for record in records}

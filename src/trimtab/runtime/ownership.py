@@ -2,7 +2,7 @@
 
 Every object has one holder. It shows in two ways: the field manager (who wrote the fields) and two labels (which reconciler
 made it, and for which subject's uid). Where the API allows, an owner reference says the same to Kubernetes' garbage
-collector. An object that exists without our labels belongs to somebody else and is never taken, unless its owner hands it
+collector; when somebody takes it off (`kubectl delete --cascade=orphan`), the object is nobody's. An object that exists without our labels belongs to somebody else and is never taken, unless its owner hands it
 over with the annotation `trimtab.dev/adopt: "true"`.
 """
 
@@ -18,6 +18,8 @@ OWNER_LABEL = "trimtab.dev/owner"
 """The uid of the subject for which an object exists."""
 RECONCILER_LABEL = "trimtab.dev/reconciler"
 """`component.reconciler` that made an object."""
+AFAR_LABEL = "trimtab.dev/owner-afar"
+"""On an object that the API allows no owner reference, since its subject is in another namespace."""
 ADOPT_ANNOTATION = "trimtab.dev/adopt"
 
 MANAGER_PREFIX = "trimtab-"
@@ -61,10 +63,23 @@ class Identity:
     def is_mine(self, manager: str) -> bool:
         return manager in (self.manager, self.fields_manager, self.health_manager)
 
-    def owns(self, obj: Resource, uid: str) -> bool:
+    def made(self, obj: Resource, uid: str) -> bool:
         """Whether this reconciler made `obj` for the subject with `uid`."""
         labels = obj.metadata.labels
         return labels.get(OWNER_LABEL) == uid and labels.get(RECONCILER_LABEL) == self.label
+
+    def owns(self, obj: Resource, uid: str) -> bool:
+        """Whether this reconciler made `obj` for the subject with `uid`, and nobody has set it free since."""
+        return self.made(obj, uid) and not set_free(obj)
+
+
+def set_free(obj: Resource) -> bool:
+    """Whether somebody took the reference to its owner off an object that was made with one."""
+    meta = obj.metadata
+    if not meta.namespace or AFAR_LABEL in meta.labels:
+        return False  # it may never have had one
+    owner = meta.labels.get(OWNER_LABEL)
+    return owner is not None and all(reference.uid != owner for reference in meta.owner_references)
 
 
 class ObjectHeld(Exception):
@@ -82,7 +97,7 @@ class ObjectHeld(Exception):
 def holder_of(obj: Resource, identity: Identity, uid: str, *, retained: bool) -> str | None:
     """Who else holds `obj`, in words; None when it is ours (or left to us)."""
     meta = obj.metadata
-    if identity.owns(obj, uid):
+    if identity.made(obj, uid):
         return None
     maker = meta.labels.get(RECONCILER_LABEL)
     if maker is None and meta.annotations.get(ADOPT_ANNOTATION) == "true":
@@ -112,6 +127,8 @@ def owned_body(obj: Resource, subject: Resource, identity: Identity, *, retained
     }
     if not retained and may_refer(obj, subject):
         meta["ownerReferences"] = [reference_to(subject)]
+    elif obj.namespace and not retained:
+        meta["labels"][AFAR_LABEL] = "true"
     return encode(wire)
 
 

@@ -84,7 +84,7 @@ def resources(**parts: Any) -> JSON:
         (
             check_job,
             {"completionMode": "Indexed"},
-            'spec.completionMode: Unsupported value: "Indexed": supported values: "NonIndexed"',
+            "spec.completions: Required value: when completion mode is Indexed",
         ),
         (check_job, {"parallelism": -2}, "spec.parallelism: Invalid value: -2: must be greater than or equal to 0"),
         (

@@ -11,7 +11,7 @@ import pytest
 
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.batch import CronJob, CronJobSpec, CronJobStatus
-from trimtab.api.workloads import Job, JobStatus
+from trimtab.api.jobs import Job, JobStatus
 from trimtab.components.workloads.cron import parse, zone_of
 from trimtab.components.workloads.cronjob import MISSED_MAX, due, forgotten, job_for
 

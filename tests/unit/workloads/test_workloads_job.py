@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,9 +17,24 @@ from trimtab.api.core import (
     PodSpec,
     PodTemplateSpec,
 )
-from trimtab.api.workloads import Job, JobSpec, JobStatus
-from trimtab.components.workloads.job import back_off_s, expires_in_s, plan
-from workload_pods import NOW, ago, make_pod
+from trimtab.api.jobs import Job, JobSpec, JobStatus, UncountedTerminatedPods
+from trimtab.components.workloads.job import expires_in_s
+from trimtab.components.workloads.job_plan import Plan, back_off_s
+from trimtab.components.workloads.job_plan import plan as plan_of
+from trimtab.components.workloads.job_tally import TRACKING, tally
+from workload_pods import NOW, ago
+from workload_pods import make_pod as make_any_pod
+
+
+def make_pod(name: str = "web-1", **spec: Any) -> Pod:
+    """A pod that the Job has still to count."""
+    pod = make_any_pod(name, **spec)
+    pod.metadata.finalizers = [TRACKING]
+    return pod
+
+
+def plan(job: Job, pods: list[Pod], now: datetime) -> Plan:
+    return plan_of(job, pods, tally(job, pods), now)
 
 
 def make_job(restart: str = "Never", status: JobStatus | None = None, **spec: Any) -> Job:
@@ -27,7 +42,7 @@ def make_job(restart: str = "Never", status: JobStatus | None = None, **spec: An
     return Job(
         metadata=ObjectMeta(name="migrate", namespace="default", uid="j"),
         spec=JobSpec(template=template, **spec),
-        status=status or JobStatus(start_time=ago(10)),
+        status=status or JobStatus(start_time=ago(10), uncounted_terminated_pods=UncountedTerminatedPods()),
     )
 
 
@@ -50,25 +65,25 @@ def test_one_pod_unless_told_otherwise() -> None:
 
 def test_too_many_are_taken_back() -> None:
     out = plan(make_job(completions=5, parallelism=1), [make_pod("a", ready_for_s=1), make_pod("b")], NOW)
-    assert [pod.name for pod in out.delete] == ["b"]
+    assert [pod.name for pod in out.stop] == ["b"]
 
 
 def test_complete_when_enough_succeeded() -> None:
     out = plan(make_job(completions=2, parallelism=2), [ended("a", 0), ended("b", 0), make_pod("c")], NOW)
-    assert out.complete
-    assert [pod.name for pod in out.delete] == ["c"]
+    assert out.success == ("CompletionsReached", "Reached expected number of succeeded pods")
+    assert [pod.name for pod in out.stop] == ["c"]
 
 
 def test_a_work_queue_ends_with_its_last_pod() -> None:
     queue = make_job(parallelism=3)
     assert plan(queue, [], NOW).create == 3
     running = plan(queue, [ended("a", 0), make_pod("b")], NOW)
-    assert (running.complete, running.create, running.delete) == (False, 0, [])
-    assert plan(queue, [ended("a", 0), ended("b", 0)], NOW).complete
+    assert (running.success, running.create, running.stop) == (None, 0, [])
+    assert plan(queue, [ended("a", 0), ended("b", 0)], NOW).success
 
 
 def test_a_counted_success_counts_when_its_pod_is_gone() -> None:
-    assert plan(make_job(status=JobStatus(start_time=ago(5), succeeded=1)), [], NOW).complete
+    assert plan(make_job(status=JobStatus(start_time=ago(5), succeeded=1)), [], NOW).success
 
 
 @pytest.mark.parametrize(("failures", "pause_s"), [(1, 10), (2, 20), (3, 40), (9, 600)])
@@ -91,7 +106,7 @@ def test_too_many_failures_end_it_with_the_last_words() -> None:
         "Job has reached the specified backoff limit: pod migrate-b: container main: exited with code 1: "
         "no such table: notes",
     )
-    assert [pod.name for pod in out.delete] == ["c"]
+    assert [pod.name for pod in out.fail] == ["c"]
     assert plan(make_job(backoff_limit=2), pods, NOW).failure is None
 
 
@@ -124,7 +139,7 @@ def test_a_success_stays_one_while_the_last_pods_are_stopped() -> None:
     status = JobStatus(start_time=ago(100), succeeded=1, conditions=[reached])
     job = make_job(status=status, active_deadline_seconds=60, backoff_limit=0)
     out = plan(job, [ended("a", 0), ended("stopped", 137), make_pod("late")], NOW)
-    assert (out.complete, out.failure, [pod.name for pod in out.delete]) == (True, None, ["late"])
+    assert (bool(out.success), out.failure, [pod.name for pod in out.stop]) == (True, None, ["late"])
 
 
 def test_time_to_live_counts_from_the_end() -> None:

@@ -16,8 +16,9 @@ import msgspec
 from trimtab.api import JSON, Condition, Ref, Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.core import Service as ServiceKind
+from trimtab.api.jobs import Job
 from trimtab.api.networking import Ingress
-from trimtab.api.workloads import Deployment, Job, StatefulSet
+from trimtab.api.workloads import Deployment, StatefulSet
 from trimtab.components.apps import render
 from trimtab.components.apps.kinds import App
 from trimtab.runtime import Context, Desired, Owned, reconciler

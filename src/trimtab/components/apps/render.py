@@ -43,6 +43,7 @@ from trimtab.api.core import (
     TCPSocketAction,
     VolumeMount,
 )
+from trimtab.api.jobs import Job, JobSpec
 from trimtab.api.networking import (
     HTTPIngressPath,
     HTTPIngressRule,
@@ -58,8 +59,6 @@ from trimtab.api.workloads import (
     Deployment,
     DeploymentSpec,
     DeploymentStrategy,
-    Job,
-    JobSpec,
     RollingUpdateDeployment,
     StatefulSet,
     StatefulSetSpec,

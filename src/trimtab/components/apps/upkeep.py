@@ -23,7 +23,8 @@ import msgspec
 from trimtab.api import Resource
 from trimtab.api.batch import CronJob
 from trimtab.api.core import Pod
-from trimtab.api.workloads import ControllerRevision, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
+from trimtab.api.jobs import Job
+from trimtab.api.workloads import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from trimtab.client import ApiError, WireClient
 from trimtab.components.apps.kinds import App
 from trimtab.content.digest import Digest

@@ -7,7 +7,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     replicaset.py   ReplicaSet -> Pods               names.py (names that repeat), pods.py (what a pod's status says)
     statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
     daemonset.py    DaemonSet -> one Pod a node
-    job.py          Job -> Pods
+    job.py          Job -> Pods                      job_tally.py (counts), job_plan.py (next step), job_policy.py, indexes.py
     cronjob.py      CronJob -> Jobs                  cron.py (schedules)
     autoscaler.py   HorizontalPodAutoscaler -> size  autoscale.py (arithmetic), measurements.py, prometheus.py (sources)
     budgets.py      PodDisruptionBudget -> its status
@@ -32,7 +32,7 @@ from trimtab.components.workloads.daemonset import daemonset
 from trimtab.components.workloads.departures import make_room, taint_eviction
 from trimtab.components.workloads.deployment import deployment
 from trimtab.components.workloads.endpoints import endpoints
-from trimtab.components.workloads.job import job
+from trimtab.components.workloads.job import job, job_leftovers
 from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
 from trimtab.components.workloads.measurements import LiveMeasurements, Measurements
@@ -67,6 +67,7 @@ COMPONENT = Component(
         statefulset,
         daemonset,
         job,
+        job_leftovers,
         cronjob,
         disruption_budget,
         autoscaler,

@@ -1,21 +1,24 @@
 """Checks on writes of workloads, beyond what the API server itself knows of its kinds, in Kubernetes' words.
 
 Most are Kubernetes' own validation of fields that agree with each other. The rest refuse what would be accepted and then be
-done wrongly: a Job that counts on its index, a volume as a block device.
+done wrongly: a volume as a block device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from trimtab.api import JSON
 from trimtab.api.autoscaling import HorizontalPodAutoscaler
 from trimtab.api.batch import CronJob
 from trimtab.api.core import PersistentVolumeClaim, Pod
+from trimtab.api.jobs import Job
 from trimtab.api.quantity import parse_quantity, whole
-from trimtab.api.workloads import DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
-from trimtab.components.workloads import cron, rolling
+from trimtab.api.workloads import DaemonSet, Deployment, ReplicaSet, StatefulSet
+from trimtab.components.workloads import cron
+from trimtab.components.workloads.autoscaler_admission import check_autoscaler
+from trimtab.components.workloads.fields import not_negative, one_of, quantity, share
+from trimtab.components.workloads.job_admission import check_job_spec
 from trimtab.components.workloads.progress import DEADLINE_DEFAULT_S
 from trimtab.runtime import Admission, Denied
 
@@ -24,17 +27,17 @@ def check_deployment(new: JSON, old: JSON | None) -> list[str]:
     """Strategy, surge, deadline and the template's quantities."""
     spec = new["spec"]
     strategy = spec.get("strategy") or {}
-    _one_of("spec.strategy.type", strategy.get("type"), ("Recreate", "RollingUpdate"))
+    one_of("spec.strategy.type", strategy.get("type"), ("Recreate", "RollingUpdate"))
     update = strategy.get("rollingUpdate") or {}
     for name in ("maxSurge", "maxUnavailable"):
-        _share(f"spec.strategy.rollingUpdate.{name}", update.get(name))
+        share(f"spec.strategy.rollingUpdate.{name}", update.get(name))
     most = update.get("maxUnavailable")
     if isinstance(most, str) and int(most[:-1]) > 100:
         raise Denied(
             "spec.strategy.rollingUpdate.maxUnavailable", f'Invalid value: "{most}": must not be greater than 100%'
         )
     for name in ("minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit"):
-        _not_negative(f"spec.{name}", spec.get(name))
+        not_negative(f"spec.{name}", spec.get(name))
     deadline, ready = spec.get("progressDeadlineSeconds", DEADLINE_DEFAULT_S), spec.get("minReadySeconds") or 0
     if deadline is not None and deadline <= ready:
         raise Denied("spec.progressDeadlineSeconds", f"Invalid value: {deadline}: must be greater than minReadySeconds")
@@ -44,7 +47,7 @@ def check_deployment(new: JSON, old: JSON | None) -> list[str]:
 
 def check_replicaset(new: JSON, old: JSON | None) -> list[str]:
     """Numbers, and the template's quantities."""
-    _not_negative("spec.minReadySeconds", new["spec"].get("minReadySeconds"))
+    not_negative("spec.minReadySeconds", new["spec"].get("minReadySeconds"))
     _template(new["spec"])
     return []
 
@@ -53,12 +56,12 @@ def check_statefulset(new: JSON, old: JSON | None) -> list[str]:
     """Update strategy, pod management, claim templates and the template's quantities."""
     spec = new["spec"]
     strategy = spec.get("updateStrategy") or {}
-    _one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
-    _one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
+    one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
+    one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
     partition = (strategy.get("rollingUpdate") or {}).get("partition")
-    _not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
+    not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
     for name in ("minReadySeconds", "revisionHistoryLimit"):
-        _not_negative(f"spec.{name}", spec.get(name))
+        not_negative(f"spec.{name}", spec.get(name))
     seen = set()
     for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
         path = f"spec.volumeClaimTemplates[{index}]"
@@ -77,28 +80,24 @@ def check_daemonset(new: JSON, old: JSON | None) -> list[str]:
     """Update strategy and the template's quantities. There is no surge: an old pod goes before its new one comes."""
     spec = new["spec"]
     strategy = spec.get("updateStrategy") or {}
-    _one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
+    one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
     update = strategy.get("rollingUpdate") or {}
-    _share("spec.updateStrategy.rollingUpdate.maxUnavailable", update.get("maxUnavailable"))
+    share("spec.updateStrategy.rollingUpdate.maxUnavailable", update.get("maxUnavailable"))
     if update.get("maxSurge") not in (None, 0, "0%"):
         raise Denied(
             "spec.updateStrategy.rollingUpdate.maxSurge",
             f"Invalid value: {update['maxSurge']}: only 0 is supported; set maxUnavailable instead",
         )
     for name in ("minReadySeconds", "revisionHistoryLimit"):
-        _not_negative(f"spec.{name}", spec.get(name))
+        not_negative(f"spec.{name}", spec.get(name))
     _template(spec)
     return []
 
 
 def check_job(new: JSON, old: JSON | None) -> list[str]:
-    """Numbers, completion mode and the template's quantities."""
-    spec = new["spec"]
-    for name in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
-        _not_negative(f"spec.{name}", spec.get(name))
-    # The pods of an Indexed job divide the work by their index: without it all would do the same part.
-    _one_of("spec.completionMode", spec.get("completionMode"), ("NonIndexed",))
-    _template(spec)
+    """Numbers, completion mode, policies and the template's quantities."""
+    check_job_spec("spec", new["spec"])
+    _template(new["spec"])
     return []
 
 
@@ -112,10 +111,10 @@ def check_cronjob(new: JSON, old: JSON | None) -> list[str]:
             except ValueError as err:
                 raise Denied(f"spec.{name}", f'Invalid value: "{spec[name]}": {err}') from None
     for name in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
-        _not_negative(f"spec.{name}", spec.get(name))
-    _one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace"))
+        not_negative(f"spec.{name}", spec.get(name))
+    one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace"))
     job = (spec.get("jobTemplate") or {}).get("spec") or {}
-    _one_of("spec.jobTemplate.spec.completionMode", job.get("completionMode"), ("NonIndexed",))
+    check_job_spec("spec.jobTemplate.spec", job)
     _template(job)
     return []
 
@@ -144,12 +143,12 @@ def check_claim(new: JSON, old: JSON | None) -> list[str]:
 def _claim_spec(path: str, spec: JSON) -> None:
     storage = _storage(spec)
     if storage is not None:
-        _quantity(f"{path}.resources.requests.storage", storage)
+        quantity(f"{path}.resources.requests.storage", storage)
         if parse_quantity(storage) <= 0:
             raise Denied(f"{path}.resources.requests.storage", f'Invalid value: "{storage}": must be greater than zero')
     modes = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
     for index, mode in enumerate(spec.get("accessModes") or ()):
-        _one_of(f"{path}.accessModes[{index}]", mode, modes)
+        one_of(f"{path}.accessModes[{index}]", mode, modes)
 
 
 def _storage(spec: JSON) -> str | int | None:
@@ -167,7 +166,7 @@ def _quantities(path: str, pod_spec: JSON) -> None:
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         for part, amounts in (("limits", limits), ("requests", requests)):
             for name, amount in amounts.items():
-                _quantity(f"{where}.resources.{part}[{name}]", amount)
+                quantity(f"{where}.resources.{part}[{name}]", amount)
         for name, amount in requests.items():
             if name in limits and parse_quantity(amount) > parse_quantity(limits[name]):
                 raise Denied(
@@ -180,110 +179,6 @@ def _containers(path: str, pod_spec: JSON) -> Iterator[tuple[str, JSON]]:
     for group in ("initContainers", "containers"):
         for index, container in enumerate(pod_spec.get(group) or ()):
             yield f"{path}.{group}[{index}]", container
-
-
-def _quantity(field: str, amount: Any) -> None:
-    try:
-        negative = parse_quantity(amount) < 0
-    except ValueError as err:
-        raise Denied(field, f"Invalid value: {err}") from None
-    if negative:
-        raise Denied(field, f'Invalid value: "{amount}": must be greater than or equal to 0')
-
-
-def _share(field: str, value: Any) -> None:
-    if value is None:
-        return
-    try:
-        amount = rolling.resolve(value, 100, up=True)
-    except ValueError as err:
-        raise Denied(field, f"Invalid value: {err}") from None
-    if amount < 0:
-        raise Denied(field, f"Invalid value: {value}: must be greater than or equal to 0")
-
-
-def _not_negative(field: str, value: Any) -> None:
-    if isinstance(value, int) and value < 0:
-        raise Denied(field, f"Invalid value: {value}: must be greater than or equal to 0")
-
-
-def _one_of(field: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        listed = ", ".join(f'"{name}"' for name in allowed)
-        raise Denied(field, f'Unsupported value: "{value}": supported values: {listed}')
-
-
-def check_autoscaler(new: JSON, old: JSON | None) -> list[str]:
-    """Sizes, metrics with exactly one target each, and the rules of behaviour."""
-    spec = new["spec"]
-    least, most = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
-    for name in ("kind", "name"):
-        if not (spec.get("scaleTargetRef") or {}).get(name):
-            raise Denied(f"spec.scaleTargetRef.{name}", "Required value")
-    if least < 1:
-        raise Denied("spec.minReplicas", f"Invalid value: {least}: must be greater than or equal to 1")
-    if most < 1:
-        raise Denied("spec.maxReplicas", f"Invalid value: {most}: must be greater than 0")
-    if most < least:
-        raise Denied("spec.maxReplicas", f"Invalid value: {most}: must be greater than or equal to `minReplicas`")
-    for index, metric in enumerate(spec.get("metrics") or ()):
-        _metric(f"spec.metrics[{index}]", metric)
-    for direction in ("scaleUp", "scaleDown"):
-        _scaling_rules(f"spec.behavior.{direction}", (spec.get("behavior") or {}).get(direction) or {})
-    return []
-
-
-_METRICS = {
-    "ContainerResource": "containerResource",
-    "External": "external",
-    "Object": "object",
-    "Pods": "pods",
-    "Resource": "resource",
-}
-_AMOUNTS = {"AverageValue": "averageValue", "Utilization": "averageUtilization", "Value": "value"}
-
-
-def _metric(path: str, metric: JSON) -> None:
-    type_ = metric.get("type")
-    _one_of(f"{path}.type", type_ or "", tuple(_METRICS))
-    key = _METRICS[str(type_)]
-    source = metric.get(key)
-    if not source:
-        raise Denied(f"{path}.{key}", "Required value: must populate information for the given metric source")
-    target = source.get("target") or {}
-    where = f"{path}.{key}.target"
-    allowed = {"resource": ("Utilization", "AverageValue"), "pods": ("AverageValue",)}.get(
-        key.replace("containerResource", "resource"), ("Value", "AverageValue")
-    )
-    _one_of(f"{where}.type", target.get("type") or "", allowed)
-    amount = target.get(_AMOUNTS[target["type"]])
-    if amount is None:
-        raise Denied(f"{where}.{_AMOUNTS[target['type']]}", f"Required value: the target's type is {target['type']}")
-    if target["type"] != "Utilization":
-        _quantity(f"{where}.{_AMOUNTS[target['type']]}", amount)
-    if parse_quantity(amount) <= 0:
-        raise Denied(f"{where}.{_AMOUNTS[target['type']]}", f"Invalid value: {amount}: must be positive")
-
-
-WINDOW_S_MAX = 3600
-PERIOD_S_MAX = 1800
-
-
-def _scaling_rules(path: str, rules: JSON) -> None:
-    window = rules.get("stabilizationWindowSeconds")
-    if window is not None and not 0 <= window <= WINDOW_S_MAX:
-        raise Denied(f"{path}.stabilizationWindowSeconds", f"Invalid value: {window}: must be from 0 to {WINDOW_S_MAX}")
-    _one_of(f"{path}.selectPolicy", rules.get("selectPolicy"), ("Disabled", "Max", "Min"))
-    if rules.get("tolerance") is not None:
-        _quantity(f"{path}.tolerance", rules["tolerance"])
-    for index, policy in enumerate(rules.get("policies") or ()):
-        where = f"{path}.policies[{index}]"
-        _one_of(f"{where}.type", policy.get("type") or "", ("Percent", "Pods"))
-        if policy.get("value", 0) <= 0:
-            raise Denied(f"{where}.value", f"Invalid value: {policy.get('value', 0)}: must be greater than zero")
-        if not 0 < policy.get("periodSeconds", 0) <= PERIOD_S_MAX:
-            said = f"Invalid value: {policy.get('periodSeconds', 0)}: must be from 1 to {PERIOD_S_MAX}"
-            raise Denied(f"{where}.periodSeconds", said)
 
 
 CHECKS = (

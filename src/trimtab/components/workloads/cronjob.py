@@ -19,7 +19,7 @@ import msgspec
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.batch import CronJob
-from trimtab.api.workloads import Job
+from trimtab.api.jobs import Job
 from trimtab.components.workloads import conditions, cron
 from trimtab.components.workloads.job import over
 from trimtab.runtime import Context, Desired, reconciler

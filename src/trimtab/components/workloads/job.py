@@ -1,132 +1,53 @@
 """Job -> Pods that run to their end: so many successes wanted, so many at a time, so many failures borne.
 
-Every finished pod stays until the Job goes, as its record; the counts in the status only ever grow. A failed pod is
-replaced after a pause that doubles with each failure in a row. A Job that has failed says so in a line that quotes what
-the last failed pod said, since whoever waits for a Job (a deploy waiting for its migration) shows that line.
+    pods --job_tally.py--> counts, each pod exactly once --job_plan.py--> pods to start and stop, or the end
+
+Every finished pod stays until the Job goes, as its record. A failed pod is replaced after a pause that doubles with each failure
+in a row. The pods of an Indexed Job each have an index, in their name, host name, label, annotation and environment; an index
+is done when one pod of it has succeeded. A Job that has failed says so in a line that quotes what the last failed pod said,
+since whoever waits for a Job (a deploy waiting for its migration) shows that line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
 import msgspec
 
 from trimtab.api import JSON, Condition
-from trimtab.api.core import Pod
-from trimtab.api.workloads import Job
-from trimtab.components.workloads import conditions
+from trimtab.api.core import EnvVar, EnvVarSource, FieldSelector, Pod
+from trimtab.api.jobs import Job
+from trimtab.components.workloads import conditions, indexes
 from trimtab.components.workloads import pods as facts
+from trimtab.components.workloads.custody import Custody, custody
+from trimtab.components.workloads.job_plan import Plan, plan
+from trimtab.components.workloads.job_tally import (
+    FAILURES,
+    IGNORED_FAILURES,
+    INDEX,
+    TRACKING,
+    Tally,
+    ignored_failures,
+    index_failures,
+    indexed,
+    tally,
+    terminating,
+    tracked,
+)
 from trimtab.components.workloads.names import free_names
-from trimtab.components.workloads.replicaset import earliest, pod_of
-from trimtab.runtime import Context, Desired, reconciler
+from trimtab.components.workloads.replicaset import pod_of
+from trimtab.runtime import Adopt, Context, Desired, Lift, reconciler
 
-BACK_OFF_FIRST_S = 10.0
-BACK_OFF_MAX_S = 600.0
-BACK_OFF_LIMIT_DEFAULT = 6
-
-BACK_OFF_LIMIT = "BackoffLimitExceeded"
-DEADLINE = "DeadlineExceeded"
-REACHED = "CompletionsReached"
+CONTROLLER = "kubernetes.io/job-controller"
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+HOST_NAME_LENGTH_MAX = 63
 
 
-@dataclass
-class Plan:
-    """What happens next: the pods to create and delete, the counts, and how the Job stands."""
-
-    succeeded: int
-    failed: int
-    create: int = 0
-    delete: list[Pod] = field(default_factory=list)
-    failure: tuple[str, str] | None = None
-    """Reason and message, once the Job has failed."""
-    complete: bool = False
-    retry_s: float | None = None
-
-
-def plan(job: Job, pods: Sequence[Pod], now: datetime) -> Plan:
-    """Decides the next step of a Job that is not over and not suspended."""
-    spec = job.spec
-    living = [pod for pod in pods if facts.active(pod)]
-    successes = [pod for pod in pods if pod.status.phase == "Succeeded"]
-    failures = [pod for pod in pods if pod.status.phase == "Failed"]
-    out = Plan(max(job.status.succeeded, len(successes)), max(job.status.failed, len(failures)))
-    reached = conditions.find(job.status.conditions, "SuccessCriteriaMet")
-    if reached is not None and reached.status == "True":
-        # What is decided stays, however the pods that are still being stopped end.
-        out.complete, out.delete = True, living
-        return out
-    out.failure = _failure(job, living, failures, out.failed, now)
-    if out.failure:
-        out.delete = living
-        return out
-    parallelism = 1 if spec.parallelism is None else spec.parallelism
-    completions = spec.completions if spec.completions is not None else (None if spec.parallelism is not None else 1)
-    if completions is None:
-        # A work queue: the pods agree among themselves; the first success means that no more are started.
-        out.complete = out.succeeded > 0 and not living
-        want = len(living) if out.succeeded else parallelism
-    else:
-        out.complete = out.succeeded >= completions
-        want = max(0, min(parallelism, completions - out.succeeded))
-    if out.complete:
-        out.delete = living
-        return out
-    out.delete = facts.deletion_order(living)[: max(0, len(living) - want)]
-    missing = max(0, want - len(living))
-    out.retry_s = (back_off_s(failures, successes, now) or None) if missing else None
-    out.create = 0 if out.retry_s else missing
-    out.retry_s = earliest(out.retry_s, _deadline_s(job, now))
-    return out
-
-
-def back_off_s(failures: Sequence[Pod], successes: Sequence[Pod], now: datetime) -> float:
-    """Seconds until the next try: 10 s after the first failure in a row, doubling with each, at most 10 min."""
-    last_success = max((facts.ended_at(pod) for pod in successes), default=None)
-    ends = [facts.ended_at(pod) for pod in failures]
-    in_a_row = [at for at in ends if last_success is None or at > last_success]
-    if not in_a_row:
-        return 0.0
-    pause = min(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2.0 ** (len(in_a_row) - 1))
-    return max(0.0, pause - (now - max(in_a_row)).total_seconds())
-
-
-def _failure(
-    job: Job, living: Sequence[Pod], failures: Sequence[Pod], failed: int, now: datetime
-) -> tuple[str, str] | None:
-    decided = conditions.find(job.status.conditions, "FailureTarget")
-    if decided is not None and decided.status == "True":
-        return decided.reason, decided.message
-    limit = BACK_OFF_LIMIT_DEFAULT if job.spec.backoff_limit is None else job.spec.backoff_limit
-    exhausted = failed > limit
-    blamed = list(failures)
-    if job.spec.template.spec.restart_policy == "OnFailure":
-        restarts = sum(facts.restarts(pod) for pod in living)
-        if restarts and restarts >= limit:
-            exhausted, blamed = True, [*failures, *(pod for pod in living if facts.restarts(pod))]
-    if exhausted:
-        return BACK_OFF_LIMIT, _quoting("Job has reached the specified backoff limit", blamed)
-    left = _deadline_s(job, now)
-    if left is not None and left <= 0:
-        return DEADLINE, _quoting("Job was active longer than specified deadline", [*living, *failures])
-    return None
-
-
-def _quoting(sentence: str, pods: Sequence[Pod]) -> str:
-    for pod in sorted(pods, key=facts.ended_at, reverse=True):
-        said = facts.trouble(pod) or facts.last_failure(pod)
-        if said:
-            return f"{sentence}: pod {pod.name}: {said}"
-    return sentence
-
-
-def _deadline_s(job: Job, now: datetime) -> float | None:
-    if job.spec.active_deadline_seconds is None or job.status.start_time is None:
-        return None
-    ends = job.status.start_time + timedelta(seconds=job.spec.active_deadline_seconds)
-    return max(0.0, (ends - now).total_seconds())
+def ours(job: Job) -> bool:
+    """Whether this controller runs the Job, and not the one that `spec.managedBy` names."""
+    return job.spec.managed_by in (None, CONTROLLER)
 
 
 def over(job: Job) -> Condition | None:
@@ -143,46 +64,109 @@ def expires_in_s(job: Job, now: datetime) -> float | None:
     return max(0.0, (ends - now).total_seconds())
 
 
-@reconciler(Job, owns=[Pod])
+# Pods
+
+
+def render(job: Job, pods: Sequence[Pod], decided: Plan) -> list[Pod]:
+    """The pods to create."""
+    taken = [pod.name for pod in pods]
+    if not indexed(job):
+        names = free_names(job.name, job.metadata.uid, taken)
+        return [_tracked(pod_of(job, job.spec.template, name)) for name in islice(names, decided.create)]
+    out = []
+    for index in decided.indexes:
+        name = next(free_names(f"{job.name}-{index}", job.metadata.uid, taken))
+        out.append(_tracked(_of_index(job, pods, name, index)))
+    return out
+
+
+def _tracked(pod: Pod) -> Pod:
+    pod.metadata.finalizers = [*pod.metadata.finalizers, TRACKING]
+    return pod
+
+
+def _of_index(job: Job, pods: Sequence[Pod], name: str, index: int) -> Pod:
+    pod = pod_of(job, job.spec.template, name, {INDEX: str(index)})
+    pod.metadata.annotations = {**pod.metadata.annotations, INDEX: str(index)}
+    if job.spec.backoff_limit_per_index is not None:
+        pod.metadata.annotations[FAILURES] = str(index_failures(job, pods, index))
+        if ignored := ignored_failures(job, pods, index):
+            pod.metadata.annotations[IGNORED_FAILURES] = str(ignored)
+    variable = EnvVar(
+        name=INDEX_VARIABLE,
+        value_from=EnvVarSource(field_ref=FieldSelector(field_path=f"metadata.annotations['{INDEX}']")),
+    )
+    spec = job.spec.template.spec
+    told = {
+        part: [
+            msgspec.structs.replace(c, env=[*(v for v in c.env if v.name != INDEX_VARIABLE), variable])
+            for c in getattr(spec, part)
+        ]
+        for part in ("containers", "init_containers")
+    }
+    host = f"{job.name}-{index}"
+    hostname = {"hostname": host} if len(host) <= HOST_NAME_LENGTH_MAX else {}
+    pod.spec = msgspec.structs.replace(spec, **told, **hostname)
+    return pod
+
+
+# The Job
+
+
+@reconciler(Job, owns=[Pod], selects=ours)
 async def job(subject: Job, ctx: Context) -> Desired:
     """Runs a Job's pods until it is complete or has failed, and removes it when its time to live is up."""
-    pods = list(await ctx.owned(Pod))
-    now = ctx.now
+    held = await custody(ctx, Pod, subject.namespace, subject.spec.selector, finalizers=(TRACKING,))
+    pods = held.mine
     if over(subject):
-        return _ended(subject, pods, now)
+        return _ended(subject, held, ctx.now)
+    doomed = conditions.holds(subject.status.conditions, "FailureTarget")
+    counted = tally(subject, pods, doomed=doomed)
     if subject.spec.suspend:
-        return _suspended(subject, pods)
-    start = subject.status.start_time or conditions.whole_seconds(now)
+        return _suspended(subject, held, counted)
+    start = subject.status.start_time or conditions.whole_seconds(ctx.now)
     subject = msgspec.structs.replace(subject, status=msgspec.structs.replace(subject.status, start_time=start))
-    decided = plan(subject, pods, now)
-    gone = {pod.name for pod in decided.delete}
-    names = free_names(subject.name, subject.metadata.uid, (pod.name for pod in pods))
-    created = [pod_of(subject, subject.spec.template, name) for name in islice(names, decided.create)]
+    decided = plan(subject, pods, counted, ctx.now)
+    created = render(subject, pods, decided)
+    gone = {pod.name for pod in (*decided.stop, *decided.fail)}
     staying = [pod for pod in pods if pod.name not in gone]
-    ended = _end_conditions(decided, busy=any(not facts.finished(pod) for pod in pods))
+    busy = counted.waiting or bool(gone) or any(not facts.finished(pod) and not facts.deleting(pod) for pod in staying)
+    ended = _end_conditions(decided, busy=busy or any(terminating(pod) for pod in staying))
     for condition in ended:
         if condition.type in ("Complete", "Failed"):
             ctx.event(condition.reason, condition.message, warning=condition.type == "Failed")
     for pod in created:
         ctx.event("SuccessfulCreate", f"Created pod: {pod.name}")
-    status = _counts(staying, decided.succeeded, decided.failed)
+    status = _counts(subject, staying, counted)
     status["startTime"] = _text(start)
     if any(c.type == "Complete" for c in ended):
-        status["completionTime"] = _text(conditions.whole_seconds(now))
+        status["completionTime"] = _text(conditions.whole_seconds(ctx.now))
     status["conditions"] = conditions.wire([*_resumed(subject), *ended])
     return Desired(
         objects=created,
         keep=[pod.ref for pod in staying],
+        adopt=_adopted(held, counted),
+        release=held.release,
+        lift=_lifted([*counted.lift, *decided.stop]),
         status=status,
         requeue_after_s=decided.retry_s,
     )
 
 
-def _ended(subject: Job, pods: Sequence[Pod], now: datetime) -> Desired:
+def _adopted(held: Custody[Pod], counted: Tally) -> list[Adopt]:
+    known = {each.ref for each in held.adopt}
+    return [*held.adopt, *(Adopt(pod.ref, (TRACKING,)) for pod in counted.adopt if pod.ref not in known)]
+
+
+def _lifted(pods: Sequence[Pod]) -> list[Lift]:
+    return [Lift(pod.ref, TRACKING) for pod in pods if tracked(pod)]
+
+
+def _ended(subject: Job, held: Custody[Pod], now: datetime) -> Desired:
     """A Job that is over: its finished pods stay, its result is not touched again."""
-    keep = [pod for pod in pods if not facts.active(pod)]
+    keep = [pod for pod in held.mine if not facts.active(pod)]
     left = expires_in_s(subject, now)
-    status = _counts(keep, subject.status.succeeded, subject.status.failed)
+    status = _counts(subject, keep, _as_stored(subject))
     if subject.status.start_time:
         status["startTime"] = _text(subject.status.start_time)
     if subject.status.completion_time:
@@ -190,20 +174,27 @@ def _ended(subject: Job, pods: Sequence[Pod], now: datetime) -> Desired:
     status["conditions"] = conditions.wire(subject.status.conditions)
     return Desired(
         keep=[pod.ref for pod in keep],
+        release=held.release,
+        lift=_lifted(held.mine),
         status=status,
         requeue_after_s=left or None,
         delete_subject=left == 0.0,
     )
 
 
-def _suspended(subject: Job, pods: Sequence[Pod]) -> Desired:
-    keep = [pod for pod in pods if not facts.active(pod)]
-    succeeded = sum(pod.status.phase == "Succeeded" for pod in pods)
-    failed = sum(pod.status.phase == "Failed" for pod in pods)
-    status = _counts(keep, max(subject.status.succeeded, succeeded), max(subject.status.failed, failed))
+def _suspended(subject: Job, held: Custody[Pod], counted: Tally) -> Desired:
+    stopped = [pod for pod in held.mine if facts.active(pod)]
+    gone = {pod.name for pod in stopped}
+    keep = [pod for pod in held.mine if pod.name not in gone]
+    status = _counts(subject, keep, counted)
     suspended = Condition(type="Suspended", status="True", reason="JobSuspended", message="Job suspended")
     status["conditions"] = conditions.wire([suspended])
-    return Desired(keep=[pod.ref for pod in keep], status=status)
+    return Desired(
+        keep=[pod.ref for pod in keep],
+        release=held.release,
+        lift=_lifted([*counted.lift, *stopped]),
+        status=status,
+    )
 
 
 def _resumed(subject: Job) -> list[Condition]:
@@ -213,10 +204,9 @@ def _resumed(subject: Job) -> list[Condition]:
 
 
 def _end_conditions(decided: Plan, busy: bool) -> list[Condition]:
-    """What is certain is said at once; `Complete` and `Failed` only when no pod of the Job runs any more."""
-    if decided.complete:
-        message = "Reached expected number of succeeded pods"
-        ended = [("SuccessCriteriaMet", REACHED, message), ("Complete", REACHED, message)]
+    """What is certain is said at once; `Complete` and `Failed` only when all pods have ended and are counted."""
+    if decided.success:
+        ended = [("SuccessCriteriaMet", *decided.success), ("Complete", *decided.success)]
     elif decided.failure:
         ended = [("FailureTarget", *decided.failure), ("Failed", *decided.failure)]
     else:
@@ -225,15 +215,49 @@ def _end_conditions(decided: Plan, busy: bool) -> list[Condition]:
     return [Condition(type=type_, status="True", reason=reason, message=text) for type_, reason, text in said]
 
 
-def _counts(pods: Sequence[Pod], succeeded: int, failed: int) -> JSON:
+def _as_stored(subject: Job) -> Tally:
+    status = subject.status
+    return Tally(
+        status.succeeded,
+        status.failed,
+        completed=indexes.parse(status.completed_indexes),
+        failed_indexes=indexes.parse(status.failed_indexes),
+    )
+
+
+def _counts(subject: Job, pods: Sequence[Pod], counted: Tally) -> JSON:
     living = [pod for pod in pods if facts.active(pod)]
-    return {
+    status: JSON = {
         "active": len(living),
         "ready": sum(facts.ready(pod) for pod in living),
-        "succeeded": succeeded,
-        "failed": failed,
+        "terminating": sum(terminating(pod) for pod in pods),
+        "succeeded": counted.succeeded,
+        "failed": counted.failed,
+        "uncountedTerminatedPods": {
+            name: uids
+            for name, uids in (("succeeded", counted.uncounted_succeeded), ("failed", counted.uncounted_failed))
+            if uids
+        },
     }
+    if indexed(subject):
+        status["completedIndexes"] = indexes.text_of(counted.completed)
+        if subject.spec.backoff_limit_per_index is not None:
+            status["failedIndexes"] = indexes.text_of(counted.failed_indexes)
+    return status
 
 
 def _text(moment: datetime) -> str:
     return str(msgspec.to_builtins(moment))
+
+
+# Pods whose Job is gone
+
+
+@reconciler(Pod, reads=[Job], selects=tracked, while_deleting=True, name="job-leftovers")
+async def job_leftovers(subject: Pod, ctx: Context) -> Desired:
+    """Lets go of a pod whose Job nobody counts for any more: it was deleted, or is being deleted."""
+    owner = next((o for o in subject.metadata.owner_references if o.controller and o.kind == "Job"), None)
+    found = await ctx.get(Job, owner.name) if owner else None
+    if found is not None and owner and found.metadata.uid == owner.uid and found.metadata.deletion_timestamp is None:
+        return Desired()
+    return Desired(lift=[Lift(subject.ref, TRACKING)])

@@ -23,6 +23,11 @@ REASONS: dict[str, str] = {
     "BackoffLimitExceeded": "More pods failed than backoffLimit allows; the message quotes the last failure. Fix what it "
     "says, then delete the Job and create it again.",
     "DeadlineExceeded": "The Job ran longer than activeDeadlineSeconds, and its pods were stopped.",
+    "PodFailurePolicy": "A pod failed in a way for which podFailurePolicy says FailJob; the message names pod and rule.",
+    "FailedIndexes": "All indexes are done, and some failed more often than backoffLimitPerIndex allows; status.failedIndexes "
+    "lists them, the message quotes the last failure.",
+    "MaxFailedIndexesExceeded": "More indexes failed than maxFailedIndexes allows; the message quotes the last failure.",
+    "SuccessPolicy": "The indexes that succeeded meet a rule of successPolicy; the remaining pods were stopped.",
     "JobSuspended": "The Job is suspended: its pods were stopped, and none start until spec.suspend is false.",
     "JobResumed": "The Job was resumed.",
     # Pod

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trimtab.api import JSON, Condition, Resource
-from trimtab.api.workloads import Deployment, Job, StatefulSet
+from trimtab.api.jobs import Job
+from trimtab.api.workloads import Deployment, StatefulSet
 from trimtab.client import Client
 from trimtab.runtime import View
 

@@ -125,10 +125,27 @@ class JobStrategy(WorkloadStrategy):
         if old is not None and not old["spec"].get("suspend"):
             found += immutable_problems("spec.template", new["spec"].get("template"), old["spec"].get("template"))
         if old is not None:
-            found += immutable_problems(
-                "spec.completions", new["spec"].get("completions"), old["spec"].get("completions")
-            )
+            for field in self._FIXED:
+                found += immutable_problems(f"spec.{field}", new["spec"].get(field), old["spec"].get(field))
+            if not _grows_with_its_pods(new["spec"]):
+                found += immutable_problems(
+                    "spec.completions", new["spec"].get("completions"), old["spec"].get("completions")
+                )
         return found
+
+    _FIXED = (
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "successPolicy",
+        "managedBy",
+        "manualSelector",
+    )
+
+
+def _grows_with_its_pods(spec: JSON) -> bool:
+    """An Indexed Job may change its size together with its parallelism (an elastic one)."""
+    return spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
 
 
 class CronJobStrategy(Strategy):
