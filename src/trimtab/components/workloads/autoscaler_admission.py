@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.api import JSON
+from trimtab.api.quantity import parse_quantity
 from trimtab.components.workloads.fields import one_of, quantity
 from trimtab.runtime import Denied
 
