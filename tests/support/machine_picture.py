@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILE_ROOTS = ("/run", "/etc", "/var/lib", "/var/log", "/var/cache", "/opt", "/usr/local/bin", "/dev")
-SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "fs.inotify.max_user_instances")
+SYSCTLS = ("net.bridge.bridge-nf-call-iptables", "fs.inotify.max_user_instances")
 _RUN = Path("/run/trimtab")
 _OF_THE_TEST_RUN = re.compile(r"file /(dev/pts/|dev/shm/|var/lib/dpkg/|var/cache/debconf/|run/user/|run/shm/)")
 
