@@ -241,6 +241,19 @@ class NodeWorld:
         """Gives a pod labels."""
         await self.client.patch(Ref("v1", "Pod", "default", name), {"metadata": {"labels": labels}}, manager="tester")
 
+    async def output(self, name: str, *command: str) -> str:
+        """What a command says in the pod's first container."""
+        pod = await self.pod(name)
+        assert pod is not None
+        ident = pod.status.container_statuses[0].container_id.removeprefix("containerd://")
+        code, text = await self.cri.exec(ident, command, 10)
+        assert code == 0, text
+        return text.decode()
+
+    async def main_pid_when_ready(self, name: str) -> int:
+        await self.until_ready(name)
+        return await self.main_pid(name)
+
     async def main_pid(self, name: str) -> int:
         """The process id of the pod's first container on this machine."""
         pod = await self.pod(name)

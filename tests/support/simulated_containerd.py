@@ -348,6 +348,9 @@ class SimulatedDisk:
             out[volume.name] = HostVolume(Path("/nonexistent", pod.metadata.uid, volume.name))
         return out
 
+    def hosts_of_node(self) -> str:
+        return ""
+
     def write_hosts(self, uid: str, text: str) -> None:
         self.kept.setdefault(uid, {})
 
@@ -386,6 +389,6 @@ class NodeAdapters(Mapping[type, Any]):
         return 3
 
     def agent(self) -> NodeAgent:
-        facts = NodeFacts("/pods", Resolver(("10.0.0.1",)), Resolver(()), "cluster.local", NODE)
+        facts = NodeFacts("/pods", Resolver(("10.0.0.1",)), Resolver(()), "cluster.local")
         node = NodeIdentity(NODE, "192.0.2.1", 2, 1 << 30)
         return NodeAgent(self.containerd, self.disk, self.containerd.ask, node, lambda uid: facts, self.clock.now)

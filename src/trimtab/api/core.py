@@ -10,6 +10,7 @@ from msgspec import field
 from trimtab.api.labels import LabelSelector as LabelSelector
 from trimtab.api.labels import LabelSelectorRequirement as LabelSelectorRequirement
 from trimtab.api.placement import Affinity, TopologySpreadConstraint
+from trimtab.api.pod_network import HostAlias, PodDNSConfig
 from trimtab.api.projection import DownwardAPIVolume, ProjectedVolume
 from trimtab.api.projection import FieldSelector as FieldSelector
 from trimtab.api.projection import KeyToPath as KeyToPath
@@ -106,6 +107,7 @@ class ContainerPort(Model):
     name: str | None = None
     protocol: str = "TCP"
     host_port: int | None = None
+    host_ip: str | None = field(default=None, name="hostIP")
 
 
 class HTTPHeader(Model):
@@ -154,6 +156,7 @@ class VolumeMount(Model):
     name: str
     mount_path: str
     sub_path: str | None = None
+    sub_path_expr: str | None = None
     read_only: bool | None = None
 
 
@@ -301,11 +304,14 @@ class PodSpec(Model):
     image_pull_secrets: list[LocalRef] = []
     hostname: str | None = None
     subdomain: str | None = None
+    set_hostname_as_fqdn: bool | None = field(default=None, name="setHostnameAsFQDN")
     host_network: bool | None = None
     host_pid: bool | None = field(default=None, name="hostPID")
     host_ipc: bool | None = field(default=None, name="hostIPC")
     share_process_namespace: bool | None = None
     dns_policy: str | None = None
+    dns_config: PodDNSConfig | None = None
+    host_aliases: list[HostAlias] = []
     readiness_gates: list[PodReadinessGate] = []
     enable_service_links: bool | None = None
     scheduler_name: str | None = None

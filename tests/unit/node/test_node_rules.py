@@ -179,10 +179,16 @@ def test_what_cannot_be_honoured_is_refused() -> None:
     assert refusal(containers=[container]) == (
         'spec.containers[0].securityContext.seccompProfile.type: profiles of your own are not supported; use "RuntimeDefault"'
     )
-    mounted = {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]}
-    assert refusal(initContainers=[mounted]).startswith("spec.initContainers[0].volumeMounts[0].subPathExpr: it is not")
-    warned = check_pod({"spec": {"containers": [{"name": "c", "ports": [{"hostPort": 80}]}]}}, None)
-    assert warned == ["spec.containers[0].ports[0].hostPort: nothing acts on this field; use a Service or an Ingress"]
+    deep = {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "recursiveReadOnly": "Enabled"}]}
+    assert refusal(initContainers=[deep]) == (
+        "spec.initContainers[0].volumeMounts[0].recursiveReadOnly: Enabled is not supported; "
+        'use "IfPossible", or leave it out'
+    )
+    six = {"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "::1"}]}
+    assert refusal(containers=[six]) == (
+        "spec.containers[0].ports[0].hostIP: pods have no IPv6 here; name an IPv4 address of the node"
+    )
+    assert refusal(hostnameOverride="x").startswith("spec.hostnameOverride: it is not supported")
     assert check_pod({"spec": {"runtimeClassName": "x"}}, {"spec": {}}) == [], "what is there already stays"
 
 
@@ -231,7 +237,7 @@ def test_security_defaults_and_wishes() -> None:
 
 
 def test_names_within_a_pod() -> None:
-    node = NodeFacts("/g", Resolver(("10.0.0.1",), ("corp",)), Resolver(("192.0.2.53",)), "cluster.local", "host")
+    node = NodeFacts("/g", Resolver(("10.0.0.1",), ("corp",)), Resolver(("192.0.2.53",)), "cluster.local")
     config = sandbox_config(pod_of(), 0, Path("/pods/u"), node)
     assert config["dns_config"] == {
         "servers": ("10.0.0.1",),

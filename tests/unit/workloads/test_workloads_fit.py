@@ -105,13 +105,16 @@ def test_labels_taints_and_readiness_are_named() -> None:
 
 
 def test_a_taken_port_names_who_has_it() -> None:
-    def with_port(name: str, node: str | None) -> Pod:
-        ports = [ContainerPort(container_port=80, host_port=8080)]
+    def with_port(name: str, node: str | None, host_ip: str | None = None) -> Pod:
+        ports = [ContainerPort(container_port=80, host_port=8080, host_ip=host_ip)]
         return make_pod(name, node=node, containers=[Container(name="c", ports=ports)])
 
     assert why(with_port("new", None), None, with_port("old", "node-1")) == [
         "port 8080/TCP is taken by pod default/old"
     ]
+    one, other = with_port("one", "node-1", "127.0.0.1"), with_port("other", None, "127.0.0.2")
+    assert why(other, None, one) == []
+    assert why(with_port("new", None), None, one) == ["port 8080/TCP is taken by pod default/one"]
 
 
 def test_a_volume_elsewhere_is_named() -> None:

@@ -49,7 +49,7 @@ def check_pod(new: JSON, old: JSON | None) -> list[str]:
     _check_volumes(spec)
     for path, container in _containers(spec):
         _check_container(path, container)
-    return list(_warnings(spec))
+    return []
 
 
 def _containers(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -65,8 +65,8 @@ def _check_pod_fields(spec: dict[str, Any]) -> None:
     system = (spec.get("os") or {}).get("name", "linux")
     if system != "linux":
         raise Denied("spec.os.name", f"this node runs linux, not {system}")
-    if spec.get("dnsPolicy") == "None":
-        raise Denied("spec.dnsPolicy", 'None is not supported; use "ClusterFirst" or "Default"')
+    if spec.get("hostnameOverride"):
+        raise Denied("spec.hostnameOverride", "it is not supported; use hostname and subdomain")
     security = spec.get("securityContext") or {}
     for name, message in POD_SECURITY_FIELDS.items():
         if security.get(name):
@@ -108,16 +108,12 @@ def _check_container(path: str, container: dict[str, Any]) -> None:
     _check_profiles(f"{path}.securityContext", security)
     if container.get("volumeDevices"):
         raise Denied(f"{path}.volumeDevices", "raw block volumes are not supported; use volumeMounts")
+    for number, port in enumerate(container.get("ports") or ()):
+        if port.get("hostPort") and ":" in (port.get("hostIP") or ""):
+            raise Denied(f"{path}.ports[{number}].hostIP", "pods have no IPv6 here; name an IPv4 address of the node")
     for number, mount in enumerate(container.get("volumeMounts") or ()):
         where = f"{path}.volumeMounts[{number}]"
-        if mount.get("subPathExpr"):
-            raise Denied(f"{where}.subPathExpr", "it is not supported; use subPath, where $(NAME) of env is replaced")
+        if mount.get("recursiveReadOnly") == "Enabled":
+            raise Denied(f"{where}.recursiveReadOnly", 'Enabled is not supported; use "IfPossible", or leave it out')
         if mount.get("mountPropagation") not in (None, "None"):
             raise Denied(f"{where}.mountPropagation", 'only "None" is supported: mounts do not leave a container')
-
-
-def _warnings(spec: dict[str, Any]) -> Iterator[str]:
-    for path, container in _containers(spec):
-        for number, port in enumerate(container.get("ports") or ()):
-            if port.get("hostPort") and not spec.get("hostNetwork"):
-                yield f"{path}.ports[{number}].hostPort: nothing acts on this field; use a Service or an Ingress"

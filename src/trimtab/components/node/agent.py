@@ -35,6 +35,7 @@ from trimtab.components.node.decide import (
 )
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
 from trimtab.components.node.health import Asker
+from trimtab.components.node.host_ports import conflict, listening
 from trimtab.components.node.images import PullFailure, login, policy_of
 from trimtab.components.node.links import service_links
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
@@ -70,10 +71,11 @@ class NodeAgent(Picture):
         rules: PodRules | None = None,
     ) -> None:
         """rules: without them no pod waits for its network rules (where nothing enforces any). The attribute `services`
-        gives all Services, of which containers are told."""
+        gives all Services, of which containers are told; `pods` all pods, whose host ports are taken."""
         super().__init__(runtime, disk, ask, node)
         self._rules = rules
         self.services: Callable[[], Sequence[Service]] = list
+        self.pods: Callable[[], Sequence[Pod]] = list
         self._ask = ask
         self._facts = facts
         self._now = now
@@ -141,12 +143,18 @@ class NodeAgent(Picture):
     async def _run_sandbox(self, pod: Pod, attempt: int, get: Lookup, say: Say) -> None:
         state = self._state(pod)
         uid = pod.metadata.uid
+        if taken := self._port_taken(pod):
+            self._block(pod, "", "HostPortConflict", taken, say)
+            return
         try:
             state.volumes = await self._disk.prepare(pod, get)
+            config = sandbox_config(pod, attempt, self._disk.pod_directory(uid), self._facts(uid))
         except VolumeProblem as err:
             self._block(pod, "", "FailedMount", str(err), say)
             return
-        config = sandbox_config(pod, attempt, self._disk.pod_directory(uid), self._facts(uid))
+        except ConfigProblem as err:
+            self._block(pod, "", "FailedCreatePodSandBox", str(err), say)
+            return
         looks = self._looks
         try:
             ident = await self.runtime.run_sandbox(config)
@@ -159,7 +167,15 @@ class NodeAgent(Picture):
         if self._looks != looks or ident in self._early_exits:
             self._stale.add(uid)
         self._sandboxes[ident] = Sandbox(ident, uid, pod.name, pod.namespace or "", attempt, True, self._now(), ip)
-        self._disk.write_hosts(uid, hosts_file(pod, ip, self._facts(uid).cluster_domain))
+        self._disk.write_hosts(uid, hosts_file(pod, ip, self._facts(uid).cluster_domain, self._disk.hosts_of_node()))
+
+    def _port_taken(self, pod: Pod) -> str:
+        """Who has a host port that the pod asks for; the scheduler leaves ports of programs, and pods bound by hand, to us."""
+        if not any(port.host_port for container in pod.spec.containers for port in container.ports):
+            return ""
+        alive = {sandbox.uid for sandbox in self._sandboxes.values() if sandbox.ready} - {pod.metadata.uid}
+        others = [other for other in self.pods() if other.metadata.uid in alive]
+        return conflict(pod, others, listening())
 
     async def _begin_pull(self, pod: Pod, container: Container, get: Lookup, say: Say) -> None:
         state = self._state(pod)

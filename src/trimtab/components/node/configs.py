@@ -14,7 +14,7 @@ from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
 from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
 from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID
-from trimtab.components.node.environment import ConfigProblem, expand
+from trimtab.components.node.environment import ConfigProblem, expand, unknown
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
 from trimtab.components.node.status import qos_class
 from trimtab.components.node.volumes import HostVolume, sub_path
@@ -45,6 +45,8 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 TERMINATION_LOG = "/dev/termination-log"
 HOSTNAME_LENGTH_MAX = 63
+FQDN_LENGTH_MAX = 64
+"""What the kernel takes as a host's name."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,24 @@ class NodeFacts:
     cluster_dns: Resolver
     host_dns: Resolver
     cluster_domain: str
-    hostname: str
 
 
-def pod_hostname(pod: Pod) -> str:
-    return (pod.spec.hostname or pod.name)[:HOSTNAME_LENGTH_MAX].rstrip("-.")
+def pod_hostname(pod: Pod, cluster_domain: str) -> str:
+    """What the pod's containers call their machine.
+
+    Raises:
+        ConfigProblem: the full name that it asks for is longer than a kernel takes.
+    """
+    name = (pod.spec.hostname or pod.name)[:HOSTNAME_LENGTH_MAX].rstrip("-.")
+    if not (pod.spec.set_hostname_as_fqdn and pod.spec.subdomain):
+        return name
+    full = f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{cluster_domain}"
+    if len(full) > FQDN_LENGTH_MAX:
+        raise ConfigProblem(
+            f"setHostnameAsFQDN: {full} has {len(full)} characters, the kernel takes {FQDN_LENGTH_MAX}: "
+            "choose a shorter hostname or subdomain, or leave it out"
+        )
+    return full
 
 
 def labels(pod: Pod) -> dict[str, str]:
@@ -76,7 +91,11 @@ def labels(pod: Pod) -> dict[str, str]:
 
 
 def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> dict[str, Any]:
-    """The `PodSandboxConfig`. directory: the pod's own directory, below which its logs go."""
+    """The `PodSandboxConfig`. directory: the pod's own directory, below which its logs go.
+
+    Raises:
+        ConfigProblem: the pod asks for a name that cannot be.
+    """
     security = pod.spec.security_context or PodSecurityContext()
     resolver = _resolver(pod, node)
     return {
@@ -86,7 +105,7 @@ def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> 
             "namespace": pod.namespace or "",
             "attempt": attempt,
         },
-        "hostname": node.hostname if pod.spec.host_network else pod_hostname(pod),
+        "hostname": "" if pod.spec.host_network else pod_hostname(pod, node.cluster_domain),
         "log_directory": str(directory / "logs"),
         "dns_config": {
             "servers": resolver.servers,
@@ -117,22 +136,39 @@ def _namespaces(pod: Pod) -> dict[str, int]:
 
 
 def _resolver(pod: Pod, node: NodeFacts) -> Resolver:
+    """The policy's resolver, and what `dnsConfig` adds to it."""
     policy = pod.spec.dns_policy or "ClusterFirst"
-    on_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
-    if not on_cluster:
-        return node.host_dns
-    domain = node.cluster_domain
-    searches = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain, *node.cluster_dns.searches)
-    return Resolver(node.cluster_dns.servers, searches, ("ndots:5",))
+    if policy == "None":
+        base = Resolver(())
+    elif policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network):
+        domain = node.cluster_domain
+        searches = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain, *node.cluster_dns.searches)
+        base = Resolver(node.cluster_dns.servers, searches, ("ndots:5",))
+    else:
+        base = node.host_dns
+    config = pod.spec.dns_config
+    if config is None:
+        return base
+    options = dict(option.partition(":")[::2] for option in base.options)
+    options |= {option.name: option.value or "" for option in config.options}
+    return Resolver(
+        tuple(dict.fromkeys((*base.servers, *config.nameservers))),
+        tuple(dict.fromkeys((*base.searches, *config.searches))),
+        tuple(f"{name}:{value}" if value else name for name, value in options.items()),
+    )
 
 
-def hosts_file(pod: Pod, ip: str, cluster_domain: str) -> str:
-    """/etc/hosts of the pod's containers."""
-    name = pod_hostname(pod)
+def hosts_file(pod: Pod, ip: str, cluster_domain: str, of_node: str = "") -> str:
+    """/etc/hosts of the pod's containers. of_node: the machine's own, which pods on its network have besides."""
+    name = (pod.spec.hostname or pod.name)[:HOSTNAME_LENGTH_MAX].rstrip("-.")
     names = [name]
     if pod.spec.subdomain:
         names.insert(0, f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{cluster_domain}")
-    return f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{' '.join(names)}\n"
+    text = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{' '.join(names)}\n"
+    if pod.spec.host_network:
+        text = of_node if of_node.endswith("\n") or not of_node else f"{of_node}\n"
+    aliases = "".join(f"{alias.ip}\t{' '.join(alias.hostnames)}\n" for alias in pod.spec.host_aliases)
+    return text + (f"\n# Entries added by hostAliases of the pod.\n{aliases}" if aliases else "")
 
 
 @dataclass(frozen=True)
@@ -193,7 +229,11 @@ def _mounts(pod: Pod, container: Container, made: Made) -> list[dict[str, Any]]:
         volume = made.volumes.get(mount.name)
         if volume is None:
             raise ConfigProblem(f"volumeMounts of {container.name}: the pod has no volume {mount.name}")
-        path = sub_path(volume, expand(mount.sub_path, made.env)) if mount.sub_path else volume.path
+        path = volume.path
+        if mount.sub_path_expr:
+            path = sub_path(volume, _expanded(container, mount.sub_path_expr, made.env))
+        elif mount.sub_path:
+            path = sub_path(volume, mount.sub_path)
         out.append(
             {
                 "container_path": mount.mount_path,
@@ -203,13 +243,19 @@ def _mounts(pod: Pod, container: Container, made: Made) -> list[dict[str, Any]]:
             }
         )
     taken = {mount["container_path"] for mount in out}
-    if not pod.spec.host_network and "/etc/hosts" not in taken:
+    if "/etc/hosts" not in taken:
         out.append({"container_path": "/etc/hosts", "host_path": str(made.directory / "hosts")})
     log = container.termination_message_path or TERMINATION_LOG
     if log not in taken:
         path = termination_file(made.directory, container.name, made.attempt)
         out.append({"container_path": log, "host_path": str(path)})
     return out
+
+
+def _expanded(container: Container, text: str, env: Mapping[str, str]) -> str:
+    if missing := unknown(text, env):
+        raise ConfigProblem(f"subPathExpr of {container.name}: the variable {missing} is not in its env: add it there")
+    return expand(text, env)
 
 
 def _resources(pod: Pod, container: Container, node_memory_bytes: int) -> dict[str, int]:

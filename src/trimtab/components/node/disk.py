@@ -29,6 +29,12 @@ class NodeDisk(Volumes):
         super().__init__(settings, projector)
         self._cgroup = settings.cgroup
 
+    def hosts_of_node(self) -> str:
+        try:
+            return Path("/etc/hosts").read_text(errors="replace")
+        except OSError:
+            return ""
+
     def write_hosts(self, uid: str, text: str) -> None:
         directory = self.pod_directory(uid)
         directory.mkdir(parents=True, exist_ok=True)

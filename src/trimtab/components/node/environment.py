@@ -136,6 +136,14 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replacement, text)
 
 
+def unknown(text: str, variables: Mapping[str, str]) -> str:
+    """The first name of a `$(NAME)` that is not known, or ""."""
+    for match in _REFERENCE.finditer(text):
+        if match.group(0) != "$$" and match.group(1) not in variables:
+            return match.group(1)
+    return ""
+
+
 def field_value(pod: Pod, ref: FieldSelector, facts: Facts) -> str:
     """A field of the pod by its path in the downward API.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +52,6 @@ def facts_for(settings: Settings) -> Callable[[str], NodeFacts]:
             cluster_dns=Resolver((gateway,), host.searches[:SEARCHES_MAX]),
             host_dns=host,
             cluster_domain=settings.cluster_domain,
-            hostname=socket.gethostname(),
         )
 
     return facts

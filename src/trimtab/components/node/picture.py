@@ -50,6 +50,9 @@ class Disk(Protocol):
 
     def pod_directory(self, uid: str) -> Path: ...
     async def prepare(self, pod: Pod, get: Lookup) -> dict[str, HostVolume]: ...
+    def hosts_of_node(self) -> str:
+        """The machine's own /etc/hosts."""
+
     def write_hosts(self, uid: str, text: str) -> None: ...
     def begin_container(self, uid: str, container: str, attempt: int) -> None:
         """Makes what a container needs on disk: its log directory and its termination message file."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from trimtab.api.core import Service, ServicePort
 from trimtab.api.networking import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
+from trimtab.components.node.host_ports import EVERY_ADDRESS, HostPort
 from trimtab.components.node.nft import Chain, Set, Table
 
 AFFINITY_S = 10_800
@@ -167,8 +168,8 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
-def service_table(place: Place, fronts: Sequence[Frontend]) -> Table:
-    """The part of the node's table that makes services reachable."""
+def service_table(place: Place, fronts: Sequence[Frontend], held: Sequence[HostPort] = ()) -> Table:
+    """The part of the node's table that makes services, and ports of the node that pods ask for (`held`), reachable."""
     services: dict[str, str] = {}
     ports: dict[str, str] = {}
     unserved: dict[str, str] = {}
@@ -184,8 +185,11 @@ def service_table(place: Place, fronts: Sequence[Frontend]) -> Table:
         _outside(front, services, ports, unserved, sets, chains)
     backends = [b for front in fronts for b in (*front.backends, *(front.outside or ()))]
     ours = ipaddress.IPv4Network(place.pods)
-    addresses = sorted({b.ip for b in backends})
+    addresses = sorted({b.ip for b in backends} | {port.ip for port in held})
+    to_every, to_one = _held(held, chains)
     sets |= {
+        "hostports": Set("inet_proto . inet_service : verdict", to_every),
+        "hostips": Set(f"{PORT} : verdict", to_one),
         "services": Set(f"{PORT} : verdict", services),
         "nodeports": Set("inet_proto . inet_service : verdict", ports),
         "unserved": Set(PORT, unserved),
@@ -253,11 +257,31 @@ def _choose(
     chains[name] = Chain((f"meta l4proto {front.protocol} {to} {comment}",))
 
 
+def _held(held: Sequence[HostPort], chains: dict[str, Chain]) -> tuple[dict[str, str], dict[str, str]]:
+    """Ports on every address of the node, and on one. Where two pods ask for the same, the first one's holds."""
+    to_every: dict[str, str] = {}
+    to_one: dict[str, str] = {}
+    for port in held:
+        chain = f"host-{port.host.replace('.', '-')}-{port.protocol}-{port.port}"
+        if chain in chains:
+            continue
+        comment = f'comment "{_comment(port.name)}"'
+        chains[chain] = Chain((f"meta l4proto {port.protocol} dnat to {port.ip}:{port.target} {comment}",))
+        key = f"{port.protocol} . {port.port}"
+        if port.host == EVERY_ADDRESS:
+            to_every[key] = f"goto {chain}"
+        else:
+            to_one[f"{port.host} . {key}"] = f"goto {chain}"
+    return to_every, to_one
+
+
 def _frame(place: Place) -> dict[str, Chain]:
     """The base chains, which look everything up."""
     lookups = (
         "ip daddr . meta l4proto . th dport vmap @services",
         "fib daddr type local meta l4proto . th dport vmap @nodeports",
+        "ip daddr . meta l4proto . th dport vmap @hostips",
+        "fib daddr type local meta l4proto . th dport vmap @hostports",
     )
     closed = () if place.reachable else (f'iifname != "{place.interfaces}*" return',)
     leaving = [

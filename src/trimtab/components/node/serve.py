@@ -49,7 +49,7 @@ async def follow(process: Process, agent: NodeAgent) -> None:
     """Follows the runtime, wakes pods, removes orphans; until cancelled."""
     services = process.informer(Service)
     await services.wait_synced()
-    agent.services = services.list
+    agent.services, agent.pods = services.list, process.informer(Pod).list
     async with woken(process, agent), asyncio.TaskGroup() as group:
         group.create_task(agent.run())
         group.create_task(remove_orphans(process, agent))

@@ -1,8 +1,8 @@
 """Keeps the node's nftables table equal to what the API says: services, their endpoints, network policies.
 
-    Services, EndpointSlices -> rules.py    \\
-                                              Table -> a delta (nft.py) -> nft, one transaction
-    NetworkPolicies, Pods, Namespaces -> policies.py /
+    Services, EndpointSlices, host ports of Pods -> rules.py  \\
+                                                               Table -> a delta (nft.py) -> nft, one transaction
+    NetworkPolicies, Pods, Namespaces         -> policies.py  /
 
 What the agent gives out (the address of a pod that is about to start) comes in through `PodRules`, before any status.
 """
@@ -23,6 +23,7 @@ from trimtab.components.node import machine, network
 from trimtab.components.node.conntrack import Address, forget_strayed
 from trimtab.components.node.dns import ClusterDns
 from trimtab.components.node.guard import guard, guard_table
+from trimtab.components.node.host_ports import EVERY_ADDRESS, HostPort, host_ports
 from trimtab.components.node.network import CommandFailed
 from trimtab.components.node.nft import Table, delta, replacement
 from trimtab.components.node.pod_rules import PodRules
@@ -78,6 +79,7 @@ class Rules:
         self._changed = asyncio.Event()
         self._services_changed = self._policies_changed = True
         self._fronts: Sequence[Frontend] = ()
+        self._held: Sequence[HostPort] = ()
         self._service_part = Table({}, {})
         self._policy_part = Table({}, {})
         self._standing: Table | None = None
@@ -137,10 +139,14 @@ class Rules:
         await self._forget_strayed()
 
     def _wanted(self) -> Table:
+        if self._policies_changed:
+            held = host_ports(self._pods.list(), self._pod_rules.claims, self._place.name)
+            self._services_changed |= held != self._held
+            self._held = held
         if self._services_changed:
             self._services_changed = False
             self._fronts = frontends(self._services.list(), self._slices.list(), self._place.name)
-            self._service_part = service_table(self._place, self._fronts)
+            self._service_part = service_table(self._place, self._fronts, self._held)
         if self._policies_changed:
             self._policies_changed = False
             policies = self._policies.list()
@@ -181,6 +187,11 @@ class Rules:
                 endpoints = frozenset((b.ip, b.port) for b in (*front.backends, *(front.outside or ())))
                 for address in (front.address, *front.addresses, *front.balanced):
                     now[(address, front.port)] = endpoints
+        own = (network.host_address(), self._settings.gateway, "127.0.0.1")
+        for held in self._held:
+            if held.protocol == "udp":
+                for address in own if held.host == EVERY_ADDRESS else (held.host,):
+                    now[(address, held.port)] = frozenset(((held.ip, held.target),))
         suspects = {
             key: endpoints
             for key, endpoints in now.items()

@@ -35,6 +35,7 @@ REASONS = {
     "CreateContainerError": "The container could not be created; the message is the runtime's.",
     "RunContainerError": "The container was created but its process could not be started, often because the command does not exist in the image.",
     "FailedMount": "A volume could not be set up; the message says which and why.",
+    "HostPortConflict": "Another pod or a program of this machine has a hostPort that the pod asks for; the message says who.",
     "FailedCreatePodSandBox": "The pod's network or its pause process could not be set up; the message is the runtime's.",
     "OOMKilled": "The container used more memory than its limit and was ended by the kernel. Raise resources.limits.memory or use less.",
     "Error": "The container's process ended with an error or by a signal.",

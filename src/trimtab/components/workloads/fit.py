@@ -261,21 +261,25 @@ def _ports(pod: Pod, room: Room) -> list[str]:
     if not wanted:
         return []
     for other in room.pods:
-        clash = wanted & host_ports(other)
-        if clash:
-            number, protocol = min(clash)
-            return [f"port {number}/{protocol} is taken by pod {other.namespace}/{other.name}"]
+        held = host_ports(other)
+        for number, protocol, host in sorted(wanted):
+            if any((n, p) == (number, protocol) and (h == host or EVERY_ADDRESS in (h, host)) for n, p, h in held):
+                return [f"port {number}/{protocol} is taken by pod {other.namespace}/{other.name}"]
     return []
 
 
-def host_ports(pod: Pod) -> set[tuple[int, str]]:
-    """The ports of the node that the pod takes, with their protocols."""
+EVERY_ADDRESS = "0.0.0.0"
+
+
+def host_ports(pod: Pod) -> set[tuple[int, str, str]]:
+    """The ports of the node that the pod takes, with their protocols and the address of the node."""
     out = set()
-    for container in pod.spec.containers:
+    sidecars = [c for c in pod.spec.init_containers if c.restart_policy == "Always"]
+    for container in (*pod.spec.containers, *sidecars):
         for port in container.ports:
             number = port.host_port or (port.container_port if pod.spec.host_network else None)
             if number:
-                out.add((number, port.protocol))
+                out.add((number, port.protocol, port.host_ip or EVERY_ADDRESS))
     return out
 
 

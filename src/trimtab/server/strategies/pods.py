@@ -11,6 +11,7 @@ from trimtab.server.kinds import Kind
 from trimtab.server.metadata import label_value_problem
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
+from trimtab.server.strategies.pod_network import network_problems
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 
@@ -137,6 +138,7 @@ def pod_spec_problems(
                     )
                 )
             found += _mount_problems(container, at, volumes)
+    found += network_problems(spec, path)
     policy = spec.get("restartPolicy")
     if policy not in restart_policies:
         allowed = ", ".join(f'"{value}"' for value in restart_policies)

@@ -1,0 +1,68 @@
+"""What a pod may not say, in Kubernetes' words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api_in_process import Api
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def pod(ports: Any = (), **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "c", "image": "a:1", "ports": ports}], **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            pod(dnsPolicy="None"),
+            "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+        ),
+        (
+            pod(dnsConfig={"nameservers": ["10.0.0.1", "dns.example.org"]}),
+            'spec.dnsConfig.nameservers[1]: Invalid value: "dns.example.org": must be a valid IP address, '
+            "(e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+        (
+            pod(dnsConfig={"nameservers": ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]}),
+            "spec.dnsConfig.nameservers: Invalid value: must not have more than 3 nameservers",
+        ),
+        (
+            pod(hostAliases=[{"ip": "x", "hostnames": ["a"]}]),
+            'spec.hostAliases[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)',
+        ),
+        (
+            pod([{"containerPort": 70000}]),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            pod([{"containerPort": 80, "hostPort": 81}], hostNetwork=True),
+            "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is set to true",
+        ),
+        (
+            pod([{"containerPort": 80, "hostPort": 81}, {"containerPort": 82, "hostPort": 81}]),
+            'spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//81"',
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_pods_network_is_named(api: Api, body: dict[str, Any], text: str) -> None:
+    answer = await api.post(PODS, body)
+
+    assert (answer.status, answer.message) == (422, f'Pod "web" is invalid: {text}')
+
+
+async def test_the_same_port_twice_is_fine_on_two_addresses_or_protocols(api: Api) -> None:
+    ports = [
+        {"containerPort": 80, "hostPort": 81, "hostIP": "127.0.0.1"},
+        {"containerPort": 82, "hostPort": 81, "hostIP": "127.0.0.2"},
+        {"containerPort": 80, "hostPort": 81, "protocol": "UDP"},
+    ]
+
+    assert (await api.post(PODS, pod(ports))).status == 201
