@@ -47,6 +47,20 @@ def fetched(host: str, port: int) -> str:
         return str(err)
 
 
+def echoed(pid: int, port: int) -> bytes:
+    """What a server on UDP in the network of a process answers to a datagram that is sent to a port of the node."""
+    nsenter = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", ECHO]
+    with (
+        subprocess.Popen(nsenter, stdout=subprocess.PIPE) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        assert server.stdout is not None
+        server.stdout.readline()
+        client.settimeout(5)
+        client.sendto(b"echo", ("127.0.0.1", port))
+        return client.recv(10)
+
+
 async def test_a_host_port_leads_to_the_pod_until_it_is_gone(world: NodeWorld) -> None:
     port, one = free_port(), free_port()
     ports = [
@@ -63,16 +77,7 @@ async def test_a_host_port_leads_to_the_pod_until_it_is_gone(world: NodeWorld) -
     assert fetched(outside, port) == "web"
     assert fetched("127.0.0.1", one) == "web"
     assert fetched(outside, one) != "web", "this one is for loopback alone"
-    nsenter = ["nsenter", "-t", str(await world.main_pid("web")), "-n", sys.executable, "-c", ECHO]
-    with (
-        subprocess.Popen(nsenter, stdout=subprocess.PIPE) as echo,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
-    ):
-        assert echo.stdout is not None
-        await asyncio.to_thread(echo.stdout.readline)
-        client.settimeout(5)
-        client.sendto(b"echo", ("127.0.0.1", port))
-        assert client.recv(10) == b"echo"
+    assert await asyncio.to_thread(echoed, await world.main_pid("web"), port) == b"echo"
     await world.run_pod("self", f"while ! wget -q -O /tmp/out {outside}:{port}/etc/hostname; do :; done; sleep 1000")
     inside = Path(f"/proc/{await world.main_pid_when_ready('self')}/root/tmp/out")
     await world.until(lambda: inside.exists() and inside.read_text().strip() == "web", 10, "a pod reaches it, too")
