@@ -17,7 +17,7 @@ help:
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done
 
-setup-test: setup build/debian-test.done
+setup-test: setup build/debian-test.done build/s3.done
 
 build/debian.done: Makefile
 	@mkdir -p build
@@ -34,6 +34,13 @@ build/venv.done: pyproject.toml build/debian.done
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -U "pip>=25.1"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e . --group build --group test --group lint
+	@touch $@
+
+# An S3 server for tests, in an environment of its own: what it needs does not go with what our other tests need.
+build/s3.done: Makefile build/debian.done
+	@echo "setup: S3 server for tests"
+	@[ -x build/s3/bin/python ] || $(PYTHON) -m venv build/s3
+	@build/s3/bin/python -m pip install -q --disable-pip-version-check "moto[server]==5.2.*"
 	@touch $@
 
 build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py

@@ -21,6 +21,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("trimtab.cli.engine:check", "Check that this machine can run everything."),
         "kubeconfig": ("trimtab.cli.engine:kubeconfig", "Print a kubeconfig for the embedded API."),
         "token": ("trimtab.cli.tokens:token", "Named tokens: who may use the API, and until when."),
+        "backup": ("trimtab.cli.backup:backup", "Back up everything, encrypted; list, verify, delete backups."),
+        "restore": ("trimtab.cli.backup:restore", "Make the engine of a backup on an empty machine."),
         "uninstall": ("trimtab.cli.engine:uninstall", "Stop the engine and remove every trace of it."),
     },
     "Objects": {

@@ -112,6 +112,8 @@ def create(data: Path, chosen: dict[str, Any]) -> tuple[Settings, list[str]]:
 
     Returns the settings and what the user should know about them (one line each).
     """
+    if (data / ".restoring").is_dir():
+        raise EngineError(f"a restore of {data} was interrupted: run `trimtab restore` again, or delete the directory")
     own = {"lost+found", *(f"{SETTINGS}{end}" for end in (".last", ".new", ".last.new"))}
     if data.is_dir() and any(entry.name not in own for entry in data.iterdir()):
         raise EngineError(f"{data} is not empty and holds no engine: give an empty directory as --data")

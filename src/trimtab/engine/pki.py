@@ -121,9 +121,13 @@ def ensure(settings: Settings) -> None:
         try:
             ca = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
         except ValueError as err:
-            raise EngineError(f"{folder / 'ca.crt'} is damaged ({err}): restore it from a backup") from None
+            raise EngineError(
+                f"{folder / 'ca.crt'} is damaged ({err}): bring it back from a backup (`trimtab restore`)"
+            ) from None
         if ca.public_key() != ca_key.public_key():
-            raise EngineError(f"{folder}: ca.key does not belong to ca.crt: restore both from one backup")
+            raise EngineError(
+                f"{folder}: ca.key does not belong to ca.crt: bring both back from one backup (`trimtab restore`)"
+            )
     if ca is None or ca.not_valid_after_utc - datetime.now(UTC) <= CA_LIFETIME / 3:
         ca = _sign_ca(settings, ca_key)
         _write(folder / "ca.crt", ca.public_bytes(serialization.Encoding.PEM), 0o644)
@@ -146,9 +150,9 @@ def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         loaded = load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError) as err:
-        raise EngineError(f"{path} is damaged ({err}): restore it from a backup") from None
+        raise EngineError(f"{path} is damaged ({err}): bring it back from a backup (`trimtab restore`)") from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise EngineError(f"{path} is no EC key: restore it from a backup")
+        raise EngineError(f"{path} is no EC key: bring it back from a backup (`trimtab restore`)")
     return loaded
 
 

@@ -18,11 +18,13 @@ from trimtab.store.records import (
     StoreLocked,
     UnknownFormat,
 )
+from trimtab.store.sqlite_log import FORMAT, begin_anew, copy_log
 from trimtab.store.store import Store
 from trimtab.store.watch import Watch
 
 __all__ = [
     "ABSENT",
+    "FORMAT",
     "Change",
     "Compacted",
     "Conflict",
@@ -36,4 +38,6 @@ __all__ = [
     "StoreLocked",
     "UnknownFormat",
     "Watch",
+    "begin_anew",
+    "copy_log",
 ]

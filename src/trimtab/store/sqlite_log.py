@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,8 +29,14 @@ MIGRATIONS: tuple[str, ...] = (
 )
 """Scripts that lead from format n to n + 1. Never edited once released; each runs in one transaction."""
 
+FORMAT = len(MIGRATIONS)
+"""What this program writes. A store of a later one is refused."""
+
 PAGE_CACHE_KIB = 512
 """Rows are written once and read at boot: a larger page cache would only hold memory."""
+
+REVISIONS_AHEAD = 1_000_000_000
+"""How far a restored store's revisions jump: further than any engine can have come since the backup."""
 
 Row = tuple[int, str, bytes | None, int]
 
@@ -68,7 +74,7 @@ class SqliteLog:
             self._release()
             if err.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise DiskFull(f"{path}: the disk is full: free some space and start again") from None
-            raise UnknownFormat(f"{path}: {err}: restore it from a backup") from None
+            raise UnknownFormat(f"{path}: {err}: `trimtab restore` brings a backup back, into another --data") from None
         except UnknownFormat:
             self._release()
             raise
@@ -150,22 +156,10 @@ class SqliteLog:
 
     def backup(self, target: Path) -> None:
         """Writes a consistent copy to `target` while writes go on; it appears whole or not at all."""
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        db = self._db if self.path is None else _connect(self.path)
-        try:
-            db.execute("VACUUM INTO ?", (str(partial),))
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        finally:
-            if db is not self._db:
-                db.close()
-        partial.chmod(0o600)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-        _sync_directory(target.parent)
+        if self.path is not None:
+            copy_log(self.path, target)
+            return
+        _copy(self._db, target)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -182,6 +176,52 @@ class SqliteLog:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def copy_log(source: Path, target: Path) -> None:
+    """Writes a consistent copy of the SQLite file `source` to `target` (whole or not at all), whoever writes to it meanwhile."""
+    db = _connect(source)
+    try:
+        _copy(db, target)
+    finally:
+        db.close()
+
+
+def _copy(db: sqlite3.Connection, target: Path) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        db.execute("VACUUM INTO ?", (str(partial),))
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.chmod(0o600)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(target)
+    _sync_directory(target.parent)
+
+
+def begin_anew(path: Path, change: Callable[[str, bytes], bytes | None]) -> None:
+    """Makes a store that was restored from a backup ready to be served where clients may remember revisions that came after
+    it: all that they remember is compacted, so that they list again.
+
+    The next revision is REVISIONS_AHEAD later, as etcd's restore does it (`--bump-revision --mark-compacted`). `change` is
+    given each live record and returns a new value for it, or None. Nobody else may have the store open.
+    """
+    log = SqliteLog(path)
+    try:
+        live = {record.key: record for record in log.records()}
+        with log._transaction() as db:
+            for record in live.values():
+                if record.value and (value := change(record.key, record.value)) is not None:
+                    db.execute("UPDATE revision SET value = ? WHERE id = ?", (value, record.revision))
+            db.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (log.last() + REVISIONS_AHEAD,))
+            db.execute(
+                "DELETE FROM revision WHERE id NOT IN (SELECT max(id) FROM revision GROUP BY key) OR value IS NULL"
+            )
+    finally:
+        log.close()
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -206,7 +246,7 @@ def _migrate(db: sqlite3.Connection, path: Path | None) -> None:
     if format_number > len(MIGRATIONS):
         raise UnknownFormat(
             f"{path}: written by a newer Trimtab (format {format_number}, this one knows {len(MIGRATIONS)}): "
-            "run that version, or restore an older backup"
+            "run that version, or bring an older backup back with `trimtab restore`"
         )
     for number, script in enumerate(MIGRATIONS[format_number:], format_number + 1):
         db.executescript(

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engine_at_rest import engine_at_rest
+from trimtab.engine.backup.objects import Directory
+from trimtab.runtime.settings import Settings
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
@@ -20,3 +24,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(point)], check=True)
     yield point
     subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Settings:
+    """An engine at rest."""
+    return engine_at_rest(tmp_path / "data")
+
+
+@pytest.fixture
+def volume(engine: Settings) -> Path:
+    """The directory of a volume of it."""
+    path = engine.data_path("node/volumes/pvc-1")
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Directory:
+    """Where its backups go."""
+    return Directory(tmp_path / "backups")

@@ -113,8 +113,8 @@ def test_an_interrupted_first_start_is_completed(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("ca.crt", r"ca\.crt is damaged \(.*\): restore it from a backup"),
-        ("ca.key", r"ca\.key is damaged \(.*\): restore it from a backup"),
+        ("ca.crt", r"ca\.crt is damaged \(.*\): bring it back from a backup \(`trimtab restore`\)"),
+        ("ca.key", r"ca\.key is damaged \(.*\): bring it back from a backup \(`trimtab restore`\)"),
     ],
 )
 def test_a_damaged_ca_is_never_replaced_silently(settings: Settings, name: str, line: str) -> None:
@@ -129,7 +129,9 @@ def test_a_ca_key_of_another_engine_is_refused(settings: Settings) -> None:
     pki.ensure(settings)
     settings.data_path("pki", "ca.key").write_bytes(settings.data_path("pki", "apiserver.key").read_bytes())
 
-    with pytest.raises(EngineError, match=r"ca\.key does not belong to ca\.crt: restore both from one backup"):
+    with pytest.raises(
+        EngineError, match=r"ca\.key does not belong to ca\.crt: bring both back from one backup \(`trimtab restore`\)"
+    ):
         pki.ensure(settings)
 
 

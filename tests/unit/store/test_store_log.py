@@ -14,6 +14,7 @@ import pytest
 
 from trimtab.store import (
     ABSENT,
+    Compacted,
     Conflict,
     DiskFull,
     Overloaded,
@@ -23,8 +24,10 @@ from trimtab.store import (
     StoreError,
     StoreLocked,
     UnknownFormat,
+    begin_anew,
 )
 from trimtab.store import store as store_module
+from trimtab.store.sqlite_log import REVISIONS_AHEAD
 
 
 @pytest.fixture(params=["file", "inline"])
@@ -198,7 +201,7 @@ async def test_newer_data_is_refused(tmp_path: Path) -> None:
         await Store.open(path)
 
     assert str(caught.value) == (
-        f"{path}: written by a newer Trimtab (format 99, this one knows 1): run that version, or restore an older backup"
+        f"{path}: written by a newer Trimtab (format 99, this one knows 1): run that version, or bring an older backup back with `trimtab restore`"
     )
 
 
@@ -209,7 +212,10 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownFormat) as caught:
         await Store.open(path)
 
-    assert str(caught.value) == f"{path}: file is not a database: restore it from a backup"
+    assert (
+        str(caught.value)
+        == f"{path}: file is not a database: `trimtab restore` brings a backup back, into another --data"
+    )
 
 
 async def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -337,4 +343,27 @@ async def test_too_many_waiting_writes_are_refused(tmp_path: Path, monkeypatch: 
         "3 writes already wait for the disk: retry later"
     ] * 2
     assert len(store.list("/a/")) == 3
+    await store.close()
+
+
+async def test_a_store_that_begins_anew_keeps_what_lives_and_forgets_how_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    store = await Store.open(path)
+    for value in (b"1", b"2"):
+        await store.write([Put("/a", value)])
+    await store.write([Put("/b", b"old")])
+    await store.write([Put("/gone", b"x")])
+    await store.write([Put("/gone", None)])
+    last = store.revision
+    await store.close()
+
+    begin_anew(path, lambda key, value: b"new" if key == "/b" else None)
+
+    store = await Store.open(path)
+    assert [(record.key, record.value) for record in store.list("")] == [("/a", b"2"), ("/b", b"new")]
+    assert store.revision == store.compacted == last + REVISIONS_AHEAD
+    with pytest.raises(Compacted):
+        store.watch("", last)
+    (written,) = await store.write([Put("/a", b"3")])
+    assert written.revision == last + REVISIONS_AHEAD + 1
     await store.close()

@@ -22,7 +22,7 @@ from trimtab.api.networking import EndpointSlice
 from trimtab.api.policies import NetworkPolicy
 from trimtab.components.node.admission import check_pod
 from trimtab.components.node.balancer import REASONS as BALANCER_REASONS
-from trimtab.components.node.cleanup import Stopping, cleanup, remove_cgroups, remove_networks, stop_pods
+from trimtab.components.node.cleanup import Stopping, cleanup, pod_cgroups, remove_cgroups, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
 from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.policy_admission import check_policy
@@ -137,6 +137,7 @@ __all__ = [
     "cleanup",
     "containerd_command",
     "containerd_config",
+    "pod_cgroups",
     "remove_cgroups",
     "remove_networks",
     "stop_pods",

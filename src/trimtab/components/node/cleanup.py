@@ -140,6 +140,11 @@ def cleanup(settings: Settings) -> None:
     remove_cgroups(settings)
 
 
+def pod_cgroups(settings: Settings) -> list[Path]:
+    """This node's cgroup in every hierarchy; the pods' lie directly in it."""
+    return machine.cgroups().directories(settings.cgroup)
+
+
 def remove_cgroups(settings: Settings) -> None:
     """Removes the cgroups of this node's pods; those in which a process still is stay."""
     for group in machine.cgroups().directories(settings.cgroup):

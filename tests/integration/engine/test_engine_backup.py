@@ -1,0 +1,116 @@
+"""A real engine is backed up while it works, removed, and restored elsewhere: objects, keys and volumes are there again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from engine_under_test import EngineUnderTest, engine, wait_for
+from node_world import busybox_image
+from trimtab.content import ContentStore
+
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+WRITER = """
+n=$(cat /data/last 2>/dev/null || echo 0)
+echo "began after $n" >> /data/history
+while true; do n=$((n + 1)); echo $n > /data/new; mv /data/new /data/last; echo $n >> /data/all; sleep 0.01; done
+"""
+
+
+def write_forever(under_test: EngineUnderTest) -> None:
+    """A StatefulSet of one pod that counts in its volume, each number in two files."""
+    image = busybox_image(ContentStore(under_test.data / "content"))
+    template = {
+        "metadata": {"labels": {"app": "counter"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "command": ["/bin/sh", "-c", WRITER],
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                }
+            ],
+        },
+    }
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "counter"},
+        "spec": {
+            "serviceName": "counter",
+            "selector": {"matchLabels": {"app": "counter"}},
+            "template": template,
+            "volumeClaimTemplates": [claim],
+        },
+    }
+    under_test.run("apply", "-f", "-", input=json.dumps(manifest))
+
+
+def volume_of(under_test: EngineUnderTest) -> Path:
+    (volume,) = (under_test.data / "node" / "volumes").iterdir()
+    return volume
+
+
+def counted(under_test: EngineUnderTest) -> int:
+    try:
+        return int((volume_of(under_test) / "last").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def test_a_working_engine_is_restored_elsewhere(tmp_path: Path) -> None:
+    place, key = str(tmp_path / "backups"), tmp_path / "key"
+    with engine(tmp_path / "data") as first:
+        write_forever(first)
+        first.run("apply", "-f", "-", input="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note}\ndata: {a: b}\n")
+        wait_for(lambda: counted(first) > 50, 60, "the pod to count")
+
+        made = first.run("backup", place, "-o", "json")
+        commit = json.loads(made.stdout)
+        at_backup = counted(first)
+        again = first.json("backup", place, "--keep", "1")
+
+        assert "1 pod with volumes stood still for" in made.stderr
+        assert commit["volumes"] == 1
+        assert 0 < commit["frozenMs"] < 2000
+        assert again["sentBytes"] < commit["sentBytes"]
+        assert again["deleted"] == [commit["id"]]
+        assert [row["id"] for row in first.json("backup", "list", place)] == [again["id"]]
+        assert "is whole" in first.run("backup", "verify", place).stdout
+        wait_for(lambda: counted(first) > at_backup + 20, 30, "the pod to go on")
+        key.write_text((first.data / "backup" / "identity.txt").read_text())
+        authority = (first.data / "pki" / "ca.crt").read_text()
+        was = first.json("get", "configmap", "note")
+
+    second = EngineUnderTest(tmp_path / "elsewhere", first.api_port, first.http_port, first.https_port, first.web_port)
+    try:
+        second.run("restore", place, "--key", str(key))
+        restored = counted(second)
+        lines = (volume_of(second) / "all").read_text().split()
+        # The volume is of one moment: what one file says, the other does.
+        assert lines[-1] in (str(restored), str(restored + 1))
+        assert at_backup - 50 < restored
+
+        second.start()
+
+        wait_for(lambda: counted(second) > restored + 20, 60, "the pod to go on counting")
+        assert f"began after {restored}" in (volume_of(second) / "history").read_text()
+        assert (second.data / "pki" / "ca.crt").read_text() == authority
+        now = second.json("get", "configmap", "note")
+        assert (now["metadata"]["uid"], now["data"]) == (was["metadata"]["uid"], was["data"])
+        refused = second.run("restore", place, "--key", str(key), check=False)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"trimtab: there is an engine at {second.data}: restore into another --data")
+        assert len(refused.stderr.splitlines()) == 1
+    finally:
+        second.remove()

@@ -1,0 +1,167 @@
+"""What a place for backups holds and forgets, pods that stand still, and an S3 store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from engine_at_rest import S3_SERVER, backup, identity, restore, s3_server, say, wait_a_second
+from trimtab.engine.backup import freeze, keeping
+from trimtab.engine.backup.format import BACKUPS
+from trimtab.engine.backup.objects import Directory, open_objects
+from trimtab.engine.errors import EngineError
+from trimtab.runtime.settings import Settings
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a backup reads what belongs to other users")
+
+
+# Retention
+
+
+class Breaking:
+    """A store that fails when the commit is due, as a power loss would."""
+
+    def __init__(self, inner: Directory) -> None:
+        self._inner = inner
+        self.where = inner.where
+
+    def put(self, name: str, data: bytes) -> None:
+        if name.startswith(BACKUPS) and name.endswith(".json"):
+            raise EngineError("lost")
+        self._inner.put(name, data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+def test_a_half_made_backup_is_none(engine: Settings, volume: Path, place: Directory) -> None:
+    (volume / "data").write_bytes(os.urandom(2 << 20))
+    with pytest.raises(EngineError, match="lost"):
+        backup(engine, Breaking(place))  # type: ignore[arg-type]
+    assert keeping.commits(place) == []
+
+    commit = backup(engine, place)
+
+    assert commit.sent_bytes < 1 << 20  # what the first one sent is used
+
+
+def test_what_is_deleted_takes_its_pieces_and_leaves_those_of_others(
+    engine: Settings, volume: Path, place: Directory, tmp_path: Path
+) -> None:
+    (volume / "kept").write_bytes(os.urandom(2 << 20))
+    (volume / "gone").write_bytes(os.urandom(2 << 20))
+    first = backup(engine, place)
+    (volume / "gone").unlink()
+    wait_a_second(first)
+    second = backup(engine, place)
+
+    assert keeping.expired(keeping.commits(place), 1) == [first.id]
+    freed = keeping.delete(place, [first.id])
+
+    assert 2 << 20 < freed < 3 << 20
+    assert [commit.id for commit in keeping.commits(place)] == [second.id]
+    assert not [name for name in place.list(BACKUPS) if first.id in name]
+    restored = restore(engine, place, tmp_path / "other")
+    assert (restored.data_path("node/volumes/pvc-1") / "kept").read_bytes() == (volume / "kept").read_bytes()
+
+
+def test_a_damaged_backup_can_be_deleted(engine: Settings, place: Directory) -> None:
+    commit = backup(engine, place)
+    place.put(f"{BACKUPS}{commit.id}.json", b"{")
+    with pytest.raises(EngineError, match=r"is damaged .*: delete this backup, or take another one"):
+        keeping.commits(place)
+
+    keeping.delete(place, [keeping.require(place, commit.id)])
+
+    assert place.list(BACKUPS) == {}
+
+
+# Standing still
+
+
+def test_who_freezes_and_is_killed_leaves_nobody_frozen(tmp_path: Path) -> None:
+    """Two files stand for cgroups: what counts is that a second process thaws when the first is gone."""
+    group = tmp_path / "pod1"
+    group.mkdir()
+    control = group / "freezer.state"
+    control.write_text("THAWED")
+    script = (
+        "import os, signal, sys; from pathlib import Path; from trimtab.engine.backup.freeze import frozen\n"
+        "with frozen([Path(sys.argv[1])]): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    subprocess.run([sys.executable, "-c", script, str(group)], check=False)
+
+    deadline = time.monotonic() + 10
+    while control.read_text() != "THAWED":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nobody_stands_still_longer_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freeze, "FREEZE_S_MAX", 0.05)
+    control = tmp_path / "freezer.state"
+    control.write_text("THAWED")
+
+    def work() -> None:
+        with freeze.frozen([tmp_path]):
+            while control.read_text() != "THAWED":
+                time.sleep(0.01)
+
+    with pytest.raises(EngineError, match="the volumes change too much to be copied within"):
+        work()
+
+
+# S3
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    if not S3_SERVER.exists():
+        pytest.skip("there is no S3 server here: make setup-test")
+    with s3_server() as address:
+        yield address
+
+
+def bucket(address: str, name: str) -> dict[str, str]:
+    """Makes a bucket; returns the environment that leads to it."""
+    connection = HTTPConnection(address.removeprefix("http://"))
+    connection.request("PUT", f"/{name}", headers={"Authorization": "AWS4-HMAC-SHA256 Credential=any/x/us-east-1/s3/x"})
+    assert connection.getresponse().status == 200
+    connection.close()
+    return {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+
+
+def test_an_s3_store_keeps_backups(engine: Settings, volume: Path, s3: str, tmp_path: Path) -> None:
+    (volume / "data").write_bytes(os.urandom(3 << 20))
+    place = open_objects("s3://vault/engines/one", bucket(s3, "vault"))
+    first = backup(engine, place)
+    wait_a_second(first)
+    second = backup(engine, place)
+
+    assert second.sent_bytes < 1 << 20
+    assert keeping.verify(place, second, identity(engine), say) > 3
+    keeping.delete(place, [first.id])
+    restored = restore(engine, place, tmp_path / "other")
+    assert (restored.data_path("node/volumes/pvc-1") / "data").read_bytes() == (volume / "data").read_bytes()
+
+
+def test_what_an_s3_store_refuses_is_one_line(engine: Settings, s3: str) -> None:
+    environment = bucket(s3, "there")
+    for target, words in (("s3://nowhere/x", "s3://nowhere/x: "), ("s3:///x", "s3:///x: write s3://BUCKET/PREFIX")):
+        with pytest.raises(EngineError) as err:
+            backup(engine, open_objects(target, environment))
+        assert str(err.value).startswith(words)
+        assert "\n" not in str(err.value)
+    with pytest.raises(EngineError) as err:
+        open_objects("s3://there", {})
+    assert str(err.value) == "s3://there: AWS_ACCESS_KEY_ID is not set: export the store's access key"
+    with pytest.raises(EngineError, match=r"ftp://x: give a directory or s3://BUCKET/PREFIX"):
+        open_objects("ftp://x")
