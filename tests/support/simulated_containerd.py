@@ -362,6 +362,8 @@ class SimulatedDisk:
 
     def forget_container(self, uid: str, container: str, attempt: int) -> None: ...
 
+    async def release(self, uid: str) -> None: ...
+
     async def remove(self, uid: str) -> None:
         self.kept.pop(uid, None)
 

@@ -75,7 +75,9 @@ class SimulatedNode:
         *,
         start_s_max: float = START_S_MAX,
         stop_s_max: float = STOP_S_MAX,
+        name: str = NODE,
     ) -> None:
+        self.name = name
         self._stage = stage
         self._start_s_max = start_s_max
         self._stop_s_max = stop_s_max
@@ -91,9 +93,9 @@ class SimulatedNode:
     async def run(self) -> None:
         stage = self._stage
         await stage.client.apply(
-            Node(metadata=ObjectMeta(name=NODE, labels={"kubernetes.io/hostname": NODE})), manager=MANAGER
+            Node(metadata=ObjectMeta(name=self.name, labels={"kubernetes.io/hostname": self.name})), manager=MANAGER
         )
-        node = await stage.get(Node, NODE)
+        node = await stage.get(Node, self.name)
         assert node is not None
         await stage.client.patch(node, {"status": NODE_STATUS}, manager=MANAGER, subresource="status")
         self._pods.subscribe(self._changed)
@@ -112,8 +114,8 @@ class SimulatedNode:
             broken = self._promise({pod.name: pod for pod in self._pods.list()})
             if broken:
                 self._fail(AssertionError(f"after {change.latest.ref}: {broken}"))
-        if change.new is not None and change.new.spec.node_name == NODE:
-            self._tend(change.new.metadata.uid, change.key)
+        if change.latest.spec.node_name == self.name:
+            self._tend(change.latest.metadata.uid, change.key)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -142,9 +144,11 @@ class SimulatedNode:
         """Moves one pod one step on."""
         pod = self._pods.get(key[1], key[0])
         if pod is None or pod.metadata.uid != uid:
+            self._ended(uid)
             return
         if pod.metadata.deletion_timestamp is not None:
             await asyncio.sleep(self._rng.random() * self._stop_s_max)
+            self._ended(uid)
             with suppress(Conflict):  # another pod has its name by now
                 await self._stage.client.delete(pod, grace_period_s=0)
             return
@@ -156,6 +160,9 @@ class SimulatedNode:
         elif pod.status.phase == "Running" and _ends(pod):
             await asyncio.sleep(1.0)
             await self._exit(pod)
+
+    def _ended(self, uid: str) -> None:
+        """The containers of a pod have ended."""
 
     async def _start(self, pod: Pod) -> None:
         for volume in pod.spec.volumes:

@@ -1,10 +1,10 @@
 """What an object is: metadata, references, conditions, typed kinds. Pure; no I/O.
 
 Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `workloads.py`, `networking.py`,
-`cluster.py`.
+`cluster.py`, `storage.py`.
 """
 
-from trimtab.api import cluster, core, networking, scheduling, workloads
+from trimtab.api import cluster, core, networking, scheduling, storage, workloads
 from trimtab.api.resource import (
     JSON,
     Condition,
@@ -44,6 +44,7 @@ __all__ = [
     "networking",
     "resource",
     "scheduling",
+    "storage",
     "to_wire",
     "workloads",
 ]

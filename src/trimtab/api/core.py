@@ -470,6 +470,15 @@ class Endpoints(Resource, omit_defaults=False):
 # Volumes
 
 
+class TypedReference(Model):
+    """What a claim's volume is to begin with: a VolumeSnapshot, or another claim of its namespace."""
+
+    kind: str
+    name: str
+    api_group: str | None = None
+    namespace: str | None = None
+
+
 class PersistentVolumeClaimSpec(Model):
     access_modes: list[str] = []
     resources: ResourceRequirements | None = None
@@ -477,6 +486,8 @@ class PersistentVolumeClaimSpec(Model):
     volume_name: str | None = None
     volume_mode: str | None = None
     selector: LabelSelector | None = None
+    data_source: TypedReference | None = None
+    data_source_ref: TypedReference | None = None
 
 
 class PersistentVolumeClaimStatus(Model):
@@ -496,6 +507,14 @@ class LocalVolumeSource(Model):
     path: str
 
 
+class CSIPersistentVolumeSource(Model):
+    driver: str
+    volume_handle: str
+    fs_type: str | None = None
+    read_only: bool | None = None
+    volume_attributes: dict[str, str] = {}
+
+
 class PersistentVolumeSpec(Model):
     capacity: dict[str, str] = {}
     access_modes: list[str] = []
@@ -505,6 +524,7 @@ class PersistentVolumeSpec(Model):
     claim_ref: ObjectReference | None = None
     local: LocalVolumeSource | None = None
     host_path: HostPathVolume | None = None
+    csi: CSIPersistentVolumeSource | None = None
     node_affinity: dict[str, Any] = {}
 
 

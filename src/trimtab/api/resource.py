@@ -67,6 +67,10 @@ class Condition(Model):
     observed_generation: int | None = None
 
 
+PUBLISHED_AS_CRDS = frozenset({"snapshot.storage.k8s.io"})
+"""Groups of Kubernetes' own that no API server has built in."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceType:
     """Where a kind lives: `apps/v1`, `Deployment`, `deployments`; whether namespaced; its subresources and short names."""
@@ -95,7 +99,7 @@ class ResourceType:
     def builtin(self) -> bool:
         """True for kinds that every Kubernetes API server has; False for those that come as a CRD."""
         group = self.group
-        return "." not in group or group.endswith(".k8s.io")
+        return ("." not in group or group.endswith(".k8s.io")) and group not in PUBLISHED_AS_CRDS
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of the collection, an object or its subresource."""

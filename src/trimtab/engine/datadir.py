@@ -212,6 +212,7 @@ def prepare(settings: Settings) -> None:
         _directory(settings.run_path("health"), 0o755, 0, 0)
         _directory(settings.run_path("nodes"), 0o755, 0, 0)
         _directory(settings.data_path("nodes"), 0o700, 0, 0)
+        _directory(settings.data_path("volumes"), 0o700, 0, 0)
         _file_of_user(settings.run_path("health", "controllers.json"), uid, gid)
         _directory(supervisor_run(settings), 0o755, 0, 0)
         _directory(supervisor_run(settings) / PIDS, 0o755, 0, 0)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+_MNT_DETACH = 2
 PRIVATE = ("/run/containerd", "/var/lib/cni")
 """Where containerd's shims and the CNI plugins keep files whatever they are told: memory that ends with the node."""
 
@@ -125,6 +126,7 @@ def _mount_own(spec: dict[str, Any]) -> None:
     """The node's own disk, run directory, /proc and /sys, each at its usual path."""
     own_run, shared = spec["own_run"], spec["run"]
     run("mount", "--make-rprivate", "/")
+    _forget_mounts(shared, spec["mount"])
     if spec["disk"].endswith(".img"):
         run("mount", "-o", "loop,noatime", spec["disk"], spec["mount"])
     else:
@@ -145,6 +147,16 @@ def _mount_own(spec: dict[str, Any]) -> None:
     for path in PRIVATE:
         os.makedirs(path, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "mode=0711,size=16m", "tmpfs", path)
+
+
+def _forget_mounts(*parents: str) -> None:
+    """Detaches what is mounted below these directories from this node: copies of the pods' file systems and volumes of the
+    machine itself, which must not live on here when they are unmounted there."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4].encode().decode("unicode_escape") for line in file]
+    for point in reversed(points):
+        if any(point.startswith(f"{parent}/") for parent in parents):
+            _libc.umount2(point.encode(), _MNT_DETACH)
 
 
 def main() -> None:

@@ -10,21 +10,26 @@ from typing import Any
 from trimtab.components.apps import COMPONENT as APPS
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
+from trimtab.components.volumes import COMPONENT as VOLUMES
 from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
-COMPONENTS: tuple[Component, ...] = (WORKLOADS, NODE, INGRESS, APPS)
+COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS)
 
 
 def adapters(settings: Settings, place: Place) -> dict[type, Any]:
     """What the components' reconcilers and services of a place do to the world outside, for real."""
     if place == "node":
         from trimtab.components.node import adapters as of_node
+        from trimtab.components.volumes import Staging
+        from trimtab.components.volumes import adapters as of_volumes
         from trimtab.components.workloads import LocalDirectories, VolumeDirectories
 
+        volumes = of_volumes(settings)
         return {
-            **of_node(settings),
+            **volumes,
+            **of_node(settings, volumes[Staging]),
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
         }
     from trimtab.components.apps import adapters as of_apps

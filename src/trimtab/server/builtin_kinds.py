@@ -143,6 +143,9 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
         generation=False,
         singular="storageclass",
     ),
+    Kind(
+        "storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", namespaced=False, status=True, generation=False
+    ),
 )
 
 REVIEWS = frozenset(kind.kind for kind in BUILTIN_KINDS if kind.group in (AUTHENTICATION, AUTHORIZATION))

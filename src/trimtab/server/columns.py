@@ -373,6 +373,13 @@ def _storage_class(obj: JSON, now: datetime) -> list[Any]:
     ]
 
 
+def _attachment(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    volume = (spec.get("source") or {}).get("persistentVolumeName") or ""
+    attached = bool(_status(obj).get("attached"))
+    return [_name(obj), spec.get("attacher", ""), volume, spec.get("nodeName", ""), attached, _age(obj, now)]
+
+
 _WORKLOAD = "Containers, Images, Selector"
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -453,6 +460,7 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
         _columns("Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion:boolean, Age"),
         _storage_class,
     ),
+    ("storage.k8s.io", "VolumeAttachment"): (_columns("Attacher, PV, Node, Attached:boolean, Age"), _attachment),
     (_RBAC, "Role"): (_columns("Created At"), _created),
     (_RBAC, "ClusterRole"): (_columns("Created At"), _created),
     (_RBAC, "RoleBinding"): (_columns("Role, Age", "Users, Groups, ServiceAccounts"), _binding),

@@ -97,8 +97,10 @@ COMPONENT = Component(
 )
 
 
-def adapters(settings: Settings) -> dict[type, Any]:
-    """The adapters that this component's reconciler and services ask for, on a real machine. Must be called as root."""
+def adapters(settings: Settings, block: Any = None) -> dict[type, Any]:
+    """The adapters that this component's reconciler and services ask for, on a real machine. Must be called as root.
+
+    block: what mounts attached volumes (`volumes.BlockVolumes`)."""
     from trimtab.client.clock import SystemClock
     from trimtab.components.node import machine
     from trimtab.components.node.agent import NodeAgent
@@ -124,7 +126,8 @@ def adapters(settings: Settings) -> dict[type, Any]:
     node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
     rules, tokens = PodRules(), TokenRequests()
     projector = Projector(tokens, Facts("", "", node.cpu, node.memory_bytes), clock.now)
-    agent = NodeAgent(cri, NodeDisk(settings, projector), asker, node, facts_for(settings), clock.now, rules)
+    disk = NodeDisk(settings, projector, block)
+    agent = NodeAgent(cri, disk, asker, node, facts_for(settings), clock.now, rules)
     of_pods = partial(group_reading, machine.cgroups(), settings.cgroup)
     usage = Usage(cri.stats, machine_reading if settings.first_node else of_pods, clock.now)
     return {NodeAgent: agent, Cri: cri, PodRules: rules, TokenRequests: tokens, Usage: usage}

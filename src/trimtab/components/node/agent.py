@@ -42,7 +42,7 @@ from trimtab.components.node.picture import Disk, NodeIdentity, Picture
 from trimtab.components.node.pod_rules import PodRules, RulesMissing
 from trimtab.components.node.sandboxes import ContainerRuntime, ContainerView, RuntimeFailure, Sandbox
 from trimtab.components.node.status import ended_how
-from trimtab.components.node.volumes import VolumeProblem
+from trimtab.components.node.volumes import VolumeProblem, VolumeWaits
 
 KILL_GRACE_S = 2.0
 """What orphans get between SIGTERM and SIGKILL: nobody waits for them."""
@@ -149,6 +149,9 @@ class NodeAgent(Picture):
         try:
             state.volumes = await self._disk.prepare(pod, get)
             config = sandbox_config(pod, attempt, self._disk.pod_directory(uid), self._facts(uid))
+        except VolumeWaits as err:
+            state.blocks[""] = Block("ContainerCreating", str(err), self._now(), 0)
+            raise
         except VolumeProblem as err:
             self._block(pod, "", "FailedMount", str(err), say)
             return
@@ -343,7 +346,7 @@ class NodeAgent(Picture):
     async def _tear_down_for(self, pod: Pod, say: Say) -> None:
         try:
             await self._tear_down(pod.metadata.uid)
-        except (RuntimeFailure, OSError) as err:
+        except (RuntimeFailure, VolumeProblem, OSError) as err:
             self._block(pod, "", "FailedKillPod", str(err), say)
             return
         self._state(pod).torn_down = True
@@ -355,6 +358,13 @@ class NodeAgent(Picture):
             for view in views:
                 await self._remove_container(view.id)
         await self._disk.remove(uid)
+
+    async def release(self, pod: Pod, say: Say) -> None:
+        """Unmounts what was attached for a pod whose containers have ended for good."""
+        try:
+            await self._disk.release(pod.metadata.uid)
+        except VolumeProblem as err:
+            say("FailedUnmount", str(err), warning=True)
 
     async def remove_orphan(self, uid: str) -> None:
         """Stops and removes whatever is left of a pod that the API does not know (any more).

@@ -135,7 +135,12 @@ def cleanup(settings: Settings) -> None:
         for mount in mounts_below(base):
             with contextlib.suppress(CommandFailed):
                 asyncio.run(run("umount", "--lazy", str(mount)))
-    for directory in (settings.data_path("node", "pods"), settings.run_path("pods"), settings.run_path("ipam")):
+    for directory in (
+        settings.data_path("node", "pods"),
+        settings.data_path("node", "attached"),
+        settings.run_path("pods"),
+        settings.run_path("ipam"),
+    ):
         shutil.rmtree(directory, ignore_errors=True)
     remove_cgroups(settings)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from trimtab.components.node import machine
 from trimtab.components.node.configs import termination_file
 from trimtab.components.node.projected import Projector
-from trimtab.components.node.volumes import Volumes
+from trimtab.components.node.volumes import BlockVolumes, Volumes
 from trimtab.runtime.settings import Settings
 
 TERMINATION_BYTES_MAX = 4096
@@ -25,8 +25,8 @@ TERMINATION_BYTES_MAX = 4096
 class NodeDisk(Volumes):
     """Implements the agent's `Disk`."""
 
-    def __init__(self, settings: Settings, projector: Projector) -> None:
-        super().__init__(settings, projector)
+    def __init__(self, settings: Settings, projector: Projector, block: BlockVolumes | None = None) -> None:
+        super().__init__(settings, projector, block)
         self._cgroup = settings.cgroup
 
     def hosts_of_node(self) -> str:

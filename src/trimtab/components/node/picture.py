@@ -59,6 +59,9 @@ class Disk(Protocol):
 
     def termination_message(self, uid: str, container: str, attempt: int) -> str: ...
     def forget_container(self, uid: str, container: str, attempt: int) -> None: ...
+    async def release(self, uid: str) -> None:
+        """Unmounts what was attached for a pod that has ended."""
+
     async def remove(self, uid: str) -> None:
         """Everything of a pod, its cgroup included."""
 

@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from trimtab.api import Resource
 from trimtab.api.core import ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount
+from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.decide import Finish, StopContainer, decide
 from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.status import pod_status
+from trimtab.components.node.volumes import VolumeWaits
 from trimtab.runtime import Context, Desired, Requeue, reconciler
 from trimtab.runtime.component import Outcome
 
@@ -27,7 +29,7 @@ UNREACHABLE_RETRY_S = 1.0
 
 @reconciler(
     Pod,
-    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume],
+    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume, VolumeAttachment],
     place="node",
     workers=16,
     selects=lambda pod: bool(pod.spec.node_name),
@@ -44,7 +46,8 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     def get(kind: type[K], name: str, namespace: str | None = None, /) -> Awaitable[K | None]:
         return ctx.get(kind, name, namespace)
 
-    living = not ctx.deleting and pod.status.phase not in ("Succeeded", "Failed")
+    over = pod.status.phase in ("Succeeded", "Failed")
+    living = not ctx.deleting and not over
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
     wake_at = None
@@ -68,10 +71,14 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
                 await agent.perform(pod, action, get, ctx.event)
         except RuntimeFailure as err:
             return Requeue(UNREACHABLE_RETRY_S, str(err), status=ended)
+        except VolumeWaits:
+            break  # the attachment, which was read, wakes us when it changes
         if ctx.deleting and agent.seen(pod).torn_down:
             return Desired(status=ended, requeue_after_s=0.0)
         if all(isinstance(action, StopContainer) for action in plan.actions):
             break  # the agent wakes us when they have ended
+    if over and not any(True for _ in agent.seen(pod).running()):
+        await agent.release(pod, ctx.event)
     status = pod_status(pod, agent.seen(pod), ctx.now, host_ip=agent.node.host_ip)
     wakes = [at for at in (wake_at, agent.renewal(pod) if living else None) if at is not None]
     return Desired(status=status, requeue_after_s=max(0.0, (min(wakes) - ctx.now).total_seconds()) if wakes else None)

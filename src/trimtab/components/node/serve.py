@@ -24,6 +24,7 @@ from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.registry import LocalRegistry
 from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.tokens import TokenRequests
+from trimtab.components.node.volumes import VolumeProblem
 from trimtab.runtime.process import Process
 
 ORPHAN_RETRY_S = 2.0
@@ -105,7 +106,7 @@ async def _remove_all(process: Process, agent: NodeAgent) -> bool:
         async with limit:
             try:
                 await agent.remove_orphan(uid)
-            except (RuntimeFailure, OSError) as err:
+            except (RuntimeFailure, VolumeProblem, OSError) as err:
                 log.warning("the remains of pod %s could not be removed, tried again: %s", uid, err)
                 return False
             return True

@@ -3,6 +3,8 @@
     DATA/node/pods/UID/volumes/NAME     emptyDir, ConfigMaps and facts about the pod (on disk)
     RUN/pods/UID/NAME                   Secrets and projected volumes (the run directory is memory where /run is)
     a path of the node                  hostPath and local persistent volumes, by PVC -> PV
+    DATA/node/attached/NAME             volumes that move between nodes, mounted for as long as a pod here uses them
+    DATA/node/pods/UID/attached         which of those a pod uses
 
 `Volumes.prepare` is called whenever a pod is looked at: what stands is left alone, ConfigMaps and Secrets are replaced
 atomically when they changed. Nothing is ever written through a link that a container could have made.
@@ -11,12 +13,14 @@ atomically when they changed. Nothing is ever written through a link that a cont
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from trimtab.api.core import (
     ConfigMap,
@@ -28,6 +32,7 @@ from trimtab.api.core import (
     Volume,
 )
 from trimtab.api.quantity import whole
+from trimtab.api.storage import VolumeAttachment, attachment_name
 from trimtab.components.node.environment import ConfigProblem, Lookup
 from trimtab.components.node.network import run
 from trimtab.components.node.projected import Projector, configured_files
@@ -39,6 +44,26 @@ EMPTY_DIR_MODE = 0o777
 
 class VolumeProblem(RuntimeError):
     """A volume cannot be set up (yet); the text names it and says why. The reason is FailedMount."""
+
+
+class VolumeWaits(VolumeProblem):
+    """A volume is on its way (being attached): nothing is wrong yet, and the pod is looked at again when that changes."""
+
+
+class BlockVolumes(Protocol):
+    """Volumes that are attached to this node and have to be mounted here."""
+
+    driver: str
+    """Whose volumes they are (`spec.csi.driver`)."""
+
+    async def stage(self, handle: str, attachment: str, *, read_only: bool) -> Path:
+        """Mounts one, by the attachment with that uid. Idempotent. Raises RuntimeError: it cannot be mounted (now)."""
+
+    async def unstage(self, handle: str) -> None:
+        """Unmounts one. Idempotent. Raises RuntimeError: somebody on the node works in it."""
+
+    def staged_at(self, handle: str) -> Path | None:
+        """Where it is mounted, if it is."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +79,11 @@ class HostVolume:
 class Volumes:
     """All volumes of one node."""
 
-    def __init__(self, settings: Settings, projector: Projector) -> None:
+    def __init__(self, settings: Settings, projector: Projector, block: BlockVolumes | None = None) -> None:
+        """block: without them no pod can have a volume that moves between nodes."""
         self._projector = projector
+        self._block = block
+        self._node = settings.node_name
         self._pods = settings.data_path("node", "pods")
         self._secrets = settings.run_path("pods")
         self._local = settings.data_path("node", "volumes")
@@ -153,12 +181,19 @@ class Volumes:
         bound = volume.spec.claim_ref
         if bound is not None and bound.uid not in ("", claim.metadata.uid):
             raise ConfigProblem(f"persistentvolume {volume.name} belongs to another claim")
+        if volume.spec.csi is not None:
+            path, only_read = await self._attached(pod, volume, get)
+            if fs_group is not None and not (read_only or only_read):
+                await asyncio.to_thread(give_to_group, path, fs_group)
+            return HostVolume(path, read_only or only_read)
         if volume.spec.local is not None:
             path = Path(volume.spec.local.path)
         elif volume.spec.host_path is not None:
             path = host_path(volume.spec.host_path)
         else:
-            raise ConfigProblem(f"persistentvolume {volume.name}: its type is not supported; use local or hostPath")
+            raise ConfigProblem(
+                f"persistentvolume {volume.name}: its type is not supported; use local, hostPath or a class of {self._block.driver if self._block else 'this engine'}"
+            )
         if not path.is_dir():
             if not path.is_relative_to(self._local):
                 raise ConfigProblem(f"persistentvolume {volume.name}: there is no directory {path} on this node")
@@ -168,8 +203,71 @@ class Volumes:
             await asyncio.to_thread(give_to_group, path, fs_group)
         return HostVolume(path, read_only)
 
+    async def _attached(self, pod: Pod, volume: PersistentVolume, get: Lookup) -> tuple[Path, bool]:
+        """Mounts a volume that is attached to this node; returns where, and whether it may only be read."""
+        source = volume.spec.csi
+        assert source is not None
+        if self._block is None or source.driver != self._block.driver:
+            raise ConfigProblem(f"persistentvolume {volume.name}: there is no driver {source.driver} here")
+        only_read = set(volume.spec.access_modes) == {"ReadOnlyMany"}
+        if (path := self._block.staged_at(source.volume_handle)) is not None:
+            self._note_use(pod.metadata.uid, source.volume_handle)
+            return path, only_read
+        attachment = await get(VolumeAttachment, attachment_name(volume.name, source.driver, self._node))
+        if attachment is None or not attachment.status.attached or attachment.metadata.deletion_timestamp is not None:
+            said = attachment.status.attach_error if attachment is not None else None
+            why = f": {said.message}" if said is not None and said.message else ""
+            raise VolumeWaits(f"waiting for volume {volume.name} to be attached to {self._node}{why}")
+        self._note_use(pod.metadata.uid, source.volume_handle)
+        try:
+            path = await self._block.stage(source.volume_handle, attachment.metadata.uid, read_only=only_read)
+        except RuntimeError as err:
+            raise ConfigProblem(f"persistentvolume {volume.name}: {err}") from None
+        return path, only_read
+
+    def _used_by(self, uid: str) -> list[str]:
+        try:
+            used: list[str] = json.loads((self._pods / uid / "attached").read_text())
+            return used
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _note_use(self, uid: str, handle: str) -> None:
+        """Before it is mounted: whatever happens then, the pod's end unmounts it."""
+        used = self._used_by(uid)
+        if handle not in used:
+            (self._pods / uid).mkdir(parents=True, exist_ok=True)
+            new = self._pods / uid / "attached.new"
+            new.write_text(json.dumps([*used, handle]))
+            new.rename(self._pods / uid / "attached")
+
+    async def release(self, uid: str) -> None:
+        """Unmounts the attached volumes that no other pod here uses. The pod's containers have ended. Idempotent.
+
+        Raises:
+            VolumeProblem: somebody on the node works in one.
+        """
+        used = self._used_by(uid)
+        if not used or self._block is None:
+            return
+        others = {
+            handle for entry in os.scandir(self._pods) if entry.name != uid for handle in self._used_by(entry.name)
+        }
+        for handle in used:
+            if handle not in others:
+                try:
+                    await self._block.unstage(handle)
+                except RuntimeError as err:
+                    raise VolumeProblem(f"volume {handle}: {err}") from None
+        (self._pods / uid / "attached").unlink(missing_ok=True)
+
     async def remove(self, uid: str) -> None:
-        """Removes what was made for the pod; data of hostPath and persistent volumes stays. Idempotent."""
+        """Removes what was made for the pod; data of hostPath and persistent volumes stays. Idempotent.
+
+        Raises:
+            VolumeProblem: an attached volume cannot be unmounted.
+        """
+        await self.release(uid)
         for base in (self._pods / uid, self._secrets / uid):
             for mount in mounts_below(base):
                 await run("umount", "--lazy", str(mount))

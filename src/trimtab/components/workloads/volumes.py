@@ -188,7 +188,9 @@ async def volume(subject: PersistentVolume, ctx: Context) -> Desired | Wait:
         return Desired(status={"phase": "Bound"})
     if subject.spec.persistent_volume_reclaim_policy != RECLAIM_DELETE:
         return Desired(status={"phase": "Released"})
-    if subject.metadata.annotations.get(binding.PROVISIONED_BY) == binding.PROVISIONER:
+    if (maker := subject.metadata.annotations.get(binding.PROVISIONED_BY)) not in (None, binding.PROVISIONER):
+        return Desired(status={"phase": "Released", "message": f"{maker}, which made it, deletes it and its data"})
+    if maker is not None:
         ctx.event("VolumeReleased", f"claim {ref.namespace}/{ref.name} is gone, so the volume and its data go too")
         return Desired(status={"phase": "Released"}, delete_subject=True)
     message = (
