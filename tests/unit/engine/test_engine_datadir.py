@@ -208,6 +208,7 @@ def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "log": (0, "0o751"),
         "node": (0, "0o700"),
         "nodes": (0, "0o700"),
+        "volumes": (0, "0o700"),
     }
     run = settings.run_path()
     assert (run.stat().st_uid, (run / "user").stat().st_uid, (run / "supervisor").stat().st_uid) == (0, user, 0)
