@@ -14,7 +14,7 @@ from trimtab.runtime.contract import stored
 
 HERE = Path(__file__).parent
 EARLIER = HERE / "earlier"
-COMPONENTS = ("apps", "ingress", "node", "volumes", "workloads")
+COMPONENTS = ("apps", "backups", "ingress", "node", "volumes", "workloads")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`trimtab backup TARGET | list | verify | delete` and `trimtab restore`."""
+"""`trimtab backup TARGET | schedule | list | verify | delete` and `trimtab restore`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from trimtab.cli.target import Target
 if TYPE_CHECKING:
     from trimtab.engine.backup.format import Commit
 
+SCHEDULED_NICENESS = 10
+"""Nobody waits for a backup that the engine makes by itself."""
 TARGET_ENV, KEY_ENV = "TRIMTAB_BACKUP", "TRIMTAB_BACKUP_KEY"
 
 
@@ -76,10 +78,14 @@ def _row(commit: Commit) -> dict[str, Any]:
 @click.pass_obj
 def create(target: Target, where: str, recipients: tuple[str, ...], keep: int | None, run_name: str, fmt: str) -> None:
     """Make a backup of the engine, which may run or not."""
+    import os
+
     from trimtab.engine.backup import keeping, objects
     from trimtab.engine.backup.create import alone
     from trimtab.engine.backup.create import create as make
 
+    if run_name:
+        os.nice(SCHEDULED_NICENESS)
     settings = target.settings()
     store = objects.open_objects(where)
     commit = make(settings, store, recipients, _say, run_name)
@@ -168,6 +174,81 @@ def delete(target: Target, where: str, ids: tuple[str, ...]) -> None:
             stack.enter_context(alone(target.settings()))
         freed = keeping.delete(store, there)
     click.echo(f"deleted {', '.join(there)}: {megabytes(freed)} freed")
+
+
+@backup.command()
+@click.argument("when", metavar="SCHEDULE")
+@_target
+@click.option("--name", default="backups", show_default=True, help="Name of the BackupSchedule.")
+@click.option("--time-zone", metavar="ZONE", help="Such as Europe/Berlin (UTC).")
+@click.option(
+    "--recipient", "recipients", multiple=True, metavar="AGE1...", help="Encrypt for this public key instead."
+)
+@click.option("--keep", type=click.IntRange(1), help="Keep the newest so many backups.")
+@click.pass_obj
+def schedule(
+    target: Target,
+    when: str,
+    where: str,
+    name: str,
+    time_zone: str | None,
+    recipients: tuple[str, ...],
+    keep: int | None,
+) -> None:
+    """Back up whenever SCHEDULE comes due: five fields as in a CronJob, or a macro such as @daily.
+
+    \b
+    trimtab backup schedule "15 3 * * *" /mnt/vault --keep 14
+    trimtab get backupschedules
+
+    For s3:// the AWS_ variables of this shell go into a Secret in trimtab-system.
+    """
+    import asyncio
+
+    asyncio.run(_schedule(target, name, _plan(when, where, name, time_zone, recipients, keep)))
+
+
+def _plan(
+    when: str, where: str, name: str, time_zone: str | None, recipients: tuple[str, ...], keep: int | None
+) -> dict[str, Any]:
+    """The BackupSchedule that the options ask for."""
+    spec: dict[str, Any] = {"schedule": when, "target": where if "://" in where else str(Path(where).absolute())}
+    if where.startswith("s3://"):
+        spec["credentials"] = {"name": f"backup-{name}"}
+    optional = {"timeZone": time_zone, "recipients": list(recipients), "keep": keep}
+    spec |= {field: value for field, value in optional.items() if value}
+    return {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "BackupSchedule",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+async def _schedule(target: Target, name: str, plan: dict[str, Any]) -> None:
+    import os
+
+    from trimtab.api.core import Secret
+    from trimtab.cli.target import MANAGER
+    from trimtab.components.backups import BackupSchedule
+    from trimtab.engine.backup.objects import S3_ENVIRONMENT, open_objects
+
+    open_objects(plan["spec"]["target"])  # a target that cannot be one is refused here, with what is missing
+    async with target.client() as client:
+        if "credentials" in plan["spec"]:
+            secret = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": plan["spec"]["credentials"]["name"], "namespace": "trimtab-system"},
+                "stringData": {
+                    variable: os.environ[variable] for variable in S3_ENVIRONMENT if os.environ.get(variable)
+                },
+            }
+            await client.apply(Secret.resource_type, secret, manager=MANAGER)
+        await client.apply(BackupSchedule.resource_type, plan, manager=MANAGER)
+    click.echo(f"BackupSchedule {name}: {plan['spec']['schedule']} to {plan['spec']['target']}")
+    if not plan["spec"].get("recipients"):
+        click.echo(f"keep a copy of {target.data}/backup/identity.txt elsewhere: without it no backup can be restored")
 
 
 @click.command()

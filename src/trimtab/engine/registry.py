@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.components.apps import COMPONENT as APPS
+from trimtab.components.backups import COMPONENT as BACKUPS
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
 from trimtab.components.volumes import COMPONENT as VOLUMES
@@ -15,12 +16,13 @@ from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
-COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS)
+COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS)
 
 
 def adapters(settings: Settings, place: Place) -> dict[type, Any]:
     """What the components' reconcilers and services of a place do to the world outside, for real."""
     if place == "node":
+        from trimtab.components.backups import adapters as of_backups
         from trimtab.components.node import adapters as of_node
         from trimtab.components.volumes import Staging
         from trimtab.components.volumes import adapters as of_volumes
@@ -30,6 +32,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         return {
             **volumes,
             **of_node(settings, volumes[Staging]),
+            **of_backups(settings),
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
         }
     from trimtab.components.apps import adapters as of_apps

@@ -11,8 +11,8 @@ import pytest
 
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.batch import CronJob, CronJobSpec, CronJobStatus
+from trimtab.api.cron import parse, zone_of
 from trimtab.api.jobs import Job, JobStatus
-from trimtab.components.workloads.cron import parse, zone_of
 from trimtab.components.workloads.cronjob import MISSED_MAX, due, forgotten, job_for
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

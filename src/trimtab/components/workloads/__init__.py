@@ -8,7 +8,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods                      job_tally.py (counts), job_plan.py (next step), job_policy.py, indexes.py
-    cronjob.py      CronJob -> Jobs                  cron.py (schedules)
+    cronjob.py      CronJob -> Jobs                  schedules: api/cron.py
     autoscaler.py   HorizontalPodAutoscaler -> size  autoscale.py (arithmetic), measurements.py, prometheus.py (sources)
     budgets.py      PodDisruptionBudget -> its status
     endpoints.py    Service -> EndpointSlices

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trimtab.api import JSON
+from trimtab.api import JSON, cron
 from trimtab.api.autoscaling import HorizontalPodAutoscaler
 from trimtab.api.batch import CronJob
 from trimtab.api.core import PersistentVolumeClaim, Pod
 from trimtab.api.jobs import Job
 from trimtab.api.quantity import parse_quantity, whole
 from trimtab.api.workloads import DaemonSet, Deployment, ReplicaSet, StatefulSet
-from trimtab.components.workloads import cron
 from trimtab.components.workloads.autoscaler_admission import check_autoscaler
 from trimtab.components.workloads.fields import not_negative, one_of, quantity, share
 from trimtab.components.workloads.job_admission import check_job_spec

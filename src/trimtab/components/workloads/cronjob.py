@@ -17,10 +17,10 @@ from itertools import takewhile
 
 import msgspec
 
-from trimtab.api import JSON, ObjectMeta
+from trimtab.api import JSON, ObjectMeta, cron
 from trimtab.api.batch import CronJob
 from trimtab.api.jobs import Job
-from trimtab.components.workloads import conditions, cron
+from trimtab.components.workloads import conditions
 from trimtab.components.workloads.job import over
 from trimtab.runtime import Context, Desired, reconciler
 

@@ -26,7 +26,7 @@ import msgspec
 
 import trimtab
 from trimtab.engine import datadir, lifecycle
-from trimtab.engine.backup import freeze, keys, sources, walk
+from trimtab.engine.backup import freeze, keeping, keys, sources, walk
 from trimtab.engine.backup.format import (
     BACKUPS,
     FORMAT,
@@ -46,6 +46,7 @@ from trimtab.runtime.settings import Settings
 Say = Callable[[str], None]
 
 PROGRESS_S = 2.0
+RUNS_LOOKED_AT = 10
 CACHE = "seen.msgpack"
 """What the last backup read: files that look the same are not read again."""
 
@@ -105,7 +106,8 @@ def check_owner(objects: Objects, settings: Settings) -> bool:
 
 
 def create(settings: Settings, objects: Objects, given: Sequence[str], say: Say, run: str = "") -> Commit:
-    """Makes a backup. `given`: age recipients; none: the engine's own identity. `run`: which run of a schedule this is.
+    """Makes a backup. `given`: age recipients; none: the engine's own identity. `run`: which run of a schedule this is; one
+    that was committed already is returned as it is.
 
     Raises:
         EngineError: one line; the store then lists no new backup.
@@ -119,6 +121,8 @@ def create(settings: Settings, objects: Objects, given: Sequence[str], say: Say,
             raise EngineError(f"{name} does not run, so its volumes cannot be read: `trimtab start`, then back up")
         if not check_owner(objects, settings):
             objects.put(MARKER, msgspec.json.encode({"format": FORMAT, "engine": settings.id}))
+        if run and (done := _made(objects, run)) is not None:
+            return done
         recipients, made = keys.recipients(settings, given)
         if made:
             path = keys.directory(settings) / keys.IDENTITY
@@ -137,6 +141,11 @@ def create(settings: Settings, objects: Objects, given: Sequence[str], say: Say,
             )  # fmt: skip
         finally:
             sender.close()
+
+
+def _made(objects: Objects, run: str) -> Commit | None:
+    """The backup of a run. Only the latest are looked at: a run is asked for again soon, or never."""
+    return next((commit for commit in keeping.newest(objects, RUNS_LOOKED_AT) if commit.run == run), None)
 
 
 def _inside(where: str, data: str) -> bool:

@@ -33,6 +33,11 @@ def commits(objects: Objects) -> list[Commit]:
     return [_commit(objects, f"{BACKUPS}{id}.json") for id in _ids(objects)]
 
 
+def newest(objects: Objects, count: int) -> list[Commit]:
+    """The last backups, newest first."""
+    return [_commit(objects, f"{BACKUPS}{id}.json") for id in reversed(_ids(objects)[-count:])]
+
+
 def _ids(objects: Objects) -> list[str]:
     return sorted(n.removeprefix(BACKUPS).removesuffix(".json") for n in objects.list(BACKUPS) if n.endswith(".json"))
 

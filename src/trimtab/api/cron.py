@@ -7,7 +7,7 @@ does not come that day, one that comes twice in autumn comes due at its first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -49,13 +49,18 @@ class Schedule:
 
     def due(self, after: datetime, zone: tzinfo = UTC) -> Iterator[datetime]:
         """The moments after `after` at which it comes due, in UTC, oldest first; none when there is none in 5 years."""
-        first = after.astimezone(zone).date() - timedelta(days=1)
+        first = after.astimezone(zone).date() - timedelta(days=0 if zone is UTC else 1)
         for ahead in range(_DAYS_AHEAD_MAX):
             day = first + timedelta(days=ahead)
             if self._on(day):
-                yield from (at for at in self._moments(day, zone) if at > after)
+                yield from (at for at in self._moments(day, zone, after) if at > after)
 
-    def _moments(self, day: date, zone: tzinfo) -> list[datetime]:
+    def _moments(self, day: date, zone: tzinfo, after: datetime) -> Iterable[datetime]:
+        """The moments of a day in order; those before the hour of `after` may be left out."""
+        if zone is UTC:  # no clock to be turned: as many as are asked for, one after the other
+            begin = after.astimezone(UTC)
+            hours = [hour for hour in self.hours if day > begin.date() or hour >= begin.hour]
+            return (datetime.combine(day, time(hour, minute), tzinfo=UTC) for hour in hours for minute in self.minutes)
         found = []
         for hour in self.hours:
             for minute in self.minutes:
