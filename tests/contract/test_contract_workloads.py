@@ -14,6 +14,7 @@ from weakref import WeakSet
 import pytest
 
 from autoscaling_stories import AUTOSCALING
+from custody_stories import CUSTODY
 from job_stories import JOB_STORIES
 from placement_stories import PRIORITIES
 from schedule_stories import SCHEDULES
@@ -251,7 +252,18 @@ def _complete(scenario: Scenario) -> Scenario:
 JUDGED = COMPONENT
 SCENARIOS = [
     _complete(s)
-    for s in [*DEPLOYMENTS, *STATEFUL, *DAEMONS, *JOBS, *JOB_STORIES, *PLACEMENT, *PRIORITIES, *SCHEDULES, *AUTOSCALING]
+    for s in [
+        *DEPLOYMENTS,
+        *STATEFUL,
+        *DAEMONS,
+        *JOBS,
+        *JOB_STORIES,
+        *CUSTODY,
+        *PLACEMENT,
+        *PRIORITIES,
+        *SCHEDULES,
+        *AUTOSCALING,
+    ]
 ]
 
 

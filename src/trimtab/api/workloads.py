@@ -78,11 +78,23 @@ class Deployment(Resource):
 
 class RollingUpdateStatefulSet(Model):
     partition: int | None = None
+    max_unavailable: int | str | None = None
 
 
 class StatefulSetUpdateStrategy(Model):
     type: str | None = None
     rolling_update: RollingUpdateStatefulSet | None = None
+
+
+class StatefulSetOrdinals(Model):
+    start: int = 0
+
+
+class ClaimRetentionPolicy(Model):
+    """`Retain` or `Delete`: what becomes of the claims when the set is deleted, or of those of a pod that is scaled away."""
+
+    when_deleted: str | None = None
+    when_scaled: str | None = None
 
 
 class StatefulSetSpec(Model):
@@ -92,6 +104,8 @@ class StatefulSetSpec(Model):
     replicas: int | None = None
     volume_claim_templates: list[PersistentVolumeClaim] = []
     pod_management_policy: str | None = None
+    ordinals: StatefulSetOrdinals | None = None
+    persistent_volume_claim_retention_policy: ClaimRetentionPolicy | None = None
     update_strategy: StatefulSetUpdateStrategy | None = None
     min_ready_seconds: int | None = None
     revision_history_limit: int | None = None
@@ -117,6 +131,7 @@ class StatefulSet(Resource):
 
 class RollingUpdateDaemonSet(Model):
     max_unavailable: int | str | None = None
+    max_surge: int | str | None = None
 
 
 class DaemonSetUpdateStrategy(Model):

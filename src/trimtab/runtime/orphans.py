@@ -1,7 +1,8 @@
 """Objects whose subject is gone: made just after it went, or out of reach of an owner reference (another namespace).
 
 Kubernetes' garbage collector takes those with owner references; this takes all, by label, so that nothing is left on either
-engine. An orphan is only deleted after the API itself, not our cache, was asked whether its subject lives.
+engine. An orphan is only deleted after the API itself, not our cache, was asked whether its subject lives, and whether it is
+still its subject's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trimtab.api import Resource
 from trimtab.client.cache import Key
 from trimtab.client.clock import jittered
 from trimtab.client.errors import ApiError
@@ -76,6 +78,11 @@ class Orphans:
             if uid in living:
                 continue
             for obj in self._applier.owned_by(uid):
-                if obj.metadata.deletion_timestamp is None:
+                if obj.metadata.deletion_timestamp is None and await self._still_owned(obj, uid):
                     run = Run(obj, "its subject is gone", {}, Breaker())
                     await self._applier.delete(run, obj)
+
+    async def _still_owned(self, obj: Resource, uid: str) -> bool:
+        """Asks the API: the subject may have been deleted so that this is set free (`--cascade=orphan`)."""
+        live = await self._process.client.get(type(obj), obj.name, obj.namespace)
+        return live is not None and live.metadata.uid == obj.metadata.uid and self._identity.owns(live, uid)

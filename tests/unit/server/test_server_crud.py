@@ -424,3 +424,20 @@ async def test_events_are_one_thing_in_two_groups(api: Api) -> None:
     assert new["deprecatedCount"] == 2
     selected = await api.get("/api/v1/events?fieldSelector=involvedObject.name=p,involvedObject.kind=Pod")
     assert [item["metadata"]["name"] for item in selected.ok()["items"]] == ["e"]
+
+
+async def test_a_pod_says_how_long_it_outlasts_its_nodes_silence(api: Api) -> None:
+    def pod(name: str, *tolerations: dict[str, Any]) -> dict[str, Any]:
+        containers = [{"name": "c", "image": "web:1"}]
+        return {"metadata": {"name": name}, "spec": {"containers": containers, "tolerations": list(tolerations)}}
+
+    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    both = [{"key": f"node.kubernetes.io/{state}", **lost} for state in ("not-ready", "unreachable")]
+    own = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
+    for name, given, wanted in (
+        ("plain", [], both),
+        ("own", [own], [own, both[1]]),
+        ("everywhere", [{"operator": "Exists"}], [{"operator": "Exists"}]),
+    ):
+        made = (await api.post(PODS, pod(name, *given))).ok()
+        assert made["spec"]["tolerations"] == wanted

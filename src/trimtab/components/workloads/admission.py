@@ -59,6 +59,14 @@ def check_statefulset(new: JSON, old: JSON | None) -> list[str]:
     one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
     partition = (strategy.get("rollingUpdate") or {}).get("partition")
     not_negative("spec.updateStrategy.rollingUpdate.partition", partition)
+    most = (strategy.get("rollingUpdate") or {}).get("maxUnavailable")
+    share("spec.updateStrategy.rollingUpdate.maxUnavailable", most)
+    if most in (0, "0%"):
+        raise Denied("spec.updateStrategy.rollingUpdate.maxUnavailable", f"Invalid value: {most}: must be at least 1")
+    not_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
+    retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
+    for name in ("whenDeleted", "whenScaled"):
+        one_of(f"spec.persistentVolumeClaimRetentionPolicy.{name}", retention.get(name), ("Delete", "Retain"))
     for name in ("minReadySeconds", "revisionHistoryLimit"):
         not_negative(f"spec.{name}", spec.get(name))
     seen = set()
@@ -76,17 +84,19 @@ def check_statefulset(new: JSON, old: JSON | None) -> list[str]:
 
 
 def check_daemonset(new: JSON, old: JSON | None) -> list[str]:
-    """Update strategy and the template's quantities. There is no surge: an old pod goes before its new one comes."""
+    """Update strategy and the template's quantities. Either pods may be missing during an update, or be there twice."""
     spec = new["spec"]
     strategy = spec.get("updateStrategy") or {}
     one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
     update = strategy.get("rollingUpdate") or {}
-    share("spec.updateStrategy.rollingUpdate.maxUnavailable", update.get("maxUnavailable"))
-    if update.get("maxSurge") not in (None, 0, "0%"):
-        raise Denied(
-            "spec.updateStrategy.rollingUpdate.maxSurge",
-            f"Invalid value: {update['maxSurge']}: only 0 is supported; set maxUnavailable instead",
-        )
+    path = "spec.updateStrategy.rollingUpdate"
+    for name in ("maxUnavailable", "maxSurge"):
+        share(f"{path}.{name}", update.get(name))
+    missing, double = (update.get(name) in (None, 0, "0%") for name in ("maxUnavailable", "maxSurge"))
+    if update and missing and double and "maxUnavailable" in update:
+        raise Denied(f"{path}.maxUnavailable", "Required value: cannot be 0 when maxSurge is 0")
+    if update and not missing and not double:
+        raise Denied(f"{path}.maxSurge", "Invalid value: may not be set when maxUnavailable is non-zero")
     for name in ("minReadySeconds", "revisionHistoryLimit"):
         not_negative(f"spec.{name}", spec.get(name))
     _template(spec)

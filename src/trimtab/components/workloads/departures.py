@@ -25,8 +25,8 @@ def placed(pod: Pod) -> bool:
 
 
 LOST_NODE_S = 300
-"""How long a pod stays on a node that is not ready or not heard of, unless it says otherwise: what Kubernetes writes into
-each new pod (DefaultTolerationSeconds) and what holds here for pods that say nothing."""
+"""How long a pod stays on a node that is not ready or not heard of, unless it says otherwise: what the API writes into each
+new pod, and what holds for pods of an earlier release that say nothing."""
 _LOST = [
     Toleration(key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute", toleration_seconds=LOST_NODE_S)
     for state in ("not-ready", "unreachable")

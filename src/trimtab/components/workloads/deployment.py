@@ -22,6 +22,7 @@ from trimtab.api.workloads import Deployment, DeploymentStatus, ReplicaSet, Repl
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads import progress, rolling
 from trimtab.components.workloads.conditions import wire
+from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.names import POD_TEMPLATE_HASH, same_template, template_hash
 from trimtab.components.workloads.replicaset import earliest
 from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
@@ -177,7 +178,8 @@ def trouble(pods: Sequence[Pod]) -> str | None:
 async def deployment(subject: Deployment, ctx: Context) -> Desired:
     """Rolls a Deployment out, step by step, and reports how far it is."""
     spec = subject.spec
-    owned = _by_age([rs for rs in await ctx.owned(ReplicaSet) if rs.metadata.deletion_timestamp is None])
+    held = await custody(ctx, ReplicaSet, subject.namespace, subject.spec.selector)
+    owned = _by_age([rs for rs in held.mine if rs.metadata.deletion_timestamp is None])
     found = current(subject, owned)
     old = [rs for rs in owned if rs is not found]
     strategy = spec.strategy
@@ -236,6 +238,8 @@ async def deployment(subject: Deployment, ctx: Context) -> Desired:
     return Desired(
         objects=objects,
         keep=keep,
+        adopt=held.adopt,
+        release=held.release,
         status=_wire(counts),
         writes=_annotated(subject, number) if new else (),
         requeue_after_s=earliest(progress.deadline_in_s(rollout, counts.conditions, ctx.now)),

@@ -21,7 +21,8 @@ from trimtab.components.workloads.revisions import REVISION_LABEL
 
 @dataclass(frozen=True)
 class Wanted:
-    """A StatefulSet's size and rules. `partition`: ordinals below it stay in the current revision."""
+    """A StatefulSet's size and rules. Its ordinals are `start` and up; the first `partition` of them stay in the current
+    revision; an update has at most `unavailable` pods not serving."""
 
     replicas: int
     current: str
@@ -30,6 +31,17 @@ class Wanted:
     rolling: bool = True
     partition: int = 0
     min_ready_s: int = 0
+    start: int = 0
+    unavailable: int = 1
+
+    @property
+    def ordinals(self) -> range:
+        return range(self.start, self.start + self.replicas)
+
+    @property
+    def updated(self) -> range:
+        """The ordinals that an update replaces."""
+        return range(min(self.start + self.partition, self.ordinals.stop), self.ordinals.stop)
 
 
 @dataclass
@@ -68,7 +80,7 @@ def _in_doubt(wanted: Wanted, pods: Mapping[int, Pod], now: datetime) -> bool:
 
 
 def _revision_for(wanted: Wanted, number: int, doubt: bool) -> str:
-    if number < wanted.partition and wanted.rolling:
+    if number not in wanted.updated and wanted.rolling:
         return wanted.current
     return wanted.current if doubt and wanted.rolling else wanted.update
 
@@ -76,7 +88,7 @@ def _revision_for(wanted: Wanted, number: int, doubt: bool) -> str:
 def _fill(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> bool:
     """Creates what is missing. False: wait for what is coming up."""
     doubt = _in_doubt(wanted, pods, now)
-    for number in range(wanted.replicas):
+    for number in wanted.ordinals:
         pod = pods.get(number)
         if pod is None:
             out.create[number] = _revision_for(wanted, number, doubt)
@@ -96,13 +108,13 @@ def _outdated_and_broken(wanted: Wanted, number: int, pod: Pod, doubt: bool) -> 
     if not wanted.rolling or facts.ready(pod) or revision(pod) == wanted.update:
         return False
     if revision(pod) == wanted.current:
-        return number >= wanted.partition and not doubt
+        return number in wanted.updated and not doubt
     return True
 
 
 def _shrink(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> bool:
-    """Deletes pods beyond the size, from the top. False: wait for them to be gone."""
-    condemned = sorted((number for number in pods if number >= wanted.replicas), reverse=True)
+    """Deletes pods beyond the size, or below the start, from the top. False: wait for them to be gone."""
+    condemned = sorted((number for number in pods if number not in wanted.ordinals), reverse=True)
     for number in condemned:
         if not facts.deleting(pods[number]):
             out.delete.append(pods[number])
@@ -112,10 +124,9 @@ def _shrink(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -
 
 
 def _update(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> None:
-    """Deletes the topmost pod of another revision, once all the others serve (those that do not were seen to before)."""
+    """Deletes the topmost pods of another revision, once all serve (those that do not were seen to before): as many as may be
+    unavailable at once."""
     if not wanted.rolling or not all(_serves(wanted, pod, now) for pod in pods.values()):
         return
-    for number in range(wanted.replicas - 1, wanted.partition - 1, -1):
-        if revision(pods[number]) != wanted.update:
-            out.delete.append(pods[number])
-            return
+    outdated = [pods[number] for number in reversed(wanted.updated) if revision(pods[number]) != wanted.update]
+    out.delete += outdated[: wanted.unavailable]

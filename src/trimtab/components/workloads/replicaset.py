@@ -1,5 +1,7 @@
 """ReplicaSet -> Pods: as many as asked for, none touched once it exists.
 
+A pod relabelled by hand is taken out of service to be looked at: it is let go, and another takes its place.
+
 Pods that are being deleted or have finished do not count; their replacement is made at once, without waiting for them
 to be gone. Only pods that fail again and again, before a container of theirs could be restarted in place (a node that
 rejects them), are replaced with growing pauses, and only the last few of them are kept.
@@ -14,10 +16,10 @@ from itertools import islice
 
 from trimtab.api import JSON, Condition, ObjectMeta, Resource
 from trimtab.api.core import Pod, PodTemplateSpec
-from trimtab.api.selector import selects
 from trimtab.api.workloads import ReplicaSet
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
+from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.names import free_names
 from trimtab.runtime import Context, Desired, reconciler
 
@@ -122,13 +124,13 @@ def failing_condition(pods: Sequence[Pod], retry_s: float | None) -> Condition |
 @reconciler(ReplicaSet, owns=[Pod])
 async def replicaset(subject: ReplicaSet, ctx: Context) -> Desired:
     """Keeps as many pods of one template running as the ReplicaSet asks for."""
-    owned = await ctx.owned(Pod)
-    # A pod relabelled by hand is taken out of service to be looked at: it stays, and another takes its place.
-    ours = [pod for pod in owned if selects(subject.spec.selector, pod.metadata.labels)]
-    released = [pod for pod in owned if not selects(subject.spec.selector, pod.metadata.labels)]
+    held = await custody(ctx, Pod, subject.namespace, subject.spec.selector)
+    ours = held.mine
     replicas = 1 if subject.spec.replicas is None else subject.spec.replicas
     decided = plan(replicas, ours, ctx.now)
-    names = free_names(subject.name, subject.metadata.uid, (pod.name for pod in owned))
+    names = free_names(
+        subject.name, subject.metadata.uid, [*(pod.name for pod in ours), *(ref.name for ref in held.release)]
+    )
     created = [pod_of(subject, subject.spec.template, name) for name in islice(names, decided.create)]
     for pod in decided.delete:
         ctx.event("SuccessfulDelete", f"Deleted pod: {pod.name}")
@@ -139,7 +141,9 @@ async def replicaset(subject: ReplicaSet, ctx: Context) -> Desired:
     status["conditions"] = conditions.wire([failing] if failing else [])
     return Desired(
         objects=created,
-        keep=[pod.ref for pod in (*decided.keep, *released)],
+        keep=[pod.ref for pod in decided.keep],
+        adopt=held.adopt,
+        release=held.release,
         status=status,
         requeue_after_s=earliest(
             decided.retry_s, next_available_s(decided.keep, subject.spec.min_ready_seconds or 0, ctx.now)

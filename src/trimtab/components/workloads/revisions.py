@@ -7,7 +7,7 @@ in the label `controller-revision-hash`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -47,6 +47,12 @@ def template_of(revision: ControllerRevision) -> PodTemplateSpec:
         return msgspec.convert(template, PodTemplateSpec)
     except (KeyError, AttributeError, TypeError, msgspec.ValidationError) as err:
         raise InvalidObject(revision.ref, f"data.spec.template is not a pod template: {err}") from None
+
+
+def of(subject: StatefulSet | DaemonSet) -> Callable[[ControllerRevision], bool]:
+    """Whether a revision that nobody owns was made for a set of this name."""
+    base = f"{subject.name[:NAME_BASE_LENGTH_MAX]}-"
+    return lambda revision: revision.name.startswith(base) and HASH_LABEL in revision.metadata.labels
 
 
 def history(

@@ -3,8 +3,9 @@
     template --> ControllerRevision (revisions.py)
     ordinals --> which pod next (ordinals.py) --> Pod "db-0" <- claim "data-db-0"
 
-A claim is made before its pod and never deleted here: data outlives the set that wrote it, and a set of the same name
-finds it again.
+A claim is made before its pod and outlives the set that wrote it: a set of the same name finds it again. Only with a retention
+policy `Delete` it goes, as in Kubernetes by an owner reference: to the set, or to a pod that is scaled away, so that whoever
+deletes either without its dependants (`--cascade=orphan`) keeps the data.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import msgspec
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import ClaimVolume, PersistentVolumeClaim, Pod, PodTemplateSpec, Volume
-from trimtab.api.workloads import ControllerRevision, StatefulSet
+from trimtab.api.workloads import ClaimRetentionPolicy, ControllerRevision, StatefulSet
 from trimtab.components.workloads import pods as facts
+from trimtab.components.workloads import rolling
+from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.ordinals import Wanted, ordinal, revision, step
 from trimtab.components.workloads.replicaset import next_available_s, pod_of
-from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, History, history, template_of
-from trimtab.runtime import Context, Desired, Owned, reconciler
+from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, History, history, of, template_of
+from trimtab.runtime import Context, Desired, FieldWrite, Owned, Writes, reconciler
 
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"
@@ -69,18 +72,52 @@ def wanted(subject: StatefulSet, update: str, known: Sequence[str]) -> Wanted:
     """What `ordinals.step` needs to know of the set."""
     spec = subject.spec
     strategy = spec.update_strategy
-    rolling = strategy is None or strategy.type in (None, "RollingUpdate")
-    partition = strategy.rolling_update.partition if strategy and strategy.rolling_update else None
+    follows = strategy is None or strategy.type in (None, "RollingUpdate")
+    update_rules = strategy.rolling_update if strategy else None
+    partition = update_rules.partition if update_rules else None
+    share = update_rules.max_unavailable if update_rules else None
+    replicas = 1 if spec.replicas is None else spec.replicas
     current = subject.status.current_revision
     return Wanted(
-        replicas=1 if spec.replicas is None else spec.replicas,
+        replicas=replicas,
         current=current if current in known else update,
         update=update,
         parallel=spec.pod_management_policy == "Parallel",
-        rolling=rolling,
+        rolling=follows,
         partition=partition or 0,
         min_ready_s=spec.min_ready_seconds or 0,
+        start=spec.ordinals.start if spec.ordinals else 0,
+        unavailable=max(1, rolling.resolve(1 if share is None else share, replicas, up=True)),
     )
+
+
+def references(subject: StatefulSet, number: int, pod: Pod | None, want: Wanted) -> list[JSON]:
+    """Whom the claims of an ordinal go with: nobody, the set, or the pod that is being scaled away."""
+    policy = subject.spec.persistent_volume_claim_retention_policy or ClaimRetentionPolicy()
+    condemned = number not in want.ordinals
+    if condemned and policy.when_scaled == "Delete":
+        return [_reference(pod)] if pod is not None else []
+    return [_reference(subject)] if policy.when_deleted == "Delete" else []
+
+
+def _reference(owner: Pod | StatefulSet) -> JSON:
+    kind = type(owner).resource_type
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "name": owner.name, "uid": owner.metadata.uid}
+
+
+async def _retention(subject: StatefulSet, pods: Mapping[int, Pod], want: Wanted, ctx: Context) -> list[FieldWrite]:
+    """What has to change in the claims' owner references."""
+    writes = []
+    for number in sorted({*want.ordinals, *pods}):
+        wished = references(subject, number, pods.get(number), want)
+        for template in subject.spec.volume_claim_templates:
+            claim = await ctx.get(PersistentVolumeClaim, claim_name(template.name, subject, number), subject.namespace)
+            if claim is None or claim.metadata.deletion_timestamp is not None:
+                continue
+            ours = {r.uid for r in claim.metadata.owner_references if r.kind in ("StatefulSet", "Pod")}
+            if ours != {r["uid"] for r in wished}:
+                writes.append(FieldWrite(claim.ref, {"metadata": {"ownerReferences": wished}}))
+    return writes
 
 
 def status_of(subject: StatefulSet, want: Wanted, seen: int, pods: Sequence[Pod], ctx: Context) -> JSON:
@@ -106,11 +143,20 @@ def status_of(subject: StatefulSet, want: Wanted, seen: int, pods: Sequence[Pod]
     StatefulSet,
     reads=[PersistentVolumeClaim],
     owns=[ControllerRevision, Owned(PersistentVolumeClaim, retain=True), Pod],
+    writes=[Writes(PersistentVolumeClaim, ("metadata.ownerReferences",))],
 )
 async def statefulset(subject: StatefulSet, ctx: Context) -> Desired:
     """Keeps the pods of a StatefulSet, in order, each with its claims."""
-    pods = {number: pod for pod in await ctx.owned(Pod) if (number := ordinal(subject.name, pod.name)) is not None}
-    past = await _history(subject, pods, ctx)
+    held = await custody(
+        ctx,
+        Pod,
+        subject.namespace,
+        subject.spec.selector,
+        fits=lambda pod: ordinal(subject.name, pod.name) is not None,
+    )
+    pods = {number: pod for pod in held.mine if (number := ordinal(subject.name, pod.name)) is not None}
+    revisions = await custody(ctx, ControllerRevision, subject.namespace, subject.spec.selector, fits=of(subject))
+    past = _history(subject, pods, revisions.mine)
     want = wanted(subject, past.update.name, [r.name for r in (*past.kept, past.update)])
     next_step = step(want, pods, ctx.now)
     created: list[PersistentVolumeClaim | Pod] = []
@@ -132,12 +178,15 @@ async def statefulset(subject: StatefulSet, ctx: Context) -> Desired:
             *(() if past.apply else (past.update.ref,)),
             *(pod.ref for pod in staying),
         ],
+        adopt=[*held.adopt, *revisions.adopt],
+        release=held.release,
+        writes=await _retention(subject, pods, want, ctx),
         status=status_of(subject, want, len(pods), staying, ctx),
         requeue_after_s=next_available_s(staying, want.min_ready_s, ctx.now),
     )
 
 
-async def _history(subject: StatefulSet, pods: Mapping[int, Pod], ctx: Context) -> History:
+def _history(subject: StatefulSet, pods: Mapping[int, Pod], known: Sequence[ControllerRevision]) -> History:
     used = {revision(pod) for pod in pods.values()} | {subject.status.current_revision}
     limit = subject.spec.revision_history_limit
-    return history(subject, await ctx.owned(ControllerRevision), used, HISTORY_DEFAULT if limit is None else limit)
+    return history(subject, known, used, HISTORY_DEFAULT if limit is None else limit)

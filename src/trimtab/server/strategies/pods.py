@@ -35,6 +35,7 @@ class PodStrategy(Strategy):
         spec = new.get("spec")
         if not isinstance(spec, dict):
             return [Cause("spec", "Required value", "FieldValueRequired")]
+        _tolerate_lost_nodes(spec)
         if old is None:
             identify(around, kind, new)
             problems = _prioritize(around, spec)
@@ -59,6 +60,19 @@ class PodStrategy(Strategy):
                 )
             )
         return found
+
+
+LOST_NODE_S = 300
+"""How long a pod stays on a node that is not ready or not heard of, unless it says otherwise."""
+
+
+def _tolerate_lost_nodes(spec: JSON) -> None:
+    """Writes down how long the pod outlasts its node's silence, as Kubernetes' admission plugin DefaultTolerationSeconds does."""
+    present = [t for t in spec.get("tolerations") or () if isinstance(t, dict)]
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(t.get("key") in (key, None, "") and t.get("effect") in ("NoExecute", None, "") for t in present):
+            toleration = {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_NODE_S}
+            spec["tolerations"] = [*(spec.get("tolerations") or ()), toleration]
 
 
 def _prioritize(around: Surroundings, spec: JSON) -> list[Cause]:
