@@ -17,10 +17,11 @@ import pytest
 from engine_at_rest import backup, identity, restore, say, stored, wait_a_second, write
 from trimtab.engine import datadir
 from trimtab.engine.backup import create as creating
-from trimtab.engine.backup import keeping, keys
+from trimtab.engine.backup import keeping, keys, walk
 from trimtab.engine.backup import restore as restoring
 from trimtab.engine.backup.format import BACKUPS, FORMAT, MARKER, PIECES
 from trimtab.engine.backup.objects import Directory, Objects
+from trimtab.engine.backup.pieces import Sender, name_of
 from trimtab.engine.errors import EngineError, NotFound
 from trimtab.runtime.settings import Settings
 from trimtab.store import FORMAT as STORE_FORMAT
@@ -408,3 +409,30 @@ def test_an_unknown_backup_is_named(engine: Settings, place: Directory, tmp_path
     commit = backup(engine, place)
     with pytest.raises(NotFound, match=f"holds no backup nonsense: the latest is {commit.id}"):
         keeping.find(place, "nonsense")
+
+
+def test_of_a_large_file_that_changes_only_the_changed_pieces_are_copied_aside(
+    tmp_path: Path, engine: Settings
+) -> None:
+    """What pods wait for is the copy: it must not grow with the file."""
+    root, aside = tmp_path / "tree", tmp_path / "aside"
+    root.mkdir()
+    aside.mkdir()
+    content = bytearray(os.urandom(8 << 20))
+    (root / "large").write_bytes(content)
+    place = Directory(tmp_path / "backups")
+    sender = Sender(place, bytes(32), [pyrage.x25519.Identity.generate().to_public()], set())
+    before = walk.look(root, sender, {}, time.time_ns(), lambda: None)
+    content[5 << 20] ^= 1
+    (root / "large").write_bytes(content)
+
+    tree, (copied,) = walk.look_again(root, aside, "", before, time.time_ns(), sender)
+
+    assert copied.path.stat().st_blocks * 512 <= 1 << 20
+    walk.send_copied([copied], sender)
+    sender.finish()
+    sender.close()
+    assert [a == b for a, b in zip(before[b"large"].entry.pieces, tree[b"large"].entry.pieces, strict=True)] == [
+        number != 5 for number in range(8)
+    ]
+    assert name_of(sender.key, bytes(content[5 << 20 : 6 << 20])) == sender.names[tree[b"large"].entry.pieces[5]]

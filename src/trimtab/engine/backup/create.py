@@ -224,10 +224,14 @@ class _Work:
         copied: list[walk.Copied] = []
         pods = freeze.writers(self.settings)
         with freeze.frozen(pods) as told:
+            for mounted in sources.attached(self.settings):
+                walk.sync(mounted)
             for number, source in enumerate(sources.volumes(self.settings)):
                 before = trees.get(source.name, {})
                 try:
-                    tree, changed = walk.look_again(source.path, self.aside, f"{number}-", before, self.began_ns)
+                    tree, changed = walk.look_again(
+                        source.path, self.aside, f"{number}-", before, self.began_ns, self.sender
+                    )
                 except OSError as err:
                     raise EngineError(f"{source.path} could not be copied: {err.strerror}") from None
                 trees[source.name] = tree
@@ -300,13 +304,16 @@ def _index(settings: Settings, sender: Sender, trees: dict[str, walk.Tree]) -> t
 
 
 def _volumes(trees: dict[str, walk.Tree]) -> int:
-    return sum(
-        1
+    """How many: directories on the nodes' disks, and images of movable ones."""
+    own = [
+        (name, path, seen.entry.kind)
         for name, tree in trees.items()
-        if name.endswith(f"/{sources.VOLUMES}")
+        if name.rpartition("/")[2] == sources.VOLUMES
         for path, seen in tree.items()
-        if path and b"/" not in path and seen.entry.kind == "d"
-    )
+        if path and b"/" not in path
+    ]
+    images = [path for name, path, kind in own if name == sources.VOLUMES and kind == "f" and path.endswith(b".img")]
+    return len(images) + sum(1 for name, _, kind in own if name != sources.VOLUMES and kind == "d")
 
 
 def _free_id(objects: Objects, at: datetime, engine: str) -> str:

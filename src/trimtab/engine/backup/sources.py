@@ -3,6 +3,7 @@
     store, journal         copies of the databases, made by the user that owns them
     pki, content, backup   as they are
     node/volumes           the volumes of the first node; nodes/NAME/volumes: those on the disks of further nodes
+    volumes                images of movable volumes
     engine.json            the settings
 
 Left out is what a start makes anew: containerd's images and containers, the pods' directories, Envoy's configuration, logs.
@@ -23,8 +24,9 @@ from trimtab.runtime.settings import Settings
 
 STORE = ("store", "store.sqlite")
 VOLUMES = "volumes"
-NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", "upgrade", keys.DIRECTORY})
-NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni"})
+ATTACHED = "attached"
+NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", "upgrade", VOLUMES, keys.DIRECTORY})
+NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni", ATTACHED})
 NOT_OF_CONTENT = frozenset({b"ingest", b"locks", b"buildah"})
 COPY = "backup.sqlite"
 STAGING = "staging"
@@ -44,17 +46,32 @@ class Source:
 
 
 def volumes(settings: Settings) -> Iterator[Source]:
-    """The directories with persistent volumes, and whatever else lies beside them on a node's disk."""
+    """The directories with persistent volumes, whatever else lies beside them on a node's disk, and the images of movable ones."""
+    if (images := settings.data_path(VOLUMES)).is_dir():
+        yield Source(VOLUMES, images, changing=True)
     for entry in _directories(settings.data_path("node"), NOT_OF_NODE):
         yield Source(f"node/{entry.name}", entry, changing=True)
     for name in settings.nodes:
-        process = nodes.first_process(settings, name)
-        disk = nodes.disk_directory(settings, name)
-        if process is not None:
-            disk = Path(f"/proc/{process.pid}/root{settings.data_path('node')}")
+        disk = _disk(settings, name)
         if disk.is_dir():
             for entry in _directories(disk, NOT_OF_NODE | {"lost+found"}):
                 yield Source(f"nodes/{name}/{entry.name}", entry, changing=True)
+
+
+def _disk(settings: Settings, name: str) -> Path:
+    """A further node's disk: as the node itself sees it while it runs."""
+    process = nodes.first_process(settings, name)
+    if process is None:
+        return nodes.disk_directory(settings, name)
+    return Path(f"/proc/{process.pid}/root{settings.data_path('node')}")
+
+
+def attached(settings: Settings) -> list[Path]:
+    """Where movable volumes are mounted now: what their file systems hold back must be in the images before these are read."""
+    found = []
+    for disk in (settings.data_path("node"), *(_disk(settings, name) for name in settings.nodes)):
+        found += _directories(disk / ATTACHED, frozenset())
+    return found
 
 
 def others(settings: Settings) -> Iterator[Source]:

@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from trimtab.engine.backup.format import HOLE, PIECE_BYTES, Entry
-from trimtab.engine.backup.pieces import Sender
+from trimtab.engine.backup.pieces import Sender, name_of
 
 SMALL_BYTES = 256 << 10
 """Smaller files share pieces with their neighbours."""
@@ -185,22 +185,26 @@ def look(
 
 @dataclass
 class Copied:
-    """A file that was copied aside. `entry` still lacks its pieces."""
+    """A file that was copied aside. `entry` still lacks its pieces; of those that have a number, nothing is in the copy."""
 
     entry: Entry
     path: Path
+    unchanged: dict[int, int]
 
 
-def look_again(root: Path, aside: Path, prefix: str, before: Tree, began_ns: int) -> tuple[Tree, list[Copied]]:
+def look_again(
+    root: Path, aside: Path, prefix: str, before: Tree, began_ns: int, sender: Sender
+) -> tuple[Tree, list[Copied]]:
     """The tree as it is now; what changed since `before` is copied to the directory `aside`, under names with
-    `prefix`. Nothing is sent."""
+    `prefix`. Nothing is sent. Of a large file only the pieces that changed are copied."""
     copied: list[Copied] = []
     tree: Tree = {}
     for entry, handle in _entries(root, tree, before, began_ns, frozenset()):
         if handle is not None:
             path = aside / f"{prefix}{len(copied)}"
-            copied.append(Copied(entry, path))
-            _copy(handle, path)
+            known = before.get(entry.path)
+            old = known.entry.pieces if known is not None and known.entry.size >= SMALL_BYTES else []
+            copied.append(Copied(entry, path, _copy(handle, path, old, sender)))
     return tree, copied
 
 
@@ -213,6 +217,8 @@ def send_copied(copied: list[Copied], sender: Sender) -> None:
             read_file(handle, item.entry, sender, bundle)
         finally:
             os.close(handle)
+        for number, piece in item.unchanged.items():
+            item.entry.pieces[number] = piece
         item.path.unlink()
     bundle.flush()
 
@@ -281,23 +287,46 @@ def _one(met: _Met, before: Tree, began_ns: int, links: dict[int, bytes]) -> tup
     return Seen(entry, signature), handle
 
 
-def _copy(handle: int, path: Path) -> None:
-    """Copies an open file to a new one, within the kernel and sharing blocks where it can; holes stay holes."""
+def _copy(handle: int, path: Path, old: list[int], sender: Sender) -> dict[int, int]:
+    """Copies an open file to a new one, within the kernel and sharing blocks where it can; holes stay holes. Returns the pieces
+    that are as they were in `old`, which are left out."""
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    unchanged: dict[int, int] = {}
     try:
         size = os.fstat(handle).st_size
         os.ftruncate(target, size)
         for begin, end in _data(handle, size):
-            while begin < end:
-                try:
-                    count = os.copy_file_range(handle, target, end - begin, begin, begin)
-                except OSError:  # another file system, or one that cannot
-                    count = os.pwrite(target, os.pread(handle, min(end - begin, PIECE_BYTES), begin), begin)
-                if count == 0:  # it was cut meanwhile
-                    return
-                begin += count
+            if not old:
+                _copy_range(handle, target, begin, end)
+                continue
+            for number in range(begin // PIECE_BYTES, -(-end // PIECE_BYTES)):
+                if number not in unchanged:
+                    _copy_piece(handle, target, number, size, old, sender, unchanged)
+        return unchanged
     finally:
         os.close(target)
+
+
+def _copy_piece(
+    handle: int, target: int, number: int, size: int, old: list[int], sender: Sender, unchanged: dict[int, int]
+) -> None:
+    begin = number * PIECE_BYTES
+    data = os.pread(handle, min(PIECE_BYTES, size - begin), begin)
+    if number < len(old) and old[number] >= 0 and name_of(sender.key, data) == sender.names[old[number]]:
+        unchanged[number] = old[number]
+    else:
+        os.pwrite(target, data, begin)
+
+
+def _copy_range(handle: int, target: int, begin: int, end: int) -> None:
+    while begin < end:
+        try:
+            count = os.copy_file_range(handle, target, end - begin, begin, begin)
+        except OSError:  # another file system, or one that cannot
+            count = os.pwrite(target, os.pread(handle, min(end - begin, PIECE_BYTES), begin), begin)
+        if count == 0:  # it was cut meanwhile
+            return
+        begin += count
 
 
 def _data(handle: int, size: int) -> Iterator[tuple[int, int]]:
