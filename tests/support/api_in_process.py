@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from trimtab.client.asgi import AsgiTransport
 from trimtab.client.transport import Request, Response
 from trimtab.server import ApiServer, ServerSettings, create_app
+from trimtab.server.audit import WriteNote
 from trimtab.server.writing import Check
 from trimtab.store import Store
 
@@ -154,10 +155,11 @@ async def running_api(
     settings: ServerSettings | None = None,
     admission: list[tuple[str, str, Check]] | None = None,
     window: int = 10_000,
+    on_write: Callable[[WriteNote], None] | None = None,
 ) -> AsyncIterator[Api]:
     """A server on an empty store, bootstrapped, its controllers running."""
     store = await Store.open(None, inline=True, window=window)
-    server = ApiServer(store, settings=settings, admission=admission or [])
+    server = ApiServer(store, settings=settings, admission=admission or [], on_write=on_write)
     await server.start()
     api = Api(server)
     try:

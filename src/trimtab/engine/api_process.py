@@ -14,9 +14,12 @@ from contextlib import suppress
 
 from trimtab.client import AsgiTransport
 from trimtab.engine import access_roles, pki
+from trimtab.engine.audit import recorder
 from trimtab.engine.bootstrap import apply_objects
 from trimtab.engine.errors import EngineError
+from trimtab.engine.processes import JOURNAL
 from trimtab.engine.registry import COMPONENTS
+from trimtab.runtime.journal import Journal
 from trimtab.runtime.settings import Settings
 from trimtab.server import ApiServer, ServerSettings, create_app
 from trimtab.server.serve import Listen, ListenError, Listeners
@@ -80,8 +83,11 @@ async def run_api(settings: Settings) -> None:
     except StoreError as err:
         raise EngineError(str(err)) from None
     renewal: asyncio.Task[None] | None = None
+    journal = Journal(settings.data_path(*JOURNAL))
     try:
-        server = ApiServer(store, settings=server_settings(settings), admission=admission_checks())
+        server = ApiServer(
+            store, settings=server_settings(settings), admission=admission_checks(), on_write=recorder(journal)
+        )
         listeners = Listeners(server)
         try:
             await server.start()
@@ -106,6 +112,7 @@ async def run_api(settings: Settings) -> None:
             await listeners.close()
     finally:
         await store.close()
+        journal.close()
 
 
 async def _renewal(

@@ -86,6 +86,7 @@ async def run_place(settings: Settings, place: Place) -> None:
         adapters=adapters(settings, place),
         place=place,
         components=COMPONENTS,
+        observes=False,  # the API server tells who changes what (audit.py)
     )
     try:
         async with asyncio.TaskGroup() as group:

@@ -88,7 +88,7 @@ class JournalReader:
         if component:
             where.append("component = ?")
             values.append(component)
-        return list(reversed(self._query(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT {limit:d}", values)))
+        return _in_time(self._query(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT {limit:d}", values))
 
     async def wait_newer(self, last: int, *, every_s: float = FOLLOW_EVERY_S) -> list[Entry]:
         """Entries after the one with id `last`, as soon as there are any."""
@@ -99,15 +99,16 @@ class JournalReader:
                 version = now
                 fresh = self._query(f"WHERE id > ? ORDER BY id LIMIT {BATCH:d}", [str(last)])
                 if fresh:
-                    return fresh
+                    return _in_time(fresh)
             await asyncio.sleep(every_s)
 
     async def follow(self, after: int, *, every_s: float = FOLLOW_EVERY_S) -> AsyncIterator[Entry]:
         """Every entry after the one with id `after`, for ever."""
         while True:
-            for entry in await self.wait_newer(after, every_s=every_s):
+            fresh = await self.wait_newer(after, every_s=every_s)
+            after = max(entry.id for entry in fresh)
+            for entry in fresh:
                 yield entry
-                after = entry.id
 
     # Why
 
@@ -132,16 +133,21 @@ class JournalReader:
         where = f"WHERE object = ? AND verb NOT IN ({marks})"
         values = [ref_text(ref), *NO_CHANGE]
         if before is not None:
-            where += " AND id < ?"
-            values.append(str(before.id))
+            where += " AND (at, id) < (?, ?)"
+            values += [str(to_micros(before.at)), str(before.id)]
             if before.object == ref:
                 # Its own earlier change by the same hand is no reason; somebody else's is.
                 where += " AND actor != ?"
                 values.append(before.actor)
-        return self._query(f"{where} ORDER BY id DESC LIMIT {limit:d}", values)
+        return self._query(f"{where} ORDER BY at DESC, id DESC LIMIT {limit:d}", values)
 
     def _query(self, tail: str, values: Iterable[str]) -> list[Entry]:
         return [from_row(row) for row in self._db.execute(f"SELECT {COLUMNS} FROM entries {tail}", tuple(values))]
+
+
+def _in_time(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries as they happened: several processes write into the journal, each a moment later."""
+    return sorted(entries, key=lambda entry: (entry.at, entry.id))
 
 
 def _reasons_of(entry: Entry) -> list[Ref]:

@@ -10,8 +10,9 @@ from trimtab.runtime.journal import Entry
 from trimtab.runtime.journal_read import Why
 from trimtab.runtime.ownership import MANAGER_PREFIX
 
+COMMAND_LINE = f"{MANAGER_PREFIX}cli"
 SOMEBODY = "somebody"
-"""Who deleted an object is recorded nowhere in the Kubernetes API."""
+"""On a real cluster: who deleted an object is recorded nowhere in its API."""
 
 
 def entry_line(entry: Entry, *, zone: tzinfo | None = None, dated: bool = False) -> str:
@@ -29,7 +30,7 @@ def time_text(at: datetime, *, zone: tzinfo | None = None, dated: bool = False) 
 def what(entry: Entry) -> str:
     """What happened, without when and why."""
     about = str(entry.object) if entry.object else entry.component
-    actor = short_actor(entry.actor)
+    actor = _who(entry)
     match entry.verb:
         case "said" | "warned":
             reason = (entry.data or {}).get("reason", "")
@@ -42,6 +43,8 @@ def what(entry: Entry) -> str:
             return f"{about} status{_detail(entry.message, 'status.')} by {actor}"
         case "deleting":
             return f"{about} is being deleted by {actor}"
+        case "entered":
+            return f"{about} entered ({entry.message}) by {actor}"
     return f"{about} {entry.verb}{_detail(entry.message)} by {actor}"
 
 
@@ -72,8 +75,17 @@ def duration_text(ms: float) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def _who(entry: Entry) -> str:
+    """`anna with kubectl`, where it is known who was behind the program."""
+    actor = short_actor(entry.actor)
+    user = (entry.data or {}).get("user")
+    return f"{user} with {actor}" if user and user != actor else actor
+
+
 def short_actor(actor: str) -> str:
-    """`apps-app` for our own managers, who else as they are."""
+    """`apps-app` for our own managers, `trimtab` for our command line, who else as they are."""
+    if actor == COMMAND_LINE:
+        return "trimtab"
     return actor.removeprefix(MANAGER_PREFIX) if actor else SOMEBODY
 
 

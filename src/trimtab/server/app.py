@@ -12,6 +12,7 @@ import logging
 import time
 
 from trimtab.server import errors
+from trimtab.server.audit import Asking, asking
 from trimtab.server.authentication import User, impersonated
 from trimtab.server.authorization import Attributes
 from trimtab.server.discovery import discovery_reply
@@ -54,6 +55,7 @@ class Application:
         request = Request(scope, receive, send)
         started = time.perf_counter()
         counted = _Counted()
+        before = asking.set(None)
         try:
             reply = await self._answer(request, counted)
             if isinstance(reply, Tunnel):
@@ -72,6 +74,7 @@ class Application:
             log.exception("%s %s failed", request.method, request.path)
             reply = error_reply(errors.internal("the request failed; the API server's log has the details"))
         finally:
+            asking.reset(before)
             if counted.in_flight:
                 self._in_flight -= 1
         if isinstance(reply, Reply):
@@ -94,6 +97,7 @@ class Application:
             counted.in_flight = True
         user = self._user(request)
         request.user = user
+        asking.set(Asking(user, request.headers.get("user-agent", "").partition("/")[0]))
         if target is None:
             self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
             counted.verb, counted.resource = "get", "nonresource"

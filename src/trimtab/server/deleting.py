@@ -19,6 +19,7 @@ from trimtab.server.clock import Clock
 from trimtab.server.http import Request
 from trimtab.server.kinds import Kind
 from trimtab.server.objects import encode
+from trimtab.server.strategies import Surroundings
 from trimtab.server.views import as_stored, viewed
 from trimtab.server.writing import Writer, Written, deletable
 from trimtab.store import Conflict, Put, Record, Store
@@ -72,8 +73,9 @@ async def delete_options(request: Request) -> DeleteOptions:
 class Deleter:
     """Carries out deletions; shared by the handlers of requests and the server's own controllers."""
 
-    def __init__(self, store: Store, registry: Registry, writer: Writer, clock: Clock) -> None:
+    def __init__(self, store: Store, registry: Registry, writer: Writer, clock: Clock, around: Surroundings) -> None:
         self._store = store
+        self._around = around
         self._registry = registry
         self._writer = writer
         self._clock = clock
@@ -106,10 +108,16 @@ class Deleter:
             marked = viewed(kind, record)
             self._mark(kind, marked, options)
             if deletable(marked):
-                return await self._write(kind, record, None, options)
+                written = await self._write(kind, record, None, options)
+                if not options.dry_run:
+                    self._around.wrote(kind, "deleted", obj)
+                return written
             if marked == obj:
                 return Written(record)
-            return await self._write(kind, record, encode(as_stored(kind, marked)), options)
+            written = await self._write(kind, record, encode(as_stored(kind, marked)), options)
+            if not options.dry_run and "deletionTimestamp" not in obj["metadata"]:
+                self._around.wrote(kind, "deleting", obj)
+            return written
 
     async def _write(self, kind: Kind, record: Record, value: bytes | None, options: DeleteOptions) -> Written:
         if options.dry_run:

@@ -7,12 +7,13 @@ It has no sockets; `app.create_app` makes an ASGI application of it, `serve.serv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.api import JSON
 from trimtab.server.allocation import ServiceAllocator
+from trimtab.server.audit import WriteNote, note
 from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
 from trimtab.server.authorization import Authorizer
 from trimtab.server.bootstrap import bootstrap
@@ -20,6 +21,7 @@ from trimtab.server.builtin_kinds import PRIORITY_CLASSES
 from trimtab.server.clock import Clock, SystemClock, timestamp
 from trimtab.server.deleting import Deleter
 from trimtab.server.housekeeping import Housekeeping
+from trimtab.server.kinds import Kind
 from trimtab.server.metrics import Metrics
 from trimtab.server.objects import decode, meta_of
 from trimtab.server.registry import Registry
@@ -58,16 +60,18 @@ class ApiServer:
         settings: ServerSettings | None = None,
         clock: Clock | None = None,
         admission: Sequence[tuple[str, str, Check]] = (),
+        on_write: Callable[[WriteNote], None] | None = None,
     ) -> None:
         """admission: (apiVersion, kind, check) with `check(new, old) -> warnings`, which refuses by raising an exception
-        that has `field` and `message`."""
+        that has `field` and `message`. on_write: told of every change once it is committed."""
         self.store = store
+        self._on_write = on_write
         self.settings = settings or ServerSettings()
         self.clock: Clock = clock or SystemClock()
         self.registry = Registry(store)
         self.services = ServiceAllocator(store, self.settings.service_cidr, self.clock)
         self.writer = Writer(store, self.registry, self, admission)
-        self.deleter = Deleter(store, self.registry, self.writer, self.clock)
+        self.deleter = Deleter(store, self.registry, self.writer, self.clock, self)
         self.watches = WatchService(store)
         self.tokens = ServiceAccountTokens(store, self.settings.service_account_key, self.settings.issuer, self.clock)
         readers: list[TokenReader] = [self.tokens.user]
@@ -106,6 +110,20 @@ class ApiServer:
         return timestamp(self.clock)
 
     # What the rules of kinds look at
+
+    def wrote(
+        self,
+        kind: Kind,
+        verb: str,
+        obj: JSON,
+        old: JSON | None = None,
+        *,
+        manager: str = "",
+        subresource: str = "",
+    ) -> None:
+        """A change was committed: passed on to whoever wants to be told."""
+        if self._on_write is not None:
+            self._on_write(note(kind, verb, obj, old, manager=manager, subresource=subresource))
 
     def default_of(self, collection: str, annotation: str) -> str:
         """The name of the newest object that is annotated as the default of its kind; empty when there is none."""

@@ -46,6 +46,7 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     if target.subresource != "log":
         if request.headers.get("upgrade", "").lower() != "websocket":
             raise errors.bad_request("this stream needs a WebSocket upgrade: use kubectl 1.31 or newer")
+        server.wrote(kind, "entered", pod, subresource=target.subresource)
         return Tunnel(socket, path, request.user.name)
     return await _copied(str(socket), path, request)
 

@@ -132,6 +132,7 @@ class Writer:
                 self._creating.subtract((namespace, kind.collection))
         finally:
             strategy.settled(self._around, key)
+        self._around.wrote(kind, "created", obj, manager=options.manager)
         return Written(record, created=True)
 
     def creating_in(self, scope: str) -> bool:
@@ -242,6 +243,9 @@ class Writer:
                 raise errors.conflict(kind.plural, kind.group, meta["name"], errors.MODIFIED) from None
         finally:
             strategy.settled(self._around, record.key)
+        self._around.wrote(
+            kind, "deleted" if ends else "changed", new, old, manager=options.manager, subresource=subresource
+        )
         return Written(Record(record.key, value, written.revision), gone=True) if ends else Written(written)
 
     # Steps

@@ -143,12 +143,13 @@ class Hub:
         path = self._settings.data_path("journal", "journal.sqlite")
         with contextlib.closing(await _opened(path)) as reader:
             fresh = reader.timeline(limit=ENTRIES_AT_START)
+            last = 0
             while True:
                 if fresh:
                     encoded = [msgspec.json.encode(_entry(e)) for e in fresh]
                     self._entries = (self._entries + encoded)[-ENTRIES_AT_START:]
                     self._publish("timeline", b"[" + b",".join(encoded) + b"]")
-                last = fresh[-1].id if fresh else 0
+                last = max((entry.id for entry in fresh), default=last)
                 fresh = await reader.wait_newer(last, every_s=JOURNAL_EVERY_S)
 
 

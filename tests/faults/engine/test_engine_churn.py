@@ -151,6 +151,7 @@ def memory_bytes(running: EngineUnderTest) -> dict[str, int]:
     return sizes
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rounds", [pytest.param(5, id="5"), pytest.param(144, id="a day", marks=pytest.mark.long)])
 def test_churn_leaves_the_engine_as_it_was(running: EngineUnderTest, rounds: int) -> None:
     image = busybox_image(ContentStore(running.data / "content"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine_under_test import TRIMTAB, EngineUnderTest
+from engine_under_test import TRIMTAB, EngineUnderTest, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -129,3 +129,21 @@ def test_a_taken_name_says_how_to_replace_it(running: EngineUnderTest) -> None:
     done = running.run("token", "create", "taken", check=False)
 
     assert "there is a token taken already: `trimtab token renew taken` replaces it" in done.stderr
+
+
+def test_the_timeline_names_who_changed_what(running: EngineUnderTest, tmp_path: Path) -> None:
+    dora = made(running, tmp_path, "dora", "--role", "deploy", "-n", "shop")
+    assert as_user(dora, "apply", "-f", "-", text=CONFIG).returncode == 0
+    assert as_user(dora, "apply", "-f", "-", text=CONFIG.replace("blue", "green")).returncode == 0
+    assert as_user(dora, "delete", "configmap", "shipped").returncode == 0
+
+    wait_for(
+        lambda: "deleted by dora" in running.run("timeline", "configmap/shipped", "-n", "shop").stdout, 10, "it is told"
+    )
+    said = running.run("timeline", "configmap/shipped", "-n", "shop").stdout.splitlines()
+
+    assert [line.split("ConfigMap shop/shipped ")[1] for line in said] == [
+        "created by dora with trimtab",
+        "changed (data.colour) by dora with trimtab",
+        "deleted by dora with trimtab",
+    ]

@@ -17,6 +17,18 @@ class Surroundings(Protocol):
     clock: Clock
     services: ServiceAllocator
 
+    def wrote(
+        self,
+        kind: Kind,
+        verb: str,
+        obj: JSON,
+        old: JSON | None = None,
+        *,
+        manager: str = "",
+        subresource: str = "",
+    ) -> None:
+        """A change was committed."""
+
     def default_of(self, collection: str, annotation: str) -> str:
         """The name of the object that is annotated as the default of its kind; empty when there is none."""
 
