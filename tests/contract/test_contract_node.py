@@ -125,6 +125,27 @@ async def restart_containerd(stage: Stage) -> None:
     stage.adapter(SimulatedContainerd).restart()
 
 
+LOOKING = [{"name": "e0", "image": "busybox:1", "command": ["fail", "1"], "targetContainerName": "c0"}]
+
+
+async def look_into(stage: Stage) -> None:
+    """Adds an ephemeral container to each pod."""
+    for one in await stage.list(Pod):
+        patch = {"spec": {"ephemeralContainers": LOOKING}}
+        await stage.client.patch(one, patch, manager="tester", subresource="ephemeralcontainers")
+
+
+async def looked_into(stage: Stage) -> str | None:
+    starts = stage.adapter(SimulatedContainerd).starts
+    for one in await stage.list(Pod):
+        ended = [status.state.terminated for status in one.status.ephemeral_container_statuses]
+        if not ended or ended[0] is None:
+            return f"the ephemeral container of {one.name} has not ended: {one.status}"
+        if starts.count((one.metadata.uid, "e0")) > 1:  # a restored one that had ended is not started at all
+            return f"the ephemeral container of {one.name} was started again: {starts}"
+    return await all_ready(stage)
+
+
 async def reboot(stage: Stage) -> None:
     stage.adapter(SimulatedContainerd).reboot()
 
@@ -234,6 +255,12 @@ SCENARIOS = [
         pod("plain", "serve"),
         steps=[configure, wound_sandboxes, reconfigure, reboot],
         goal=configured,
+    ),
+    story(
+        "looked-into",
+        pod("web", "serve", "serve"),
+        steps=[look_into, wound_sandboxes, reboot],
+        goal=looked_into,
     ),
     story(
         "jobs",

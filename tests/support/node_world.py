@@ -27,7 +27,7 @@ from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.cleanup import answers
 from trimtab.components.node.cri import Cri
 from trimtab.content import ContentStore, oci, parse_digest
-from trimtab.content.tarwriter import LayerWriter
+from trimtab.content.tarwriter import Layer, LayerWriter
 from trimtab.runtime.component import Component
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import Process
@@ -69,10 +69,24 @@ def busybox_image(store: ContentStore, name: str = BUSYBOX, user: str = "") -> s
             writer.file(file.lstrip("/"), Path(file).read_bytes(), mode=0o755)
         writer.file("bin/fetch", FETCH.encode(), mode=0o755)
         layer = writer.finish()
+    return _image(store, name, layer, oci.Runtime(user=user, env=["PATH=/bin"], cmd=["/bin/sh"]))
+
+
+def bare_image(store: ContentStore, name: str = "trimtab.local/bare:1") -> str:
+    """An image with one program, `/sleep`, and no shell; returns its reference by digest."""
+    with store.ingest() as ingest:
+        writer = LayerWriter(ingest)
+        for number, file in enumerate(_needed_by("/bin/sleep")):
+            writer.file("sleep" if number == 0 else file.lstrip("/"), Path(file).read_bytes(), mode=0o755)
+        layer = writer.finish()
+    return _image(store, name, layer, oci.Runtime(cmd=["/sleep", "1000"]))
+
+
+def _image(store: ContentStore, name: str, layer: Layer, runtime: oci.Runtime) -> str:
     config = oci.Config(
         architecture="amd64" if os.uname().machine == "x86_64" else "arm64",
         os="linux",
-        config=oci.Runtime(user=user, env=["PATH=/bin"], cmd=["/bin/sh"]),
+        config=runtime,
         rootfs=oci.RootFs(type="layers", diff_ids=[layer.diff_id]),
     )
     manifest = oci.Manifest(
@@ -308,4 +322,4 @@ async def node_world(directory: Path, *, start: bool = True, identities: bool = 
         shutil.rmtree(directory, ignore_errors=True)
 
 
-__all__ = ["BUSYBOX", "NodeWorld", "busybox_image", "is_ready", "message_of", "node_world"]
+__all__ = ["BUSYBOX", "NodeWorld", "bare_image", "busybox_image", "is_ready", "message_of", "node_world"]

@@ -233,6 +233,13 @@ class Container(Model):
     termination_message_policy: str | None = None
 
 
+class EphemeralContainer(Container):
+    """One that is added to a running pod to look into it; started once."""
+
+    target_container_name: str | None = None
+    """Whose processes it sees."""
+
+
 class ConfigMapVolume(Model):
     name: str = ""
     items: list[KeyToPath] = []
@@ -292,6 +299,7 @@ class Toleration(Model):
 class PodSpec(Model):
     containers: list[Container] = []
     init_containers: list[Container] = []
+    ephemeral_containers: list[EphemeralContainer] = []
     volumes: list[Volume] = []
     restart_policy: str | None = None
     termination_grace_period_seconds: int | None = None
@@ -299,6 +307,8 @@ class PodSpec(Model):
     node_name: str | None = None
     node_selector: dict[str, str] = {}
     service_account_name: str | None = None
+    service_account: str | None = None
+    """The older name of the same."""
     automount_service_account_token: bool | None = None
     security_context: PodSecurityContext | None = None
     image_pull_secrets: list[LocalRef] = []
@@ -372,6 +382,7 @@ class PodStatus(Model):
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
     init_container_statuses: list[ContainerStatus] = []
+    ephemeral_container_statuses: list[ContainerStatus] = []
     pod_ip: str = field(default="", name="podIP")
     pod_ips: list[PodIP] = field(default_factory=list, name="podIPs")
     host_ip: str = field(default="", name="hostIP")

@@ -16,6 +16,7 @@ ALL = ("all",)
 _POD_SUBRESOURCES = (
     ("attach", "PodAttachOptions", _CONNECT),
     ("binding", "Binding", _CREATE),
+    ("ephemeralcontainers", "Pod", _GET_UPDATE),
     ("eviction", "Eviction", _CREATE),
     ("exec", "PodExecOptions", _CONNECT),
     ("log", "Pod", ("get",)),

@@ -29,6 +29,7 @@ from trimtab.server.kinds import Kind
 from trimtab.server.paths import Target
 from trimtab.server.reading import list_answer, list_page
 from trimtab.server.render import rendering_of
+from trimtab.server.strategies.ephemeral import SUBRESOURCE
 from trimtab.server.views import viewed
 from trimtab.server.writing import Change, Written
 
@@ -86,14 +87,14 @@ class Handlers:
 
     async def _subresource(self, kind: Kind, target: Target, verb: str, request: Request) -> Answer:
         name = target.subresource
-        if name == "status" and kind.status:
+        if (name == "status" and kind.status) or (kind.kind, name) == ("Pod", SUBRESOURCE):
             match verb:
                 case "get":
                     return self._get(kind, target, request)
                 case "update":
-                    return await self._replace(kind, target, request, "status")
+                    return await self._replace(kind, target, request, name)
                 case "patch":
-                    return await self._patch(kind, target, request, "status")
+                    return await self._patch(kind, target, request, name)
                 case _:
                     raise errors.method_not_allowed()
         if name == "scale" and kind.scale is not None:

@@ -25,7 +25,7 @@ from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems
 from trimtab.server.objects import OBJECT_MAX_BYTES, encode
-from trimtab.server.strategies import Surroundings, strategy_of
+from trimtab.server.strategies import Surroundings, ephemeral, strategy_of
 from trimtab.server.views import as_stored, viewed
 from trimtab.store import ABSENT, Conflict, Put, Record, Store
 
@@ -172,7 +172,8 @@ class Writer:
     ) -> Written:
         """Changes a live object. `change` is given a private copy as the kind's version shows it.
 
-        subresource: "" changes all but status, "status" only status, "finalize" is free of the kind's own rules.
+        subresource: "" changes all but status, "status" only status, "ephemeralcontainers" only those, "finalize" is free of
+        the kind's own rules.
         tracked: `change` has settled the managed fields itself.
 
         Raises:
@@ -203,12 +204,15 @@ class Writer:
             new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
             self._refuse_unknown(schema, new, options)
         else:
+            if subresource == ephemeral.SUBRESOURCE:
+                new = ephemeral.with_ephemeral(old, new)
+                meta = new["metadata"]
             self._refuse_unknown(schema, new, options)
             if kind.status and not subresource:
                 new = {k: v for k, v in new.items() if k != "status"} | _only(old, "status")
             carry_over(meta, old_meta)
         meta["resourceVersion"] = old_meta["resourceVersion"]
-        if not subresource and not kind.crd:
+        if subresource in ("", ephemeral.SUBRESOURCE) and not kind.crd:
             options.warnings += warnings_of(new, old)
         try:
             if subresource in ("status", "finalize"):
@@ -216,7 +220,7 @@ class Writer:
                 self._raise_problems(kind, new, self._schema_problems(kind, schema, new))
             else:
                 self._refuse_new_finalizers(kind, meta, old_meta)
-                self._complete(kind, schema, new, old, options)
+                self._complete(kind, schema, new, old, options, subresource)
             if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
                 meta["generation"] = old_meta.get("generation", 0) + 1
             if not tracked:
@@ -297,7 +301,9 @@ class Writer:
             raise strict_error(problems)
         options.warnings += problems
 
-    def _complete(self, kind: Kind, schema: Schema, new: JSON, old: JSON | None, options: Options) -> None:
+    def _complete(
+        self, kind: Kind, schema: Schema, new: JSON, old: JSON | None, options: Options, subresource: str = ""
+    ) -> None:
         """Defaults, validates, applies the kind's own rules, asks admission. Raises `StatusError`."""
         strategy = strategy_of(kind)
         schema.default(new)
@@ -307,7 +313,10 @@ class Writer:
         if not found:
             found = metadata_problems(kind, new["metadata"])
             if old is None or not new["metadata"].get("deletionTimestamp"):
-                found += strategy.problems(self._around, kind, new, old)
+                if old is not None and subresource:
+                    found += strategy.part_problems(self._around, kind, subresource, new, old)
+                else:
+                    found += strategy.problems(self._around, kind, new, old)
         self._raise_problems(kind, new, found)
         strategy.complete(self._around, kind, new, old)
         if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):

@@ -280,3 +280,69 @@ def test_the_status_of_a_pod_that_cannot_start() -> None:
     status = pod_status(pod(), Seen(blocks={"": block}), NOW, host_ip="h")
     assert (status["phase"], status["reason"]) == ("Pending", "FailedMount")
     assert status["containerStatuses"][0]["state"]["waiting"]["message"] == 'volume x: configmap "c" not found'
+
+
+# Ephemeral containers
+
+
+LOOK = {"name": "look", "image": "i", "targetContainerName": "web"}
+BEGAN = {"ephemeralContainerStatuses": [{"name": "look", "containerID": "containerd://x", "state": {"running": {}}}]}
+
+
+def test_an_ephemeral_container_is_started_beside_the_others() -> None:
+    [start] = decide(pod(ephemeralContainers=[LOOK]), seen(view()), NOW).actions
+
+    assert isinstance(start, StartContainer)
+    assert (start.container.name, start.attempt) == ("look", 0)
+
+
+def test_an_ephemeral_container_waits_for_whom_it_looks_at() -> None:
+    one = pod(ephemeralContainers=[LOOK], restartPolicy="Never")
+    ended = seen(view(state="exited", exit_code=0))
+
+    assert not decide(one, ended, NOW).actions
+    [status] = pod_status(one, ended, NOW, host_ip="")["ephemeralContainerStatuses"]
+    assert status["state"]["waiting"] == {
+        "reason": "ContainerCreating",
+        "message": "the container web, whose processes look is to see, does not run",
+    }
+
+
+@pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
+def test_an_ephemeral_container_that_ended_stays_so(policy: str) -> None:
+    one = pod(ephemeralContainers=[LOOK], restartPolicy=policy)
+    looked = seen(view(), view("look", "exited", exit_code=1))
+
+    assert not decide(one, looked, NOW + timedelta(hours=1)).actions
+    [status] = pod_status(one, looked, NOW, host_ip="")["ephemeralContainerStatuses"]
+    assert status["state"]["terminated"]["exitCode"] == 1
+    assert not status["ready"]
+
+
+def test_an_ephemeral_container_that_is_gone_is_not_started_again() -> None:
+    one = pod(ephemeralContainers=[LOOK], status=BEGAN)
+
+    assert not decide(one, seen(view()), NOW).actions
+    [status] = pod_status(one, seen(view()), NOW, host_ip="")["ephemeralContainerStatuses"]
+    assert status["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+    assert status["containerID"] == "containerd://x"
+
+
+def test_a_lost_sandbox_is_kept_until_the_status_knows_what_ran_in_it() -> None:
+    new = replace(BOX, id="new", attempt=1)
+    found = seen(view(sandbox_id="new", attempt=1), view("look", "exited"), sandboxes=(new, replace(BOX, ready=False)))
+
+    assert not decide(pod(ephemeralContainers=[LOOK]), found, NOW).actions
+    assert decide(pod(ephemeralContainers=[LOOK], status=BEGAN), found, NOW).actions == (RemoveSandbox("box"),)
+
+
+def test_an_ephemeral_container_does_not_count_for_the_pod() -> None:
+    one = pod(ephemeralContainers=[LOOK], restartPolicy="Never")
+    over = seen(view(state="exited", exit_code=0), view("look"))
+    status = pod_status(one, over, NOW, host_ip="")
+
+    assert status["phase"] == "Succeeded"
+    one.status.phase = "Succeeded"
+    [stop] = decide(one, over, NOW).actions
+    assert isinstance(stop, StopContainer)
+    assert stop.view.name == "look"

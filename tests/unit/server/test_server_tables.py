@@ -174,6 +174,7 @@ async def test_discovery_in_both_forms(api: Api) -> None:
     assert {s["subresource"] for s in pods["subresources"]} == {
         "attach",
         "binding",
+        "ephemeralcontainers",
         "eviction",
         "exec",
         "log",

@@ -4,7 +4,7 @@ pod is created, with the field and what to do instead. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trimtab.api import JSON
@@ -42,9 +42,13 @@ def check_pod(new: JSON, old: JSON | None) -> list[str]:
     Raises:
         Denied: naming the field and the fix.
     """
-    if old is not None:
-        return []  # of a pod's spec almost nothing can change
     spec: dict[str, Any] = new.get("spec") or {}
+    if old is not None:  # of a pod's spec almost nothing can change, but ephemeral containers can be added
+        known = {one.get("name") for one in (old.get("spec") or {}).get("ephemeralContainers") or ()}
+        for path, container in _containers(spec, ("ephemeralContainers",)):
+            if container.get("name") not in known:
+                _check_container(path, container)
+        return []
     _check_pod_fields(spec)
     _check_volumes(spec)
     for path, container in _containers(spec):
@@ -52,8 +56,10 @@ def check_pod(new: JSON, old: JSON | None) -> list[str]:
     return []
 
 
-def _containers(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for kind in ("initContainers", "containers"):
+def _containers(
+    spec: dict[str, Any], kinds: Sequence[str] = ("initContainers", "containers")
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for kind in kinds:
         for number, container in enumerate(spec.get(kind) or ()):
             yield f"spec.{kind}[{number}]", container
 

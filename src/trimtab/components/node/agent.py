@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trimtab.api import Ref
-from trimtab.api.core import Container, Pod, Service
+from trimtab.api.core import Container, EphemeralContainer, Pod, Service
 from trimtab.components.node import backoff
 from trimtab.components.node.configs import Made, NodeFacts, container_config, hosts_file, sandbox_config
 from trimtab.components.node.decide import (
@@ -32,6 +32,8 @@ from trimtab.components.node.decide import (
     StopContainer,
     StopSandbox,
     TearDown,
+    all_containers,
+    target_missing,
 )
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
 from trimtab.components.node.health import Asker
@@ -183,7 +185,7 @@ class NodeAgent(Picture):
     async def _begin_pull(self, pod: Pod, container: Container, get: Lookup, say: Say) -> None:
         state = self._state(pod)
         auth = await login(pod, container.image, get)
-        names = [c.name for c in (*pod.spec.init_containers, *pod.spec.containers) if c.image == container.image]
+        names = [c.name for c in all_containers(pod) if c.image == container.image]
         state.pulling.add(container.image)
 
         async def pull() -> None:
@@ -219,7 +221,16 @@ class NodeAgent(Picture):
             if not state.volumes and pod.spec.volumes:
                 state.volumes = await self._disk.prepare(pod, get)
             env = await environment(pod, container, get, facts, service_links(pod, self.services()))
-            made = Made(action.attempt, action.earned_s, env, state.volumes, image, directory, self.node.memory_bytes)
+            made = Made(
+                action.attempt,
+                action.earned_s,
+                env,
+                state.volumes,
+                image,
+                directory,
+                self.node.memory_bytes,
+                self._target_of(pod, container),
+            )
             config = container_config(pod, container, made)
             self._disk.begin_container(uid, container.name, action.attempt)
             reason = "CreateContainerError"
@@ -231,7 +242,8 @@ class NodeAgent(Picture):
             )
         except (ConfigProblem, VolumeProblem, RuntimeFailure, RulesMissing) as err:
             self._stale.add(uid)
-            self.images.forget()
+            if isinstance(err, RuntimeFailure):
+                self.images.forget()
             self._block(pod, container.name, reason, str(err), say)
             return
         view = ContainerView(
@@ -259,6 +271,16 @@ class NodeAgent(Picture):
         if self._looks != looks:
             self._stale.add(uid)
         self._started(pod, action, view, noticed_at, say)
+
+    def _target_of(self, pod: Pod, container: Container) -> str:
+        """The id of the container whose processes an ephemeral one asks to see, or ""."""
+        if not isinstance(container, EphemeralContainer) or not container.target_container_name:
+            return ""
+        seen = self.seen(pod)
+        view = seen.current(container.target_container_name)
+        if view is None or (missing := target_missing(container, seen)):
+            raise ConfigProblem(missing or f"the container {container.target_container_name} is gone")
+        return view.id
 
     def _started(
         self, pod: Pod, action: StartContainer, view: ContainerView, noticed_at: float | None, say: Say

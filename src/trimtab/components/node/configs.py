@@ -13,13 +13,13 @@ from typing import Any
 from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
 from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
-from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID
+from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID, all_containers
 from trimtab.components.node.environment import ConfigProblem, expand, unknown
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
 from trimtab.components.node.status import qos_class
 from trimtab.components.node.volumes import HostVolume, sub_path
 
-NAMESPACE_POD, NAMESPACE_CONTAINER, NAMESPACE_NODE = 0, 1, 2
+NAMESPACE_POD, NAMESPACE_CONTAINER, NAMESPACE_NODE, NAMESPACE_TARGET = 0, 1, 2, 3
 SECCOMP_DEFAULT, SECCOMP_UNCONFINED = 0, 1
 PROPAGATION_PRIVATE = 0
 CPU_PERIOD_US = 100_000
@@ -119,20 +119,22 @@ def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> 
                 "namespace_options": _namespaces(pod),
                 "seccomp": {"profile_type": SECCOMP_DEFAULT},
                 "supplemental_groups": security.supplemental_groups,
-                "privileged": any(c.security_context and c.security_context.privileged for c in pod.spec.containers),
+                "privileged": any(c.security_context and c.security_context.privileged for c in all_containers(pod)),
             },
         },
     }
 
 
-def _namespaces(pod: Pod) -> dict[str, int]:
-    """Which namespaces the pod's containers share with each other or with the node."""
+def _namespaces(pod: Pod, target: str = "") -> dict[str, Any]:
+    """Which namespaces the pod's containers share with each other or with the node; `target`: one of them, whose processes
+    this one is among."""
     pid = NAMESPACE_POD if pod.spec.share_process_namespace else NAMESPACE_CONTAINER
-    return {
+    shared: dict[str, Any] = {
         "network": NAMESPACE_NODE if pod.spec.host_network else NAMESPACE_POD,
         "pid": NAMESPACE_NODE if pod.spec.host_pid else pid,
         "ipc": NAMESPACE_NODE if pod.spec.host_ipc else NAMESPACE_POD,
     }
+    return shared | {"pid": NAMESPACE_TARGET, "target_id": target} if target else shared
 
 
 def _resolver(pod: Pod, node: NodeFacts) -> Resolver:
@@ -183,6 +185,8 @@ class Made:
     directory: Path
     """The pod's own directory."""
     node_memory_bytes: int
+    target: str = ""
+    """The container whose processes an ephemeral one sees."""
 
 
 def container_config(pod: Pod, container: Container, made: Made) -> dict[str, Any]:
@@ -213,7 +217,8 @@ def container_config(pod: Pod, container: Container, made: Made) -> dict[str, An
         "tty": bool(container.tty),
         "linux": {
             "resources": _resources(pod, container, made.node_memory_bytes),
-            "security_context": _security(pod, container, made.image),
+            "security_context": _security(pod, container, made.image)
+            | {"namespace_options": _namespaces(pod, made.target)},
         },
     }
 
@@ -300,7 +305,6 @@ def _security(pod: Pod, container: Container, image: ImageInfo) -> dict[str, Any
     capabilities = own.capabilities
     out: dict[str, Any] = {
         "privileged": bool(own.privileged),
-        "namespace_options": _namespaces(pod),
         "readonly_rootfs": bool(own.read_only_root_filesystem),
         "supplemental_groups": groups,
         "no_new_privs": own.allow_privilege_escalation is False,

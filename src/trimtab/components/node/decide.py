@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from trimtab.api.core import PROXIED, Container, Pod
+from trimtab.api.core import PROXIED, Container, EphemeralContainer, Pod
 from trimtab.components.node import backoff
 from trimtab.components.node.sandboxes import ContainerView, Sandbox
 
@@ -176,6 +176,8 @@ def is_sidecar(container: Container) -> bool:
 
 def restarts(pod: Pod, container: Container, exit_code: int, *, init: bool) -> bool:
     """Whether an ended container is started again."""
+    if isinstance(container, EphemeralContainer):
+        return False
     if container.restart_policy == "Always" and init:
         return True
     policy = pod.spec.restart_policy or "Always"
@@ -276,8 +278,15 @@ def _stop(pod: Pod, view: ContainerView, seconds: float, why: str) -> StopContai
 
 
 def container_of(pod: Pod, name: str) -> Container | None:
-    """The container or init container of that name in the spec."""
-    return next((c for c in (*pod.spec.containers, *pod.spec.init_containers) if c.name == name), None)
+    """The container of that name in the spec, of whichever sort."""
+    return next((c for c in all_containers(pod) if c.name == name), None)
+
+
+def all_containers(pod: Pod) -> Iterator[Container]:
+    """Containers, init containers and ephemeral ones."""
+    yield from pod.spec.containers
+    yield from pod.spec.init_containers
+    yield from pod.spec.ephemeral_containers
 
 
 # Running pods
@@ -289,7 +298,7 @@ def _running(pod: Pod, seen: Seen, now: datetime) -> Plan:
     unknown = [c for c in seen.running() if c.state == "unknown" and c.id not in seen.stopping]
     if unknown:
         return Plan(tuple(_stop(pod, view, 0.0, "containerd lost track of it") for view in unknown))
-    plans = list(_containers(pod, seen, now))
+    plans = [*_containers(pod, seen, now), *_ephemeral(pod, seen, now)]
     actions = [action for plan in plans for action in plan.actions]
     if not actions:
         actions = list(_leftovers(pod, seen))
@@ -343,6 +352,31 @@ def _containers(pod: Pod, seen: Seen, now: datetime) -> Iterator[Plan]:
         yield Plan(tuple(_stop(pod, view, float(grace_s(pod)), "the pod's containers ended") for view in left))
 
 
+def _ephemeral(pod: Pod, seen: Seen, now: datetime) -> Iterator[Plan]:
+    """Each is started once, whatever became of it; init containers that fail are a reason to look, so they do not wait."""
+    for container in pod.spec.ephemeral_containers:
+        view = seen.newest(container.name)
+        if view is not None and view.state == "created":
+            yield Plan((RemoveContainer(view.id),))
+        elif view is None and not has_begun(pod, container.name) and not target_missing(container, seen):
+            yield _start(container, seen, now, None)
+
+
+def target_missing(container: EphemeralContainer, seen: Seen) -> str:
+    """Why a container cannot be started yet that is to see the processes of another, or ""."""
+    wanted = container.target_container_name
+    view = seen.current(wanted) if wanted else None
+    if not wanted or (view is not None and view.state == "running"):
+        return ""
+    return f"the container {wanted}, whose processes {container.name} is to see, does not run"
+
+
+def has_begun(pod: Pod, name: str) -> bool:
+    """Whether the pod's status says of an ephemeral container that it was started."""
+    states = [status.state for status in pod.status.ephemeral_container_statuses if status.name == name]
+    return any(state.running is not None or state.terminated is not None for state in states)
+
+
 def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: bool) -> Plan:
     """What to do about one container."""
     view = seen.current(container.name)
@@ -359,6 +393,11 @@ def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: boo
         at = backoff.restart_at(view)
         if at is not None and now < at:
             return Plan(wake_at=at)
+    return _start(container, seen, now, previous)
+
+
+def _start(container: Container, seen: Seen, now: datetime, previous: ContainerView | None) -> Plan:
+    """The next step towards a container that should run: wait, pull, start."""
     blocked = seen.blocks.get(container.name)
     if blocked is not None and now < blocked.retry_at:
         return Plan(wake_at=blocked.retry_at)
@@ -397,6 +436,12 @@ def _leftovers(pod: Pod, seen: Seen) -> Iterator[Action]:
     for found in seen.containers.values():
         ended = [c for c in found[1:] if c.state in ("exited", "created")]
         yield from (RemoveContainer(c.id) for c in ended[KEPT_ENDED:])
+    kept = {
+        view.sandbox_id
+        for c in pod.spec.ephemeral_containers
+        if (view := seen.newest(c.name)) is not None and not has_begun(pod, c.name)
+    }
+    """What shows that a container was started, until the status says so: it must not be started again."""
     for sandbox in seen.sandboxes[1:]:
-        if all(seen.current(c.name) is not None for c in pod.spec.containers):
+        if sandbox.id not in kept and all(seen.current(c.name) is not None for c in pod.spec.containers):
             yield RemoveSandbox(sandbox.id)

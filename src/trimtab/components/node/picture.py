@@ -18,7 +18,7 @@ from typing import Protocol
 
 from trimtab.api import Ref
 from trimtab.api.core import Container, Pod
-from trimtab.components.node.decide import FALLBACK, IMAGE_ID, Block, Seen, container_of
+from trimtab.components.node.decide import FALLBACK, IMAGE_ID, Block, Seen, all_containers, container_of
 from trimtab.components.node.environment import Lookup
 from trimtab.components.node.health import Asker, HealthWatch
 from trimtab.components.node.images import Images, policy_of
@@ -138,7 +138,7 @@ class Picture:
         state = self._state(pod)
         images = {
             c.image
-            for c in (*pod.spec.containers, *pod.spec.init_containers)
+            for c in all_containers(pod)
             if self.images.present(c.image) is not None and (policy_of(c) != "Always" or c.image in state.ensured)
         }
         containers = self.containers_of(pod.metadata.uid)

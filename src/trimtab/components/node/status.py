@@ -11,9 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trimtab.api import JSON
-from trimtab.api.core import Container, ContainerStatus, Pod, ResourceRequirements
+from trimtab.api.core import (
+    Container,
+    ContainerStateTerminated,
+    ContainerStatus,
+    EphemeralContainer,
+    Pod,
+    ResourceRequirements,
+)
 from trimtab.components.node import backoff
-from trimtab.components.node.decide import Health, Seen, is_sidecar, past_deadline, restarts
+from trimtab.components.node.decide import Health, Seen, has_begun, is_sidecar, past_deadline, restarts, target_missing
 from trimtab.components.node.sandboxes import ContainerView
 
 SIGNAL_BASE = 128
@@ -37,6 +44,7 @@ REASONS = {
     "FailedMount": "A volume could not be set up; the message says which and why.",
     "HostPortConflict": "Another pod or a program of this machine has a hostPort that the pod asks for; the message says who.",
     "FailedCreatePodSandBox": "The pod's network or its pause process could not be set up; the message is the runtime's.",
+    "ContainerStatusUnknown": "The container was lost, with its sandbox; nothing is known of how it ended.",
     "OOMKilled": "The container used more memory than its limit and was ended by the kernel. Raise resources.limits.memory or use less.",
     "Error": "The container's process ended with an error or by a signal.",
     "Completed": "The container's process ended with success.",
@@ -76,6 +84,10 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
     }
     if inits:
         status["initContainerStatuses"] = inits
+    if pod.spec.ephemeral_containers:
+        status["ephemeralContainerStatuses"] = [
+            _ephemeral_status(pod, c, seen, now) for c in pod.spec.ephemeral_containers
+        ]
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
     block = seen.blocks.get("")
@@ -122,6 +134,37 @@ def _container_status(
     if last:
         status["lastState"] = last
     return status
+
+
+def _ephemeral_status(pod: Pod, container: EphemeralContainer, seen: Seen, now: datetime) -> JSON:
+    """Of a container that is started once: what became of it stays, whatever became of the sandbox it was in."""
+    before = next((s for s in pod.status.ephemeral_container_statuses if s.name == container.name), None)
+    if seen.newest(container.name) is None and before is not None and has_begun(pod, container.name):
+        ended = before.state.terminated or ContainerStateTerminated(
+            exit_code=SIGNAL_BASE + 9,
+            reason="ContainerStatusUnknown",
+            message="the container was lost with the pod's sandbox",
+            started_at=before.state.running.started_at if before.state.running is not None else None,
+            finished_at=now,
+            container_id=before.container_id,
+        )
+        return _left(container, before) | {"state": _kept(ended)}
+    status = _container_status(pod, container, seen, now, before, "ContainerCreating", init=False) | {"ready": False}
+    if "waiting" in status["state"] and (missing := target_missing(container, seen)):
+        status["state"] = _waiting("ContainerCreating", missing)
+    return status
+
+
+def _left(container: Container, before: ContainerStatus) -> JSON:
+    return {
+        "name": container.name,
+        "ready": False,
+        "started": False,
+        "restartCount": before.restart_count,
+        "image": container.image,
+        "imageID": before.image_id,
+        "containerID": before.container_id,
+    }
 
 
 def _ready(view: ContainerView, health: Health, running: bool, *, init: bool, sidecar: bool) -> bool:
@@ -176,23 +219,7 @@ def _unseen(pod: Pod, container: Container, seen: Seen, before: ContainerStatus 
     }
     over = pod.metadata.deletion_timestamp is not None or pod.status.phase in ("Succeeded", "Failed")
     if before is not None and over and before.state.terminated is not None:
-        ended = before.state.terminated
-        return status | {
-            "ready": before.ready,
-            "restartCount": before.restart_count,
-            "imageID": before.image_id,
-            "containerID": before.container_id,
-            "state": {
-                "terminated": {
-                    "exitCode": ended.exit_code,
-                    "reason": ended.reason,
-                    "message": ended.message,
-                    "startedAt": _stamp(ended.started_at),
-                    "finishedAt": _stamp(ended.finished_at),
-                    "containerID": ended.container_id,
-                }
-            },
-        }
+        return _left(container, before) | {"ready": before.ready, "state": _kept(before.state.terminated)}
     block = seen.blocks.get(container.name)
     if block is None and waiting_reason == "ContainerCreating":
         block = seen.blocks.get("")
@@ -231,12 +258,15 @@ def ended_how(view: ContainerView) -> str:
 
 
 def _last_of(before: ContainerStatus) -> JSON:
-    ended = before.last_state.terminated
-    if ended is None:
-        return {}
+    return _kept(before.last_state.terminated) if before.last_state.terminated is not None else {}
+
+
+def _kept(ended: ContainerStateTerminated) -> JSON:
+    """How a container ended, as the API has it already."""
     body = {
         "exitCode": ended.exit_code,
         "reason": ended.reason,
+        "message": ended.message or None,
         "startedAt": _stamp(ended.started_at),
         "finishedAt": _stamp(ended.finished_at),
         "containerID": ended.container_id,

@@ -26,7 +26,7 @@ from aiohttp import web
 from trimtab.api.core import Pod
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.cri import Cri
-from trimtab.components.node.decide import container_of
+from trimtab.components.node.decide import all_containers, container_of
 from trimtab.components.node.execute import Execution, execute
 from trimtab.components.node.forward import SPDY_PROTOCOL, forward_channels, forward_streams
 from trimtab.components.node.logs import LogOptions, read
@@ -103,10 +103,12 @@ class Streams:
         name = request.query.get("container") or pod.spec.containers[0].name
         views = self._agent.containers_of(pod.metadata.uid).get(name, ())
         if not views:
-            known = [c.name for c in (*pod.spec.containers, *pod.spec.init_containers)]
+            known = [c.name for c in all_containers(pod)]
             if name not in known:
                 raise Refused(400, f"container {name} is not valid for pod {pod.name}; it has {', '.join(known)}")
-            waiting = next((s.state.waiting for s in pod.status.container_statuses if s.name == name), None)
+            of = pod.status
+            statuses = (*of.container_statuses, *of.init_container_statuses, *of.ephemeral_container_statuses)
+            waiting = next((s.state.waiting for s in statuses if s.name == name), None)
             why = f": {waiting.reason}" if waiting is not None and waiting.reason else ""
             raise Refused(400, f'container "{name}" in pod "{pod.name}" is waiting to start{why}')
         return views

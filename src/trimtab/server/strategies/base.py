@@ -58,6 +58,10 @@ class Strategy:
         """What is wrong with an object that its schema has accepted."""
         return []
 
+    def part_problems(self, around: Surroundings, kind: Kind, subresource: str, new: JSON, old: JSON) -> list[Cause]:
+        """As `problems`, for a write through a subresource that changes a part of the object."""
+        return self.problems(around, kind, new, old)
+
     def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
         """Fills in, in place, what follows from a valid object."""
 

@@ -9,6 +9,7 @@ from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import label_value_problem
+from trimtab.server.strategies import ephemeral
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pod_network import network_problems
@@ -59,7 +60,16 @@ class PodStrategy(Strategy):
                     "FieldValueForbidden",
                 )
             )
+        if old is None and new["spec"].get(ephemeral.FIELD):
+            text = "Forbidden: cannot be set on create"
+            found.append(Cause(f"spec.{ephemeral.FIELD}", text, "FieldValueForbidden"))
         return found
+
+    def part_problems(self, around: Surroundings, kind: Kind, subresource: str, new: JSON, old: JSON) -> list[Cause]:
+        if subresource != ephemeral.SUBRESOURCE:
+            return self.problems(around, kind, new, old)
+        found = list(ephemeral.ephemeral_problems(new, old))
+        return found + pod_spec_problems(new["spec"], "spec", ("Always", "OnFailure", "Never"))
 
 
 LOST_NODE_S = 300
@@ -105,10 +115,9 @@ def _fixed_part(spec: JSON, old: JSON) -> JSON:
     if not old.get("nodeName"):
         changeable.add("nodeName")
     fixed: JSON = {key: value for key, value in spec.items() if key not in changeable}
-    for name in _CONTAINER_LISTS:
+    for name in ("initContainers", "containers"):
         if name in fixed:
             fixed[name] = [{k: v for k, v in container.items() if k != "image"} for container in fixed[name]]
-    fixed.pop("ephemeralContainers", None)
     return fixed
 
 
