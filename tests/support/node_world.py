@@ -101,7 +101,7 @@ def _image(store: ContentStore, name: str, layer: Layer, runtime: oci.Runtime) -
 
 
 class NodeWorld:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, node_config: JSON | None = None) -> None:
         ident = f"t{secrets.token_hex(3)[:5]}"
         number = next(_ranges) % 200
         self.settings = Settings(
@@ -110,6 +110,7 @@ class NodeWorld:
             run=f"/run/trimtab/{ident}",
             pod_cidr=f"10.188.{number}.0/24",
             service_cidr=f"10.187.{number}.0/24",
+            node_config=node_config or {},
         )
         self.image = ""
         self.process: Process
@@ -289,10 +290,12 @@ def message_of(pod: Pod) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def node_world(directory: Path, *, start: bool = True, identities: bool = False) -> AsyncIterator[NodeWorld]:
-    """identities: pods get tokens, as they do where the API has a CA."""
-    world = NodeWorld(directory)
-    Path(world.settings.data).mkdir(parents=True)
+async def node_world(
+    directory: Path, *, start: bool = True, identities: bool = False, node_config: JSON | None = None
+) -> AsyncIterator[NodeWorld]:
+    """identities: pods get tokens, as they do where the API has a CA. node_config: as of a KubeletConfiguration."""
+    world = NodeWorld(directory, node_config)
+    Path(world.settings.data).mkdir(parents=True, exist_ok=True)
     world.image = busybox_image(ContentStore(world.settings.data_path("content")))
     store = await Store.open(None, inline=True)
     clock = SystemClock()

@@ -32,6 +32,7 @@ from trimtab.components.node.sandboxes import (
     Reconnected,
     RuntimeFailure,
     Sandbox,
+    StoredImage,
 )
 from trimtab.components.node.volumes import HostVolume, VolumeProblem
 
@@ -288,6 +289,14 @@ class SimulatedContainerd:
         await self._call()
         return ImageInfo(reference, (reference,), None, "") if reference in self.pulled else None
 
+    async def images(self) -> Sequence[StoredImage]:
+        await self._call()
+        return [StoredImage(reference, (reference,), 1) for reference in sorted(self.pulled)]
+
+    async def remove_image(self, reference: str) -> None:
+        await self._call()
+        self.pulled.discard(reference)
+
     async def pull(self, reference: str, auth: Mapping[str, str] | None) -> str:
         await self._call()
         await asyncio.sleep(1.0)
@@ -350,6 +359,8 @@ class SimulatedDisk:
 
     def hosts_of_node(self) -> str:
         return ""
+
+    def confine(self, uid: str) -> None: ...
 
     def write_hosts(self, uid: str, text: str) -> None:
         self.kept.setdefault(uid, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,6 +30,18 @@ def _domain(context: click.Context, option: click.Parameter, value: str | None) 
     return domain
 
 
+def _node_config(context: click.Context, option: click.Parameter, value: Path | None) -> dict[str, Any] | None:
+    """What a file says about nodes under pressure."""
+    if value is None:
+        return None
+    from trimtab.components.node.node_config import BadNodeConfig, read
+
+    try:
+        return read(value)
+    except BadNodeConfig as err:
+        raise click.BadParameter(str(err)) from None
+
+
 @click.command()
 @click.option("--port", type=_PORT, help="Port of the API (6443 when free).")
 @click.option("--http-port", type=_PORT, help="Port for plain HTTP (80 when free).")
@@ -43,6 +56,13 @@ def _domain(context: click.Context, option: click.Parameter, value: str | None) 
     "--proxy-protocol/--no-proxy-protocol",
     default=None,
     help="HTTP and HTTPS connections begin with a PROXY header, v1 or v2, of a load balancer before the ingress.",
+)
+@click.option(
+    "--node-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    callback=_node_config,
+    help="A KubeletConfiguration: eviction thresholds, image garbage collection, process and log limits.",
 )
 @click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     cluster_domain: str = "cluster.local"
     proxy_protocol: bool = False
     """Connections to the ingress begin with a PROXY header (v1 or v2) of a load balancer that stands before it."""
+    node_config: dict[str, Any] = {}
+    """How nodes guard memory, disk and process ids: the part of a KubeletConfiguration that the user gave."""
     user: str = "trimtab"
     """The user that the API server and the controllers run as; see `proxy_user` and `web_user` for the rest."""
 

@@ -136,6 +136,31 @@ async def test_following_sees_rotation_and_the_end(tmp_path: Path) -> None:
     assert await text_of(path, LogOptions(tail=2)) == "b\nc\n", "the piece before is read, too"
 
 
+async def test_older_pieces_are_read_in_order_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    for number in range(5):
+        path.write_text(line(number, f"line {number}"))
+        logs.rotate(path, older_max=3)
+
+    assert [piece.name for piece in logs.pieces(path)] == ["0.log.1", "0.log.2", "0.log.3"]
+    path.write_text(line(5, "line 5"))
+    assert await text_of(path, LogOptions()) == "line 2\nline 3\nline 4\nline 5\n"
+    assert await text_of(path, LogOptions(tail=3)) == "line 3\nline 4\nline 5\n"
+
+
+def test_what_a_flood_brought_is_cut_to_its_last_whole_lines(tmp_path: Path) -> None:
+    piece = tmp_path / "0.log.1"
+    piece.write_text("".join(line(0, f"line {number}") for number in range(1000)))
+    one = len(line(0, "line 999"))
+
+    logs.cut(piece, 10 * one - 1)
+
+    kept = piece.read_text().splitlines(keepends=True)
+    assert kept == [line(0, f"line {number}") for number in range(991, 1000)]
+    logs.cut(piece, 10 * one)
+    assert len(piece.read_text().splitlines()) == 9
+
+
 @given(
     lines=st.lists(
         st.tuples(st.text(st.characters(codec="ascii", exclude_characters="\n"), max_size=30), st.booleans())

@@ -68,6 +68,12 @@ async def _upkeep(process: Any) -> None:
     await run_upkeep(process)
 
 
+async def _pressure(process: Any) -> None:
+    from trimtab.components.node.pressure import run_pressure
+
+    await run_pressure(process)
+
+
 COMPONENT = Component(
     name="node",
     summary="Runs pods as containers on this machine, with networks, volumes, probes, logs and shells",
@@ -86,6 +92,7 @@ COMPONENT = Component(
         ),
         Service("streams", _streams, place="node", reads=(Pod,)),
         Service("upkeep", _upkeep, place="node"),
+        Service("pressure", _pressure, place="node", reads=(Pod, Node)),
     ),
     admission=(
         Admission("pod-on-node", Pod, check_pod),
@@ -110,13 +117,16 @@ def adapters(settings: Settings, block: Any = None) -> dict[type, Any]:
     from trimtab.components.node.heartbeat import memory
     from trimtab.components.node.hostdns import facts_for
     from trimtab.components.node.network import host_address
+    from trimtab.components.node.node_config import NodeConfig, parse
     from trimtab.components.node.picture import NodeIdentity
     from trimtab.components.node.pod_rules import PodRules
+    from trimtab.components.node.pressure import Pressure
     from trimtab.components.node.probes import Handler, Target, ask
     from trimtab.components.node.projected import Projector
     from trimtab.components.node.tokens import TokenRequests
     from trimtab.components.node.usage import Usage, group_reading, machine_reading
 
+    config = parse(settings.node_config)
     clock = SystemClock()
     cri = Cri(settings.containerd_socket)
 
@@ -126,11 +136,19 @@ def adapters(settings: Settings, block: Any = None) -> dict[type, Any]:
     node = NodeIdentity(settings.node_name, host_address(), os.cpu_count() or 1, memory("MemTotal"))
     rules, tokens = PodRules(), TokenRequests()
     projector = Projector(tokens, Facts("", "", node.cpu, node.memory_bytes), clock.now)
-    disk = NodeDisk(settings, projector, block)
+    disk = NodeDisk(settings, projector, config, block)
     agent = NodeAgent(cri, disk, asker, node, facts_for(settings), clock.now, rules)
     of_pods = partial(group_reading, machine.cgroups(), settings.cgroup)
     usage = Usage(cri.stats, machine_reading if settings.first_node else of_pods, clock.now)
-    return {NodeAgent: agent, Cri: cri, PodRules: rules, TokenRequests: tokens, Usage: usage}
+    return {
+        NodeAgent: agent,
+        Cri: cri,
+        PodRules: rules,
+        TokenRequests: tokens,
+        Usage: usage,
+        NodeConfig: config,
+        Pressure: Pressure(),
+    }
 
 
 __all__ = [

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from trimtab.api import Ref
@@ -20,9 +21,11 @@ from trimtab.api.core import Container, EphemeralContainer, Pod, Service
 from trimtab.components.node import backoff
 from trimtab.components.node.configs import Made, NodeFacts, container_config, hosts_file, sandbox_config
 from trimtab.components.node.decide import (
+    IMAGE,
     IMAGE_ID,
     Action,
     Block,
+    Eviction,
     Finish,
     PullImage,
     RemoveContainer,
@@ -74,7 +77,7 @@ class NodeAgent(Picture):
     ) -> None:
         """rules: without them no pod waits for its network rules (where nothing enforces any). The attribute `services`
         gives all Services, of which containers are told; `pods` all pods, whose host ports are taken."""
-        super().__init__(runtime, disk, ask, node)
+        super().__init__(runtime, disk, ask, node, now)
         self._rules = rules
         self.services: Callable[[], Sequence[Service]] = list
         self.pods: Callable[[], Sequence[Pod]] = list
@@ -82,6 +85,9 @@ class NodeAgent(Picture):
         self._facts = facts
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tearing: set[str] = set()
+        self.pressure: frozenset[str] = frozenset()
+        """The node's conditions of pressure: what has not started yet may have to stay away."""
 
     async def run(self) -> None:
         """Follows the runtime's events until cancelled."""
@@ -90,6 +96,31 @@ class NodeAgent(Picture):
                 await self.take(event)
         finally:
             await self.close()
+
+    def evict(self, pod: Pod, eviction: Eviction) -> None:
+        """Ends a pod for want of room: its containers are stopped, it becomes Failed, what it has here is removed."""
+        state = self._state(pod)
+        if state.evicted is None:
+            state.evicted = eviction
+            self._wake(pod.ref, f"the pod is evicted: {eviction.message}")
+
+    def clear(self, pod: Pod) -> bool:
+        """Has what is left of an ended pod removed, its logs included; False when nothing is left."""
+        uid = pod.metadata.uid
+        if not self.sandboxes_of(uid) and not self.containers_of(uid):
+            return False
+        self._state(pod).unwanted = True
+        self._wake(pod.ref, "the node needs the room")
+        return True
+
+    def directory(self, pod: Pod) -> Path:
+        """What the node keeps on disk about a pod."""
+        return self._disk.pod_directory(pod.metadata.uid)
+
+    def leaving(self) -> bool:
+        """Whether an evicted pod still runs, or has something here."""
+        gone = [uid for uid, state in self._pods.items() if state.evicted is not None]
+        return any(self.sandboxes_of(uid) or self.containers_of(uid) or uid in self._tearing for uid in gone)
 
     # Actions
 
@@ -168,6 +199,7 @@ class NodeAgent(Picture):
             self._stale.add(uid)  # a sandbox whose making was cut off may exist all the same
             self._block(pod, "", "FailedCreatePodSandBox", str(err), say)
             return
+        self._disk.confine(uid)
         state.blocks.pop("", None)
         if self._looks != looks or ident in self._early_exits:
             self._stale.add(uid)
@@ -259,6 +291,7 @@ class NodeAgent(Picture):
             annotations=config["annotations"],
         )
         self._containers[ident] = view
+        self.images.used(image.id)
         noticed_at = state.exits_at.pop(container.name, None)
         try:
             await self.runtime.start_container(ident)
@@ -363,6 +396,8 @@ class NodeAgent(Picture):
         if view is not None:
             self.health.forget(ident)
             self._note_end(ident)
+            if (image := self.images.present(view.annotations.get(IMAGE, ""))) is not None:
+                self.images.used(image.id)
             self._disk.forget_container(view.pod_uid, view.name, view.attempt)
 
     async def _tear_down_for(self, pod: Pod, say: Say) -> None:
@@ -374,12 +409,16 @@ class NodeAgent(Picture):
         self._state(pod).torn_down = True
 
     async def _tear_down(self, uid: str) -> None:
-        for sandbox in self.sandboxes_of(uid):
-            await self._remove_sandbox(sandbox.id)
-        for views in self.containers_of(uid).values():
-            for view in views:
-                await self._remove_container(view.id)
-        await self._disk.remove(uid)
+        self._tearing.add(uid)
+        try:
+            for sandbox in self.sandboxes_of(uid):
+                await self._remove_sandbox(sandbox.id)
+            for views in self.containers_of(uid).values():
+                for view in views:
+                    await self._remove_container(view.id)
+            await self._disk.remove(uid)
+        finally:
+            self._tearing.discard(uid)
 
     async def release(self, pod: Pod, say: Say) -> None:
         """Unmounts what was attached for a pod whose containers have ended for good."""

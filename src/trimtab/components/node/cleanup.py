@@ -133,6 +133,8 @@ def cleanup(settings: Settings) -> None:
     remove_networks(settings)
     for base in (settings.run_path(), settings.data_path("node")):
         for mount in mounts_below(base):
+            if mount == base:
+                continue  # a disk that somebody gave the node
             with contextlib.suppress(CommandFailed):
                 asyncio.run(run("umount", "--lazy", str(mount)))
     for directory in (

@@ -27,6 +27,7 @@ from trimtab.components.node.sandboxes import (
     RuntimeFailure,
     Sandbox,
     State,
+    StoredImage,
 )
 from trimtab.components.node.wire import Codec
 
@@ -255,6 +256,25 @@ class Cri:
             uid=None if uid is None else uid.get("value", 0),
             username=image.get("username", ""),
         )
+
+    async def images(self) -> Sequence[StoredImage]:
+        response = await self.call(IMAGES + "ListImages", {}, "ListImagesRequest", "ListImagesResponse")
+        return [
+            StoredImage(
+                item.get("id", ""),
+                (*item.get("repo_tags", ()), *item.get("repo_digests", ())),
+                item.get("size", 0),
+            )
+            for item in response.get("images", [])
+        ]
+
+    async def remove_image(self, reference: str) -> None:
+        request = {"image": {"image": reference}}
+        try:
+            await self.call(IMAGES + "RemoveImage", request, "RemoveImageRequest", timeout_s=RUN_SANDBOX_S)
+        except RuntimeFailure as err:
+            if not err.gone:
+                raise
 
     async def pull(self, reference: str, auth: Mapping[str, str] | None) -> str:
         request = {"image": {"image": reference}, "auth": auth}

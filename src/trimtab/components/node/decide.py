@@ -21,6 +21,7 @@ from trimtab.components.node.sandboxes import ContainerView, Sandbox
 GRACE_S_DEFAULT = 30
 GRACE_S_MIN = 2
 """What a container gets at least between SIGTERM and SIGKILL when its drain took up the whole grace period."""
+EVICTED = "Evicted"
 KEPT_ENDED = 1
 """Ended containers kept per name besides the newest: what `logs --previous` and `lastState` show."""
 
@@ -45,6 +46,14 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Eviction:
+    """The node takes a pod's place away: why, and how long its containers may take to end."""
+
+    message: str
+    grace_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Seen:
     """All that is known about a pod besides its spec.
 
@@ -61,6 +70,9 @@ class Seen:
     stopping: frozenset[str] = frozenset()
     blocks: Mapping[str, Block] = field(default_factory=dict)
     torn_down: bool = False
+    evicted: Eviction | None = None
+    unwanted: bool = False
+    """Once it has ended nothing of it is to stay on the node."""
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -219,7 +231,10 @@ def decide(pod: Pod, seen: Seen, now: datetime) -> Plan:
     if pod.metadata.deletion_timestamp is not None:
         return _deleting(pod, seen, now)
     if pod.status.phase in ("Succeeded", "Failed") or past_deadline(pod, now):
-        return _ended(pod, seen, "ran past its activeDeadlineSeconds" if past_deadline(pod, now) else "the pod ended")
+        why = "ran past its activeDeadlineSeconds" if past_deadline(pod, now) else "the pod ended"
+        return _ended(pod, seen, now, why)
+    if seen.evicted is not None:
+        return _ended(pod, seen, now, "the pod is evicted", seen.evicted.grace_s)
     plan = _running(pod, seen, now)
     limit_s, start = pod.spec.active_deadline_seconds, pod.status.start_time
     if limit_s is not None and start is not None:
@@ -250,19 +265,28 @@ def _deleting(pod: Pod, seen: Seen, now: datetime) -> Plan:
         return Plan(tuple(_stop(pod, view, left_s, "the pod is deleted") for view in _stop_order(pod, waiting)))
     if alive or any(c.id in seen.stopping for found in seen.containers.values() for c in found):
         return Plan()
+    return _tear_down(seen, now)
+
+
+def _tear_down(seen: Seen, now: datetime) -> Plan:
     blocked = seen.blocks.get("")
     if blocked is not None and blocked.reason == "FailedKillPod" and now < blocked.retry_at:
         return Plan(wake_at=blocked.retry_at)
     return Plan((TearDown(),))
 
 
-def _ended(pod: Pod, seen: Seen, why: str) -> Plan:
-    """The pod must not run (any more); what is left of it stays visible until it is deleted."""
+def _ended(pod: Pod, seen: Seen, now: datetime, why: str, within_s: float | None = None) -> Plan:
+    """The pod must not run (any more); what is left of it stays visible until it is deleted. Of an evicted pod nothing is
+    left: the node needs the room. within_s: how long its containers have, if not as long as the pod says."""
     waiting = [c for c in seen.running() if c.id not in seen.stopping]
     if waiting:
-        return Plan(tuple(_stop(pod, view, float(grace_s(pod)), why) for view in waiting))
+        wait_s = float(grace_s(pod)) if within_s is None else within_s
+        return Plan(tuple(_stop(pod, view, wait_s, why) for view in waiting))
     if any(True for _ in seen.running()):
         return Plan()
+    over = pod.status.phase in ("Succeeded", "Failed")
+    if over and (seen.unwanted or pod.status.reason == EVICTED) and (seen.sandboxes or seen.containers):
+        return _tear_down(seen, now)
     return Plan(tuple(StopSandbox(s.id) for s in seen.sandboxes if s.ready))
 
 

@@ -9,25 +9,36 @@ DATA/node/pods/UID/hosts        its /etc/hosts
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimtab.components.node import machine
+from trimtab.components.node import cgroup, machine
 from trimtab.components.node.configs import termination_file
+from trimtab.components.node.node_config import NodeConfig
 from trimtab.components.node.projected import Projector
 from trimtab.components.node.volumes import BlockVolumes, Volumes
 from trimtab.runtime.settings import Settings
 
 TERMINATION_BYTES_MAX = 4096
 
+log = logging.getLogger(__name__)
+
 
 class NodeDisk(Volumes):
     """Implements the agent's `Disk`."""
 
-    def __init__(self, settings: Settings, projector: Projector, block: BlockVolumes | None = None) -> None:
+    def __init__(
+        self, settings: Settings, projector: Projector, config: NodeConfig, block: BlockVolumes | None = None
+    ) -> None:
         super().__init__(settings, projector, block)
         self._cgroup = settings.cgroup
+        self._pids_max = config.pids_max
+
+    def confine(self, uid: str) -> None:
+        if not cgroup.limit_processes(machine.cgroups(), self._cgroup, uid, self._pids_max):
+            log.warning("the processes of pod %s cannot be limited: it has no pids cgroup", uid)
 
     def hosts_of_node(self) -> str:
         try:

@@ -7,6 +7,7 @@ Kubernetes. Names of fields and condition types: the Kubernetes API.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ from trimtab.client.wire import encode
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.cri import Cri
 from trimtab.components.node.network import PodNetwork
+from trimtab.components.node.pressure import Pressure, reported
 from trimtab.runtime.process import Process
 
 MANAGER = "trimtab-node-heartbeat"
@@ -30,9 +32,6 @@ FIRST_TRIES_S = 0.2
 LEASE_S = 40
 LEASE_NAMESPACE = "kube-node-lease"
 PODS_MAX = 110
-DISK_PRESSURE_FREE = 0.05
-MEMORY_PRESSURE_FREE_BYTES = 100 << 20
-PIDS_PRESSURE = 0.9
 KUBERNETES_VERSION = "v1.34.0"
 """The API level that the agent follows, where clients expect a kubelet's version."""
 
@@ -59,35 +58,12 @@ def os_image() -> str:
         return "Linux"
 
 
-def conditions(data: Path, problem: str | None) -> list[JSON]:
+def conditions(pressure: Pressure, problem: str | None) -> list[JSON]:
     """Ready and the three pressures, without times. problem: why pods cannot run, if they cannot."""
-    disk = shutil.disk_usage(data)
-    free_memory = memory("MemAvailable")
-    threads = int(first_line("/proc/loadavg").split()[3].split("/")[1])
-    threads_max = int(first_line("/proc/sys/kernel/pid_max") or 32768)
-
-    def pressure(kind: str, yes: bool, what: str) -> JSON:
-        word = kind.removesuffix("Pressure")
-        if yes:
-            return {"type": kind, "status": "True", "reason": f"KubeletHas{word}Pressure", "message": what}
-        enough = {"DiskPressure": "KubeletHasNoDiskPressure"}.get(kind, f"KubeletHasSufficient{word}")
-        return {"type": kind, "status": "False", "reason": enough, "message": "there is enough"}
-
     ready: JSON = {"type": "Ready", "status": "True", "reason": "NodeReady", "message": "the node runs pods"}
     if problem is not None:
         ready = {"type": "Ready", "status": "False", "reason": "NodeNotReady", "message": problem}
-    return [
-        pressure(
-            "MemoryPressure", free_memory < MEMORY_PRESSURE_FREE_BYTES, f"{free_memory >> 20} MiB of memory are free"
-        ),
-        pressure(
-            "DiskPressure", disk.free < disk.total * DISK_PRESSURE_FREE, f"{disk.free >> 20} MiB of disk are free"
-        ),
-        pressure(
-            "PIDPressure", threads > threads_max * PIDS_PRESSURE, f"{threads} of {threads_max} process ids are used"
-        ),
-        ready,
-    ]
+    return [*reported(pressure), ready]
 
 
 def node_body(process: Process, agent: NodeAgent, version: str, problem: str | None, live: Node | None) -> JSON:
@@ -97,11 +73,11 @@ def node_body(process: Process, agent: NodeAgent, version: str, problem: str | N
         "cpu": str(agent.node.cpu),
         "memory": f"{agent.node.memory_bytes // 1024}Ki",
         "pods": str(PODS_MAX),
-        "ephemeral-storage": f"{shutil.disk_usage(settings.data).total // 1024}Ki",
+        "ephemeral-storage": f"{shutil.disk_usage(settings.data_path('node')).total // 1024}Ki",
     }
     now = process.clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     before = {c.type: c for c in live.status.conditions} if live is not None else {}
-    said = conditions(Path(settings.data), problem)
+    said = conditions(process.adapter(Pressure), problem)
     for condition in said:
         old = before.get(condition["type"])
         kept = old.last_transition_time if old is not None and old.status == condition["status"] else None
@@ -131,7 +107,7 @@ def node_body(process: Process, agent: NodeAgent, version: str, problem: str | N
 
 async def run_heartbeat(process: Process) -> None:
     """Writes the Node when it changed and its Lease every `RENEW_S`, until cancelled."""
-    agent, cri = process.adapter(NodeAgent), process.adapter(Cri)
+    agent, cri, pressure = process.adapter(NodeAgent), process.adapter(Cri), process.adapter(Pressure)
     written: Any = None
     ready = False
     while True:
@@ -148,7 +124,9 @@ async def run_heartbeat(process: Process) -> None:
         except (ApiError, ConnectionError):
             written = None
         # Until the node was ready once, look often: somebody is waiting for it to come up.
-        await asyncio.sleep(RENEW_S if ready else FIRST_TRIES_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pressure.changed.wait(), RENEW_S if ready else FIRST_TRIES_S)
+        pressure.changed.clear()
 
 
 async def _write_node(process: Process, status: JSON) -> None:

@@ -12,8 +12,9 @@ import binascii
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from trimtab.api.core import Container, Pod, Secret, ServiceAccount
 from trimtab.components.node.cri import explain_pull
@@ -90,18 +91,46 @@ class PullFailure(Exception):
 class Images:
     """What is present is remembered until somebody may have removed it; pulls of one image are shared."""
 
-    def __init__(self, runtime: ContainerRuntime) -> None:
+    def __init__(self, runtime: ContainerRuntime, now: Callable[[], datetime]) -> None:
         self._runtime = runtime
+        self._now = now
+        self._began = now()
         self._present: dict[str, ImageInfo] = {}
+        self._known_since: dict[str, datetime] = {}
+        self._used_at: dict[str, datetime] = {}
+        self.removal = asyncio.Lock()
+        """Held while an image is removed, so that nobody takes it for present meanwhile."""
         self._pulls: dict[tuple[str, str], asyncio.Task[ImageInfo]] = {}
 
     def present(self, reference: str) -> ImageInfo | None:
         """What is known to be on this node, without asking."""
         return self._present.get(reference)
 
-    def forget(self) -> None:
-        """containerd was away: what it has must be asked again."""
-        self._present.clear()
+    def forget(self, image_id: str | None = None) -> None:
+        """containerd was away: what it has must be asked again; or one image is going."""
+        for reference in list(self._present) if image_id is None else self.references(image_id):
+            del self._present[reference]
+
+    def references(self, image_id: str) -> list[str]:
+        """The references under which an image was asked for."""
+        return [reference for reference, found in self._present.items() if found.id == image_id]
+
+    def used(self, image_id: str) -> None:
+        """A container begins or ends."""
+        self._used_at[image_id] = self._now()
+
+    def noticed(self, image_ids: Iterable[str]) -> None:
+        """These are all images of the node."""
+        known = set(image_ids)
+        self._known_since = {ident: self.known_since(ident) for ident in known}
+        self._used_at = {ident: at for ident, at in self._used_at.items() if ident in known}
+
+    def known_since(self, image_id: str) -> datetime:
+        """When an image came; since our start for those that were there before."""
+        return self._known_since.get(image_id, self._began)
+
+    def last_used(self, image_id: str) -> datetime:
+        return self._used_at.get(image_id, self.known_since(image_id))
 
     async def ensure(self, container: Container, auth: Mapping[str, str] | None) -> ImageInfo:
         """The image of a container, pulled if its policy says so.
@@ -115,7 +144,7 @@ class Images:
                 "InvalidImageName", f'"{reference}" is not an image reference; write NAME:TAG or NAME@DIGEST'
             )
         try:
-            found = None if policy == "Always" else await self._runtime.image(reference)
+            found = None if policy == "Always" else await self._look(reference)
             if found is None and policy == "Never":
                 raise PullFailure(
                     "ErrImageNeverPull",
@@ -128,6 +157,10 @@ class Images:
         self._present[reference] = found
         return found
 
+    async def _look(self, reference: str) -> ImageInfo | None:
+        async with self.removal:
+            return await self._runtime.image(reference)
+
     async def _shared(self, reference: str, auth: Mapping[str, str] | None) -> ImageInfo:
         key = (reference, json.dumps(auth, sort_keys=True) if auth else "")
         task = self._pulls.get(key)
@@ -138,9 +171,11 @@ class Images:
 
     async def _pull(self, reference: str, auth: Mapping[str, str] | None) -> ImageInfo:
         pulled = await self._runtime.pull(reference, auth)
-        found = await self._runtime.image(pulled or reference)
+        found = await self._look(pulled or reference)
         if found is None:
             raise RuntimeFailure("it was pulled but is not there; the node may be out of disk space")
+        self._known_since.setdefault(found.id, self._now())
+        self.used(found.id)
         return found
 
     @staticmethod

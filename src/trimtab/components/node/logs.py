@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +18,6 @@ from pathlib import Path
 from trimtab.components.node.inotify import DirectoryWatch
 
 BLOCK_BYTES = 64 * 1024
-ROTATE_BYTES = 10 << 20
-"""As the kubelet's default `containerLogMaxSize`."""
-ROTATED = ".1"
 LAST_WORDS_LINES = 80
 LAST_WORDS_BYTES = 2048
 """Both as the kubelet's fallback for a container that failed without a termination message."""
@@ -150,7 +148,7 @@ class _Reader:
 
 async def read(path: Path, options: LogOptions, ended: asyncio.Event) -> AsyncIterator[bytes]:
     """The log in pieces as the client wants it. ended: set when nothing more will be written."""
-    files = [p for p in (path.with_name(path.name + ROTATED), path) if p.exists()]
+    files = [p for p in (*reversed(pieces(path)), path) if p.exists()]
     starts = _starts(files, options)
     reader = _Reader(options)
     if not options.follow:
@@ -187,9 +185,12 @@ def _starts(files: list[Path], options: LogOptions) -> list[tuple[Path, int]]:
 
 
 def _blocks(path: Path, offset: int) -> Iterator[bytes]:
+    """What the file holds now; what is written meanwhile is not waited for, or a flood would never end."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        left = file.seek(0, os.SEEK_END) - offset
         file.seek(offset)
-        while block := file.read(BLOCK_BYTES):
+        while left > 0 and (block := file.read(min(BLOCK_BYTES, left))):
+            left -= len(block)
             yield block
 
 
@@ -237,14 +238,35 @@ def _reopened(path: Path, file):  # type: ignore[no-untyped-def]
     return fresh
 
 
-def too_large(path: Path) -> bool:
-    """Whether a log should be rotated."""
-    try:
-        return path.stat().st_size > ROTATE_BYTES
-    except FileNotFoundError:
-        return False
+def pieces(path: Path) -> list[Path]:
+    """The older pieces of a log, newest first: `.1`, `.2` ..."""
+    found = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+    return sorted(found, key=lambda piece: int(piece.suffix[1:]))
 
 
-def rotate(path: Path) -> None:
-    """Renames a log; its writer must be told to open a new one."""
-    path.replace(path.with_name(path.name + ROTATED))
+def rotate(path: Path, older_max: int = 1) -> Path:
+    """Renames a log, and older pieces one number up, so that `older_max` of them stay; returns the newest piece. The log's
+    writer must be told to open a new one."""
+    for number, piece in sorted(enumerate(pieces(path), 1), reverse=True):
+        if number >= older_max:
+            piece.unlink()
+        else:
+            piece.replace(path.with_name(f"{path.name}.{number + 1}"))
+    newest = path.with_name(f"{path.name}.1")
+    path.replace(newest)
+    return newest
+
+
+def cut(piece: Path, bytes_max: int) -> None:
+    """Leaves only the last whole lines of a piece that nobody writes any more: what a flood brought until it was noticed. Readers
+    that have it open read on in the old file."""
+    with piece.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= bytes_max:
+            return
+        file.seek(size - bytes_max)
+        file.readline()
+        shorter = piece.with_name(f"{piece.name}-cut")
+        with shorter.open("wb") as out:
+            shutil.copyfileobj(file, out)
+    shorter.replace(piece)

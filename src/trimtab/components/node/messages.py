@@ -56,6 +56,8 @@ AttachResponse: url=1
 Image: id=1 repo_tags=2* repo_digests=3* size=4:int uid=5:Int64Value username=6
 ImageStatusRequest: image=1:ImageSpec
 ImageStatusResponse: image=1:Image
+ListImagesRequest: filter=1:ImageFilter
+ImageFilter: image=1:ImageSpec
 ListImagesResponse: images=1*:Image
 AuthConfig: username=1 password=2 auth=3 server_address=4 identity_token=5 registry_token=6
 PullImageRequest: image=1:ImageSpec auth=2:AuthConfig sandbox_config=3:PodSandboxConfig
@@ -67,7 +69,8 @@ StatusResponse: status=1:RuntimeStatus
 ContainerAttributes: id=1 metadata=2:ContainerMetadata labels=3:map
 CpuUsage: timestamp=1:int usage_core_nano_seconds=2:UInt64Value
 MemoryUsage: timestamp=1:int working_set_bytes=2:UInt64Value
-ContainerStats: attributes=1:ContainerAttributes cpu=2:CpuUsage memory=3:MemoryUsage
+FilesystemUsage: timestamp=1:int used_bytes=3:UInt64Value inodes_used=4:UInt64Value
+ContainerStats: attributes=1:ContainerAttributes cpu=2:CpuUsage memory=3:MemoryUsage writable_layer=4:FilesystemUsage
 ListContainerStatsResponse: stats=1*:ContainerStats
 """)
 

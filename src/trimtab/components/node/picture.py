@@ -13,12 +13,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from trimtab.api import Ref
 from trimtab.api.core import Container, Pod
-from trimtab.components.node.decide import FALLBACK, IMAGE_ID, Block, Seen, all_containers, container_of
+from trimtab.components.node.decide import FALLBACK, IMAGE_ID, Block, Eviction, Seen, all_containers, container_of
 from trimtab.components.node.environment import Lookup
 from trimtab.components.node.health import Asker, HealthWatch
 from trimtab.components.node.images import Images, policy_of
@@ -53,6 +54,9 @@ class Disk(Protocol):
     def hosts_of_node(self) -> str:
         """The machine's own /etc/hosts."""
 
+    def confine(self, uid: str) -> None:
+        """Limits what the processes of a pod may be together, once its cgroup stands."""
+
     def write_hosts(self, uid: str, text: str) -> None: ...
     def begin_container(self, uid: str, container: str, attempt: int) -> None:
         """Makes what a container needs on disk: its log directory and its termination message file."""
@@ -81,6 +85,9 @@ class PodState:
     """Images whose pull policy was followed for this pod."""
     torn_down: bool = False
     volumes: dict[str, HostVolume] = field(default_factory=dict)
+    evicted: Eviction | None = None
+    unwanted: bool = False
+    """The node needs the room: nothing of the pod stays here once it has ended."""
     exits_at: dict[str, float] = field(default_factory=dict)
     """By container name: when (loop time) the end of its process was noticed."""
 
@@ -98,11 +105,13 @@ class NodeIdentity:
 class Picture:
     """Sandboxes, containers, images and health of one node."""
 
-    def __init__(self, runtime: ContainerRuntime, disk: Disk, ask: Asker, node: NodeIdentity) -> None:
+    def __init__(
+        self, runtime: ContainerRuntime, disk: Disk, ask: Asker, node: NodeIdentity, now: Callable[[], datetime]
+    ) -> None:
         self.runtime = runtime
         self.node = node
         self.connected = False
-        self.images = Images(runtime)
+        self.images = Images(runtime, now)
         self.health = HealthWatch(ask, self._health_changed)
         self._disk = disk
         self._wake: Callable[[Ref, str], None] = lambda ref, why: None
@@ -152,6 +161,8 @@ class Picture:
             stopping=frozenset(state.stopping),
             blocks=dict(state.blocks),
             torn_down=state.torn_down,
+            evicted=state.evicted,
+            unwanted=state.unwanted,
         )
 
     def _state(self, pod: Pod) -> PodState:
@@ -350,6 +361,14 @@ class Picture:
         sandbox = self._sandboxes.get(view.sandbox_id)
         ip = self.node.host_ip if pod.spec.host_network else sandbox.ip if sandbox is not None else ""
         return Target(container, view.id, ip)
+
+    def all_containers(self) -> Sequence[ContainerView]:
+        """Ended ones, too."""
+        return list(self._containers.values())
+
+    def pulls(self) -> set[str]:
+        """The images that are being pulled."""
+        return {image for state in self._pods.values() for image in state.pulling}
 
     def running_containers(self) -> Mapping[str, ContainerView]:
         return {ident: view for ident, view in self._containers.items() if view.state == "running"}

@@ -13,9 +13,10 @@ from trimtab.api import Resource
 from trimtab.api.core import ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
-from trimtab.components.node.decide import Finish, StopContainer, decide
+from trimtab.components.node.decide import Eviction, Finish, StopContainer, decide
+from trimtab.components.node.eviction import refusal
 from trimtab.components.node.sandboxes import RuntimeFailure
-from trimtab.components.node.status import pod_status
+from trimtab.components.node.status import pod_status, qos_class
 from trimtab.components.node.volumes import VolumeWaits
 from trimtab.runtime import Context, Desired, Requeue, reconciler
 from trimtab.runtime.component import Outcome
@@ -50,6 +51,10 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     living = not ctx.deleting and not over
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
+    new = living and pod.status.phase in ("", "Pending") and not agent.sandboxes_of(pod.metadata.uid)
+    if new and (why := refusal(pod, agent.pressure, qos_class(pod))) is not None:
+        agent.evict(pod, Eviction(why))
+        ctx.event("Evicted", why, warning=True)
     wake_at = None
     for _ in range(STEPS_MAX):
         try:

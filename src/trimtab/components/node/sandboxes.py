@@ -102,6 +102,15 @@ class ImageInfo:
     username: str
 
 
+@dataclass(frozen=True)
+class StoredImage:
+    """An image on this node. names: its tags and digests; size: what it takes, compressed."""
+
+    id: str
+    names: tuple[str, ...]
+    size_bytes: int
+
+
 class ContainerRuntime(Protocol):
     """All methods raise `RuntimeFailure`. Configurations are CRI messages as dicts (see `messages.py`)."""
 
@@ -132,6 +141,12 @@ class ContainerRuntime(Protocol):
     async def image(self, reference: str) -> ImageInfo | None: ...
     async def pull(self, reference: str, auth: Mapping[str, str] | None) -> str:
         """Fetches an image; returns its id."""
+
+    async def images(self) -> Sequence[StoredImage]:
+        """All images of this node."""
+
+    async def remove_image(self, reference: str) -> None:
+        """Removes an image under all of its names. Idempotent."""
 
     async def reopen_log(self, container_id: str) -> None: ...
 

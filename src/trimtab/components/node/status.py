@@ -20,7 +20,16 @@ from trimtab.api.core import (
     ResourceRequirements,
 )
 from trimtab.components.node import backoff
-from trimtab.components.node.decide import Health, Seen, has_begun, is_sidecar, past_deadline, restarts, target_missing
+from trimtab.components.node.decide import (
+    EVICTED,
+    Health,
+    Seen,
+    has_begun,
+    is_sidecar,
+    past_deadline,
+    restarts,
+    target_missing,
+)
 from trimtab.components.node.sandboxes import ContainerView
 
 SIGNAL_BASE = 128
@@ -49,6 +58,17 @@ REASONS = {
     "Error": "The container's process ended with an error or by a signal.",
     "Completed": "The container's process ended with success.",
     "DeadlineExceeded": "The pod ran longer than its activeDeadlineSeconds.",
+    "Evicted": "The node ran short of something, or the pod exceeded a limit of its disk space; the message has the numbers. "
+    "Ask for what it needs (resources.requests), raise the limit, or use less.",
+    "TerminationByKubelet": "The node ended the pod: it is evicted, and the message says for want of what.",
+    "KubeletHasInsufficientMemory": "The node is short of memory; the message has the numbers. Pods that use more than they asked "
+    "for are evicted.",
+    "KubeletHasSufficientMemory": "There is enough memory.",
+    "KubeletHasDiskPressure": "The node is short of disk space or inodes. Unused images and the remains of ended pods are removed, "
+    "then pods evicted.",
+    "KubeletHasNoDiskPressure": "There is enough disk space.",
+    "KubeletHasInsufficientPID": "The node is short of process ids.",
+    "KubeletHasSufficientPID": "There are enough process ids.",
     "NodeReady": "The node runs pods.",
     "NodeNotReady": "The node cannot run pods now; the message says what is missing.",
 }
@@ -69,7 +89,9 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
         for c in pod.spec.containers
     ]
     overdue = past_deadline(pod, now) and pod.status.phase != "Succeeded"
-    phase = _phase(pod, mains, inits, inits_done=inits_done, overdue=overdue)
+    stopped = not any("running" in status["state"] for status in inits)
+    cut_short = (overdue or seen.evicted is not None) and stopped
+    phase = _phase(pod, mains, inits, inits_done=inits_done, overdue=cut_short)
     sandbox = seen.sandbox
     ip = (host_ip if pod.spec.host_network else sandbox.ip) if sandbox is not None else pod.status.pod_ip
     if seen.sandboxes and sandbox is None and phase in ("Running", "Pending"):
@@ -91,11 +113,22 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
     block = seen.blocks.get("")
-    if overdue and phase == "Failed":
+    if phase == "Failed" and (evicted := _evicted(pod, seen)):
+        status |= {"reason": EVICTED, "message": evicted}
+        condition = {"type": "DisruptionTarget", **_condition("True", "TerminationByKubelet", evicted)}
+        status["conditions"].append(condition)
+    elif overdue and phase == "Failed":
         status |= {"reason": "DeadlineExceeded", "message": "the pod ran longer than its activeDeadlineSeconds"}
     elif block is not None and phase == "Pending":
         status |= {"reason": block.reason, "message": block.message}
     return status
+
+
+def _evicted(pod: Pod, seen: Seen) -> str:
+    """Why the pod was evicted, as known now or as its status says since; empty when it was not."""
+    if seen.evicted is not None and pod.status.phase not in ("Succeeded", "Failed"):
+        return seen.evicted.message
+    return pod.status.message if pod.status.reason == EVICTED else ""
 
 
 # Containers
@@ -192,7 +225,8 @@ def _states(
     if view.state != "exited":
         return _waiting(waiting_reason), last
     ended = terminated(view, seen)
-    if pod.metadata.deletion_timestamp is not None or pod.status.phase in ("Succeeded", "Failed"):
+    over = pod.status.phase in ("Succeeded", "Failed") or seen.evicted is not None
+    if pod.metadata.deletion_timestamp is not None or over:
         return ended, last
     if not restarts(pod, container, view.exit_code, init=init):
         return ended, last

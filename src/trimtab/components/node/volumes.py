@@ -113,7 +113,7 @@ class Volumes:
         uid, name = pod.metadata.uid, volume.name
         if volume.empty_dir is not None:
             path = self._pods / uid / "volumes" / name
-            await self._empty_dir(path, volume, fs_group)
+            await self._empty_dir(path, volume, memory_limit(pod), fs_group)
             return HostVolume(path)
         if volume.config_map is not None:
             source = volume.config_map
@@ -155,14 +155,15 @@ class Volumes:
             "its type is not supported; use emptyDir, configMap, secret, projected, hostPath or a claim"
         )
 
-    async def _empty_dir(self, path: Path, volume: Volume, fs_group: int | None) -> None:
+    async def _empty_dir(self, path: Path, volume: Volume, memory_max: int | None, fs_group: int | None) -> None:
         if path.is_dir():
             return
         path.mkdir(parents=True)
         assert volume.empty_dir is not None
         if volume.empty_dir.medium == "Memory":
-            limit = volume.empty_dir.size_limit
-            size = f",size={whole(limit)}" if limit else ""
+            limits = [whole(volume.empty_dir.size_limit)] if volume.empty_dir.size_limit else []
+            limits += [memory_max] if memory_max is not None else []
+            size = f",size={min(limits)}" if limits else ""
             await run("mount", "-t", "tmpfs", "-o", f"mode=0777,nosuid,nodev{size}", "tmpfs", str(path))
         path.chmod(EMPTY_DIR_MODE)
         if fs_group is not None:
@@ -273,6 +274,13 @@ class Volumes:
                 await run("umount", "--lazy", str(mount))
             if base.exists():
                 await asyncio.to_thread(shutil.rmtree, base, ignore_errors=True)
+
+
+def memory_limit(pod: Pod) -> int | None:
+    """The memory that a pod's containers may have together, or None when one of them has no limit."""
+    limits = [c.resources.limits.get("memory") if c.resources is not None else None for c in pod.spec.containers]
+    found = [whole(limit) for limit in limits if limit is not None]
+    return sum(found) if len(found) == len(limits) else None
 
 
 _EXPECTED = {

@@ -19,6 +19,7 @@ from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
+MEMORY_PRESSURE = "node.kubernetes.io/memory-pressure"
 PODS_DEFAULT = 110
 """Pods per node where the node does not say: the kubelet's default."""
 MESSAGE_LENGTH_MAX = 1000
@@ -200,7 +201,16 @@ def _readiness(pod: Pod, node: Node) -> list[str]:
 
 
 def tolerated(pod: Pod, taint: Taint) -> bool:
+    """Whether a pod bears a taint. That of a node short of memory is borne by every pod that says what it needs."""
+    if taint.key == MEMORY_PRESSURE and any(_asks(container) for container in pod.spec.containers):
+        return True
     return any(tolerates(toleration, taint) for toleration in pod.spec.tolerations)
+
+
+def _asks(container: Container) -> bool:
+    """Whether a container has requests or limits of cpu or memory, so that its pod is not BestEffort."""
+    found = container.resources
+    return found is not None and bool({"cpu", "memory"} & (found.requests.keys() | found.limits.keys()))
 
 
 def belongs(pod: Pod, node: Node) -> bool:

@@ -1,6 +1,7 @@
 """Node -> alive, silent or destroyed; and what that means for its pods.
 
     Lease older than the grace      Ready=Unknown, taints unreachable: nothing new goes there; pods stay, since they may run
+    condition MemoryPressure ...    taint memory-pressure ...: nothing new goes there (but what asked for its memory may)
     taint out-of-service (proof)    Ready=False; its pods are marked Failed and removed at once; then the Node goes
 
 Silence is no proof: a pod of a silent node is not replaced under its name until it is certain that it does not run. The
@@ -29,7 +30,12 @@ DESTROYED = "destroyed"
 """The taint's value when the engine destroyed the node, disk included: it does not come back."""
 UNREACHABLE = "node.kubernetes.io/unreachable"
 NOT_READY = "node.kubernetes.io/not-ready"
-_OURS = (UNREACHABLE, NOT_READY)
+_PRESSURES = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+}
+_OURS = (UNREACHABLE, NOT_READY, *_PRESSURES.values())
 
 
 def proven_dead(node: Node) -> Taint | None:
@@ -49,10 +55,12 @@ def state_taints(node: Node, silent: bool) -> list[Taint]:
     ready = conditions.find(node.status.conditions, "Ready")
     if silent:
         key = UNREACHABLE
-    elif ready is not None and ready.status == "False":
-        key = NOT_READY
     else:
-        return others
+        pressed = [taint for name, taint in _PRESSURES.items() if conditions.holds(node.status.conditions, name)]
+        others += [Taint(key=taint, effect="NoSchedule") for taint in pressed]
+        if ready is None or ready.status != "False":
+            return others
+        key = NOT_READY
     return [*others, Taint(key=key, effect="NoSchedule"), Taint(key=key, effect="NoExecute")]
 
 
