@@ -16,6 +16,8 @@ from trimtab.api.projection import FieldSelector as FieldSelector
 from trimtab.api.projection import KeyToPath as KeyToPath
 from trimtab.api.projection import ResourceFieldSelector as ResourceFieldSelector
 from trimtab.api.resource import Condition, Model, ObjectMeta, Resource, resource
+from trimtab.api.security import PodSecurityContext as PodSecurityContext
+from trimtab.api.security import SecurityContext as SecurityContext
 
 
 class LocalRef(Model):
@@ -163,38 +165,6 @@ class VolumeMount(Model):
 class ResourceRequirements(Model):
     limits: dict[str, str | int] = {}
     requests: dict[str, str | int] = {}
-
-
-class Capabilities(Model):
-    add: list[str] = []
-    drop: list[str] = []
-
-
-class SeccompProfile(Model):
-    type: str
-    localhost_profile: str | None = None
-
-
-class SecurityContext(Model):
-    """Of a container. What cannot be honoured is refused at admission, never ignored."""
-
-    run_as_user: int | None = None
-    run_as_group: int | None = None
-    run_as_non_root: bool | None = None
-    privileged: bool | None = None
-    read_only_root_filesystem: bool | None = None
-    allow_privilege_escalation: bool | None = None
-    capabilities: Capabilities | None = None
-    seccomp_profile: SeccompProfile | None = None
-
-
-class PodSecurityContext(Model):
-    run_as_user: int | None = None
-    run_as_group: int | None = None
-    run_as_non_root: bool | None = None
-    fs_group: int | None = None
-    supplemental_groups: list[int] = []
-    seccomp_profile: SeccompProfile | None = None
 
 
 class LifecycleHandler(Model):

@@ -17,7 +17,6 @@ import msgspec
 from trimtab.api import ObjectMeta
 from trimtab.api.core import (
     PROXIED,
-    Capabilities,
     Container,
     ContainerPort,
     EnvVar,
@@ -34,7 +33,6 @@ from trimtab.api.core import (
     PodTemplateSpec,
     Probe,
     ResourceRequirements,
-    SeccompProfile,
     Secret,
     SecurityContext,
     Service,
@@ -55,6 +53,7 @@ from trimtab.api.networking import (
     IngressTLS,
     ServiceBackendPort,
 )
+from trimtab.api.security import Capabilities, SeccompProfile
 from trimtab.api.workloads import (
     Deployment,
     DeploymentSpec,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.components.node.security_admission import check_container_security, check_pod_security
 from trimtab.runtime import Denied
 
 VOLUME_TYPES = (
@@ -25,15 +26,6 @@ POD_FIELDS = {
     "runtimeClassName": "other runtimes than runc are not supported; leave it out",
     "hostUsers": "user namespaces are not supported; leave it out, or set it to true",
 }
-POD_SECURITY_FIELDS = {
-    "sysctls": "kernel parameters of pods are not supported; set them on the machine, or leave them out",
-    "seLinuxOptions": "SELinux labels are not supported; leave them out",
-    "windowsOptions": "Windows is not supported; leave them out",
-}
-CONTAINER_SECURITY_FIELDS = {
-    "seLinuxOptions": "SELinux labels are not supported; leave them out",
-    "windowsOptions": "Windows is not supported; leave them out",
-}
 
 
 def check_pod(new: JSON, old: JSON | None) -> list[str]:
@@ -50,6 +42,7 @@ def check_pod(new: JSON, old: JSON | None) -> list[str]:
                 _check_container(path, container)
         return []
     _check_pod_fields(spec)
+    check_pod_security(spec, (new.get("metadata") or {}).get("annotations") or {})
     _check_volumes(spec)
     for path, container in _containers(spec):
         _check_container(path, container)
@@ -73,19 +66,6 @@ def _check_pod_fields(spec: dict[str, Any]) -> None:
         raise Denied("spec.os.name", f"this node runs linux, not {system}")
     if spec.get("hostnameOverride"):
         raise Denied("spec.hostnameOverride", "it is not supported; use hostname and subdomain")
-    security = spec.get("securityContext") or {}
-    for name, message in POD_SECURITY_FIELDS.items():
-        if security.get(name):
-            raise Denied(f"spec.securityContext.{name}", message)
-    if security.get("supplementalGroupsPolicy") == "Strict":
-        raise Denied("spec.securityContext.supplementalGroupsPolicy", 'Strict is not supported; use "Merge"')
-    _check_profiles("spec.securityContext", security)
-
-
-def _check_profiles(path: str, security: dict[str, Any]) -> None:
-    for name in ("seccompProfile", "appArmorProfile"):
-        if (security.get(name) or {}).get("type") == "Localhost":
-            raise Denied(f"{path}.{name}.type", 'profiles of your own are not supported; use "RuntimeDefault"')
 
 
 def _check_volumes(spec: dict[str, Any]) -> None:
@@ -107,11 +87,7 @@ def _check_volumes(spec: dict[str, Any]) -> None:
 
 
 def _check_container(path: str, container: dict[str, Any]) -> None:
-    security = container.get("securityContext") or {}
-    for name, message in CONTAINER_SECURITY_FIELDS.items():
-        if security.get(name):
-            raise Denied(f"{path}.securityContext.{name}", message)
-    _check_profiles(f"{path}.securityContext", security)
+    check_container_security(path, container)
     if container.get("volumeDevices"):
         raise Denied(f"{path}.volumeDevices", "raw block volumes are not supported; use volumeMounts")
     for number, port in enumerate(container.get("ports") or ()):

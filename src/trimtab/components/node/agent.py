@@ -262,6 +262,7 @@ class NodeAgent(Picture):
                 directory,
                 self.node.memory_bytes,
                 self._target_of(pod, container),
+                self._facts(uid).profiles,
             )
             config = container_config(pod, container, made)
             self._disk.begin_container(uid, container.name, action.attempt)

@@ -10,38 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.api.core import Container, Pod, PodSecurityContext, SecurityContext
+from trimtab.api.core import Container, Pod, PodSecurityContext
 from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
 from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID, all_containers
 from trimtab.components.node.environment import ConfigProblem, expand, unknown
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
+from trimtab.components.node.security import PROFILE_DEFAULT, container_security
 from trimtab.components.node.status import qos_class
 from trimtab.components.node.volumes import HostVolume, sub_path
 
 NAMESPACE_POD, NAMESPACE_CONTAINER, NAMESPACE_NODE, NAMESPACE_TARGET = 0, 1, 2, 3
-SECCOMP_DEFAULT, SECCOMP_UNCONFINED = 0, 1
 PROPAGATION_PRIVATE = 0
 CPU_PERIOD_US = 100_000
 CPU_QUOTA_US_MIN = 1000
 CPU_SHARES_MIN, CPU_SHARES_PER_CORE = 2, 1024
-
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What containers must not see or write although it is in every /proc and /sys: the lists of the Kubernetes API's default
-`procMount`."""
 
 TERMINATION_LOG = "/dev/termination-log"
 HOSTNAME_LENGTH_MAX = 63
@@ -66,6 +49,8 @@ class NodeFacts:
     cluster_dns: Resolver
     host_dns: Resolver
     cluster_domain: str
+    profiles: Path = Path("/nonexistent")
+    """Where the node's seccomp profiles are."""
 
 
 def pod_hostname(pod: Pod, cluster_domain: str) -> str:
@@ -115,9 +100,10 @@ def sandbox_config(pod: Pod, attempt: int, directory: Path, node: NodeFacts) -> 
         "labels": labels(pod),
         "linux": {
             "cgroup_parent": node.cgroup_parent,
+            "sysctls": {one.name: one.value for one in security.sysctls},
             "security_context": {
                 "namespace_options": _namespaces(pod),
-                "seccomp": {"profile_type": SECCOMP_DEFAULT},
+                "seccomp": {"profile_type": PROFILE_DEFAULT},
                 "supplemental_groups": security.supplemental_groups,
                 "privileged": any(c.security_context and c.security_context.privileged for c in all_containers(pod)),
             },
@@ -187,6 +173,8 @@ class Made:
     node_memory_bytes: int
     target: str = ""
     """The container whose processes an ephemeral one sees."""
+    profiles: Path = Path("/nonexistent")
+    """Where the node's seccomp profiles are."""
 
 
 def container_config(pod: Pod, container: Container, made: Made) -> dict[str, Any]:
@@ -217,7 +205,7 @@ def container_config(pod: Pod, container: Container, made: Made) -> dict[str, An
         "tty": bool(container.tty),
         "linux": {
             "resources": _resources(pod, container, made.node_memory_bytes),
-            "security_context": _security(pod, container, made.image)
+            "security_context": container_security(pod, container, made.image, made.profiles)
             | {"namespace_options": _namespaces(pod, made.target)},
         },
     }
@@ -287,60 +275,3 @@ def oom_score(pod: Pod, container: Container, node_memory_bytes: int) -> int:
     requests = container.resources.requests if container.resources is not None else {}
     wanted = whole(requests.get("memory", 0))
     return min(999, max(3, 1000 - 1000 * wanted // max(1, node_memory_bytes)))
-
-
-def _security(pod: Pod, container: Container, image: ImageInfo) -> dict[str, Any]:
-    own = container.security_context or SecurityContext()
-    whole_pod = pod.spec.security_context or PodSecurityContext()
-    user = own.run_as_user if own.run_as_user is not None else whole_pod.run_as_user
-    group = own.run_as_group if own.run_as_group is not None else whole_pod.run_as_group
-    must_not_be_root = own.run_as_non_root if own.run_as_non_root is not None else whole_pod.run_as_non_root
-    if must_not_be_root:
-        _check_not_root(container, user, image)
-    groups = list(whole_pod.supplemental_groups)
-    if whole_pod.fs_group is not None and whole_pod.fs_group not in groups:
-        groups.append(whole_pod.fs_group)
-    profile = own.seccomp_profile or whole_pod.seccomp_profile
-    unconfined = bool(own.privileged) or (profile is not None and profile.type == "Unconfined")
-    capabilities = own.capabilities
-    out: dict[str, Any] = {
-        "privileged": bool(own.privileged),
-        "readonly_rootfs": bool(own.read_only_root_filesystem),
-        "supplemental_groups": groups,
-        "no_new_privs": own.allow_privilege_escalation is False,
-        "seccomp": {"profile_type": SECCOMP_UNCONFINED if unconfined else SECCOMP_DEFAULT},
-    }
-    if not own.privileged:
-        out |= {"masked_paths": MASKED_PATHS, "readonly_paths": READONLY_PATHS}
-    if capabilities is not None:
-        out["capabilities"] = {
-            "add_capabilities": [_capability(name) for name in capabilities.add],
-            "drop_capabilities": [_capability(name) for name in capabilities.drop],
-        }
-    if user is not None:
-        out["run_as_user"] = {"value": user}
-    elif group is not None:
-        # CRI wants a user beside a group.
-        out["run_as_user"] = {"value": image.uid or 0}
-        if image.username:
-            del out["run_as_user"]
-            out["run_as_username"] = image.username
-    if group is not None:
-        out["run_as_group"] = {"value": group}
-    return out
-
-
-def _check_not_root(container: Container, user: int | None, image: ImageInfo) -> None:
-    if user is None and image.username:
-        raise ConfigProblem(
-            f"container has runAsNonRoot and image has non-numeric user ({image.username}), cannot verify user is non-root; "
-            f"set runAsUser of {container.name} to its number"
-        )
-    if (user if user is not None else image.uid or 0) == 0:
-        raise ConfigProblem(
-            f"container has runAsNonRoot and image will run as root; set runAsUser of {container.name} or USER of its image"
-        )
-
-
-def _capability(name: str) -> str:
-    return name.upper().removeprefix("CAP_")

@@ -52,6 +52,7 @@ def facts_for(settings: Settings) -> Callable[[str], NodeFacts]:
             cluster_dns=Resolver((gateway,), host.searches[:SEARCHES_MAX]),
             host_dns=host,
             cluster_domain=settings.cluster_domain,
+            profiles=settings.data_path("node", "seccomp"),
         )
 
     return facts

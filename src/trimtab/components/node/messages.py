@@ -36,7 +36,7 @@ ImageSpec: image=1 annotations=2:map
 KeyValue: key=1 value=2:bytes
 LinuxContainerResources: cpu_period=1:int cpu_quota=2:int cpu_shares=3:int memory_limit_in_bytes=4:int oom_score_adj=5:int
 Capability: add_capabilities=1* drop_capabilities=2*
-LinuxContainerSecurityContext: capabilities=1:Capability privileged=2:bool namespace_options=3:NamespaceOption run_as_user=5:Int64Value run_as_group=12:Int64Value run_as_username=6 readonly_rootfs=7:bool supplemental_groups=8*:int no_new_privs=11:bool masked_paths=13* readonly_paths=14* seccomp=15:SecurityProfile
+LinuxContainerSecurityContext: capabilities=1:Capability privileged=2:bool namespace_options=3:NamespaceOption run_as_user=5:Int64Value run_as_group=12:Int64Value run_as_username=6 readonly_rootfs=7:bool supplemental_groups=8*:int no_new_privs=11:bool masked_paths=13* readonly_paths=14* seccomp=15:SecurityProfile apparmor=16:SecurityProfile
 LinuxContainerConfig: resources=1:LinuxContainerResources security_context=2:LinuxContainerSecurityContext
 ContainerMetadata: name=1 attempt=2:int
 ContainerConfig: metadata=1:ContainerMetadata image=2:ImageSpec command=3* args=4* working_dir=5 envs=6*:KeyValue mounts=7*:Mount labels=9:map annotations=10:map log_path=11 stdin=12:bool stdin_once=13:bool tty=14:bool linux=15:LinuxContainerConfig

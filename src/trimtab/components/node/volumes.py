@@ -185,7 +185,7 @@ class Volumes:
         if volume.spec.csi is not None:
             path, only_read = await self._attached(pod, volume, get)
             if fs_group is not None and not (read_only or only_read):
-                await asyncio.to_thread(give_to_group, path, fs_group)
+                await self._give(pod, name, path, fs_group)
             return HostVolume(path, read_only or only_read)
         if volume.spec.local is not None:
             path = Path(volume.spec.local.path)
@@ -201,8 +201,19 @@ class Volumes:
             path.mkdir(parents=True)
             path.chmod(EMPTY_DIR_MODE)
         if fs_group is not None and not read_only:
-            await asyncio.to_thread(give_to_group, path, fs_group)
+            await self._give(pod, name, path, fs_group)
         return HostVolume(path, read_only)
+
+    async def _give(self, pod: Pod, claim: str, path: Path, gid: int) -> None:
+        """Lets the pod's group write in a volume, once in the pod's life: what the pod sets up later is left as it is."""
+        done = self._pods / pod.metadata.uid / "given" / claim
+        if done.exists():
+            return
+        security = pod.spec.security_context
+        policy = security.fs_group_change_policy if security is not None else None
+        await asyncio.to_thread(give_to_group, path, gid, always=policy != "OnRootMismatch")
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
 
     async def _attached(self, pod: Pod, volume: PersistentVolume, get: Lookup) -> tuple[Path, bool]:
         """Mounts a volume that is attached to this node; returns where, and whether it may only be read."""
@@ -312,10 +323,10 @@ def host_path(volume: HostPathVolume) -> Path:
     return path
 
 
-def give_to_group(path: Path, gid: int) -> None:
-    """Lets a group write everywhere below `path`, unless its top shows that this was done before."""
+def give_to_group(path: Path, gid: int, *, always: bool) -> None:
+    """Lets a group write everywhere below `path`; without `always`, unless its top shows that this was done before."""
     top = path.lstat()
-    if top.st_gid == gid and top.st_mode & stat.S_ISGID:
+    if not always and top.st_gid == gid and top.st_mode & stat.S_ISGID:
         return
     for directory, _, files in os.walk(path, topdown=False):
         for name in files:

@@ -1,0 +1,104 @@
+"""What of a security context this node cannot honour: refused when the pod is created, with the field and what to do instead.
+
+Nothing here may be ignored: a pod that believes itself confined must be. What the machine itself lacks (AppArmor) counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from trimtab.components.node import machine
+from trimtab.runtime import Denied
+
+FOREIGN = {
+    "seLinuxOptions": "SELinux labels are not supported; leave them out",
+    "windowsOptions": "Windows is not supported; leave them out",
+}
+SYSCTLS = (
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+)
+"""Those that Kubernetes calls safe: they concern the pod alone."""
+BETA_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+"""The annotation that the field `appArmorProfile` followed."""
+
+
+def check_pod_security(spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+    """Raises `Denied`."""
+    security = spec.get("securityContext") or {}
+    where = "spec.securityContext"
+    _check_common(where, security)
+    if security.get("supplementalGroupsPolicy") == "Strict":
+        raise Denied(f"{where}.supplementalGroupsPolicy", 'Strict is not supported; use "Merge"')
+    for number, sysctl in enumerate(security.get("sysctls") or ()):
+        _check_sysctl(f"{where}.sysctls[{number}]", sysctl.get("name") or "", spec)
+    for name, value in annotations.items():
+        if name.startswith(BETA_APPARMOR) and value != "unconfined":
+            _check_apparmor(
+                f"metadata.annotations[{name}]", "Localhost" if value.startswith("localhost/") else "RuntimeDefault"
+            )
+
+
+def _check_sysctl(where: str, name: str, spec: Mapping[str, Any]) -> None:
+    name = name.replace("/", ".")
+    if name not in SYSCTLS:
+        raise Denied(
+            f"{where}.name",
+            f"{name} is not one that a pod may set; set it on the machine, or use one of {', '.join(SYSCTLS)}",
+        )
+    for field, prefix in (("hostNetwork", "net."), ("hostIPC", "kernel.shm")):
+        if spec.get(field) and name.startswith(prefix):
+            raise Denied(
+                f"{where}.name", f"{name} would be the machine's own in a pod with {field}; leave one of them out"
+            )
+
+
+def check_container_security(path: str, container: Mapping[str, Any]) -> None:
+    """Raises `Denied`."""
+    security = container.get("securityContext") or {}
+    where = f"{path}.securityContext"
+    _check_common(where, security)
+    if security.get("procMount") not in (None, "Default"):
+        raise Denied(f"{where}.procMount", 'Unmasked needs user namespaces, which are not supported; use "Default"')
+    if security.get("privileged") and security.get("allowPrivilegeEscalation") is False:
+        raise Denied(
+            f"{where}.allowPrivilegeEscalation", "a privileged container cannot do without; set one of them only"
+        )
+
+
+def _check_common(where: str, security: Mapping[str, Any]) -> None:
+    for name, message in FOREIGN.items():
+        if security.get(name):
+            raise Denied(f"{where}.{name}", message)
+    seccomp = security.get("seccompProfile") or {}
+    if seccomp.get("type") == "Localhost":
+        profile = PurePosixPath(seccomp.get("localhostProfile") or "/")
+        if profile.is_absolute() or ".." in profile.parts or not profile.parts:
+            raise Denied(
+                f"{where}.seccompProfile.localhostProfile",
+                "name a file below the node's directory of profiles, like profiles/audit.json",
+            )
+    confined = (security.get("appArmorProfile") or {}).get("type")
+    if confined is not None and confined != "Unconfined":
+        _check_apparmor(f"{where}.appArmorProfile.type", confined)
+
+
+def _check_apparmor(where: str, kind: str) -> None:
+    if kind == "Localhost":
+        raise Denied(where, 'AppArmor profiles of your own are not supported; use "RuntimeDefault"')
+    if not machine.apparmor():
+        raise Denied(
+            where, 'this machine has no AppArmor to confine containers with; use "Unconfined", or leave it out'
+        )
