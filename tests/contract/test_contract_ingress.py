@@ -201,7 +201,7 @@ async def problems_are_told(stage: Stage) -> str | None:
 def _issued_for(host: str) -> Any:
     from trimtab.components.ingress.certificates import issue, pair_of
 
-    return pair_of(issue("shop", "x", [host], OTHER_CA, EPOCH))
+    return pair_of(asyncio.run(issue("shop", "x", [host], OTHER_CA, EPOCH)))
 
 
 async def add_younger(stage: Stage) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,8 +32,25 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 CA = engine_ca(NOW)
 
 
+def issued(namespace, name, hosts, ca, now):
+    return asyncio.run(issue(namespace, name, hosts, ca, now))
+
+
+def test_a_process_that_never_loaded_cryptography_has_it_signed_by_another(monkeypatch):
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "cryptography")
+        without.setattr("trimtab.components.ingress.signing.sign", None)
+        pair = pair_of(issued("shop", "web-tls", ["shop.example.com"], CA, NOW))
+        with pytest.raises(ValueError, match=r"engine-ca holds no usable CA: tls\.crt or tls\.key is not PEM"):
+            issued("shop", "web-tls", ["shop.example.com"], Pair("torn", "torn"), NOW)
+
+    leaf = x509.load_pem_x509_certificate(pair.chain.encode())
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(CA.chain.encode()))
+    assert inspect(pair)[1] == ("shop.example.com",)
+
+
 def test_an_issued_certificate_verifies_against_the_ca():
-    secret = issue("shop", "web-tls", ["shop.example.com", "*.shop.example.com", "127.0.0.1"], CA, NOW)
+    secret = issued("shop", "web-tls", ["shop.example.com", "*.shop.example.com", "127.0.0.1"], CA, NOW)
     pair = pair_of(secret)
     leaf = x509.load_pem_x509_certificate(pair.chain.encode())
     root = x509.load_pem_x509_certificate(CA.chain.encode())
@@ -44,7 +63,7 @@ def test_an_issued_certificate_verifies_against_the_ca():
 
 
 def test_it_is_good_until_two_thirds_of_its_life():
-    secret = issue("shop", "web-tls", ["a.b", "c.d"], CA, NOW)
+    secret = issued("shop", "web-tls", ["a.b", "c.d"], CA, NOW)
     assert still_good(secret, ["a.b"], CA, NOW)
     assert renew_at(secret) == NOW + timedelta(days=60)
     assert not still_good(secret, ["a.b"], CA, NOW + timedelta(days=60))
@@ -53,8 +72,8 @@ def test_it_is_good_until_two_thirds_of_its_life():
 
 
 def test_a_touched_secret_is_not_good():
-    secret = issue("shop", "web-tls", ["a.b"], CA, NOW)
-    other = issue("shop", "web-tls", ["a.b"], CA, NOW)
+    secret = issued("shop", "web-tls", ["a.b"], CA, NOW)
+    other = issued("shop", "web-tls", ["a.b"], CA, NOW)
     secret.data = {**secret.data, "tls.key": other.data["tls.key"]}
     assert not is_issued(secret)
     assert not still_good(secret, ["a.b"], CA, NOW)
@@ -64,11 +83,11 @@ def test_a_touched_secret_is_not_good():
 
 def test_a_certificate_never_outlives_its_ca():
     short = engine_ca(NOW, days=10)
-    _, names = inspect(pair_of(issue("shop", "x", ["a.b"], short, NOW)))
+    _, names = inspect(pair_of(issued("shop", "x", ["a.b"], short, NOW)))
     assert names == ("a.b",)
-    assert renew_at(issue("shop", "x", ["a.b"], short, NOW)) < NOW + timedelta(days=10)
+    assert renew_at(issued("shop", "x", ["a.b"], short, NOW)) < NOW + timedelta(days=10)
     with pytest.raises(ValueError, match="Secret trimtab-system/engine-ca has expired; renew the engine's CA"):
-        issue("shop", "x", ["a.b"], short, NOW + timedelta(days=11))
+        issued("shop", "x", ["a.b"], short, NOW + timedelta(days=11))
 
 
 def test_an_intermediate_ca_sends_its_chain():
@@ -90,7 +109,7 @@ def test_an_intermediate_ca_sends_its_chain():
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
     chain = middle.public_bytes(serialization.Encoding.PEM).decode()
-    pair = pair_of(issue("shop", "x", ["a.b"], Pair(chain, pem), NOW))
+    pair = pair_of(issued("shop", "x", ["a.b"], Pair(chain, pem), NOW))
     assert len(x509.load_pem_x509_certificates(pair.chain.encode())) == 2
 
 
@@ -124,7 +143,7 @@ def test_an_unusable_ca():
     with pytest.raises(
         ValueError, match=r"holds no usable CA: tls\.crt or tls\.key is not PEM; restore it from a backup"
     ):
-        issue("shop", "x", ["a.b"], Pair("x", "y"), NOW)
+        issued("shop", "x", ["a.b"], Pair("x", "y"), NOW)
 
 
 def test_names():
@@ -135,5 +154,5 @@ def test_names():
 
 
 def test_base64_of_data_is_what_kubernetes_wants():
-    secret = issue("shop", "x", ["a.b"], CA, NOW)
+    secret = issued("shop", "x", ["a.b"], CA, NOW)
     assert base64.b64decode(secret.data["tls.crt"]).startswith(b"-----BEGIN CERTIFICATE-----")

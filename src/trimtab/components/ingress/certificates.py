@@ -1,27 +1,24 @@
 """Certificates: issued from the engine's CA where an Ingress asks for TLS and nobody brought a Secret, renewed in time.
 
 An issued Secret says in annotations for which hosts it is, from which CA, until when it is good and what the hash of its
-content is. So whether it still will do is answered without parsing it, and the `cryptography` package is loaded only in
-the process and at the moment in which something is issued or a stranger's certificate is looked at.
+content is. So whether it still will do is answered without parsing it, and the `cryptography` package is loaded only where a
+stranger's certificate is looked at; what is issued is signed in a process of its own (`signing.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from trimtab.api import ObjectMeta, Ref
 from trimtab.api.core import Secret
-
-if TYPE_CHECKING:
-    from cryptography.x509 import GeneralName
+from trimtab.components.ingress.signing import sign_apart
 
 CA_SECRET = Ref("v1", "Secret", "trimtab-system", "engine-ca")
 """Holds the engine's CA in `tls.crt` and `tls.key`; the engine creates it at boot."""
@@ -35,8 +32,6 @@ CONTENT = "proxy.trimtab.dev/content"
 LIFETIME = timedelta(days=90)
 RENEW_SHARE = 2 / 3
 """A certificate is renewed when so much of its life is over: a month is left to notice that it does not work."""
-BACKDATED = timedelta(hours=1)
-"""Clocks of clients go wrong."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +93,15 @@ def still_good(secret: Secret, hosts: Iterable[str], ca: Pair, now: datetime) ->
     )
 
 
-def issue(namespace: str, name: str, hosts: Sequence[str], ca: Pair, now: datetime) -> Secret:
+async def issue(namespace: str, name: str, hosts: Sequence[str], ca: Pair, now: datetime) -> Secret:
     """A new key and a certificate for `hosts` (names, wildcards, addresses) from the CA, as a Secret.
 
     Raises:
         ValueError: one line, when the CA cannot be used.
     """
-    pair, not_after = _sign(tuple(hosts), ca, now)
+    work = (tuple(hosts), ca.chain, ca.key, now, LIFETIME, str(CA_SECRET))
+    chain, key, not_after = await asyncio.to_thread(sign_apart, *work)
+    pair = Pair(chain, key)
     renew = now + (not_after - now) * RENEW_SHARE
     return Secret(
         metadata=ObjectMeta(
@@ -163,70 +160,3 @@ def covers(names: Iterable[str], host: str) -> bool:
 
 def _issuer_id(ca: Pair) -> str:
     return hashlib.sha256(ca.chain.encode()).hexdigest()[:32]
-
-
-def _sign(hosts: tuple[str, ...], ca: Pair, now: datetime) -> tuple[Pair, datetime]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    try:
-        issuer = x509.load_pem_x509_certificates(ca.chain.encode())[0]
-        signer = serialization.load_pem_private_key(ca.key.encode(), None)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"{CA_SECRET} holds no usable CA: tls.crt or tls.key is not PEM; restore it from a backup"
-        ) from None
-    if not isinstance(signer, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
-        raise ValueError(f"{CA_SECRET} holds a key that cannot sign certificates; use ECDSA, RSA or Ed25519")
-    if issuer.not_valid_after_utc <= now:
-        raise ValueError(f"{CA_SECRET} has expired; renew the engine's CA")
-    key = ec.generate_private_key(ec.SECP256R1())
-    not_after = min(now + LIFETIME, issuer.not_valid_after_utc)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])] if len(hosts[0]) <= 64 else [])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(max(now - BACKDATED, issuer.not_valid_before_utc))
-        .not_valid_after(not_after)
-        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=not list(subject))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
-    )
-    chain = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    if issuer.issuer != issuer.subject:
-        chain += ca.chain
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    return Pair(chain, pem), not_after
-
-
-def _general_name(host: str) -> GeneralName:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

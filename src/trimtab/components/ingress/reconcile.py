@@ -83,7 +83,7 @@ async def certify(ingress: Ingress, ctx: Context) -> Outcome:
         if secret and certificates.still_good(secret, hosts, ca, ctx.now):
             keep.append(secret.ref)
             continue
-        secret = certificates.issue(ingress.namespace or "", name, hosts, ca, ctx.now)
+        secret = await certificates.issue(ingress.namespace or "", name, hosts, ca, ctx.now)
         fresh.append(secret)
         ctx.event("CertificateIssued", f"{secret.ref} is good for {', '.join(hosts)} until {_until(secret)}")
     return Desired(
@@ -375,7 +375,7 @@ async def _default_certificate(ctx: Context, proxy: Proxy, out: _Certificates) -
     secret = owned
     if isinstance(ca, Pair):
         if owned is None or not certificates.still_good(owned, hosts, ca, ctx.now):
-            secret = certificates.issue(CA_SECRET.namespace or "", DEFAULT_SECRET, hosts, ca, ctx.now)
+            secret = await certificates.issue(CA_SECRET.namespace or "", DEFAULT_SECRET, hosts, ca, ctx.now)
             out.issued.append(secret)
         else:
             out.keep.append(owned.ref)
