@@ -12,13 +12,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from simulated_node import SimulatedNode
+from trimtab.api import ObjectMeta
+from trimtab.api.cluster import Lease, LeaseSpec
 from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.api.storage import VolumeAttachment, attachment_name
 from trimtab.client.errors import ApiError
 from trimtab.components.volumes import DRIVER
+from trimtab.components.workloads.fencing import State
+from trimtab.components.workloads.node_life import fenced
 from trimtab.runtime.contract import Stage
 
 LOOK_S = 0.3
+LEASE_S, BOOT_S = 15, 3.0
+
+
+class SimulatedMachines:
+    """`Machines` of the story's world."""
+
+    def __init__(self, images: SimulatedImages) -> None:
+        self.images = images
+
+    async def state(self, node: str) -> State:
+        known = self.images.nodes is not None and node in self.images.nodes.nodes
+        return "runs" if known else "unknown"
+
+    async def end(self, node: str) -> bool:
+        return self.images.nodes is not None and await self.images.nodes.end(node)
 
 
 @dataclass
@@ -126,10 +145,25 @@ class VolumeNode(SimulatedNode):
     async def _serve(self, uid: str, key: tuple[str, str]) -> None:
         await self.heard.wait()
         pod = self._pods.get(key[1], key[0])
+        if pod is not None and pod.metadata.deletion_timestamp is None and await self._fenced(pod):
+            return
         running = pod is not None and pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None
         if pod is not None and pod.metadata.uid == uid and running and uid not in self.started:
             await self._hold(pod)  # as after a reboot of the node
         await super()._serve(uid, key)
+
+    async def _fenced(self, pod: Pod) -> bool:
+        """As the agent: what was placed here before the node was fenced is not started again."""
+        node = await self._stage.get(Node, self.name)
+        return node is not None and fenced(pod, node)
+
+    def reboot(self) -> None:
+        """Nothing of the former life runs: mounts and containers are gone."""
+        self.images.die(self.name)
+        self.started.clear()
+        self.mounts.clear()
+        for task in list(self._busy.values()):
+            task.cancel()
 
     async def _start(self, pod: Pod) -> None:
         if await self._hold(pod):
@@ -216,6 +250,32 @@ class Machine:
     def partition(self, name: str) -> None:
         """The node hears nothing any more; what it has mounted it has."""
         self.nodes[name].heard.clear()
+
+    async def silence(self, name: str) -> None:
+        """A partition that the API notices: the node's lease is not renewed any more."""
+        self.partition(name)
+        lease = Lease(metadata=ObjectMeta(name=name, namespace="kube-node-lease"))
+        lease.spec = LeaseSpec(lease_duration_seconds=LEASE_S, renew_time=self.stage.clock.now())
+        await self.stage.client.apply(lease, manager="kubelet")
+
+    async def end(self, name: str) -> bool:
+        """Implements `Machines`: the node is ended, and starts again after a while."""
+        node = self.nodes.get(name)
+        if node is None:
+            return False
+        node.reboot()
+        if not node.heard.is_set():
+            asyncio.get_running_loop().call_later(BOOT_S, self._boot, name)
+        return True
+
+    def _boot(self, name: str) -> None:
+        self.tasks[f"boot of {name}"] = asyncio.get_running_loop().create_task(self._heard_again(name))
+
+    async def _heard_again(self, name: str) -> None:
+        lease = Lease(metadata=ObjectMeta(name=name, namespace="kube-node-lease"))
+        while await self.stage.client.get(Lease, name, "kube-node-lease") is not None:
+            await self.stage.client.delete(lease.ref)
+        self.mend(name)
 
     def mend(self, name: str) -> None:
         self.nodes[name].heard.set()

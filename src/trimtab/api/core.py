@@ -523,6 +523,13 @@ class PersistentVolume(Resource):
 
 # Nodes and events
 
+FENCED_AT = "trimtab.dev/fenced-at"
+"""On a Node: until when everything that was placed on it is certain not to run (any more)."""
+NODE_DESTROYED = "trimtab.dev/destroyed"
+"""On a Node: it is certain that nothing of it runs and that its disk is gone."""
+DIED_WITH = "trimtab.dev/died-with"
+"""On a volume whose data was on the disk of a node that was destroyed: the node's name."""
+
 
 class NodeAddress(Model):
     type: str

@@ -64,6 +64,13 @@ def _node_config(context: click.Context, option: click.Parameter, value: Path | 
     callback=_node_config,
     help="A KubeletConfiguration: eviction thresholds, image garbage collection, process and log limits.",
 )
+@click.option(
+    "--node-lease",
+    "node_lease_s",
+    type=click.IntRange(2, 3600),
+    metavar="SECONDS",
+    help="How long a node may be silent before its pods get no requests (40).",
+)
 @click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")
 @click.option("--enable", is_flag=True, help="Also start the engine at every boot (systemd).")

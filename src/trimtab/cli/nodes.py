@@ -90,7 +90,7 @@ def kill(target: Target, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def partition(target: Target, name: str) -> None:
-    """Cut a node's pods off from everything else; `trimtab node mend` ends it."""
+    """Cut a node off from everything else, its agent and its pods; `trimtab node mend` ends it."""
     from trimtab.engine import lifecycle, nodes
 
     lifecycle.require_root("trimtab node partition")

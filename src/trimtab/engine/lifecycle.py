@@ -393,6 +393,7 @@ def stop(settings: Settings, *, keep_pods: bool, say: Say, timeout_s: int = plan
     began = time.monotonic()
     run = datadir.supervisor_run(settings)
     process = supervisor_of(settings)
+    _let_go(settings)
     limit_s = STOP_S_MAX + timeout_s * max(1, len(settings.nodes))
     if run.is_dir():
         write_json(str(run / STOP), {"timeout_s": timeout_s})
@@ -412,6 +413,14 @@ def stop(settings: Settings, *, keep_pods: bool, say: Say, timeout_s: int = plan
     for leftover in () if keep_pods else running_children(settings).values():
         raise EngineError(f"process {leftover.pid} did not end: see {_log(settings, 'supervisor')}")
     say(f"stopped after {time.monotonic() - began:.1f} s" + ("; pods keep running" if keep_pods else ""))
+
+
+def _let_go(settings: Settings) -> None:
+    """A node that is held in a partition could not stop."""
+    from trimtab.engine import nodes
+
+    for name in settings.nodes:
+        nodes.hold(settings, name, on=False)
 
 
 def is_anything_left(settings: Settings) -> bool:

@@ -7,6 +7,7 @@ A node is gone when its process 1 has ended (`machine.py`): that is waited for b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import msgspec
 
 from trimtab.engine import datadir, lifecycle, local, machine, planning, procfs, uplink
 from trimtab.engine.errors import EngineError
+from trimtab.engine.fencing import first_process
 from trimtab.engine.plan import PLAN, read_json, write_json
 from trimtab.runtime.settings import NODES_MAX, Settings, node_number
 
@@ -113,6 +115,7 @@ def change(settings: Settings, wanted: Sequence[str], say: Say) -> Settings:
     datadir.save(changed)
     replan(changed)
     for name in gone:
+        hold(settings, name, on=False)
         wait_for_end(settings, name, END_S_MAX)
         declare_dead(changed, name, say)
         forget(settings, name)
@@ -136,15 +139,6 @@ def replan(settings: Settings) -> None:
     if handle is not None:
         signal.pidfd_send_signal(handle, signal.SIGUSR2)
         os.close(handle)
-
-
-def first_process(settings: Settings, name: str) -> procfs.Identity | None:
-    """Process 1 of a node, if it lives."""
-    raw = read_json(f"{settings.node_run(name)}.json")
-    if not isinstance(raw, dict) or raw.get("boot") != procfs.boot_id():
-        return None
-    process = procfs.Identity(raw["pid"], raw["start"])
-    return process if procfs.alive(process) else None
 
 
 def wait_for_end(settings: Settings, name: str, timeout_s: float) -> None:
@@ -175,13 +169,18 @@ def kill(settings: Settings, name: str, say: Say) -> Settings:
     process = first_process(settings, name)
     handle = procfs.pidfd(process) if process is not None else None
     changed = msgspec.structs.replace(settings, nodes=tuple(n for n in settings.nodes if n != name))
+    if handle is not None:
+        # Held before the supervisor hears of it, so that it neither starts to stop nor is started again.
+        signal.pidfd_send_signal(handle, signal.SIGSTOP)
     datadir.save(changed)
+    replan(changed)
     if handle is not None:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.close(handle)
     wait_for_end(settings, name, DEAD_S_MAX)
+    # From here on this may be interrupted: without process and disk, the agent of the machine says what is left to say.
+    remove_disk(settings, name)
     declare_dead(changed, name, say)
-    replan(changed)
     forget(settings, name)
     say(f"{name} destroyed after {(time.monotonic() - began) * 1000:.0f} ms, its disk with it")
     return changed
@@ -223,8 +222,7 @@ def forget(settings: Settings, name: str) -> None:
     """Removes what is left of a node that has ended: disk, run directory, cgroups, machine file."""
     from trimtab.components.node import remove_cgroups
 
-    disk_image(settings, name).unlink(missing_ok=True)
-    shutil.rmtree(disk_directory(settings, name), ignore_errors=True)
+    remove_disk(settings, name)
     remove_cgroups(settings.for_node(name))
     shutil.rmtree(settings.node_run(name), ignore_errors=True)
     Path(f"{settings.node_run(name)}.json").unlink(missing_ok=True)
@@ -232,8 +230,15 @@ def forget(settings: Settings, name: str) -> None:
     planning.machine_file(settings, name).unlink(missing_ok=True)
 
 
+def remove_disk(settings: Settings, name: str) -> None:
+    """Removes the disk of a node that has ended."""
+    disk_image(settings, name).unlink(missing_ok=True)
+    shutil.rmtree(disk_directory(settings, name), ignore_errors=True)
+
+
 def partition(settings: Settings, name: str, *, on: bool) -> None:
-    """Cuts a node's network, or mends it.
+    """Cuts a node off, or mends it: its network, and all that it could say by other ways, since its supervisor and agent
+    are held meanwhile. Its pods run on.
 
     Raises:
         EngineError: there is no such node, or it has no network now.
@@ -243,6 +248,33 @@ def partition(settings: Settings, name: str, *, on: bool) -> None:
         (uplink.cut if on else uplink.mend)(machine.run, settings.uplink(name))
     except machine.MachineFailed as err:
         raise EngineError(f"the network of {name} could not be changed: {err}") from None
+    hold(settings, name, on=on)
+
+
+def hold(settings: Settings, name: str, *, on: bool) -> None:
+    """Stops the programs of a node where they are, or lets them go on; containerd and pods excepted."""
+    process = first_process(settings, name)
+    if process is None:
+        return
+    for pid in sorted(programs(process), reverse=not on):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
+
+
+def programs(process: procfs.Identity) -> list[int]:
+    """Guardian, supervisor and agent of the node with that process 1: what is in its mount namespace and not
+    containerd's."""
+    namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/ns/mnt") == namespace:
+                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                if b"containerd" not in words[0]:
+                    found.append(int(entry))
+        except OSError:
+            continue
+    return found
 
 
 def report(settings: Settings) -> list[dict[str, Any]]:

@@ -26,11 +26,13 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         from trimtab.components.node import adapters as of_node
         from trimtab.components.volumes import Staging
         from trimtab.components.volumes import adapters as of_volumes
-        from trimtab.components.workloads import LocalDirectories, VolumeDirectories
+        from trimtab.components.workloads import LocalDirectories, Machines, VolumeDirectories
+        from trimtab.engine.fencing import NamespaceMachines
 
         volumes = of_volumes(settings)
         return {
             **volumes,
+            Machines: NamespaceMachines(settings),
             **of_node(settings, volumes[Staging]),
             **of_backups(settings),
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),

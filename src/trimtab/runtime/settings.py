@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """The pods of all nodes and the wires between them; empty: there is one node, and `pod_cidr` is all."""
     nodes: tuple[str, ...] = ()
     """The further nodes of this machine: `node-2`, `node-3` ..."""
+    node_lease_s: int = 40
+    """A node that was not heard of for so long counts as silent (Kubernetes' node-monitor-grace-period)."""
     service_cidr: str = "10.96.0.0/16"
     cluster_domain: str = "cluster.local"
     proxy_protocol: bool = False

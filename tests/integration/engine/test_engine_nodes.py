@@ -15,7 +15,7 @@ import pytest
 from engine_under_test import EngineUnderTest, engine, wait_for
 from node_world import busybox_image
 from trimtab.content import ContentStore
-from trimtab.engine import datadir, nodes
+from trimtab.engine import datadir, fencing, nodes
 
 pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -115,7 +115,7 @@ def test_pods_and_volumes_of_a_destroyed_node(running: EngineUnderTest) -> None:
     apply(running, pod("db", image, "node-3", volumes=volumes))
     wait_for(lambda: ready(running, "db"), 30, "the database is ready")
     settings = datadir.load(running.data)
-    process = nodes.first_process(settings, "node-3")
+    process = fencing.first_process(settings, "node-3")
     assert process is not None
     namespace = os.readlink(f"/proc/{process.pid}/ns/pid")
 

@@ -6,9 +6,19 @@ from datetime import UTC, datetime, timedelta
 
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.cluster import Lease, LeaseSpec
-from trimtab.api.core import Node, NodeSpec, NodeStatus, PersistentVolume, Taint
+from trimtab.api.core import (
+    FENCED_AT,
+    NODE_DESTROYED,
+    Node,
+    NodeSpec,
+    NodeStatus,
+    PersistentVolume,
+    Pod,
+    Taint,
+)
 from trimtab.components.workloads import binding
-from trimtab.components.workloads.node_life import proven_dead, silent_s, state_taints
+from trimtab.components.workloads.fencing import overdue
+from trimtab.components.workloads.node_life import fenced, grace_s, proven_dead, silent_s, state_taints
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MINE = Taint(key="shop", effect="NoSchedule", value="yes")
@@ -58,3 +68,30 @@ def test_a_volume_says_with_which_node_it_died_and_what_to_do() -> None:
         "with an empty volume"
     )
     assert binding.died_text(PersistentVolume(metadata=ObjectMeta(name="pvc-1"))) is None
+
+
+def test_a_lease_says_itself_how_long_it_lasts() -> None:
+    assert grace_s(Lease(metadata=ObjectMeta(name="node-2"), spec=LeaseSpec(lease_duration_seconds=4))) == 4.0
+    assert grace_s(Lease(metadata=ObjectMeta(name="node-2"))) == 40.0
+
+
+def test_what_was_placed_before_a_node_was_fenced_does_not_run() -> None:
+    ended = node()
+    ended.metadata.annotations[FENCED_AT] = NOW.isoformat()
+    before = Pod(metadata=ObjectMeta(name="a", creation_timestamp=NOW - timedelta(seconds=1)))
+    after = Pod(metadata=ObjectMeta(name="a", creation_timestamp=NOW))
+
+    assert (fenced(before, ended), fenced(after, ended), fenced(before, node())) == (True, False, False)
+
+
+def test_a_node_that_was_destroyed_by_other_means_counts_as_destroyed() -> None:
+    gone = node()
+    gone.metadata.annotations[NODE_DESTROYED] = "true"
+
+    assert proven_dead(gone) == Taint(key="node.kubernetes.io/out-of-service", effect="NoExecute", value="destroyed")
+
+
+def test_a_deletion_is_overdue_some_time_after_the_pods_own_grace() -> None:
+    leaving = Pod(metadata=ObjectMeta(name="a", deletion_timestamp=NOW))
+
+    assert (overdue(leaving, NOW), overdue(Pod(metadata=ObjectMeta(name="a")), NOW)) == (5.0, None)

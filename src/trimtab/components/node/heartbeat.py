@@ -29,7 +29,8 @@ from trimtab.runtime.process import Process
 MANAGER = "trimtab-node-heartbeat"
 RENEW_S = 10.0
 FIRST_TRIES_S = 0.2
-LEASE_S = 40
+RENEWALS = 4
+"""A lease is renewed so many times before it would be over, and every `RENEW_S` at least."""
 LEASE_NAMESPACE = "kube-node-lease"
 PODS_MAX = 110
 KUBERNETES_VERSION = "v1.34.0"
@@ -124,8 +125,9 @@ async def run_heartbeat(process: Process) -> None:
         except (ApiError, ConnectionError):
             written = None
         # Until the node was ready once, look often: somebody is waiting for it to come up.
+        pause_s = min(RENEW_S, process.settings.node_lease_s / RENEWALS) if ready else FIRST_TRIES_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pressure.changed.wait(), RENEW_S if ready else FIRST_TRIES_S)
+            await asyncio.wait_for(pressure.changed.wait(), pause_s)
         pressure.changed.clear()
 
 
@@ -161,7 +163,7 @@ async def _renew(process: Process) -> None:
         "metadata": {"name": name, "namespace": LEASE_NAMESPACE},
         "spec": {
             "holderIdentity": name,
-            "leaseDurationSeconds": LEASE_S,
+            "leaseDurationSeconds": process.settings.node_lease_s,
             "renewTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         },
     }

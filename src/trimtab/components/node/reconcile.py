@@ -7,10 +7,20 @@ ready, or was pulled. It waits for nothing itself.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import TypeVar
 
 from trimtab.api import Resource
-from trimtab.api.core import ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount
+from trimtab.api.core import (
+    FENCED_AT,
+    ConfigMap,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    ServiceAccount,
+)
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.decide import Eviction, Finish, StopContainer, decide
@@ -28,9 +38,16 @@ STEPS_MAX = 64
 UNREACHABLE_RETRY_S = 1.0
 
 
+def fenced(pod: Pod, node: Node | None) -> bool:
+    """True when this node was fenced after the pod was made: others rely on it that the pod does not run here again."""
+    at = node.metadata.annotations.get(FENCED_AT) if node is not None else None
+    made = pod.metadata.creation_timestamp
+    return at is not None and made is not None and made < datetime.fromisoformat(at)
+
+
 @reconciler(
     Pod,
-    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume, VolumeAttachment],
+    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume, VolumeAttachment, Node],
     place="node",
     workers=16,
     selects=lambda pod: bool(pod.spec.node_name),
@@ -51,7 +68,10 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     living = not ctx.deleting and not over
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
-    new = living and pod.status.phase in ("", "Pending") and not agent.sandboxes_of(pod.metadata.uid)
+    bare = not ctx.deleting and not agent.sandboxes_of(pod.metadata.uid)
+    if bare and fenced(pod, await ctx.get(Node, agent.node.name)):
+        return Desired()  # it belongs to a former life of this node and is being removed
+    new = bare and pod.status.phase in ("", "Pending")
     if new and (why := refusal(pod, agent.pressure, qos_class(pod))) is not None:
         agent.evict(pod, Eviction(why))
         ctx.event("Evicted", why, warning=True)

@@ -12,7 +12,7 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     autoscaler.py   HorizontalPodAutoscaler -> size  autoscale.py (arithmetic), measurements.py, prometheus.py (sources)
     budgets.py      PodDisruptionBudget -> its status
     endpoints.py    Service -> EndpointSlices
-    node_life.py    Node -> alive, silent or gone, and its pods
+    node_life.py    Node -> alive, silent or gone, and its pods      fencing.py (certainty by force, on the machine)
     scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
     departures.py   Pods that make room or do not bear a taint
     volumes.py      claims <-> volumes               binding.py (matching), local_class.py, local_data.py (on the node)
@@ -23,15 +23,16 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api.cluster import StorageClass
+from trimtab.api.core import DIED_WITH
 from trimtab.components.workloads.admission import CHECKS
 from trimtab.components.workloads.autoscaler import Looks, autoscaler
-from trimtab.components.workloads.binding import DIED_WITH
 from trimtab.components.workloads.budgets import disruption_budget
 from trimtab.components.workloads.cronjob import cronjob
 from trimtab.components.workloads.daemonset import daemonset
 from trimtab.components.workloads.departures import make_room, taint_eviction
 from trimtab.components.workloads.deployment import deployment
 from trimtab.components.workloads.endpoints import endpoints
+from trimtab.components.workloads.fencing import Machines, fence
 from trimtab.components.workloads.job import job, job_leftovers
 from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
@@ -53,6 +54,7 @@ __all__ = [
     "OUT_OF_SERVICE",
     "LocalDirectories",
     "Looks",
+    "Machines",
     "Measurements",
     "VolumeDirectories",
     "adapters",
@@ -80,6 +82,7 @@ COMPONENT = Component(
         local_data,
         node_life,
         lost_pods,
+        fence,
     ),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,

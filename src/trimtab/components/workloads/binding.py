@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
 from trimtab.api.core import (
+    DIED_WITH,
     LocalVolumeSource,
     Node,
     ObjectReference,
@@ -28,8 +29,6 @@ PATH_PARAMETER = "path"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
-DIED_WITH = "trimtab.dev/died-with"
-"""The annotation of a volume whose data was on the disk of a node that was destroyed: the node's name."""
 WAIT_FOR_CONSUMER = "WaitForFirstConsumer"
 
 

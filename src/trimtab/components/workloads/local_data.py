@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim
+from trimtab.api.core import DIED_WITH, PersistentVolume, PersistentVolumeClaim
 from trimtab.components.workloads import binding
 from trimtab.components.workloads.volumes import RECLAIM_DELETE, holds
 from trimtab.runtime import Context, Desired, Wait, reconciler
@@ -91,7 +91,7 @@ async def local_data(subject: PersistentVolume, ctx: Context) -> Desired | Wait:
     """Makes a local volume's directory, and removes it when the volume is deleted (reclaim policy Delete)."""
     directories = ctx.adapter(VolumeDirectories)  # type: ignore[type-abstract]
     assert subject.spec.local is not None
-    died = binding.DIED_WITH in subject.metadata.annotations
+    died = DIED_WITH in subject.metadata.annotations
     if not died and binding.node_of(subject) != directories.node:
         # The finalizer is that of the agent which has the data.
         return Wait(on=subject.ref, reason="its data is on another node")

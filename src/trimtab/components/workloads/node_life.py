@@ -3,6 +3,7 @@
     Lease older than the grace      Ready=Unknown, taints unreachable: nothing new goes there; pods stay, since they may run
     condition MemoryPressure ...    taint memory-pressure ...: nothing new goes there (but what asked for its memory may)
     taint out-of-service (proof)    Ready=False; its pods are marked Failed and removed at once; then the Node goes
+    annotation fenced-at (proof)    the pods that were made before are marked Failed and removed at once; the Node comes back
 
 Silence is no proof: a pod of a silent node is not replaced under its name until it is certain that it does not run. The
 engine gives that proof when it saw the node's last process end (`trimtab node kill`), by the taint with which Kubernetes'
@@ -17,13 +18,13 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import Node, Pod, Taint
+from trimtab.api.core import FENCED_AT, NODE_DESTROYED, Node, Pod, Taint
 from trimtab.components.workloads import conditions, fit
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
 GRACE_S = 40.0
-"""How old a node's lease may become, as in Kubernetes (node-monitor-grace-period); it is renewed every 10 s."""
+"""How old the lease of a node may become that does not say so itself (leaseDurationSeconds)."""
 LEASE_NAMESPACE = "kube-node-lease"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 DESTROYED = "destroyed"
@@ -40,7 +41,20 @@ _OURS = (UNREACHABLE, NOT_READY, *_PRESSURES.values())
 
 def proven_dead(node: Node) -> Taint | None:
     """The taint that says that nothing of the node runs, or None."""
+    if node.metadata.annotations.get(NODE_DESTROYED) == "true":
+        return Taint(key=OUT_OF_SERVICE, value=DESTROYED, effect="NoExecute")
     return next((taint for taint in node.spec.taints if taint.key == OUT_OF_SERVICE), None)
+
+
+def fenced(pod: Pod, node: Node) -> bool:
+    """True when the node was fenced after the pod was made: then the pod does not run there, and never will again."""
+    at, made = node.metadata.annotations.get(FENCED_AT), pod.metadata.creation_timestamp
+    return at is not None and made is not None and made < datetime.fromisoformat(at)
+
+
+def grace_s(lease: Lease | None) -> float:
+    """How old the lease may become before its node counts as silent."""
+    return float(lease.spec.lease_duration_seconds or GRACE_S) if lease is not None else GRACE_S
 
 
 def silent_s(lease: Lease | None, now: datetime) -> float:
@@ -81,15 +95,16 @@ async def node_life(subject: Node, ctx: Context) -> Desired:
             status=_ready("False", "NodeOutOfService", message),
             delete_subject=dead.value == DESTROYED and not left,
         )
-    silence_s = silent_s(await ctx.get(Lease, subject.name, LEASE_NAMESPACE), ctx.now)
-    silent = silence_s > GRACE_S
+    lease = await ctx.get(Lease, subject.name, LEASE_NAMESPACE)
+    silence_s, limit_s = silent_s(lease, ctx.now), grace_s(lease)
+    silent = silence_s > limit_s
     wanted = state_taints(subject, silent)
     writes = []
     if wanted != subject.spec.taints:
         writes.append(FieldWrite(subject.ref, {"spec": {"taints": msgspec.to_builtins(wanted)}}))
     if not silent:
-        return Desired(writes=writes, requeue_after_s=GRACE_S - silence_s + 0.1)
-    message = f"the node has not renewed its lease for over {GRACE_S:.0f} s; whether its pods run is not known"
+        return Desired(writes=writes, requeue_after_s=limit_s - silence_s + 0.1)
+    message = f"the node has not renewed its lease for over {limit_s:.0f} s; whether its pods run is not known"
     return Desired(status=_ready("Unknown", "NodeStatusUnknown", message), writes=writes)
 
 
@@ -101,10 +116,12 @@ async def lost_pods(subject: Pod, ctx: Context) -> Desired | Requeue:
     if node is None:
         return Desired()
     dead = proven_dead(node)
-    if dead is not None and not any(fit.tolerates(t, dead) for t in subject.spec.tolerations):
+    if fenced(subject, node) or (dead and not any(fit.tolerates(t, dead) for t in subject.spec.tolerations)):
         if not facts.finished(subject) and not facts.deleting(subject):
             ctx.event("NodeLost", f"node {node.name} is gone, and this pod with it", warning=True)
-        status: JSON = {"phase": "Failed", "reason": "NodeLost", "message": f"node {node.name} is gone"}
+        # With the condition, which an earlier run may have set while the node was silent: what it is no longer part of, goes.
+        gone = f"node {node.name} is gone"
+        status: JSON = {**_ready("False", "NodeLost", gone), "phase": "Failed", "reason": "NodeLost", "message": gone}
         return Desired(status=None if facts.finished(subject) else status, delete_subject=True)
     ready = conditions.find(node.status.conditions, "Ready")
     if ready is not None and ready.status == "Unknown" and facts.ready(subject):

@@ -62,10 +62,11 @@ REASONS: dict[str, str] = {
     "TooManyReplicas": "More pods are wanted than `maxReplicas` allows.",
     "TooFewReplicas": "Fewer pods are wanted than `minReplicas` allows.",
     # Node
-    "NodeStatusUnknown": "The node has not renewed its lease for 40 s. Its pods get no new requests, and are not replaced "
+    "NodeStatusUnknown": "The node has not renewed its lease for as long as that allows (40 s). Its pods get no new requests, and are not replaced "
     "under their names before it is certain that they do not run.",
     "NodeOutOfService": "It is certain that nothing of the node runs (it was destroyed, or an administrator says so by the "
     "taint node.kubernetes.io/out-of-service), so its pods are removed and replaced elsewhere.",
+    "NodeLost": "Nothing of the pod's node runs any more, and so the pod does not; it is removed and replaced elsewhere.",
     "NodeUnreachable": "The pod's node is silent, so the pod gets no new requests until the node is back.",
     # PersistentVolumeClaim
     "Bound": "The claim has its volume.",

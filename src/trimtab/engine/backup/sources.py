@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.engine import accounts, datadir, nodes, planning
+from trimtab.engine import accounts, datadir, fencing, nodes, planning
 from trimtab.engine.backup import keys
 from trimtab.engine.processes import JOURNAL
 from trimtab.runtime.settings import Settings
@@ -60,7 +60,7 @@ def volumes(settings: Settings) -> Iterator[Source]:
 
 def _disk(settings: Settings, name: str) -> Path:
     """A further node's disk: as the node itself sees it while it runs."""
-    process = nodes.first_process(settings, name)
+    process = fencing.first_process(settings, name)
     if process is None:
         return nodes.disk_directory(settings, name)
     return Path(f"/proc/{process.pid}/root{settings.data_path('node')}")
@@ -95,7 +95,7 @@ def unreachable(settings: Settings) -> list[str]:
     return [
         name
         for name in settings.nodes
-        if nodes.first_process(settings, name) is None and not nodes.disk_directory(settings, name).is_dir()
+        if fencing.first_process(settings, name) is None and not nodes.disk_directory(settings, name).is_dir()
     ]
 
 
