@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,11 +22,15 @@ from simulated_containerd import (
 )
 from store_release import EARLIER
 from trimtab.api import ObjectMeta, from_wire
-from trimtab.api.core import PROXIED, ConfigMap, Pod
+from trimtab.api.core import PROXIED, ConfigMap, Node, Pod
 from trimtab.api.core import Service as ApiService
 from trimtab.client.clock import Clock
 from trimtab.components.node import COMPONENT
 from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.eviction import Level, PodUsage
+from trimtab.components.node.node_config import GIB, NodeConfig
+from trimtab.components.node.pressure import LOOK_EVERY_S, Pressure, Relief
+from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.serve import follow
 from trimtab.runtime import Service
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
@@ -40,7 +45,45 @@ async def pods(process: Any) -> None:
     await follow(process, process.adapter(NodeAgent))
 
 
-JUDGED = dataclasses.replace(COMPONENT, services=(Service("pods", pods, place="node", reads=(Pod, ApiService)),))
+SHARES = {"greedy": 97, "modest": 2}
+"""Of a disk of 100 GiB, what pods of these names take while they have something on it."""
+
+
+class SimulatedCounting:
+    async def usages(self, pods: Sequence[Pod], signal: str) -> list[PodUsage]:
+        return [PodUsage(one, disk=SHARES.get(one.name, 0) * GIB) for one in pods]
+
+    async def overuse(self, pods: Sequence[Pod]) -> list[tuple[Pod, str]]:
+        return []
+
+
+async def pressure(process: Any) -> None:
+    """The component's service `pressure`, on a disk that is as full as the pods make it."""
+    agent = process.adapter(NodeAgent)
+
+    def levels() -> dict[str, Level]:
+        names = {one.metadata.uid: one.name for one in process.informer(Pod).list()}
+        used = sum(SHARES.get(names.get(uid, ""), 0) for uid in process.adapter(SimulatedDisk).kept)
+        level = Level((100 - used) * GIB, 100 * GIB)
+        return {"nodefs.available": level, "imagefs.available": Level(100 * GIB, 100 * GIB)}
+
+    relief = Relief(process, agent, Pressure(), NodeConfig(), levels, SimulatedCounting())
+    await process.informer(Pod).wait_synced()
+    while True:
+        again_s = LOOK_EVERY_S
+        if agent.connected:
+            with contextlib.suppress(RuntimeFailure):
+                again_s = await relief.look()
+        await asyncio.sleep(again_s)
+
+
+JUDGED = dataclasses.replace(
+    COMPONENT,
+    services=(
+        Service("pods", pods, place="node", reads=(Pod, ApiService)),
+        Service("pressure", pressure, place="node", reads=(Pod, Node)),
+    ),
+)
 
 
 def pod(name: str, *commands: str, **spec: Any) -> Pod:
@@ -144,6 +187,25 @@ async def looked_into(stage: Stage) -> str | None:
         if starts.count((one.metadata.uid, "e0")) > 1:  # a restored one that had ended is not started at all
             return f"the ephemeral container of {one.name} was started again: {starts}"
     return await all_ready(stage)
+
+
+async def fill_the_disk(stage: Stage) -> None:
+    while await all_ready(stage):  # noqa: ASYNC110 - simulated time: nothing waits
+        await asyncio.sleep(0.5)
+    await stage.apply(pod("greedy", "serve"))
+
+
+async def only_the_greedy_one_went(stage: Stage) -> str | None:
+    greedy, modest = await stage.get(Pod, "greedy"), await stage.get(Pod, "modest")
+    assert greedy is not None
+    assert modest is not None
+    if (greedy.status.phase, greedy.status.reason) != ("Failed", "Evicted"):
+        return f"the greedy pod is not evicted: {greedy.status}"
+    if not greedy.status.message.startswith("The node was low on resource: ephemeral-storage."):
+        return f"it does not say why: {greedy.status}"
+    if greedy.metadata.uid in stage.adapter(SimulatedDisk).kept:
+        return "it still takes disk space"
+    return None if is_ready(modest) else f"the modest pod is not ready: {modest.status}"
 
 
 async def reboot(stage: Stage) -> None:
@@ -274,6 +336,12 @@ SCENARIOS = [
             initContainers=[{"name": "i0", "image": "b:1", "command": ["fail", "1"]}],
         ),
         goal=ended_well,
+    ),
+    story(
+        "short-of-disk",
+        pod("modest", "serve", c0={"resources": {"requests": {"ephemeral-storage": "10Gi"}}}),
+        steps=[fill_the_disk],
+        goal=only_the_greedy_one_went,
     ),
     story(
         "proxied",

@@ -360,7 +360,7 @@ class SimulatedDisk:
     def hosts_of_node(self) -> str:
         return ""
 
-    def confine(self, uid: str) -> None: ...
+    async def confine(self, uid: str) -> None: ...
 
     def write_hosts(self, uid: str, text: str) -> None:
         self.kept.setdefault(uid, {})
@@ -377,6 +377,9 @@ class SimulatedDisk:
 
     async def remove(self, uid: str) -> None:
         self.kept.pop(uid, None)
+
+    def has(self, uid: str) -> bool:
+        return uid in self.kept
 
     def uids(self) -> Sequence[str]:
         return list(self.kept)

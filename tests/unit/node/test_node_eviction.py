@@ -251,7 +251,7 @@ class TestTheEndOfAnEvictedPod:
         gone = pod()
         gone.status.phase, gone.status.reason, gone.status.message = "Failed", EVICTED, "too much"
 
-        assert decide(gone, self.seen("exited"), NOW).actions == (TearDown(),)
+        assert decide(gone, self.seen("exited", remains=True), NOW).actions == (TearDown(),)
         assert decide(gone, Seen(), NOW).actions == ()
         status = pod_status(gone, Seen(), NOW, host_ip="10.0.0.1")
         assert (status["phase"], status["reason"], status["message"]) == ("Failed", EVICTED, "too much")
@@ -262,7 +262,7 @@ class TestTheEndOfAnEvictedPod:
         stopped = Sandbox("s", "web", "web", "shop", 0, False, NOW)
 
         assert decide(ended, Seen(sandboxes=(stopped,)), NOW).actions == ()
-        assert decide(ended, Seen(sandboxes=(stopped,), unwanted=True), NOW).actions == (TearDown(),)
+        assert decide(ended, Seen(sandboxes=(stopped,), unwanted=True, remains=True), NOW).actions == (TearDown(),)
 
 
 class TestConfiguration:

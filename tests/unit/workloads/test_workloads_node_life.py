@@ -95,3 +95,19 @@ def test_a_deletion_is_overdue_some_time_after_the_pods_own_grace() -> None:
     leaving = Pod(metadata=ObjectMeta(name="a", deletion_timestamp=NOW))
 
     assert (overdue(leaving, NOW), overdue(Pod(metadata=ObjectMeta(name="a")), NOW)) == (5.0, None)
+
+
+def test_a_node_that_runs_short_is_tainted_for_newcomers() -> None:
+    short = node(MINE)
+    short.status.conditions += [
+        Condition(type="DiskPressure", status="True", reason="", message=""),
+        Condition(type="MemoryPressure", status="False", reason="", message=""),
+    ]
+
+    taints = state_taints(short, silent=False)
+
+    assert [(t.key, t.effect) for t in taints] == [
+        ("shop", "NoSchedule"),
+        ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    ]
+    assert state_taints(node(*taints), silent=False) == [MINE]

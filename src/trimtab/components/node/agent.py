@@ -85,7 +85,6 @@ class NodeAgent(Picture):
         self._facts = facts
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tearing: set[str] = set()
         self.pressure: frozenset[str] = frozenset()
         """The node's conditions of pressure: what has not started yet may have to stay away."""
 
@@ -106,10 +105,10 @@ class NodeAgent(Picture):
 
     def clear(self, pod: Pod) -> bool:
         """Has what is left of an ended pod removed, its logs included; False when nothing is left."""
-        uid = pod.metadata.uid
-        if not self.sandboxes_of(uid) and not self.containers_of(uid):
+        state = self._state(pod)
+        if state.torn_down or not self.remains_of(pod.metadata.uid):
             return False
-        self._state(pod).unwanted = True
+        state.unwanted = True
         self._wake(pod.ref, "the node needs the room")
         return True
 
@@ -119,8 +118,8 @@ class NodeAgent(Picture):
 
     def leaving(self) -> bool:
         """Whether an evicted pod still runs, or has something here."""
-        gone = [uid for uid, state in self._pods.items() if state.evicted is not None]
-        return any(self.sandboxes_of(uid) or self.containers_of(uid) or uid in self._tearing for uid in gone)
+        going = [uid for uid, state in self._pods.items() if state.evicted is not None and not state.torn_down]
+        return any(self.remains_of(uid) for uid in going)
 
     # Actions
 
@@ -199,7 +198,7 @@ class NodeAgent(Picture):
             self._stale.add(uid)  # a sandbox whose making was cut off may exist all the same
             self._block(pod, "", "FailedCreatePodSandBox", str(err), say)
             return
-        self._disk.confine(uid)
+        await self._disk.confine(uid)
         state.blocks.pop("", None)
         if self._looks != looks or ident in self._early_exits:
             self._stale.add(uid)
@@ -410,16 +409,12 @@ class NodeAgent(Picture):
         self._state(pod).torn_down = True
 
     async def _tear_down(self, uid: str) -> None:
-        self._tearing.add(uid)
-        try:
-            for sandbox in self.sandboxes_of(uid):
-                await self._remove_sandbox(sandbox.id)
-            for views in self.containers_of(uid).values():
-                for view in views:
-                    await self._remove_container(view.id)
-            await self._disk.remove(uid)
-        finally:
-            self._tearing.discard(uid)
+        for sandbox in self.sandboxes_of(uid):
+            await self._remove_sandbox(sandbox.id)
+        for views in self.containers_of(uid).values():
+            for view in views:
+                await self._remove_container(view.id)
+        await self._disk.remove(uid)
 
     async def release(self, pod: Pod, say: Say) -> None:
         """Unmounts what was attached for a pod whose containers have ended for good."""

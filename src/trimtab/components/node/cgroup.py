@@ -6,11 +6,12 @@ reads as zero: a pod may end between two looks.
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from trimtab.components.node.machine import Cgroups
 
-UNLIMITED = "max"
+SYSTEMCTL_S = 5.0
 
 
 def cpu_ns(groups: Cgroups, name: str, pod_uid: str = "") -> int:
@@ -42,8 +43,12 @@ def limit_processes(groups: Cgroups, name: str, pod_uid: str, most: int) -> bool
     if directory is None:
         return False
     try:
+        if groups.driver == "systemd":
+            # What is written past systemd lasts until it looks at the slice again.
+            command = ["systemctl", "set-property", "--runtime", directory.name, f"TasksMax={most}"]
+            return subprocess.run(command, capture_output=True, timeout=SYSTEMCTL_S, check=False).returncode == 0
         (directory / "pids.max").write_text(str(most))
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return False
     return True
 

@@ -73,6 +73,8 @@ class Seen:
     evicted: Eviction | None = None
     unwanted: bool = False
     """Once it has ended nothing of it is to stay on the node."""
+    remains: bool = False
+    """Something of it is on the node; only looked at when nothing is to stay."""
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -285,7 +287,7 @@ def _ended(pod: Pod, seen: Seen, now: datetime, why: str, within_s: float | None
     if any(True for _ in seen.running()):
         return Plan()
     over = pod.status.phase in ("Succeeded", "Failed")
-    if over and (seen.unwanted or pod.status.reason == EVICTED) and (seen.sandboxes or seen.containers):
+    if over and (seen.unwanted or pod.status.reason == EVICTED) and seen.remains and not seen.torn_down:
         return _tear_down(seen, now)
     return Plan(tuple(StopSandbox(s.id) for s in seen.sandboxes if s.ready))
 

@@ -8,6 +8,7 @@ DATA/node/pods/UID/hosts        its /etc/hosts
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -36,8 +37,9 @@ class NodeDisk(Volumes):
         self._cgroup = settings.cgroup
         self._pids_max = config.pids_max
 
-    def confine(self, uid: str) -> None:
-        if not cgroup.limit_processes(machine.cgroups(), self._cgroup, uid, self._pids_max):
+    async def confine(self, uid: str) -> None:
+        limit = cgroup.limit_processes
+        if not await asyncio.to_thread(limit, machine.cgroups(), self._cgroup, uid, self._pids_max):
             log.warning("the processes of pod %s cannot be limited: it has no pids cgroup", uid)
 
     def hosts_of_node(self) -> str:
@@ -78,6 +80,9 @@ class NodeDisk(Volumes):
         await super().remove(uid)
         for directory in machine.cgroups().directories(self._cgroup, uid):
             remove_cgroup(directory)
+
+    def has(self, uid: str) -> bool:
+        return self.pod_directory(uid).exists()
 
     def uids(self) -> Sequence[str]:
         try:

@@ -19,7 +19,16 @@ from typing import Protocol
 
 from trimtab.api import Ref
 from trimtab.api.core import Container, Pod
-from trimtab.components.node.decide import FALLBACK, IMAGE_ID, Block, Eviction, Seen, all_containers, container_of
+from trimtab.components.node.decide import (
+    EVICTED,
+    FALLBACK,
+    IMAGE_ID,
+    Block,
+    Eviction,
+    Seen,
+    all_containers,
+    container_of,
+)
 from trimtab.components.node.environment import Lookup
 from trimtab.components.node.health import Asker, HealthWatch
 from trimtab.components.node.images import Images, policy_of
@@ -54,7 +63,7 @@ class Disk(Protocol):
     def hosts_of_node(self) -> str:
         """The machine's own /etc/hosts."""
 
-    def confine(self, uid: str) -> None:
+    async def confine(self, uid: str) -> None:
         """Limits what the processes of a pod may be together, once its cgroup stands."""
 
     def write_hosts(self, uid: str, text: str) -> None: ...
@@ -68,6 +77,9 @@ class Disk(Protocol):
 
     async def remove(self, uid: str) -> None:
         """Everything of a pod, its cgroup included."""
+
+    def has(self, uid: str) -> bool:
+        """Whether a pod has something on disk."""
 
     def uids(self) -> Sequence[str]:
         """The pods that have something on disk."""
@@ -163,7 +175,13 @@ class Picture:
             torn_down=state.torn_down,
             evicted=state.evicted,
             unwanted=state.unwanted,
+            remains=(state.unwanted or state.evicted is not None or pod.status.reason == EVICTED)
+            and self.remains_of(pod.metadata.uid),
         )
+
+    def remains_of(self, uid: str) -> bool:
+        """Whether something of a pod is on this node, be it files alone."""
+        return bool(self.sandboxes_of(uid) or self.containers_of(uid) or self._disk.has(uid))
 
     def _state(self, pod: Pod) -> PodState:
         state = self._pods.get(pod.metadata.uid)
