@@ -16,7 +16,10 @@ from trimtab.engine.errors import EngineError
 
 
 def run() -> None:
-    """Runs the command line of this process and exits with its status."""
+    """Runs the command line of this process and exits with its status; by the program of the engine that it means."""
+    from trimtab.engine.programs import delegate
+
+    delegate(sys.argv[1:])
     from trimtab.cli.root import root
 
     try:

@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "kubeconfig": ("trimtab.cli.engine:kubeconfig", "Print a kubeconfig for the embedded API."),
         "token": ("trimtab.cli.tokens:token", "Named tokens: who may use the API, and until when."),
         "backup": ("trimtab.cli.backup:backup", "Back up everything, encrypted; list, verify, delete backups."),
+        "upgrade": ("trimtab.cli.upgrade:upgrade", "Upgrade the running engine; pods and proxy go on."),
         "restore": ("trimtab.cli.backup:restore", "Make the engine of a backup on an empty machine."),
         "uninstall": ("trimtab.cli.engine:uninstall", "Stop the engine and remove every trace of it."),
     },

@@ -122,6 +122,10 @@ def start(data: Path, options: Options, say: Say) -> Settings:
                 start_new_session=True,
                 cwd="/",
             ).returncode = 0  # it outlives us: nobody waits for it here
+        if settings.nodes:
+            from trimtab.engine import nodes
+
+            nodes.renew(settings)
         wait_until_ready(settings, options, say, began)
     return settings
 

@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 
 DISK_BYTES = 20 << 30
 """How large a node's disk may grow; the file is sparse and takes what is written."""
+SUPERVISOR_NAME = "trimtab-super"
 END_S_MAX = 120.0
 DEAD_S_MAX = 30.0
 READY_S_MAX = 90.0
@@ -139,6 +140,21 @@ def replan(settings: Settings) -> None:
     if handle is not None:
         signal.pidfd_send_signal(handle, signal.SIGUSR2)
         os.close(handle)
+
+
+def renew(settings: Settings) -> None:
+    """Has further nodes that went on running (`stop --keep-pods`, an upgrade) run the agents of this program. Their pods and
+    containerd are not touched."""
+    for name in settings.nodes:
+        process = first_process(settings, name)
+        spec: dict[str, Any] | None = read_json(str(planning.machine_file(settings, name)))
+        inside = settings.node_run(name) / datadir.supervisor_run(settings).name / PLAN
+        if process is None or spec is None or read_json(str(inside)) == spec["plan"]:
+            continue
+        write_json(str(inside), spec["plan"])
+        for pid in procfs.children_of(process.pid):
+            if procfs.command_name(pid) == SUPERVISOR_NAME:
+                os.kill(pid, signal.SIGUSR2)
 
 
 def wait_for_end(settings: Settings, name: str, timeout_s: float) -> None:

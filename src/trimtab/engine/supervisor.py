@@ -118,7 +118,8 @@ class Supervisor:
         self.replan = True
 
     def _take_plan(self) -> None:
-        """Follows a plan that was changed: starts what is new in it, and ends what is no longer there."""
+        """Follows a plan that was changed: starts what is new in it, ends what is no longer there, and replaces what is to be
+        another program now (an upgrade)."""
         self.replan = False
         self.plan = Plan.load(self.plan.run)
         wanted = {spec.name: spec for spec in self.plan.processes}
@@ -126,6 +127,9 @@ class Supervisor:
             if name not in self.children:
                 self.children[name] = Child(spec)
                 self.children[name].held_until = time.monotonic() + HOLD_S_MAX
+            elif self.children[name].spec.argv != spec.argv and not spec.outlives:
+                self.children[name].spec = spec
+                self.children[name].send(signal.SIGTERM)
         for name in [name for name in self.children if name not in wanted]:
             child = self.children[name]
             if child.handle < 0:

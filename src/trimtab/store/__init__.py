@@ -18,7 +18,7 @@ from trimtab.store.records import (
     StoreLocked,
     UnknownFormat,
 )
-from trimtab.store.sqlite_log import FORMAT, begin_anew, copy_log
+from trimtab.store.sqlite_log import FORMAT, begin_anew, copy_log, outdate
 from trimtab.store.store import Store
 from trimtab.store.watch import Watch
 
@@ -40,4 +40,5 @@ __all__ = [
     "Watch",
     "begin_anew",
     "copy_log",
+    "outdate",
 ]

@@ -202,6 +202,16 @@ def _copy(db: sqlite3.Connection, target: Path) -> None:
     _sync_directory(target.parent)
 
 
+def outdate(db: sqlite3.Connection) -> None:
+    """Compacts all history and moves the next revision far ahead, within a transaction of the caller: whatever revisions clients
+    remember, they are told to list again."""
+    db.execute(
+        "UPDATE meta SET value = max(value, (SELECT coalesce(max(id), 0) FROM revision)) + ? WHERE name = 'compacted'",
+        (REVISIONS_AHEAD,),
+    )
+    db.execute("DELETE FROM revision WHERE id NOT IN (SELECT max(id) FROM revision GROUP BY key) OR value IS NULL")
+
+
 def begin_anew(path: Path, change: Callable[[str, bytes], bytes | None]) -> None:
     """Makes a store that was restored from a backup ready to be served where clients may remember revisions that came after
     it: all that they remember is compacted, so that they list again.
@@ -216,10 +226,7 @@ def begin_anew(path: Path, change: Callable[[str, bytes], bytes | None]) -> None
             for record in live.values():
                 if record.value and (value := change(record.key, record.value)) is not None:
                     db.execute("UPDATE revision SET value = ? WHERE id = ?", (value, record.revision))
-            db.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (log.last() + REVISIONS_AHEAD,))
-            db.execute(
-                "DELETE FROM revision WHERE id NOT IN (SELECT max(id) FROM revision GROUP BY key) OR value IS NULL"
-            )
+            outdate(db)
     finally:
         log.close()
 

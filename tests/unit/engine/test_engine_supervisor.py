@@ -420,3 +420,21 @@ def test_logs_are_rotated_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert log.read_bytes() == b"short\n"
     assert (tmp_path / "api.log.1").read_bytes() == b"second, and long\n"
     assert (tmp_path / "api.log.2").read_bytes() == b"first, and long\n"
+
+
+def test_a_process_that_is_to_be_another_program_is_replaced_alone(engine: Engine) -> None:
+    engine.add_server("stays")
+    engine.add_server("changes")
+    engine.start()
+    until(engine.ready, "ready")
+    before = {name: engine.process(name)["pid"] for name in ("stays", "changes")}
+    path = engine.run / plan.PLAN
+    written = json.loads(path.read_text())
+    written["processes"][1]["argv"] = python("# another version" + SERVER, str(engine.run / "changes.sock"))
+    plan.write_json(str(path), written)
+
+    os.kill(engine.supervisor_pid(), signal.SIGUSR2)
+
+    until(lambda: engine.process("changes")["pid"] not in (None, before["changes"]) and engine.ready(), "replaced")
+    assert engine.process("stays")["pid"] == before["stays"]
+    assert b"# another version" in Path(f"/proc/{engine.process('changes')['pid']}/cmdline").read_bytes()

@@ -20,12 +20,13 @@ from pathlib import Path
 from trimtab.engine import accounts, datadir, fencing, nodes, planning
 from trimtab.engine.backup import keys
 from trimtab.engine.processes import JOURNAL
+from trimtab.engine.programs import PROGRAMS
 from trimtab.runtime.settings import Settings
 
 STORE = ("store", "store.sqlite")
 VOLUMES = "volumes"
 ATTACHED = "attached"
-NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", "upgrade", VOLUMES, keys.DIRECTORY})
+NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", PROGRAMS, VOLUMES, keys.DIRECTORY})
 NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni", ATTACHED})
 NOT_OF_CONTENT = frozenset({b"ingest", b"locks", b"buildah"})
 COPY = "backup.sqlite"
