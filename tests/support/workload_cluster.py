@@ -15,7 +15,7 @@ from api_process import ApiProcess
 from simulated_node import NODE, Promise, SimulatedNode
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Namespace
-from trimtab.client import Client, HttpTransport
+from trimtab.client import Client, SocketTransport
 from trimtab.client.clock import SystemClock
 from trimtab.components.workloads import COMPONENT, LocalDirectories, VolumeDirectories
 from trimtab.runtime.contract import Stage
@@ -42,7 +42,7 @@ class Cluster:
     def __init__(self, api: ApiProcess, folder: Path) -> None:
         self.api = api
         self.folder = folder
-        self.client = Client(HttpTransport.for_socket(api.socket))
+        self.client = Client(SocketTransport(api.socket))
         self.volumes = folder / "node" / "volumes"
         self.promise: Promise | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -54,7 +54,7 @@ class Cluster:
         await self.client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager="test")
         settings = Settings(id="te57ed", data=str(self.folder), run=str(self.folder))
         for place in ("controllers", "node"):
-            client = Client(HttpTransport.for_socket(self.api.socket))
+            client = Client(SocketTransport(self.api.socket))
             self._clients.append(client)
             process = Process(
                 client=client,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.engine.errors import EngineError, NotRunning
 
 if TYPE_CHECKING:
-    from trimtab.client import HttpTransport, WireClient
+    from trimtab.client import HttpTransport, SocketTransport, WireClient
     from trimtab.client.kubeconfig import ClusterAccess
     from trimtab.runtime.settings import Settings
 
@@ -42,13 +42,13 @@ class Target:
 
         return datadir.load(self.data)
 
-    def transport(self) -> HttpTransport:
+    def transport(self) -> HttpTransport | SocketTransport:
         """A connection to the API that is meant; the embedded engine's over its socket where that may be opened.
 
         Raises:
             NotRunning, EngineError, KubeconfigError: one line for the user.
         """
-        from trimtab.client import HttpTransport
+        from trimtab.client import HttpTransport, SocketTransport
         from trimtab.client.kubeconfig import default_kubeconfig
 
         if not self.is_embedded:
@@ -59,7 +59,7 @@ class Target:
                 raise NotRunning(
                     f"the engine at {self.data} does not run: start it with `trimtab --data {self.data} start`"
                 )
-            return HttpTransport.for_socket(settings.api_socket)
+            return SocketTransport(settings.api_socket)
         config = settings.data_path("admin.kubeconfig")
         if os.access(config, os.R_OK):
             return HttpTransport.for_kubeconfig(config)

@@ -1,6 +1,6 @@
 """One async client for both engines: get, list, watch, apply; informer caches.
 
-Reading order: `transport.py` (one method), `asgi.py` and `http.py` (its implementations), `wire.py` (JSON), `client.py`
+Reading order: `transport.py` (one method), `asgi.py`, `socket.py` and `http.py` (its implementations), `wire.py` (JSON), `client.py`
 (structs), `cache.py` and `informer.py` (a live copy of a kind).
 """
 
@@ -22,6 +22,7 @@ from trimtab.client.errors import (
 from trimtab.client.http import HttpTransport
 from trimtab.client.informer import Informer
 from trimtab.client.kubeconfig import KubeconfigError
+from trimtab.client.socket import SocketTransport
 from trimtab.client.transport import Request, Response, Transport
 from trimtab.client.wire import RawEvent, WireClient
 
@@ -45,6 +46,7 @@ __all__ = [
     "RawEvent",
     "Request",
     "Response",
+    "SocketTransport",
     "SystemClock",
     "Transport",
     "Unavailable",

@@ -1,4 +1,4 @@
-"""The API server over HTTP: the engine's unix socket, or whatever a kubeconfig names.
+"""The API server that a kubeconfig names, over HTTP.
 
 One `aiohttp` session per transport, made at the first request. All failures to reach the server or to get its whole answer
 become `ConnectionError` with one line that names the address.
@@ -7,14 +7,13 @@ become `ConnectionError` with one line that names the address.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from trimtab.client.kubeconfig import ClusterAccess, read_kubeconfig
-from trimtab.client.transport import Request, Response
+from trimtab.client.transport import Request, Response, Whole, unreached
 
 if TYPE_CHECKING:
     import aiohttp
@@ -27,20 +26,13 @@ SILENCE_MAX_S = 900.0
 
 
 class HttpTransport:
-    """Use `for_socket` or `for_kubeconfig`. Close it when done (or use it in `async with`)."""
+    """Use `for_kubeconfig`. Close it when done (or use it in `async with`)."""
 
-    def __init__(self, access: ClusterAccess, *, socket: Path | None = None) -> None:
+    def __init__(self, access: ClusterAccess) -> None:
         self._access = access
-        self._socket = socket
-        self._where = str(socket) if socket else access.server
+        self._where = access.server
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
-
-    @classmethod
-    def for_socket(cls, path: Path | str, user: str | None = None) -> HttpTransport:
-        """The engine's API socket. `user` names the actor: root may say who it is; the kernel says who others are."""
-        headers = {"Impersonate-User": user} if user else {}
-        return cls(ClusterAccess(server="http://trimtab", headers=headers), socket=Path(path))
 
     @classmethod
     def for_kubeconfig(cls, path: Path | str, context: str | None = None) -> HttpTransport:
@@ -53,7 +45,7 @@ class HttpTransport:
 
     @property
     def server(self) -> str:
-        """The URL or socket path, for error texts and for the user."""
+        """The URL, for error texts and for the user."""
         return self._where
 
     @property
@@ -65,15 +57,12 @@ class HttpTransport:
             if self._session is None or self._session.closed:
                 import aiohttp
 
-                if self._socket is not None:
-                    connector: aiohttp.BaseConnector = aiohttp.UnixConnector(str(self._socket), limit=0)
-                else:
-                    connector = aiohttp.TCPConnector(ssl=self._access.ssl_context() or True, limit=0)
+                connector = aiohttp.TCPConnector(ssl=self._access.ssl_context() or True, limit=0)
                 self._session = aiohttp.ClientSession(
                     connector=connector,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                     auto_decompress=True,
-                    trust_env=self._socket is None,
+                    trust_env=True,
                 )
             return self._session
 
@@ -104,8 +93,8 @@ class HttpTransport:
             async with answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as err:
-            raise _unreached(self._where, err) from err
-        return _Whole(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
+            raise unreached(self._where, err) from err
+        return Whole(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -119,26 +108,6 @@ class HttpTransport:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _unreached(where: str, err: BaseException) -> ConnectionError:
-    reason = str(err) or type(err).__name__
-    if isinstance(err, TimeoutError):
-        reason = "no answer in time"
-    return ConnectionError(f"the API server at {where} cannot be reached: {json.dumps(reason)[1:-1]}")
-
-
-class _Whole:
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.body
-
-    async def close(self) -> None:
-        return None
 
 
 class _Streamed:
@@ -157,7 +126,7 @@ class _Streamed:
             async for piece in self._answer.content.iter_any():
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as err:
-            raise _unreached(self._where, err) from err
+            raise unreached(self._where, err) from err
 
     async def close(self) -> None:
         self._answer.close()

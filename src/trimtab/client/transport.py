@@ -3,6 +3,7 @@ interchangeable."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -49,3 +50,26 @@ class Transport(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A response that was read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    async def close(self) -> None:
+        return None
+
+
+def unreached(where: str, err: BaseException) -> ConnectionError:
+    """What a transport raises, in one line that names the server."""
+    reason = str(err) or type(err).__name__
+    if isinstance(err, TimeoutError):
+        reason = "no answer in time"
+    return ConnectionError(f"the API server at {where} cannot be reached: {json.dumps(reason)[1:-1]}")

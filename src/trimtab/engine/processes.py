@@ -70,7 +70,7 @@ def settle_memory() -> None:
 
 async def run_place(settings: Settings, place: Place) -> None:
     """Runs every reconciler and service of a place."""
-    from trimtab.client import Client, HttpTransport
+    from trimtab.client import Client, SocketTransport
     from trimtab.engine.registry import COMPONENTS, adapters
     from trimtab.runtime.heartbeat import beat
     from trimtab.runtime.journal import Journal
@@ -78,7 +78,7 @@ async def run_place(settings: Settings, place: Place) -> None:
 
     journal = Journal(settings.data_path(*JOURNAL))
     actor = f"system:node:{settings.node_name}" if place == "node" else None
-    transport = HttpTransport.for_socket(settings.api_socket, user=actor)
+    transport = SocketTransport(settings.api_socket, user=actor)
     process = Process(
         client=Client(transport),
         journal=journal,

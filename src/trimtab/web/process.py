@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from trimtab.client import Client, HttpTransport
+from trimtab.client import Client, SocketTransport
 from trimtab.engine import procfs
 from trimtab.engine.plan import STATE, read_json
 from trimtab.engine.registry import COMPONENTS
@@ -45,7 +45,7 @@ def process_lines(state_path: Path) -> list[ProcessLine]:
 
 async def serve(settings: Settings) -> None:
     """Serves the dashboard on `settings.listen:web_port` until SIGTERM."""
-    client = Client(HttpTransport.for_socket(settings.api_socket))
+    client = Client(SocketTransport(settings.api_socket))
     hub = Hub(client, settings, COMPONENTS, lambda: process_lines(settings.run_path("supervisor", STATE)))
     server = WebServer(hub, client, COMPONENTS, hosts=[socket.gethostname()])
     config = uvicorn.Config(

@@ -24,6 +24,7 @@ from trimtab.client import (
     Informer,
     Invalid,
     NotFound,
+    SocketTransport,
 )
 
 DEADLINE_S = 20.0
@@ -39,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
 
 @asynccontextmanager
 async def socket_client(server: ApiProcess, user: str | None = None) -> AsyncIterator[Client]:
-    client = Client(HttpTransport.for_socket(server.socket, user=user))
+    client = Client(SocketTransport(server.socket, user=user))
     try:
         yield client
     finally:
@@ -175,7 +176,7 @@ def changed(server: ApiProcess, folder: Path, change: Callable[[dict[str, Any]],
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
-    async with HttpTransport.for_socket(tmp_path / "none.sock") as transport:
+    async with SocketTransport(tmp_path / "none.sock") as transport:
         with pytest.raises(ConnectionError, match=r"the API server at .*/none.sock cannot be reached: "):
             await Client(transport).list(Namespace)
 

@@ -11,6 +11,7 @@ version and of how long a drain has been seen lives in this process alone; after
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -19,10 +20,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from trimtab.api import JSON
+from trimtab.client import Request, SocketTransport
 from trimtab.components.ingress import envoy_config
 from trimtab.components.ingress.bootstrap import (
     proxy_directory,
@@ -232,21 +235,21 @@ class EnvoyProxy:
     # Envoy's answers
 
     async def _ask(self, method: str, *paths: str) -> list[bytes] | None:
-        import aiohttp
-
-        path = str(self.settings.envoy_admin_socket)
         try:
-            async with aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path), timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT_S)
-            ) as session:
+            async with (
+                asyncio.timeout(ADMIN_TIMEOUT_S),
+                SocketTransport(self.settings.envoy_admin_socket) as envoy,
+            ):
                 out = []
                 for url in paths:
-                    async with session.request(method, f"http://envoy{url}") as response:
-                        if response.status != 200:
-                            return None
-                        out.append(await response.read())
+                    path, _, query = url.partition("?")
+                    asked = dict(parse_qsl(query, keep_blank_values=True))
+                    answer = await envoy.send(Request(method, path, asked))
+                    if answer.status != 200:
+                        return None
+                    out.append(answer.body)
                 return out
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (OSError, TimeoutError):
             return None
 
     def _hosts(self, answer: bytes) -> dict[str, dict[Address, Observed]]:

@@ -82,10 +82,10 @@ async def stop_pods(
 
 async def _grace_periods(settings: Settings) -> dict[str, float]:
     """Seconds by pod uid; nothing when the API does not say."""
-    from trimtab.client import Client, HttpTransport
+    from trimtab.client import Client, SocketTransport
 
     try:
-        async with asyncio.timeout(ASK_S), HttpTransport.for_socket(settings.api_socket) as transport:
+        async with asyncio.timeout(ASK_S), SocketTransport(settings.api_socket) as transport:
             pods = await Client(transport).list(Pod)
     except (OSError, TimeoutError, ApiError) as err:
         log.warning("pods get %d s each, since the API does not say how long: %s", GRACE_S_DEFAULT, err)

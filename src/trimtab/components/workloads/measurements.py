@@ -77,10 +77,10 @@ class LiveMeasurements:
         self._counters: dict[tuple[str, str, str], tuple[float, float]] = {}
 
     async def usage(self, namespace: str) -> Mapping[str, PodUsage]:
-        from trimtab.client import ApiError, Client, HttpTransport
+        from trimtab.client import ApiError, Client, SocketTransport
 
         try:
-            async with HttpTransport.for_socket(self._socket) as transport:
+            async with SocketTransport(self._socket) as transport:
                 listing = await Client(transport).list(PodMetrics, namespace)
         except (ApiError, ConnectionError, TimeoutError) as err:
             raise MetricMissing(f"metrics.k8s.io does not answer: {err}") from None
