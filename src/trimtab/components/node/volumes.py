@@ -222,6 +222,10 @@ class Volumes:
         if self._block is None or source.driver != self._block.driver:
             raise ConfigProblem(f"persistentvolume {volume.name}: there is no driver {source.driver} here")
         only_read = set(volume.spec.access_modes) == {"ReadOnlyMany"}
+        if "ReadWriteOncePod" in volume.spec.access_modes and self._users_beside(
+            pod.metadata.uid, source.volume_handle
+        ):
+            raise ConfigProblem(f"persistentvolume {volume.name}: another pod here still uses it (ReadWriteOncePod)")
         if (path := self._block.staged_at(source.volume_handle)) is not None:
             self._note_use(pod.metadata.uid, source.volume_handle)
             return path, only_read
@@ -244,6 +248,12 @@ class Volumes:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def _users_beside(self, uid: str, handle: str) -> bool:
+        """Whether another pod here uses an attached volume."""
+        if not self._pods.is_dir():
+            return False
+        return any(handle in self._used_by(entry.name) for entry in os.scandir(self._pods) if entry.name != uid)
+
     def _note_use(self, uid: str, handle: str) -> None:
         """Before it is mounted: whatever happens then, the pod's end unmounts it."""
         used = self._used_by(uid)
@@ -262,11 +272,8 @@ class Volumes:
         used = self._used_by(uid)
         if not used or self._block is None:
             return
-        others = {
-            handle for entry in os.scandir(self._pods) if entry.name != uid for handle in self._used_by(entry.name)
-        }
         for handle in used:
-            if handle not in others:
+            if not self._users_beside(uid, handle):
                 try:
                     await self._block.unstage(handle)
                 except RuntimeError as err:
