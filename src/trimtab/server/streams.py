@@ -43,11 +43,12 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     query = request.scope.get("query_string", b"").decode("latin-1")
     action = "logs" if target.subresource == "log" else target.subresource
     path = f"/{action}/{quote(target.namespace)}/{quote(target.name)}" + (f"?{query}" if query else "")
-    if target.subresource != "log":
-        if request.headers.get("upgrade", "").lower() != "websocket":
-            raise errors.bad_request("this stream needs a WebSocket upgrade: use kubectl 1.31 or newer")
+    upgrades = request.headers.get("upgrade", "").lower() == "websocket"
+    if target.subresource != "log" and upgrades:
         server.wrote(kind, "entered", pod, subresource=target.subresource)
         return Tunnel(socket, path, request.user.name)
+    # A stream without WebSocket is refused by the agent, which first looks whether there is anything to stream: clients ask
+    # in the older way, too, after any refusal, and show what that one said.
     return await _copied(str(socket), path, request)
 
 

@@ -159,6 +159,31 @@ async def test_exec_with_a_terminal_resizes_and_ends_with_its_client(world: Node
     assert not list(world.settings.run_path("exec").iterdir())
 
 
+async def test_attach_carries_input_to_its_end_and_output_beyond(world: NodeWorld) -> None:
+    waits = "until [ -p /tmp/go ]; do :; done; read go < /tmp/go"
+    fed = {"stdin": True, "stdinOnce": True}
+    await world.run_pod("once", f"mkfifo /tmp/go; wc -c; {waits}; echo end; exit 4", main=fed, restartPolicy="Never")
+    await world.until_ready("once")
+    async with session_of(world) as session:
+        url = "http://node/attach/default/once?stdout=1&stderr=1"
+        async with (
+            session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as watching,
+            session.ws_connect(f"{url}&stdin=1", protocols=["v5.channel.k8s.io"]) as feeding,
+        ):
+            for _ in range(64):
+                await feeding.send_bytes(b"\0" + b"x" * 16384)
+            await feeding.send_bytes(bytes([255, 0]))
+            said = b""
+            while b"1048576" not in said:
+                said += (await asyncio.wait_for(feeding.receive_bytes(), 10))[1:]
+            await ask(world, "once", "echo > /tmp/go")
+            for socket in (feeding, watching):
+                out, _ = await asyncio.wait_for(talk(socket), 10)
+                assert out[1].endswith(b"end\n")
+        async with session.get(url) as answer:
+            assert (answer.status, await answer.text()) == (400, 'container "main" in pod "once" is not running')
+
+
 async def test_logs_are_read_tailed_followed_and_kept_of_the_container_before(world: NodeWorld) -> None:
     script = "for i in 0 1 2 3 4; do echo line $i; done; mkfifo /tmp/go; read x < /tmp/go; echo end $x"
     await world.run_pod("web", script)
@@ -187,6 +212,14 @@ async def test_logs_are_read_tailed_followed_and_kept_of_the_container_before(wo
                 return (await answer.text()).endswith("end now\n")
 
         await world.until(again, 10, "the log of the container before can be read")
+        await world.run_pod(
+            "crash", "read again < /tmp/mark && sleep 1000; echo crashed; exit 1", restartPolicy="Always"
+        )
+        await world.until_pod("crash", lambda p: "CrashLoopBackOff" in str(p.status), 20, "waits to be started again")
+        async with session.get("http://node/logs/default/crash?previous=true&timestamps=true") as answer:
+            before = await answer.text()
+        async with session.get("http://node/logs/default/crash?timestamps=true") as answer:
+            assert await answer.text() == before, "while it waits, the newest is the one before"
         async with session.get("http://node/logs/default/nobody") as answer:
             assert (answer.status, await answer.text()) == (404, 'pods "nobody" not found on this node')
         async with session.get("http://node/logs/default/web?tailLines=-1") as answer:

@@ -194,10 +194,14 @@ class Node:
         await response.write(b"second\n")
         return response
 
-    async def exec(self, request: web.Request) -> web.WebSocketResponse:
+    async def exec(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("container") == "side":
+            return web.Response(status=400, text='container "side" in pod "p" is not running')
         user = request.headers.get("x-remote-user", "")
         self.requests.append((request.path_qs, user, request.headers.get("authorization")))
         response = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))
+        if not response.can_prepare(request).ok:
+            return web.Response(status=400, text="this stream needs a WebSocket upgrade")
         await response.prepare(request)
         async for message in response:
             await response.send_bytes(b"\x01" + bytes(message.data[1:]).upper())
@@ -336,11 +340,12 @@ async def test_a_refused_upgrade_says_why(session: aiohttp.ClientSession, node: 
     async with session.post(f"{PODS}/p/exec") as answer:
         assert answer.status == 404
     await make_pod(session)
-    async with session.post(f"{PODS}/p/exec?container=c&command=sh") as answer:
-        assert (answer.status, (await answer.json())["message"]) == (
-            400,
-            "this stream needs a WebSocket upgrade: use kubectl 1.31 or newer",
-        )
+    for container, text in (
+        ("c", "this stream needs a WebSocket upgrade"),
+        ("side", 'container "side" in pod "p" is not running'),
+    ):
+        async with session.post(f"{PODS}/p/exec?container={container}&command=sh") as answer:
+            assert (answer.status, (await answer.json())["message"]) == (400, text)
 
 
 async def test_without_a_node_agent_streams_answer_503(session: aiohttp.ClientSession) -> None:

@@ -230,9 +230,15 @@ class Cri:
     async def reopen_log(self, container_id: str) -> None:
         await self.call(RUNTIME + "ReopenContainerLog", {"id": container_id}, "Id")
 
-    async def attach_url(self, container_id: str, *, stdin: bool, tty: bool) -> str:
+    async def attach_url(self, container_id: str, *, stdin: bool, output: bool, tty: bool) -> str:
         """Where containerd's streaming server takes an attach to the container's first process."""
-        request = {"container_id": container_id, "stdin": stdin, "tty": tty, "stdout": True, "stderr": not tty}
+        request = {
+            "container_id": container_id,
+            "stdin": stdin,
+            "tty": tty,
+            "stdout": output,
+            "stderr": output and not tty,
+        }
         response = await self.call(RUNTIME + "Attach", request, "AttachRequest", "AttachResponse")
         return str(response["url"])
 

@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,10 +135,7 @@ class Streams:
         views = self._views(pod, request)
         view = views[0]
         if _flag(request, "previous"):
-            ended = [v for v in views[1:] if v.state == "exited"]
-            if not ended:
-                raise Refused(400, f'previous terminated container "{view.name}" in pod "{pod.name}" not found')
-            view = ended[0]
+            view = _previous(pod, views)
         options = _log_options(request, self._process.clock.now())
         path = self._agent.log_path(view)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
@@ -180,13 +177,19 @@ class Streams:
         container = container_of(pod, view.name)
         stdin = _flag(request, "stdin") and container is not None and bool(container.stdin)
         tty = container is not None and bool(container.tty)
-        url = await self._cri.attach_url(view.id, stdin=stdin, tty=tty)
+        # containerd ends a container's input with the connection that carries it. Output must go on then, or
+        # `echo x | kubectl run -i` would lose it; so each has a connection of its own. That of the output has a silent input,
+        # too: without, containerd takes the input to have ended. A terminal has one connection for both.
+        apart = stdin and not tty
+        listens = container is not None and bool(container.stdin)
+        output = await self._cri.attach_url(view.id, stdin=listens, output=True, tty=tty)
+        source = await self._cri.attach_url(view.id, stdin=True, output=False, tty=False) if apart else ""
+        once = container is not None and bool(container.stdin_once)
         socket = await _upgrade(request, PROTOCOLS)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(url, protocols=("v4.channel.k8s.io",), max_msg_size=MESSAGE_BYTES_MAX) as far,
-        ):
-            inward = asyncio.create_task(_pump_in(socket, far))
+        async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
+            far = await stack.enter_async_context(_far(session, output))
+            into = await stack.enter_async_context(_far(session, source)) if source else far
+            inward = asyncio.create_task(_pump_in(socket, far, into if stdin else None, once=once))
             try:
                 async for message in far:
                     if message.type == aiohttp.WSMsgType.BINARY:
@@ -221,6 +224,18 @@ class Streams:
 async def run_streams(process: Process) -> None:
     """Serves streams until cancelled."""
     await Streams(process).run()
+
+
+def _previous(pod: Pod, views: Sequence[ContainerView]) -> ContainerView:
+    """The container that the status calls the last state; it is the newest one while that waits to be started again."""
+    name = views[0].name
+    statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+    last = next((s.last_state.terminated for s in statuses if s.name == name), None)
+    wanted = last.container_id.removeprefix("containerd://") if last is not None else ""
+    found = [v for v in views if v.id == wanted] or [v for v in views[1:] if v.state == "exited"]
+    if not found:
+        raise Refused(400, f'previous terminated container "{name}" in pod "{pod.name}" not found')
+    return found[0]
 
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -276,7 +291,7 @@ async def _upgrade(request: web.Request, protocols: tuple[str, ...]) -> web.WebS
         protocols=protocols, max_msg_size=MESSAGE_BYTES_MAX, heartbeat=PING_S, compress=False
     )
     if not socket.can_prepare(request).ok:
-        raise Refused(400, "this stream needs a WebSocket upgrade")
+        raise Refused(400, "this stream needs a WebSocket upgrade: use kubectl 1.31 or newer")
     await socket.prepare(request)
     return socket
 
@@ -356,9 +371,33 @@ async def _finish(socket: web.WebSocketResponse, status: dict[str, Any]) -> None
 # The other conversations
 
 
-async def _pump_in(socket: web.WebSocketResponse, far: aiohttp.ClientWebSocketResponse) -> None:
+def _far(session: aiohttp.ClientSession, url: str) -> Any:
+    """A connection to containerd's streaming server."""
+    return session.ws_connect(url, protocols=("v4.channel.k8s.io",), max_msg_size=MESSAGE_BYTES_MAX)
+
+
+async def _pump_in(
+    socket: web.WebSocketResponse,
+    far: aiohttp.ClientWebSocketResponse,
+    into: aiohttp.ClientWebSocketResponse | None,
+    *,
+    once: bool,
+) -> None:
+    """What the client sends: its input goes to `into`. Ends with the client; or, as Kubernetes has it, with its input where
+    that is not all that the container gets (`once`)."""
     with contextlib.suppress(ConnectionError):
         async for message in socket:
-            if message.type == aiohttp.WSMsgType.BINARY and message.data and message.data[0] != CLOSE:
+            if message.type != aiohttp.WSMsgType.BINARY or not message.data:
+                continue
+            channel = message.data[0]
+            if channel == CLOSE and message.data[1:2] == bytes([STDIN]) and into is not None and into is not far:
+                await into.close()
+                if not once:
+                    break
+            elif channel == STDIN and into is not None and not into.closed:
+                await into.send_bytes(message.data)
+            elif channel == RESIZE:
                 await far.send_bytes(message.data)
+    if into is not None:
+        await into.close()
     await far.close()
