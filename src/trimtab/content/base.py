@@ -22,6 +22,7 @@ from trimtab.content.errors import BuildFailed, NoSuchImage
 from trimtab.content.reference import Reference, parse_reference
 from trimtab.content.spec import LOCAL_REGISTRY
 from trimtab.content.store import ContentStore
+from trimtab.content.tarreader import open_layer
 from trimtab.content.tarwriter import checked
 from trimtab.content.tree import GrowingTree, Tree
 from trimtab.content.wheels import PythonHome
@@ -128,9 +129,9 @@ def _read(store: ContentStore, layers: list[oci.Descriptor]) -> _Facts:
             raise BuildFailed("from: the base image's layers are compressed with zstd, which cannot be read here")
         with (
             store.open(parse_digest(layer.digest)) as file,
-            tarfile.open(fileobj=file, mode="r|gz" if layer.media_type.endswith("gzip") else "r|") as tar,
+            open_layer(file, layer.media_type, layer.digest[:19]) as (tar, listed),
         ):
-            for entry in tar:
+            for entry in listed:
                 _look_at(tar, entry, texts, pythons)
                 _note(tree, links, entry)
     tree.add_links(links)

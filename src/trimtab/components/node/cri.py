@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -250,17 +251,19 @@ class Cri:
     # Images
 
     async def image(self, reference: str) -> ImageInfo | None:
-        request = {"image": {"image": reference}}
+        request = {"image": {"image": reference}, "verbose": True}
         response = await self.call(IMAGES + "ImageStatus", request, "ImageStatusRequest", "ImageStatusResponse")
         image = response.get("image")
         if image is None:
             return None
         uid = image.get("uid")
+        config = json.loads(response.get("info", {}).get("info", "{}")).get("imageSpec", {})
         return ImageInfo(
             id=image.get("id", ""),
             digests=tuple(image.get("repo_digests", ())),
             uid=None if uid is None else uid.get("value", 0),
             username=image.get("username", ""),
+            architecture=config.get("architecture", ""),
         )
 
     async def images(self) -> Sequence[StoredImage]:
@@ -441,7 +444,12 @@ KNOWN_CAUSES = (
     (": not found", "no such image"),
     ("no match for platform", "the image is not built for this machine's architecture"),
     ("x509:", "the registry's certificate is not trusted"),
+    ("no space left on device", "the node's disk is full"),
+    ("wrong diff id calculated on extraction", "a layer of it is not what the image's configuration says"),
+    ("mismatched image rootfs and manifest layers", "a layer of it is not what the image's configuration says"),
 )
+_UNPACKING = re.compile(r"failed to extract layer \S+: (.*)")
+_SNAPSHOT = re.compile(r"/\S*/snapshots/\d+/fs")
 
 
 def explain(details: str) -> str:
@@ -459,4 +467,7 @@ def explain_pull(details: str) -> str:
     for sign, words in KNOWN_CAUSES:
         if sign in details:
             return words
+    if (found := _UNPACKING.search(details)) is not None:
+        # Where on the machine that was to be is nobody's business who reads a pod's status.
+        return f"a layer of it cannot be unpacked: {_SNAPSHOT.sub('', found[1]).removesuffix(': unknown')}"
     return details

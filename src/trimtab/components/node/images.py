@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trimtab.api.core import Container, Pod, Secret, ServiceAccount
+from trimtab.components.node import machine
 from trimtab.components.node.cri import explain_pull
 from trimtab.components.node.environment import ConfigProblem, Lookup, contents
 from trimtab.components.node.sandboxes import ContainerRuntime, ImageInfo, RuntimeFailure
+from trimtab.content import oci
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
@@ -154,6 +156,10 @@ class Images:
                 found = await self._shared(reference, auth)
         except RuntimeFailure as err:
             raise PullFailure("ErrImagePull", self._failed(reference, err)) from None
+        if not machine.runs(found.architecture):
+            own = oci.host_platform().architecture
+            text = f"{reference}: the image is built for {found.architecture}, this machine is {own}"
+            raise PullFailure("ErrImagePull", text)
         self._present[reference] = found
         return found
 

@@ -90,6 +90,17 @@ def binary(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
 
 
+def runs(architecture: str, emulators: Path = Path("/proc/sys/fs/binfmt_misc")) -> bool:
+    """True when programs of an architecture (in OCI's words) run here: the machine's own, or one that an emulator is registered
+    for. Of an unknown one nothing is known, so it may be tried."""
+    from trimtab.content import oci
+
+    if architecture in ("", oci.host_platform().architecture):
+        return True
+    emulated = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386"}.get(architecture, architecture)
+    return (emulators / f"qemu-{emulated}").exists()
+
+
 def bridge_filter() -> bool:
     """True when the kernel shows bridged packets to the IP hooks (br_netfilter), so that a reply from a pod on the same
     bridge finds its way back through the address translation of a service."""

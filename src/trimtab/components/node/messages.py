@@ -54,8 +54,8 @@ ExecSyncResponse: stdout=1:bytes stderr=2:bytes exit_code=3:int
 AttachRequest: container_id=1 stdin=2:bool tty=3:bool stdout=4:bool stderr=5:bool
 AttachResponse: url=1
 Image: id=1 repo_tags=2* repo_digests=3* size=4:int uid=5:Int64Value username=6
-ImageStatusRequest: image=1:ImageSpec
-ImageStatusResponse: image=1:Image
+ImageStatusRequest: image=1:ImageSpec verbose=2:bool
+ImageStatusResponse: image=1:Image info=2:map
 ListImagesRequest: filter=1:ImageFilter
 ImageFilter: image=1:ImageSpec
 ListImagesResponse: images=1*:Image

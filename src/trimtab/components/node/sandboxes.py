@@ -100,6 +100,8 @@ class ImageInfo:
     digests: tuple[str, ...]
     uid: int | None
     username: str
+    architecture: str = ""
+    """What it is built for, where it says so."""
 
 
 @dataclass(frozen=True)
