@@ -107,11 +107,21 @@ def start(target: Target, /, nodes: int | None, no_node: bool, foreground: bool,
     show_default=True,
     help="Seconds that a pod may take to end, however long its own grace period is.",
 )
+@click.option(
+    "--main-pid", help="Of systemd: the supervisor that it wants stopped; empty when that has ended.", hidden=True
+)
 @click.pass_obj
-def stop(target: Target, keep_pods: bool, timeout_s: int) -> None:
+def stop(target: Target, keep_pods: bool, timeout_s: int, main_pid: str | None) -> None:
     """Stop the engine and its pods, in order. Objects and volumes stay; the next start brings the pods back."""
-    from trimtab.engine import lifecycle
+    from trimtab.engine import lifecycle, systemd
 
+    if main_pid == "":
+        return  # it ended by itself: systemd starts it again, and what it left running is taken over
+    if main_pid is None and not keep_pods and systemd.runs(target.data):
+        lifecycle.require_root("trimtab stop")
+        systemd.stop(target.data)
+        _say(f"stopped {systemd.unit_name(target.data)}: the engine starts again at boot, or by `systemctl start`")
+        return
     lifecycle.stop(target.settings(), keep_pods=keep_pods, say=_say, timeout_s=timeout_s)
 
 

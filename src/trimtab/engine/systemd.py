@@ -1,7 +1,10 @@
 """`trimtab start --enable`: the engine as a systemd service.
 
 systemd is then the guardian (`Restart=always`), and `KillMode=process` lets the other processes go on when the supervisor
-is killed, so that its successor adopts them. `systemctl stop` and a shutdown stop everything in order.
+is killed, so that its successor adopts them. `systemctl stop`, `trimtab stop` and a shutdown stop everything in order.
+
+systemd runs `ExecStop` also when the main process ended by itself (systemd.service(5)), without a MAINPID then. So the command is
+told the pid, and does nothing without: the pods of a supervisor that was killed, or replaced by an upgrade, must go on.
 """
 
 from __future__ import annotations
@@ -43,14 +46,14 @@ def unit_text(data: Path, options: Options) -> str:
     command = f"{sys.executable} -m trimtab.cli --data {_quoted(data)}"
     return f"""\
 [Unit]
-Description=Trimtab engine at {data}
+Description=Trimtab engine at {str(data).replace("%", "%%")}
 After=network-online.target
 Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
 ExecStart={" ".join([command, "start --foreground", *flags])}
-ExecStop={command} stop
+ExecStop={command} stop --main-pid "${{MAINPID}}"
 Restart=always
 RestartSec=100ms
 KillMode=process
@@ -81,6 +84,23 @@ def enable(data: Path, options: Options) -> list[str]:
     for arguments in (["daemon-reload"], ["enable", "--quiet", name], ["start", name]):
         _systemctl(*arguments)
     return [f"enabled {name}: the engine starts at boot"]
+
+
+def runs(data: Path) -> bool:
+    """Whether systemd keeps the engine at `data` running: what ends by itself is started again."""
+    name = unit_name(data)
+    if not (UNITS / name).exists() or not Path("/run/systemd/system").is_dir():
+        return False
+    return subprocess.run(["systemctl", "is-active", "--quiet", name], check=False).returncode == 0
+
+
+def stop(data: Path) -> None:
+    """Has systemd stop the engine, and waits for it; it starts again at the next boot.
+
+    Raises:
+        EngineError: systemd refused.
+    """
+    _systemctl("stop", unit_name(data))
 
 
 def disable(data: Path) -> bool:

@@ -249,9 +249,7 @@ def _replace(settings: Settings, program: Program, say: Say) -> None:
     node = any(
         p["name"] == "node" for p in (read_json(str(datadir.supervisor_run(settings) / PLAN)) or {})["processes"]
     )
-    by_systemd = (systemd.UNITS / systemd.unit_name(Path(settings.data))).exists() and Path(
-        "/run/systemd/system"
-    ).is_dir()
+    by_systemd = systemd.runs(Path(settings.data))
     lifecycle.stop(settings, keep_pods=True, say=lambda line: None)
     if by_systemd:  # which starts it again by itself, through the command that becomes the engine's program
         lifecycle.wait_for_running(Path(settings.data), lifecycle.Options({}, node=node), lambda line: None)

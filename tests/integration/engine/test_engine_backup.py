@@ -9,65 +9,11 @@ from typing import Any
 
 import pytest
 
+from counting_pod import count_forever, counted, volume_of
 from engine_under_test import EngineUnderTest, engine, wait_for
-from node_world import busybox_image
-from trimtab.content import ContentStore
 from trimtab.engine import datadir, local
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-WRITER = """
-n=$(cat /data/last 2>/dev/null || echo 0)
-echo "began after $n" >> /data/history
-while true; do n=$((n + 1)); echo $n > /data/new; mv /data/new /data/last; echo $n >> /data/all; sleep 0.01; done
-"""
-
-
-def write_forever(under_test: EngineUnderTest) -> None:
-    """A StatefulSet of one pod that counts in its volume, each number in two files."""
-    image = busybox_image(ContentStore(under_test.data / "content"))
-    template = {
-        "metadata": {"labels": {"app": "counter"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [
-                {
-                    "name": "main",
-                    "image": image,
-                    "command": ["/bin/sh", "-c", WRITER],
-                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-                }
-            ],
-        },
-    }
-    claim = {
-        "metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    manifest = {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": "counter"},
-        "spec": {
-            "serviceName": "counter",
-            "selector": {"matchLabels": {"app": "counter"}},
-            "template": template,
-            "volumeClaimTemplates": [claim],
-        },
-    }
-    under_test.run("apply", "-f", "-", input=json.dumps(manifest))
-
-
-def volume_of(under_test: EngineUnderTest) -> Path:
-    (volume,) = (under_test.data / "node" / "volumes").iterdir()
-    return volume
-
-
-def counted(under_test: EngineUnderTest) -> int:
-    try:
-        return int((volume_of(under_test) / "last").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def check_schedule(under_test: EngineUnderTest, place: str) -> None:
@@ -111,7 +57,7 @@ def check_schedule(under_test: EngineUnderTest, place: str) -> None:
 def test_a_working_engine_is_restored_elsewhere(tmp_path: Path) -> None:
     place, key = str(tmp_path / "backups"), tmp_path / "key"
     with engine(tmp_path / "data") as first:
-        write_forever(first)
+        count_forever(first)
         first.run("apply", "-f", "-", input="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note}\ndata: {a: b}\n")
         wait_for(lambda: counted(first) > 50, 60, "the pod to count")
 
