@@ -57,9 +57,9 @@ async def _balancer(process: Any) -> None:
 
 
 async def _streams(process: Any) -> None:
-    from trimtab.components.node.streams import run_streams
+    from trimtab.components.node.listen import serve_streams
 
-    await run_streams(process)
+    await serve_streams(process)
 
 
 async def _upkeep(process: Any) -> None:

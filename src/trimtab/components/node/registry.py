@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from trimtab.components.node.asgi import handler
 from trimtab.components.node.containerd import hosts_directory
-from trimtab.content import ContentStore, pause_image, registry_app
+from trimtab.components.node.listen import LateServer
+from trimtab.content import ContentStore, pause_image
 from trimtab.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 class LocalRegistry:
@@ -22,20 +24,26 @@ class LocalRegistry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._runner: web.AppRunner | None = None
+        self._server: LateServer | None = None
 
     async def start(self) -> None:
         """Serves the content store, with the sandbox image in it, and points containerd at it."""
         store = ContentStore(self._settings.data_path("content"))
         await asyncio.to_thread(pause_image, store)
         secret = secrets.token_urlsafe(24)
-        app = web.Application()
-        app.router.add_route("*", f"/{secret}/v2{{rest:.*}}", handler(registry_app(store), prefix=f"/{secret}"))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        port = self._runner.addresses[0][1]
+
+        def make() -> web.Application:
+            from aiohttp import web
+
+            from trimtab.components.node.asgi import handler
+            from trimtab.content import registry_app
+
+            app = web.Application()
+            app.router.add_route("*", f"/{secret}/v2{{rest:.*}}", handler(registry_app(store), prefix=f"/{secret}"))
+            return app
+
+        self._server = LateServer(make)
+        port = await self._server.listen_tcp("127.0.0.1")
         directory = hosts_directory(self._settings) / self._settings.image_registry
         directory.mkdir(parents=True, exist_ok=True)
         url = f"http://127.0.0.1:{port}/{secret}/v2"
@@ -47,6 +55,6 @@ class LocalRegistry:
         scratch.replace(directory / "hosts.toml")
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is not None:
+            await self._server.close()
+            self._server = None

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,9 +63,8 @@ class Streams:
         self._cri = process.adapter(Cri)
         self._run = process.settings.run_path("exec")
 
-    async def run(self) -> None:
-        """Serves until cancelled."""
-        shutil.rmtree(self._run, ignore_errors=True)
+    def application(self) -> web.Application:
+        """What `listen.py` serves."""
         app = web.Application()
         for name, handle in (
             ("logs", self.logs),
@@ -76,19 +74,7 @@ class Streams:
         ):
             app.router.add_get(f"/{name}/{{namespace}}/{{pod}}", _answering(handle))
         app.router.add_get("/usage", _answering(self.usage))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
-        await runner.setup()
-        path = self._process.settings.node_socket
-        try:
-            path.unlink(missing_ok=True)
-            await web.UnixSite(runner, path).start()
-            path.chmod(0o660)
-            with contextlib.suppress(LookupError):
-                shutil.chown(path, user=self._process.settings.user)
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
-            path.unlink(missing_ok=True)
+        return app
 
     # Finding what is meant
 
@@ -219,11 +205,6 @@ class Streams:
         else:
             await forward_channels(socket, ports, space)
         return socket
-
-
-async def run_streams(process: Process) -> None:
-    """Serves streams until cancelled."""
-    await Streams(process).run()
 
 
 def _previous(pod: Pod, views: Sequence[ContainerView]) -> ContainerView:
