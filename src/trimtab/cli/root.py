@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("trimtab.cli.objects:delete", "Delete objects."),
         "logs": ("trimtab.cli.pods:logs", "Print a container's output."),
         "exec": ("trimtab.cli.pods:exec_command", "Run a command in a container."),
+        "debug": ("trimtab.cli.debug:debug", "A shell with tools beside a container, whatever its image has."),
     },
     "What happened": {
         "timeline": ("trimtab.cli.history:timeline", "What happened, in order; -f follows."),

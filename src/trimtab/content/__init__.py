@@ -29,7 +29,7 @@ from trimtab.content.store import ContentStore
 if TYPE_CHECKING:
     from trimtab.content.builder import BuiltImage, BuiltLayer, Step, build
     from trimtab.content.credentials import Credentials, Login
-    from trimtab.content.ready_made import pause_image, postgres_image
+    from trimtab.content.ready_made import pause_image, postgres_image, tools_image
     from trimtab.content.registry import RegistryClient
     from trimtab.content.registry_server import registry_app
 
@@ -61,6 +61,7 @@ __all__ = [
     "pause_image",
     "postgres_image",
     "registry_app",
+    "tools_image",
 ]
 
 # Loaded when first used: a process that only declares images, or only serves them, does not carry the rest in memory.
@@ -75,6 +76,7 @@ _LATER = {
     "pause_image": "ready_made",
     "postgres_image": "ready_made",
     "registry_app": "registry_server",
+    "tools_image": "ready_made",
 }
 
 

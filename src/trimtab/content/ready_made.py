@@ -1,4 +1,4 @@
-"""Images that Trimtab itself needs: PostgreSQL for apps, and the pause program for pods."""
+"""Images that Trimtab itself needs: PostgreSQL for apps, the pause program for pods, tools to look into them."""
 
 from __future__ import annotations
 
@@ -63,6 +63,39 @@ def postgres_image(version: str = "15", *, name: str | None = None) -> ImageSpec
         cmd=[],
         ports=[5432],
         stop_signal="SIGINT",
+    )
+
+
+def tools_image() -> ImageSpec:
+    """A shell and what one looks into containers with: processes, files, sockets, names, packets, system calls."""
+    return ImageSpec(
+        name="tools",
+        debian=[
+            "bash",
+            "bind9-dnsutils",
+            "coreutils",
+            "curl",
+            "dash",
+            "findutils",
+            "grep",
+            "iproute2",
+            "iputils-ping",
+            "less",
+            "libc-bin",
+            "lsof",
+            "mawk",
+            "ncurses-bin",
+            "netcat-openbsd",
+            "procps",
+            "sed",
+            "strace",
+            "tar",
+            "tcpdump",
+            "util-linux",
+            "vim-tiny",
+        ],
+        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        cmd=["/bin/bash"],
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from engine_under_test import TRIMTAB, EngineUnderTest, wait_for
-from node_world import busybox_image
+from node_world import BUSYBOX, busybox_image
 from trimtab.content import ContentStore
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -142,6 +142,43 @@ def test_exec_with_a_terminal(running: EngineUnderTest, pod: str) -> None:
         assert b"/dev/pts/" in seen
         assert shell.wait(20) == 3
     os.close(main)
+
+
+def test_debug_runs_a_command_beside_a_container(running: EngineUnderTest, pod: str) -> None:
+    done = running.run(
+        "debug", pod, "--image", BUSYBOX, "--", "/bin/sh", "-c", "cat /proc/1/cmdline; exit 7", check=False
+    )
+    assert (done.returncode, done.stdout.split("\0")[2]) == (7, "while true; do echo alive; sleep 1; done")
+
+    fed = running.run("debug", pod, "--image", BUSYBOX, input="echo of $(ls /proc/1/root/bin/fetch)\nexit\n")
+    assert fed.stdout == "of /proc/1/root/bin/fetch\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("nobody",), 4, 'pods "nobody" not found'),
+        (("shell", "-c", "no", "--image", BUSYBOX), 1, "pod shell has no container no; it has main"),
+        (
+            ("shell", "--image", BUSYBOX, "--", "nosuch"),
+            1,
+            'the command could not be started: exec: "nosuch": executable file not found in $PATH',
+        ),
+    ],
+)
+def test_what_debug_cannot_do_is_one_line(
+    running: EngineUnderTest, pod: str, arguments: tuple[str, ...], status: int, text: str
+) -> None:
+    done = running.run("debug", *arguments, check=False)
+
+    assert (done.returncode, done.stderr) == (status, f"trimtab: {text}\n")
+
+
+@pytest.mark.long
+def test_debug_brings_tools_of_its_own(running: EngineUnderTest, pod: str) -> None:
+    done = running.run("debug", pod, "--", "sh", "-c", "ps -o args= 1; ss -tn > /dev/null && curl -V | head -c 4")
+
+    assert done.stdout == "/bin/sh -c while true; do echo alive; sleep 1; done\ncurl"
 
 
 def test_timeline_why_and_graph(running: EngineUnderTest, pod: str) -> None:
