@@ -34,6 +34,7 @@ from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.serve import follow
 from trimtab.runtime import Service
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
+from trimtab.runtime.simulation import SimulatedClock
 
 FAULTS = Faults(before=0.05, after=0.05, slow=0.1)
 FAULTS_FOR_S = 60.0
@@ -208,6 +209,17 @@ async def only_the_greedy_one_went(stage: Stage) -> str | None:
     return None if is_ready(modest) else f"the modest pod is not ready: {modest.status}"
 
 
+async def set_back(stage: Stage) -> None:
+    """The clock was wrong, and is set back by a day."""
+    assert isinstance(stage.clock, SimulatedClock)
+    stage.clock.set_by(-86_400)
+
+
+async def set_forward(stage: Stage) -> None:
+    assert isinstance(stage.clock, SimulatedClock)
+    stage.clock.set_by(86_400)
+
+
 async def reboot(stage: Stage) -> None:
     stage.adapter(SimulatedContainerd).reboot()
 
@@ -336,6 +348,12 @@ SCENARIOS = [
             initContainers=[{"name": "i0", "image": "b:1", "command": ["fail", "1"]}],
         ),
         goal=ended_well,
+    ),
+    story(
+        "clock-set",
+        pod("flaky", "flaky 3", "serve"),
+        pod("web", "serve", c0=PROBED),
+        steps=[set_forward, wound, set_back, wound],
     ),
     story(
         "short-of-disk",

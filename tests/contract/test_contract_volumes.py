@@ -33,7 +33,7 @@ from trimtab.api.workloads import StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
 from trimtab.components.volumes import COMPONENT, Images
 from trimtab.components.workloads import COMPONENT as WORKLOADS
-from trimtab.components.workloads import Machines, VolumeDirectories
+from trimtab.components.workloads import Machines, Renewals, VolumeDirectories
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
 from volume_world import Machine, SimulatedImages, SimulatedMachines
@@ -45,7 +45,12 @@ SILENCE_S = 20.0
 
 def adapters(clock: Clock) -> Mapping[type, Any]:
     images = SimulatedImages()
-    return {Images: images, Machines: SimulatedMachines(images), VolumeDirectories: FakeDirectories()}
+    return {
+        Images: images,
+        Machines: SimulatedMachines(images),
+        VolumeDirectories: FakeDirectories(),
+        Renewals: Renewals(),
+    }
 
 
 def images_of(stage: Stage) -> SimulatedImages:

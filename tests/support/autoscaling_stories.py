@@ -22,7 +22,7 @@ from trimtab.api.core import LabelSelector, Pod, ResourceRequirements
 from trimtab.api.workloads import Deployment, DeploymentSpec
 from trimtab.client import Client
 from trimtab.client.clock import Clock
-from trimtab.components.workloads import Looks, Measurements, VolumeDirectories
+from trimtab.components.workloads import Looks, Measurements, Renewals, VolumeDirectories
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.autoscale import MetricMissing, Sample
 from trimtab.components.workloads.measurements import ContainerUsage, PodUsage
@@ -52,7 +52,12 @@ class FakeMeasurements:
 
 
 def measured(clock: Clock) -> Mapping[type, Any]:
-    return {VolumeDirectories: FakeDirectories(), Measurements: FakeMeasurements(clock), Looks: Looks()}
+    return {
+        VolumeDirectories: FakeDirectories(),
+        Measurements: FakeMeasurements(clock),
+        Looks: Looks(),
+        Renewals: Renewals(),
+    }
 
 
 def busy(name: str = "busy") -> Deployment:

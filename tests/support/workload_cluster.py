@@ -17,7 +17,7 @@ from trimtab.api import ObjectMeta
 from trimtab.api.core import Namespace
 from trimtab.client import Client, SocketTransport
 from trimtab.client.clock import SystemClock
-from trimtab.components.workloads import COMPONENT, LocalDirectories, VolumeDirectories
+from trimtab.components.workloads import COMPONENT, LocalDirectories, Renewals, VolumeDirectories
 from trimtab.runtime.contract import Stage
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.journal import Journal
@@ -60,7 +60,7 @@ class Cluster:
                 client=client,
                 journal=Journal(None),
                 settings=settings,
-                adapters={VolumeDirectories: LocalDirectories(self.volumes, NODE)},
+                adapters={VolumeDirectories: LocalDirectories(self.volumes, NODE), Renewals: Renewals()},
                 place=place,  # type: ignore[arg-type]
                 components=[COMPONENT],
             )

@@ -23,7 +23,7 @@ from trimtab.api.core import (
 from trimtab.api.jobs import Job, JobSpec
 from trimtab.api.workloads import DaemonSet, DaemonSetSpec, StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
-from trimtab.components.workloads import VolumeDirectories
+from trimtab.components.workloads import Renewals, VolumeDirectories
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime.contract import Scenario, Stage
 
@@ -51,7 +51,7 @@ class FakeDirectories:
 
 
 def directories(clock: Clock) -> Mapping[type, Any]:
-    return {VolumeDirectories: FakeDirectories()}
+    return {VolumeDirectories: FakeDirectories(), Renewals: Renewals()}
 
 
 def carry(before: Mapping[type, Any], fresh: Mapping[type, Any]) -> None:

@@ -93,13 +93,18 @@ class SimulatedClock:
         self.seed = seed
         self._loop = loop
         self._random = random.Random(seed)
+        self._set_by = timedelta()
 
     @property
     def random(self) -> random.Random:
         return self._random
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._loop.time())
+        return EPOCH + timedelta(seconds=self._loop.time()) + self._set_by
+
+    def set_by(self, seconds: float) -> None:
+        """Somebody sets the machine's clock, forward or back; how time passes does not change."""
+        self._set_by += timedelta(seconds=seconds)
 
 
 def simulate(main: Callable[[SimulatedClock], Coroutine[Any, Any, T]], *, seed: int = 0, limit_s: float = LIMIT_S) -> T:

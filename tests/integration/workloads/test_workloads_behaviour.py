@@ -10,7 +10,7 @@ from running import Running, running
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Container, LabelSelector, Pod, PodSpec, PodTemplateSpec
 from trimtab.api.workloads import Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec
-from trimtab.components.workloads import COMPONENT, VolumeDirectories
+from trimtab.components.workloads import COMPONENT, Renewals, VolumeDirectories
 from trimtab.runtime import Denied
 from trimtab.runtime.simulation import SimulatedClock, simulate
 
@@ -29,7 +29,7 @@ def deployment(name: str = "web", replicas: int = 2) -> Deployment:
 
 def on_a_control_plane(test: Callable[[Running], Awaitable[None]]) -> None:
     async def main(clock: SimulatedClock) -> None:
-        async with running(clock, COMPONENT, adapters={VolumeDirectories: None}) as plane:
+        async with running(clock, COMPONENT, adapters={VolumeDirectories: None, Renewals: Renewals()}) as plane:
             await test(plane)
 
     simulate(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from trimtab.api import Condition, ObjectMeta
@@ -18,7 +19,7 @@ from trimtab.api.core import (
 )
 from trimtab.components.workloads import binding
 from trimtab.components.workloads.fencing import overdue
-from trimtab.components.workloads.node_life import fenced, grace_s, proven_dead, silent_s, state_taints
+from trimtab.components.workloads.node_life import Renewals, fenced, grace_s, proven_dead, state_taints
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MINE = Taint(key="shop", effect="NoSchedule", value="yes")
@@ -46,11 +47,29 @@ def test_a_node_that_says_itself_that_it_is_not_ready_is_tainted_so() -> None:
     assert keys == {"node.kubernetes.io/not-ready"}
 
 
-def test_nothing_is_known_about_a_node_without_lease() -> None:
-    renewed = Lease(metadata=ObjectMeta(name="node-2"), spec=LeaseSpec(renew_time=NOW - timedelta(seconds=41)))
+def renewed(at: datetime) -> Lease:
+    return Lease(metadata=ObjectMeta(name="node-2", uid="l"), spec=LeaseSpec(renew_time=at))
 
-    assert silent_s(None, NOW) == 0.0
-    assert silent_s(renewed, NOW) == 41.0
+
+def test_silence_is_what_was_watched_and_not_what_the_clock_says() -> None:
+    renewals = Renewals()
+    hour = timedelta(hours=1)
+
+    assert renewals.quiet_s(None, 0, was_silent=False) == 0.0
+    assert renewals.quiet_s(renewed(NOW - hour), 100, was_silent=False) == 0.0, "a lease from before we began"
+    assert renewals.quiet_s(renewed(NOW - hour), 141, was_silent=False) == 41.0
+    assert renewals.quiet_s(renewed(NOW + hour), 142, was_silent=True) == 0.0, (
+        "renewed, on a clock that was set forward"
+    )
+    assert renewals.quiet_s(renewed(NOW - hour), 150, was_silent=False) == 0.0, "and back again"
+
+
+def test_a_node_that_was_silent_before_we_began_stays_so_until_it_renews() -> None:
+    renewals = Renewals()
+
+    assert renewals.quiet_s(renewed(NOW), 5, was_silent=True) == math.inf
+    assert renewals.quiet_s(renewed(NOW), 50, was_silent=True) == math.inf
+    assert renewals.quiet_s(renewed(NOW + timedelta(seconds=10)), 60, was_silent=True) == 0.0
 
 
 def test_only_the_taint_is_proof() -> None:

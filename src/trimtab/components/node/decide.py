@@ -272,7 +272,7 @@ def _deleting(pod: Pod, seen: Seen, now: datetime) -> Plan:
 
 def _tear_down(seen: Seen, now: datetime) -> Plan:
     blocked = seen.blocks.get("")
-    if blocked is not None and blocked.reason == "FailedKillPod" and now < blocked.retry_at:
+    if blocked is not None and blocked.reason == "FailedKillPod" and not_yet(blocked.retry_at, now):
         return Plan(wake_at=blocked.retry_at)
     return Plan((TearDown(),))
 
@@ -301,6 +301,12 @@ def _stop_order(pod: Pod, views: list[ContainerView]) -> list[ContainerView]:
 
 def _stop(pod: Pod, view: ContainerView, seconds: float, why: str) -> StopContainer:
     return StopContainer(view, container_of(pod, view.name), seconds, why)
+
+
+def not_yet(at: datetime, now: datetime) -> bool:
+    """Whether a time to try again is still to come. One that is further ahead than any pause is from before the clock was set back,
+    and has come."""
+    return now < at <= now + timedelta(seconds=backoff.LAST_S)
 
 
 def container_of(pod: Pod, name: str) -> Container | None:
@@ -340,7 +346,7 @@ def _sandbox(pod: Pod, seen: Seen, now: datetime) -> Plan:
         stopping = all(c.id in seen.stopping for c in seen.running())
         return Plan() if stopping else Plan(tuple(StopSandbox(s.id) for s in seen.sandboxes))
     blocked = seen.blocks.get("")
-    if blocked is not None and now < blocked.retry_at:
+    if blocked is not None and not_yet(blocked.retry_at, now):
         return Plan(wake_at=blocked.retry_at)
     return Plan((RunSandbox(seen.sandboxes[0].attempt + 1 if seen.sandboxes else 0),))
 
@@ -417,7 +423,7 @@ def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: boo
         if not restarts(pod, container, view.exit_code, init=init):
             return Plan()
         at = backoff.restart_at(view)
-        if at is not None and now < at:
+        if at is not None and not_yet(at, now):
             return Plan(wake_at=at)
     return _start(container, seen, now, previous)
 
@@ -425,7 +431,7 @@ def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: boo
 def _start(container: Container, seen: Seen, now: datetime, previous: ContainerView | None) -> Plan:
     """The next step towards a container that should run: wait, pull, start."""
     blocked = seen.blocks.get(container.name)
-    if blocked is not None and now < blocked.retry_at:
+    if blocked is not None and not_yet(blocked.retry_at, now):
         return Plan(wake_at=blocked.retry_at)
     if container.image in seen.pulling:
         return Plan()

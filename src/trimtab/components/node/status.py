@@ -26,6 +26,7 @@ from trimtab.components.node.decide import (
     Seen,
     has_begun,
     is_sidecar,
+    not_yet,
     past_deadline,
     restarts,
     target_missing,
@@ -234,7 +235,7 @@ def _states(
     if block is not None:
         return _waiting(block.reason, block.message), ended
     at = backoff.restart_at(view)
-    if at is not None and now < at and not lost:
+    if at is not None and not_yet(at, now) and not lost:
         where = f"pod {pod.name} in namespace {pod.namespace}"
         text = f"back-off {backoff.earned_s(view)}s restarting failed container {container.name} of {where}"
         return _waiting("CrashLoopBackOff", text), ended

@@ -37,7 +37,7 @@ from trimtab.components.workloads.job import job, job_leftovers
 from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
 from trimtab.components.workloads.measurements import LiveMeasurements, Measurements
-from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, lost_pods, node_life
+from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, Renewals, lost_pods, node_life
 from trimtab.components.workloads.reasons import REASONS
 from trimtab.components.workloads.replicaset import replicaset
 from trimtab.components.workloads.scheduler import scheduler
@@ -56,6 +56,7 @@ __all__ = [
     "Looks",
     "Machines",
     "Measurements",
+    "Renewals",
     "VolumeDirectories",
     "adapters",
 ]
@@ -93,4 +94,4 @@ COMPONENT = Component(
 
 def adapters(settings: Settings) -> dict[type, Any]:
     """The adapters that this component's reconcilers ask for in the controllers' process, on a machine of our own."""
-    return {Measurements: LiveMeasurements(settings.api_socket), Looks: Looks()}
+    return {Measurements: LiveMeasurements(settings.api_socket), Looks: Looks(), Renewals: Renewals()}

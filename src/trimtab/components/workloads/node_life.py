@@ -5,6 +5,7 @@
     taint out-of-service (proof)    Ready=False; its pods are marked Failed and removed at once; then the Node goes
     annotation fenced-at (proof)    the pods that were made before are marked Failed and removed at once; the Node comes back
 
+A lease is old when we have watched it for so long without a change: a clock that is set, forward or back, silences nobody.
 Silence is no proof: a pod of a silent node is not replaced under its name until it is certain that it does not run. The
 engine gives that proof when it saw the node's last process end (`trimtab node kill`), by the taint with which Kubernetes'
 administrators state the same, `node.kubernetes.io/out-of-service`.
@@ -12,6 +13,9 @@ administrators state the same, `node.kubernetes.io/out-of-service`.
 
 from __future__ import annotations
 
+import asyncio
+import math
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -57,10 +61,25 @@ def grace_s(lease: Lease | None) -> float:
     return float(lease.spec.lease_duration_seconds or GRACE_S) if lease is not None else GRACE_S
 
 
-def silent_s(lease: Lease | None, now: datetime) -> float:
-    """Seconds since the node last renewed its lease; 0 for a node without one, about which nothing is known."""
-    renewed = lease.spec.renew_time if lease is not None else None
-    return max(0.0, (now - renewed).total_seconds()) if renewed is not None else 0.0
+@dataclass
+class Renewals:
+    """When we ourselves saw leases being renewed, on the event loop's clock: the machine's clock may be set, which says
+    nothing about a node. Lost with the process: then every node gets its whole grace anew, but for those that were silent
+    already."""
+
+    seen: dict[str, tuple[datetime | None, float, bool]] = field(default_factory=dict)
+    """By the lease's uid: its renewTime, when it was first seen so, and whether it was ever seen to change."""
+
+    def quiet_s(self, lease: Lease | None, now_s: float, *, was_silent: bool) -> float:
+        """For how long the node has been watched without renewing its lease; for ever, when it was silent before we began to
+        watch and has not renewed it since."""
+        if lease is None:
+            return 0.0
+        uid, renewed = lease.metadata.uid, lease.spec.renew_time
+        known = self.seen.get(uid)
+        if known is None or known[0] != renewed:
+            known = self.seen[uid] = (renewed, now_s, known is not None)
+        return math.inf if was_silent and not known[2] else now_s - known[1]
 
 
 def state_taints(node: Node, silent: bool) -> list[Taint]:
@@ -96,7 +115,10 @@ async def node_life(subject: Node, ctx: Context) -> Desired:
             delete_subject=dead.value == DESTROYED and not left,
         )
     lease = await ctx.get(Lease, subject.name, LEASE_NAMESPACE)
-    silence_s, limit_s = silent_s(lease, ctx.now), grace_s(lease)
+    before = conditions.find(subject.status.conditions, "Ready")
+    was_silent = before is not None and before.status == "Unknown"
+    silence_s = ctx.adapter(Renewals).quiet_s(lease, asyncio.get_running_loop().time(), was_silent=was_silent)
+    limit_s = grace_s(lease)
     silent = silence_s > limit_s
     wanted = state_taints(subject, silent)
     writes = []
