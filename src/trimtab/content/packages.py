@@ -28,7 +28,7 @@ from trimtab.content.store import ContentStore
 from trimtab.content.tarwriter import COMPRESSION_LEVEL, Layer, LayerWriter
 from trimtab.content.tree import Tree
 
-PACKAGES_REVISION = 3  # raised when this module writes anything differently, so that cached layers are made anew
+PACKAGES_REVISION = 4  # raised when this module writes anything differently, so that cached layers are made anew
 
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _DROPPED = re.compile(

@@ -59,6 +59,7 @@ class LayerWriter:
             fileobj=self._sink, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", bufsize=CHUNK_BYTES
         )
         self._tree = GrowingTree(below)
+        self._files: dict[str, tuple[int, int, int]] = {}
         self.entries = 0
 
     def directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
@@ -104,7 +105,9 @@ class LayerWriter:
         if isinstance(data, bytes):
             size_bytes, data = len(data), io.BytesIO(data)
         assert size_bytes is not None
-        self._add(self.place(path), tarfile.REGTYPE, mode, uid, gid, size_bytes=size_bytes, data=data, mtime_s=mtime_s)
+        path = self.place(path)
+        self._files[path] = mode, uid, gid
+        self._add(path, tarfile.REGTYPE, mode, uid, gid, size_bytes=size_bytes, data=data, mtime_s=mtime_s)
 
     def symlink(self, path: str, target: str, *, uid: int = 0, gid: int = 0) -> None:
         path = self.place(path)
@@ -112,8 +115,11 @@ class LayerWriter:
         self._add(path, tarfile.SYMTYPE, 0o777, uid, gid, target=target)
 
     def hardlink(self, path: str, target: str) -> None:
-        """Another name for a file that this layer already has."""
-        self._add(self.place(path), tarfile.LNKTYPE, 0o644, 0, 0, target=self.place(target))
+        """Another name for a file that this layer already has. It repeats the file's mode and owner: who unpacks the layer
+        sets those of the last entry for both."""
+        target = self.place(target)
+        mode, uid, gid = self._files[target]
+        self._add(self.place(path), tarfile.LNKTYPE, mode, uid, gid, target=target)
 
     def finish(self) -> Layer:
         """Ends the tar and keeps the blob."""

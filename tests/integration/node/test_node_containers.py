@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from node_world import NodeWorld, message_of, node_world
+from node_world import NodeWorld, busybox_image, message_of, node_world
 from trimtab.api import from_wire
 from trimtab.api.core import PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.client.wire import encode
+from trimtab.content import ContentStore
 
 pytestmark = pytest.mark.engine
 
@@ -272,3 +273,13 @@ async def test_a_claim_is_a_directory_that_outlives_its_pods(world: NodeWorld) -
     state = pod.status.container_statuses[0].state.terminated
     assert state is not None
     assert state.message == "kept"
+
+
+async def test_an_image_of_any_registry_comes_from_the_content_store_if_it_is_there(world: NodeWorld) -> None:
+    busybox_image(ContentStore(world.settings.data_path("content")), "registry.k8s.io/tools/box:7")
+    main = {"image": "registry.k8s.io/tools/box:7", "imagePullPolicy": "Always"}
+    await world.run_pod("public", "echo from the store > /dev/termination-log", main=main, restartPolicy="Never")
+    pod = await world.until_pod("public", is_done, 20, "has ended")
+    ended = pod.status.container_statuses[0].state.terminated
+    assert ended is not None
+    assert ended.message == "from the store"

@@ -146,10 +146,13 @@ def test_a_layer_follows_its_own_links(store: ContentStore) -> None:
         writer.directory("usr/sbin")
         writer.symlink("sbin", "usr/sbin")
         writer.directory("sbin", mode=0o700)
-        writer.file("sbin/init", b"x")
+        writer.file("sbin/init", b"x", mode=0o755, uid=3, gid=4)
         writer.hardlink("sbin/telinit", "sbin/init")
         layer = writer.finish()
     found = entries(store, layer.digest)
     assert sorted(found) == ["sbin", "usr/sbin", "usr/sbin/init", "usr/sbin/telinit"]
     assert found["sbin"].issym()
-    assert found["usr/sbin/telinit"].linkname == "usr/sbin/init"
+    link = found["usr/sbin/telinit"]
+    assert link.linkname == "usr/sbin/init"
+    # Whoever unpacks it sets the mode and owner of the link's entry for the file itself.
+    assert (link.mode, link.uid, link.gid) == (0o755, 3, 4)

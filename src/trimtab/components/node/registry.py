@@ -1,5 +1,9 @@
 """The agent's own registry: what the engine built, served read-only to containerd alone.
 
+For every other registry it is asked first, too: an image that is in the store under a public name (`registry.k8s.io/pause:3.9`)
+is used without the network, which is how a machine without internet gets its images; for all that is not there containerd
+goes on to the registry itself.
+
 It listens on a free port of loopback, below a random path that only containerd's configuration (root's) names, so that no
 other user of the machine can read images. containerd reads `hosts.toml` at every pull, so the port may change.
 """
@@ -17,6 +21,9 @@ from trimtab.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+ANY_REGISTRY = "_default"
+"""containerd's name for registries without a directory of their own."""
 
 
 class LocalRegistry:
@@ -44,13 +51,17 @@ class LocalRegistry:
 
         self._server = LateServer(make)
         port = await self._server.listen_tcp("127.0.0.1")
-        directory = hosts_directory(self._settings) / self._settings.image_registry
-        directory.mkdir(parents=True, exist_ok=True)
         url = f"http://127.0.0.1:{port}/{secret}/v2"
+        asked = f'[host."{url}"]\n  capabilities = ["pull", "resolve"]\n  override_path = true\n'
+        self._tell(self._settings.image_registry, f'server = "{url}"\n\n{asked}')
+        self._tell(ANY_REGISTRY, asked)
+
+    def _tell(self, registry: str, hosts: str) -> None:
+        """Writes containerd's `hosts.toml` of one registry at once as a whole."""
+        directory = hosts_directory(self._settings) / registry
+        directory.mkdir(parents=True, exist_ok=True)
         scratch = directory / ".hosts"
-        scratch.write_text(
-            f'server = "{url}"\n\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n  override_path = true\n'
-        )
+        scratch.write_text(hosts)
         scratch.chmod(0o600)
         scratch.replace(directory / "hosts.toml")
 
