@@ -47,6 +47,8 @@ EVENT_LIFE_S = 3600
 EXPIRY_BATCH = 500
 RETRY_S = 1.0
 ROOT_CA = "kube-root-ca.crt"
+FURNITURE = (f"/{ROOT_CA}", "/default")
+"""How the keys end of what each namespace has: the CA and the ServiceAccount."""
 MANAGER = "trimtab-server"
 
 
@@ -113,6 +115,10 @@ class Housekeeping:
             self._enqueue(key)
         if previous is None and key.startswith(NAMESPACES):
             self._enqueue(key)
+        if previous is not None and key.endswith(FURNITURE):
+            _, group, collection, namespace, *_ = key.split("/")
+            if (group, collection) in (("core", "configmaps"), ("core", "serviceaccounts")):
+                self._enqueue(f"{NAMESPACES}{namespace}")
         if previous is not None and key.endswith(f"/{ROOT_CA}") and key.startswith(CONFIGS):
             self._enqueue(NAMESPACES + key.removeprefix(CONFIGS).partition("/")[0])
         if record.deleted and key.endswith("/default") and key.startswith(SERVICE_ACCOUNTS):

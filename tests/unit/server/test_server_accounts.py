@@ -119,3 +119,18 @@ async def test_applying_a_pod_again_keeps_its_token(api: Api) -> None:
 async def test_without_a_ca_no_token_is_mounted() -> None:
     async with running_api() as bare:
         assert "volumes" not in await made(bare, pod())
+
+
+async def test_what_pods_need_of_a_namespace_comes_back(api: Api) -> None:
+    configs = "/api/v1/namespaces/default/configmaps"
+    await api.eventually(f"{configs}/kube-root-ca.crt", lambda answer: answer.status == 200)
+    before = (await api.get(f"{ACCOUNTS}/default")).ok()
+
+    (await api.delete(f"{ACCOUNTS}/default")).ok()
+    (await api.delete(f"{configs}/kube-root-ca.crt")).ok()
+
+    await api.eventually(f"{configs}/kube-root-ca.crt", lambda answer: answer.status == 200)
+    after = await api.eventually(f"{ACCOUNTS}/default", lambda answer: answer.status == 200)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    (await api.patch(f"{configs}/kube-root-ca.crt", {"data": {"ca.crt": "forged"}})).ok()
+    await api.eventually(f"{configs}/kube-root-ca.crt", lambda answer: answer.body["data"]["ca.crt"] == "a certificate")
