@@ -8,7 +8,7 @@ from pathlib import Path
 from trimtab.api import from_wire
 from trimtab.api.core import Pod
 from trimtab.components.node.eviction import LocalUsage
-from trimtab.components.node.local_storage import Tree, local_usage, on_disk, tree, written
+from trimtab.components.node.local_storage import Tree, local_usage, on_disk, own_files, tree
 
 KIB = 1024
 
@@ -45,11 +45,8 @@ def test_a_pods_share(tmp_path: Path) -> None:
     for name in ("scratch", "shm", "config"):
         fill(tmp_path / "volumes" / name / "x", 32)
     fill(tmp_path / "logs" / "main" / "0.log", 16)
-    labels = {"io.kubernetes.pod.uid": "u1", "io.kubernetes.container.name": "main"}
-    layer = {"used_bytes": {"value": 8 * KIB}, "inodes_used": {"value": 3}}
-    layers = written([{"attributes": {"labels": labels}, "writable_layer": layer}, {"attributes": {}}])
 
-    usage, whole = local_usage(pod, *on_disk(pod, tmp_path), layers)
+    usage, whole = local_usage(*on_disk(pod, tmp_path), {"main": Tree(8 * KIB, 3)})
 
     assert isinstance(usage, LocalUsage)
     assert usage.volumes.keys() == {"scratch"}
@@ -57,3 +54,14 @@ def test_a_pods_share(tmp_path: Path) -> None:
     assert 24 * KIB <= usage.containers["main"] <= 36 * KIB
     assert whole.size_bytes == usage.volumes["scratch"] + usage.containers["main"]
     assert whole.inodes >= 3 + 4
+
+
+def test_a_containers_own_files_are_where_its_overlay_writes() -> None:
+    mountinfo = (
+        "36 35 98:0 / / rw - ext4 /dev/vda rw\n"
+        "1 2 0:5 / /run/c/io.containerd.runtime.v2.task/k8s.io/abc/rootfs rw,relatime - overlay overlay "
+        "rw,lowerdir=/l/1:/l/2,upperdir=/data/snapshots/7/fs,workdir=/data/snapshots/7/work\n"
+        "2 2 0:6 / /elsewhere rw - overlay overlay rw,lowerdir=/a,upperdir=/b,workdir=/c\n"
+    )
+
+    assert own_files(mountinfo) == {"abc": Path("/data/snapshots/7/fs")}

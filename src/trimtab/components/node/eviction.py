@@ -150,7 +150,7 @@ def amount(signal: str, value: int) -> str:
     """An amount of a signal for a person."""
     if RESOURCE_OF[signal] in ("inodes", "pids"):
         return str(value)
-    return f"{value // MIB}Mi" if value >= MIB else str(value)
+    return f"{value // MIB}Mi" if value >= MIB else f"{value >> 10}Ki" if value else "0"
 
 
 def why(threshold: Threshold, level: Level, usage: PodUsage) -> str:

@@ -1,23 +1,21 @@
 """What pods have on the node's disk: their emptyDir volumes, their logs, and what containers wrote into their own file systems.
 
-    DATA/node/pods/UID/volumes/NAME, logs/CONTAINER     counted here, file by file, in a thread
-    a container's own files                             counted by containerd (CRI's statistics)
+    DATA/node/pods/UID/volumes/NAME, logs/CONTAINER
+    a container's own files: the upper directory of its overlay
 
-Counting walks through all files, so only pods with a limit of their own are counted regularly, and the next count waits the longer
+Counting walks through all files, in a thread, so only pods with a limit of their own are counted regularly, and the next count waits the longer
 the longer this one took.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trimtab.api.core import Pod
 from trimtab.components.node.eviction import LocalUsage
-from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_UID
 
 BLOCK_BYTES = 512
 
@@ -70,23 +68,25 @@ def on_disk(pod: Pod, directory: Path) -> tuple[dict[str, Tree], dict[str, Tree]
     return volumes, {name: tree(directory / "logs" / name) for name in names}
 
 
-def written(stats: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Tree]:
-    """What containers wrote into their own file systems, by pod uid and container, from CRI's statistics."""
-    found: dict[tuple[str, str], Tree] = {}
-    for item in stats:
-        labels, layer = item.get("attributes", {}).get("labels", {}), item.get("writable_layer", {})
-        key = (labels.get(POD_UID, ""), labels.get(CONTAINER_NAME, ""))
-        size, inodes = layer.get("used_bytes", {}).get("value", 0), layer.get("inodes_used", {}).get("value", 0)
-        found[key] = found.get(key, Tree()) + Tree(size, inodes)
+def own_files(mountinfo: str) -> dict[str, Path]:
+    """Where running containers' own files are, by container id: the upper directories of their overlays. containerd counts
+    them too, but only every ten seconds, and then the wrong pod would be taken for the largest."""
+    found = {}
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = Path(fields.split()[4])
+        options = rest.split(" ", 2)[2] if rest.startswith("overlay ") else ""
+        upper = next((o.removeprefix("upperdir=") for o in options.split(",") if o.startswith("upperdir=")), "")
+        if point.name == "rootfs" and upper:
+            found[point.parent.name] = Path(upper)
     return found
 
 
 def local_usage(
-    pod: Pod, volumes: Mapping[str, Tree], logs: Mapping[str, Tree], layers: Mapping[tuple[str, str], Tree]
+    volumes: Mapping[str, Tree], logs: Mapping[str, Tree], layers: Mapping[str, Tree]
 ) -> tuple[LocalUsage, Tree]:
-    """What is counted against a pod's limits, and all of it together."""
-    uid = pod.metadata.uid
-    containers = {name: log + layers.get((uid, name), Tree()) for name, log in logs.items()}
+    """What is counted against a pod's limits, and all of it together. layers: containers' own files, by name."""
+    containers = {name: log + layers.get(name, Tree()) for name, log in logs.items()}
     whole = sum((*containers.values(), *volumes.values()), Tree())
     sizes = {name: one.size_bytes for name, one in containers.items()}
     return LocalUsage(sizes, {name: one.size_bytes for name, one in volumes.items()}), whole

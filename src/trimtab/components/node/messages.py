@@ -69,8 +69,7 @@ StatusResponse: status=1:RuntimeStatus
 ContainerAttributes: id=1 metadata=2:ContainerMetadata labels=3:map
 CpuUsage: timestamp=1:int usage_core_nano_seconds=2:UInt64Value
 MemoryUsage: timestamp=1:int working_set_bytes=2:UInt64Value
-FilesystemUsage: timestamp=1:int used_bytes=3:UInt64Value inodes_used=4:UInt64Value
-ContainerStats: attributes=1:ContainerAttributes cpu=2:CpuUsage memory=3:MemoryUsage writable_layer=4:FilesystemUsage
+ContainerStats: attributes=1:ContainerAttributes cpu=2:CpuUsage memory=3:MemoryUsage
 ListContainerStatsResponse: stats=1*:ContainerStats
 """)
 

@@ -23,7 +23,6 @@ from trimtab.client.errors import ApiError
 from trimtab.components.node import cgroup, eviction, local_storage, machine
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.containerd import pause_image
-from trimtab.components.node.cri import Cri
 from trimtab.components.node.decide import Eviction, grace_s
 from trimtab.components.node.eviction import DISK, MEMORY, PIDS, RESOURCE_OF, Guard, Level, PodUsage, Verdict
 from trimtab.components.node.image_gc import ImageCollector, needed
@@ -44,6 +43,7 @@ COUNT_SHARE = 20
 """Counting files may take a twentieth of the time."""
 
 IDENTITY = Identity("node", "pressure")
+MOUNTS = Path("/proc/self/mountinfo")
 log = logging.getLogger(__name__)
 
 Levels = Callable[[], Mapping[str, Level]]
@@ -83,13 +83,12 @@ class Counting(Protocol):
 class PodCounting:
     """On a real machine."""
 
-    def __init__(self, agent: NodeAgent, cri: Cri, group: str) -> None:
+    def __init__(self, agent: NodeAgent, group: str) -> None:
         self._agent = agent
-        self._cri = cri
         self._group = group
 
     async def usages(self, pods: Sequence[Pod], signal: str) -> list[PodUsage]:
-        """What each pod uses of what is scarce. Raises `RuntimeFailure`."""
+        """What each pod uses of what is scarce."""
         if eviction.CONDITION_OF[signal] != DISK:
             groups = machine.cgroups()
             return [
@@ -106,18 +105,23 @@ class PodCounting:
         return found
 
     async def overuse(self, pods: Sequence[Pod]) -> list[tuple[Pod, str]]:
-        """The pods that exceed a limit of their own, and what they exceed. Raises `RuntimeFailure`."""
+        """The pods that exceed a limit of their own, and what they exceed."""
         counted = zip(pods, await self._local(pods), strict=True)
         return [(pod, said) for pod, (local, _) in counted if (said := eviction.overuse(pod, local)) is not None]
 
     async def _local(self, pods: Sequence[Pod]) -> list[tuple[eviction.LocalUsage, local_storage.Tree]]:
-        layers = local_storage.written((await self._cri.stats()).values())
+        uppers = local_storage.own_files(MOUNTS.read_text())
+        running = list(self._agent.running_containers().values())
         found = []
         for pod in pods:
-            directory = self._agent.directory(pod)
-            volumes, logs = await asyncio.to_thread(local_storage.on_disk, pod, directory)
-            found.append(local_storage.local_usage(pod, volumes, logs, layers))
+            own = {v.name: uppers[v.id] for v in running if v.pod_uid == pod.metadata.uid and v.id in uppers}
+            found.append(await asyncio.to_thread(_count, pod, self._agent.directory(pod), own))
         return found
+
+
+def _count(pod: Pod, directory: Path, own: Mapping[str, Path]) -> tuple[eviction.LocalUsage, local_storage.Tree]:
+    volumes, logs = local_storage.on_disk(pod, directory)
+    return local_storage.local_usage(volumes, logs, {name: local_storage.tree(path) for name, path in own.items()})
 
 
 class Relief:
@@ -287,7 +291,7 @@ async def run_pressure(process: Process) -> None:
     """Looks until cancelled."""
     agent, pressure, config = process.adapter(NodeAgent), process.adapter(Pressure), process.adapter(NodeConfig)
     settings = process.settings
-    counting = PodCounting(agent, process.adapter(Cri), settings.cgroup)
+    counting = PodCounting(agent, settings.cgroup)
     relief = Relief(process, agent, pressure, config, lambda: levels_of(settings), counting)
     await process.informer(Pod).wait_synced()
     wake = asyncio.Event()
