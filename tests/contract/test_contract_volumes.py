@@ -19,6 +19,7 @@ from store_release import EARLIER
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
 from trimtab.api.core import (
+    ClaimVolume,
     LabelSelector,
     Node,
     PersistentVolume,
@@ -26,12 +27,20 @@ from trimtab.api.core import (
     PersistentVolumeClaimSpec,
     Pod,
     ResourceRequirements,
+    TypedReference,
+    Volume,
     VolumeMount,
 )
-from trimtab.api.storage import VolumeAttachment
+from trimtab.api.storage import (
+    VolumeAttachment,
+    VolumeSnapshot,
+    VolumeSnapshotContent,
+    VolumeSnapshotSource,
+    VolumeSnapshotSpec,
+)
 from trimtab.api.workloads import StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
-from trimtab.components.volumes import COMPONENT, Images
+from trimtab.components.volumes import COMPONENT, Growth, Images
 from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.components.workloads import Machines, Renewals, VolumeDirectories
 from trimtab.components.workloads import pods as facts
@@ -47,6 +56,7 @@ def adapters(clock: Clock) -> Mapping[type, Any]:
     images = SimulatedImages()
     return {
         Images: images,
+        Growth: images,
         Machines: SimulatedMachines(images),
         VolumeDirectories: FakeDirectories(),
         Renewals: Renewals(),
@@ -80,9 +90,10 @@ def carry(before: Mapping[type, Any], fresh: Mapping[type, Any]) -> None:
 
 def claim(name: str, **spec: Any) -> PersistentVolumeClaim:
     wanted = {"access_modes": ["ReadWriteOnce"], "storage_class_name": "block", **spec}
+    size = wanted.pop("resources", "1Gi")
     return PersistentVolumeClaim(
         metadata=ObjectMeta(name=name, namespace="default"),
-        spec=PersistentVolumeClaimSpec(resources=ResourceRequirements(requests={"storage": "1Gi"}), **wanted),
+        spec=PersistentVolumeClaimSpec(resources=ResourceRequirements(requests={"storage": size}), **wanted),
     )
 
 
@@ -156,7 +167,7 @@ async def fall_silent(stage: Stage) -> None:
 
 
 async def remove(stage: Stage) -> None:
-    for kind in (StatefulSet, Pod):
+    for kind in (StatefulSet, Pod, VolumeSnapshot):
         for obj in await stage.list(kind):
             await stage.delete(obj)
     await asyncio.sleep(WATCH_LATE_S)
@@ -186,6 +197,52 @@ async def refused(stage: Stage) -> str | None:
     return None if volumes == ["1Gi"] and len(images_of(stage).images) == 1 else f"volumes are {volumes}"
 
 
+def reader(claim_name: str) -> Pod:
+    """A pod on the node whose agent is under test, with that claim."""
+    made = template("ok", "reader", node_selector={"kubernetes.io/hostname": "node-1"})
+    made.spec.volumes = [Volume(name="data", persistent_volume_claim=ClaimVolume(claim_name=claim_name))]
+    return Pod(metadata=ObjectMeta(name="reader", namespace="default"), spec=made.spec)
+
+
+async def reading(stage: Stage) -> str | None:
+    pod = await stage.get(Pod, "reader")
+    return None if pod is not None and facts.ready(pod) else "the reader is not ready"
+
+
+async def ask_for_more(stage: Stage) -> None:
+    await stage.client.patch(claim("grows"), {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}, manager="user")
+
+
+async def has_grown(stage: Stage) -> str | None:
+    found = await stage.get(PersistentVolumeClaim, "grows")
+    if found is None or found.status.capacity != {"storage": "2Gi"}:
+        return f"it has {found.status.capacity if found else None}"
+    left = [c.type for c in found.status.conditions if c.type not in ("Bound",)]
+    return f"conditions {left} are left" if left else violation(stage)
+
+
+def snapshot_of(name: str) -> VolumeSnapshot:
+    made = VolumeSnapshot(metadata=ObjectMeta(name="then", namespace="default"))
+    made.spec = VolumeSnapshotSpec(source=VolumeSnapshotSource(persistent_volume_claim_name=name))
+    return made
+
+
+FROM_SNAPSHOT = TypedReference(api_group="snapshot.storage.k8s.io", kind="VolumeSnapshot", name="then")
+
+
+async def restored(stage: Stage) -> str | None:
+    snapshot = await stage.get(VolumeSnapshot, "then")
+    if snapshot is None or not snapshot.status.ready_to_use or snapshot.status.restore_size != str(2 << 30):
+        return f"the snapshot says {snapshot.status if snapshot else None}"
+    found = await stage.get(PersistentVolumeClaim, "restored")
+    small = await stage.get(PersistentVolumeClaim, "small")
+    if found is None or small is None or (found.status.phase, small.status.phase) != ("Bound", "Pending"):
+        return f"claims are {found} {small}"
+    said = next((c.message for c in small.status.conditions if c.type == "Provisioned"), "")
+    wanted = "the source has 2Gi, so the claim must ask for as much: spec.resources.requests.storage"
+    return await has_grown(stage) if said == wanted else f"it says {said!r}"
+
+
 LATER = StorageClass(
     metadata=ObjectMeta(name="later"), provisioner="block.trimtab.dev", volume_binding_mode="WaitForFirstConsumer"
 )
@@ -200,6 +257,21 @@ STORIES = [
         uninstall=remove,
     ),
     Scenario("silent", objects=[database()], steps=[step(fall_silent, up)], goal=up, uninstall=remove),
+    Scenario(
+        "grows",
+        objects=[
+            claim("grows"),
+            reader("grows"),
+            claim("base", resources="2Gi"),
+            snapshot_of("base"),
+            claim("restored", data_source=FROM_SNAPSHOT, resources="2Gi"),
+            claim("small", data_source=FROM_SNAPSHOT),
+        ],
+        steps=[step(ask_for_more, reading)],
+        goal=restored,
+        kinds=[VolumeSnapshot],
+        uninstall=remove,
+    ),
     Scenario(
         "claims",
         objects=[
@@ -221,7 +293,7 @@ SCENARIOS = [
         leaks=leaks,
         carry=carry,
         aliases=alias,
-        ignore=[Pod, Node, VolumeAttachment],
+        ignore=[Pod, Node, VolumeAttachment, VolumeSnapshotContent],
     )
     for story in STORIES
 ]

@@ -18,6 +18,7 @@ from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.api.storage import VolumeAttachment, attachment_name
 from trimtab.client.errors import ApiError
 from trimtab.components.volumes import DRIVER
+from trimtab.components.volumes.images import ImageProblem
 from trimtab.components.workloads.fencing import State
 from trimtab.components.workloads.node_life import fenced
 from trimtab.runtime.contract import Stage
@@ -62,6 +63,21 @@ class SimulatedImages:
 
     async def make(self, handle: str, size_bytes: int, fs_type: str, origin: str | None = None) -> None:
         self.images.setdefault(handle, size_bytes)
+
+    async def size(self, handle: str) -> int | None:
+        return self.images.get(handle)
+
+    async def copy(self, source: str, target: str) -> int:
+        if source not in self.images:
+            raise ImageProblem(f"there is no image {source}")
+        return self.images.setdefault(target, self.images[source])
+
+    async def grow(self, handle: str, size_bytes: int) -> str | None:
+        """Implements `Growth`, for the node of the process."""
+        if self.node not in self.mounted.get(handle, {}):
+            return None
+        self.images[handle] = max(size_bytes, self.images[handle])
+        return "xfs"
 
     async def remove(self, handle: str) -> None:
         if self.mounted.get(handle):

@@ -68,7 +68,7 @@ class VolumeSnapshotClass(Resource):
 
     driver: str = ""
     """The storage driver that takes the snapshots."""
-    deletion_policy: str = "Delete"
+    deletion_policy: str = ""
     """Delete: a snapshot's data goes with it. Retain: it stays."""
     parameters: dict[str, str] = {}
 
@@ -126,7 +126,7 @@ class VolumeSnapshotContentSource(Model):
 
 
 class VolumeSnapshotContentSpec(Model):
-    deletion_policy: str = "Delete"
+    deletion_policy: str = ""
     driver: str = ""
     source: VolumeSnapshotContentSource = field(default_factory=VolumeSnapshotContentSource)
     volume_snapshot_class_name: str | None = None

@@ -280,7 +280,10 @@ def hold(settings: Settings, name: str, *, on: bool) -> None:
 def programs(process: procfs.Identity) -> list[int]:
     """Guardian, supervisor and agent of the node with that process 1: what is in its mount namespace and not
     containerd's."""
-    namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
+    try:
+        namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
+    except OSError:
+        return []  # it has just ended
     found = []
     for entry in os.listdir("/proc"):
         try:

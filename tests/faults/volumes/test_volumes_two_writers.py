@@ -185,13 +185,18 @@ class Story:
 
     def held(self, node: str) -> bool:
         """Whether the node's programs are still the ones that a partition holds."""
-        return any(
-            "T" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in self.programs(node)
-        )
+        return any(self.read(pid, "stat").rpartition(b")")[2].split()[:1] == [b"T"] for pid in self.programs(node))
 
     def is_agent(self, pid: int) -> bool:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = self.read(pid, "cmdline").split(b"\0")
         return b"trimtab.engine.processes" in words and b"node" in words
+
+    def read(self, pid: int, name: str) -> bytes:
+        """A file of a process, which may just have ended."""
+        try:
+            return Path(f"/proc/{pid}/{name}").read_bytes()
+        except OSError:
+            return b""
 
     def send(self, pid: int, number: int) -> None:
         try:

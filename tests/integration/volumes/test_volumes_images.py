@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,3 +194,62 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the kernel sends no word of it
             await asyncio.sleep(0.01)
+
+
+async def test_a_copy_of_a_mounted_volume_is_whole_and_of_one_moment(images: ImageFiles, root: Path) -> None:
+    path = await attached(images, root)
+    (path / "note").write_text("then")
+
+    assert await images.copy("v", "snapshots/s") == 32 * MIB
+    (path / "note").write_text("later")
+    await images.make("w", 48 * MIB, "ext4", "snapshots/s")
+    assert await images.grant("w", "b", "u2", exclusive=True, known={"u2"}) is None
+    restored = await node(root, "b").stage("w", "u2", read_only=False)
+
+    assert ((restored / "note").read_text(), (path / "note").read_text()) == ("then", "later")
+    room = os.statvfs(restored)
+    assert room.f_blocks * room.f_frsize > 35 * MIB, "the file system fills its larger volume"
+
+
+async def test_a_volume_that_nobody_has_mounted_is_copied_too(images: ImageFiles, root: Path) -> None:
+    path = await attached(images, root)
+    (path / "note").write_text("kept")
+    await node(root, "a").unstage("v")
+
+    await images.copy("v", "snapshots/s")
+
+    assert await images.size("snapshots/s") == 32 * MIB
+    with pytest.raises(ImageProblem, match=r"there is no image nothing.img"):
+        await images.copy("nothing", "snapshots/t")
+
+
+async def test_whoever_freezes_and_dies_thaws(images: ImageFiles, root: Path) -> None:
+    path = await attached(images, root)
+    script = (
+        "import sys; from trimtab.components.volumes import freezing\n"
+        f"with freezing.frozen({str(path)!r}):\n  print('frozen', flush=True); sys.stdin.read()"
+    )
+    freezer = start_piped(sys.executable, "-c", script)
+    assert freezer.stdout is not None
+    assert freezer.stdin is not None
+    assert freezer.stdout.readline() == "frozen\n"
+    writer = start("sh", "-c", f"echo x > {path}/note")
+    assert not ended_within(writer, 0.2), "writes stand still"
+
+    freezer.kill()
+    freezer.wait()
+    freezer.stdout.close()
+    freezer.stdin.close()
+
+    assert ended_within(writer, 10)
+
+
+def start_piped(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ended_within(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    try:
+        return process.wait(timeout_s) == 0
+    except subprocess.TimeoutExpired:
+        return False

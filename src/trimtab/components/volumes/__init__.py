@@ -21,18 +21,20 @@ from trimtab.components.volumes.grants import grant
 from trimtab.components.volumes.images import ImageFiles, Images
 from trimtab.components.volumes.provision import provision, reclaim
 from trimtab.components.volumes.reasons import REASONS
+from trimtab.components.volumes.resize import Growth, expand, grow
+from trimtab.components.volumes.snapshots import snapshot, snapshot_data
 from trimtab.components.volumes.staging import Staging
 from trimtab.components.volumes.terms import DRIVER
 from trimtab.runtime import Component, Owned, Service, Store
 from trimtab.runtime.settings import Settings
 
-__all__ = ["COMPONENT", "DRIVER", "ImageFiles", "Images", "Staging", "adapters", "staging"]
+__all__ = ["COMPONENT", "DRIVER", "Growth", "ImageFiles", "Images", "Staging", "adapters", "staging"]
 
 COMPONENT = Component(
     name="volumes",
     summary="Keeps volumes that move between nodes: images, exclusive attachment by proof, growth, snapshots.",
     kinds=(VolumeSnapshotClass, VolumeSnapshot, VolumeSnapshotContent),
-    reconcilers=(provision, reclaim, attach, grant, data),
+    reconcilers=(provision, reclaim, attach, expand, snapshot, grant, data, grow, snapshot_data),
     services=(
         Service(
             "block-class",
@@ -49,9 +51,11 @@ COMPONENT = Component(
 def adapters(settings: Settings) -> dict[type, Any]:
     """What this component's reconcilers in a node agent do to the world outside."""
     machine = settings.node_name not in settings.nodes
+    mounted = staging(settings)
     return {
         Images: ImageFiles(settings.data_path("volumes"), settings.node_name, machine=machine),
-        Staging: staging(settings),
+        Growth: mounted,
+        Staging: mounted,
     }
 
 

@@ -59,7 +59,7 @@ def grows_in_use(fs_type: str) -> bool:
     return False
 
 
-def _fits(path: Path | str, room: int) -> bool:
+def fits(path: Path | str, room: int) -> bool:
     """Whether the file system fills its room, but for a rest that it cannot use."""
     return room - size_bytes(path) < 1 << 20
 
@@ -68,13 +68,13 @@ def grow_online(device: str, target: Path, fs_type: str) -> None:
     """Grows a mounted file system to its device's size."""
     with open(device, "rb") as file:
         room = file.seek(0, os.SEEK_END)
-    if not _fits(device, room):
+    if not fits(device, room):
         run(*(("xfs_growfs", "-d", str(target)) if fs_type == "xfs" else ("resize2fs", device)))
 
 
 def grow_offline(image: Path, fs_type: str) -> None:
     """Grows an ext4 file system that is mounted nowhere to its image's size; its journal is replayed before."""
-    if fs_type != "ext4" or _fits(image, image.stat().st_size):
+    if fs_type != "ext4" or fits(image, image.stat().st_size):
         return
     run("e2fsck", "-f", "-p", str(image), well=CHECKED_WELL)
     run("resize2fs", str(image))

@@ -24,7 +24,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
-from trimtab.components.volumes import loop
+from trimtab.components.volumes import freezing, loop
 
 HANDLE = re.compile(r"[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?")
 COPY_BYTES = 8 << 20
@@ -58,6 +58,16 @@ class Images(Protocol):
 
         Raises:
             ImageProblem: there is no room, or the origin is in use.
+        """
+
+    async def size(self, handle: str) -> int | None:
+        """Bytes of an image; None where there is none."""
+
+    async def copy(self, source: str, target: str) -> int:
+        """Copies an image as it is at one moment, mounted or not; returns its size. Idempotent.
+
+        Raises:
+            ImageProblem: it could not be copied (now).
         """
 
     async def remove(self, handle: str) -> None:
@@ -118,6 +128,7 @@ class ImageFiles:
         if path.exists():
             return
         self._root.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         room = os.statvfs(self._root)
         if size_bytes > room.f_blocks * room.f_frsize:
             raise ImageProblem(
@@ -131,17 +142,25 @@ class ImageFiles:
                     file.truncate(size_bytes)
                 _run(*MAKE[fs_type], str(new))
             else:
-                copy_image(origin, new)
+                copy_still(origin, new)
                 os.truncate(new, max(size_bytes, new.stat().st_size))
             _settle(new)
             new.rename(path)
-            _settle(self._root)
+            _settle(path.parent)
         except OSError as err:
             new.unlink(missing_ok=True)
             raise ImageProblem(f"its image could not be written: {err.strerror}") from None
         except ImageProblem:
             new.unlink(missing_ok=True)
             raise
+
+    async def size(self, handle: str) -> int | None:
+        path = self.path(handle)
+        return path.stat().st_size if path.exists() else None
+
+    async def copy(self, source: str, target: str) -> int:
+        await asyncio.to_thread(self._make, self.path(target), 0, "", self.path(source))
+        return self.path(target).stat().st_size
 
     async def remove(self, handle: str) -> None:
         await asyncio.to_thread(self._remove, self.path(handle))
@@ -252,6 +271,33 @@ def write_leave(path: Path, leave: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     new.rename(target)
     _settle(target.parent)
+
+
+def copy_still(source: Path, target: Path) -> None:
+    """Copies an image as it is at one moment: under its lock when nobody writes to it, else while its file system is frozen.
+
+    Raises:
+        ImageProblem: it is being mounted or unmounted just now, or copying takes too long.
+    """
+    if not source.exists():
+        raise ImageProblem(f"there is no image {source.name}")
+    try:
+        handle = loop.locked(source, shared=True)
+    except loop.Busy:
+        handle = -1
+    if handle >= 0:
+        try:
+            copy_image(source, target)
+        finally:
+            os.close(handle)
+        return
+    if (mounted := freezing.mounted_at(source)) is None:
+        raise ImageProblem("it is being mounted or unmounted just now")
+    try:
+        with freezing.frozen(mounted):
+            copy_image(source, target)
+    except freezing.TooLong as err:
+        raise ImageProblem(f"its data took too long to copy, since {err} and this file system has no reflink") from None
 
 
 def copy_image(source: Path, target: Path) -> None:

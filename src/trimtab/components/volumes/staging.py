@@ -32,6 +32,10 @@ class Staging:
 
     driver = DRIVER
 
+    @property
+    def node(self) -> str:
+        return self._node
+
     def path(self, handle: str) -> Path:
         return self._mounts / handle
 
@@ -134,14 +138,19 @@ class Staging:
         if device is None:
             return None
         image = image_path(self._images, handle)
+        room = os.statvfs(self._images)
+        if size_bytes > room.f_blocks * room.f_frsize:
+            raise StagingProblem(f"{size_bytes >> 20} MiB are more than the disk has that holds volumes")
         if image.stat().st_size < size_bytes:
             try:
                 os.truncate(image, size_bytes)
             except OSError as err:
                 raise StagingProblem(f"its image cannot grow: {err.strerror}") from None
         fs_type = filesystems.type_of(image)
-        if fs_type is None or not filesystems.grows_in_use(fs_type):
+        if fs_type is None:
             return ""
+        if not filesystems.grows_in_use(fs_type):
+            return fs_type if filesystems.fits(image, size_bytes) else ""
         loop.refresh_size(device)
         filesystems.grow_online(device, target, fs_type)
         return fs_type

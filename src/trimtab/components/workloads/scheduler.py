@@ -90,6 +90,8 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
         claim = await ctx.get(PersistentVolumeClaim, name, pod.namespace)
         if claim is None:
             out.problems.append(f'persistentvolumeclaim "{name}" not found')
+        elif user := await _sole_user(pod, claim, ctx):
+            out.problems.append(f'persistentvolumeclaim "{name}" is used by pod {user} (ReadWriteOncePod)')
         elif claim.metadata.deletion_timestamp is not None:
             out.problems.append(f'persistentvolumeclaim "{name}" is being deleted')
         elif claim.status.phase == "Lost":
@@ -114,6 +116,27 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
                 why = f": {bound_condition.message}" if bound_condition else ""
                 out.problems.append(f'pod has unbound immediate PersistentVolumeClaims: "{name}"{why}')
     return out
+
+
+async def _sole_user(pod: Pod, claim: PersistentVolumeClaim, ctx: Context) -> str | None:
+    """The placed pod that alone may use the claim, if that is another one."""
+    if "ReadWriteOncePod" not in claim.spec.access_modes:
+        return None
+    name, uid = claim.name, pod.metadata.uid
+    users = await ctx.list(
+        Pod,
+        pod.namespace,
+        where=lambda p: bool(p.spec.node_name) and not facts.finished(p) and p.metadata.uid != uid and mounts(p, name),
+    )
+    return users[0].name if users else None
+
+
+def mounts(pod: Pod, claim_name: str) -> bool:
+    """Whether the pod uses the claim."""
+    return any(
+        v.persistent_volume_claim is not None and v.persistent_volume_claim.claim_name == claim_name
+        for v in pod.spec.volumes
+    )
 
 
 @reconciler(
