@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from simulated_node import SimulatedNode
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import Lease, LeaseSpec
-from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod, fenced
 from trimtab.api.storage import VolumeAttachment, attachment_name
 from trimtab.client.errors import ApiError
 from trimtab.components.volumes import DRIVER
 from trimtab.components.volumes.images import ImageProblem
 from trimtab.components.workloads.fencing import State
-from trimtab.components.workloads.node_life import fenced
 from trimtab.runtime.contract import Stage
 
 LOOK_S = 0.3

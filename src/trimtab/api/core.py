@@ -523,8 +523,9 @@ class PersistentVolume(Resource):
 
 # Nodes and events
 
-FENCED_AT = "trimtab.dev/fenced-at"
-"""On a Node: until when everything that was placed on it is certain not to run (any more)."""
+FENCED_PODS, FENCED_LEASE = "trimtab.dev/fenced-pods", "trimtab.dev/fenced-lease"
+"""On a Node that was fenced: the uids of the pods that are certain not to run on it (any more), and what its lease said last then. No
+times: a clock may be set."""
 NODE_DESTROYED = "trimtab.dev/destroyed"
 """On a Node: it is certain that nothing of it runs and that its disk is gone."""
 DIED_WITH = "trimtab.dev/died-with"
@@ -574,6 +575,11 @@ class NodeStatus(Model):
 class Node(Resource):
     spec: NodeSpec = field(default_factory=NodeSpec)
     status: NodeStatus = field(default_factory=NodeStatus)
+
+
+def fenced(pod: Pod, node: Node) -> bool:
+    """True when the node was fenced while the pod was on it: then the pod does not run there, and never will again."""
+    return pod.metadata.uid in node.metadata.annotations.get(FENCED_PODS, "").split(",")
 
 
 class EventSource(Model):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.cluster import Lease, LeaseSpec
 from trimtab.api.core import (
-    FENCED_AT,
+    FENCED_PODS,
     NODE_DESTROYED,
     Node,
     NodeSpec,
@@ -16,10 +16,11 @@ from trimtab.api.core import (
     PersistentVolume,
     Pod,
     Taint,
+    fenced,
 )
 from trimtab.components.workloads import binding
 from trimtab.components.workloads.fencing import overdue
-from trimtab.components.workloads.node_life import Renewals, fenced, grace_s, proven_dead, state_taints
+from trimtab.components.workloads.node_life import Renewals, grace_s, proven_dead, state_taints
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MINE = Taint(key="shop", effect="NoSchedule", value="yes")
@@ -94,11 +95,10 @@ def test_a_lease_says_itself_how_long_it_lasts() -> None:
     assert grace_s(Lease(metadata=ObjectMeta(name="node-2"))) == 40.0
 
 
-def test_what_was_placed_before_a_node_was_fenced_does_not_run() -> None:
+def test_the_pods_of_a_node_that_was_fenced_do_not_run() -> None:
     ended = node()
-    ended.metadata.annotations[FENCED_AT] = NOW.isoformat()
-    before = Pod(metadata=ObjectMeta(name="a", creation_timestamp=NOW - timedelta(seconds=1)))
-    after = Pod(metadata=ObjectMeta(name="a", creation_timestamp=NOW))
+    ended.metadata.annotations[FENCED_PODS] = "u-1,u-2"
+    before, after = Pod(metadata=ObjectMeta(name="a", uid="u-2")), Pod(metadata=ObjectMeta(name="a", uid="u-3"))
 
     assert (fenced(before, ended), fenced(after, ended), fenced(before, node())) == (True, False, False)
 

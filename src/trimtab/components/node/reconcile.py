@@ -7,12 +7,10 @@ ready, or was pulled. It waits for nothing itself.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from datetime import datetime
 from typing import TypeVar
 
 from trimtab.api import Resource
 from trimtab.api.core import (
-    FENCED_AT,
     ConfigMap,
     Node,
     PersistentVolume,
@@ -20,6 +18,7 @@ from trimtab.api.core import (
     Pod,
     Secret,
     ServiceAccount,
+    fenced,
 )
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
@@ -36,13 +35,6 @@ K = TypeVar("K", bound=Resource)
 STEPS_MAX = 64
 """Rounds of look-decide-act in one run: more than any pod needs that does not turn in circles."""
 UNREACHABLE_RETRY_S = 1.0
-
-
-def fenced(pod: Pod, node: Node | None) -> bool:
-    """True when this node was fenced after the pod was made: others rely on it that the pod does not run here again."""
-    at = node.metadata.annotations.get(FENCED_AT) if node is not None else None
-    made = pod.metadata.creation_timestamp
-    return at is not None and made is not None and made < datetime.fromisoformat(at)
 
 
 @reconciler(
@@ -69,7 +61,8 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
     bare = not ctx.deleting and not agent.sandboxes_of(pod.metadata.uid)
-    if bare and fenced(pod, await ctx.get(Node, agent.node.name)):
+    own = await ctx.get(Node, agent.node.name) if bare else None
+    if own is not None and fenced(pod, own):
         return Desired()  # it belongs to a former life of this node and is being removed
     new = bare and pod.status.phase in ("", "Pending")
     if new and (why := refusal(pod, agent.pressure, qos_class(pod))) is not None:

@@ -5,7 +5,7 @@
     it runs, and a pod of it that is overdue, or a volume that is wanted elsewhere, waits    every process of it is ended: fenced
 
 Fencing ends a node's first process; the kernel ends all others before it says so, and their mounts with them (docs/nodes.md). From then
-on nothing that was placed there before runs. The node starts again, as after a power cut, and takes new pods.
+on no pod that was on it runs, and its uid is written down. The node starts again, as after a power cut, and takes new pods.
 
 Runs in the agent of the machine itself, which alone can do this, and only to further nodes of the same machine.
 """
@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import DIED_WITH, FENCED_AT, NODE_DESTROYED, Node, PersistentVolume, Pod
+from trimtab.api.core import DIED_WITH, FENCED_LEASE, FENCED_PODS, NODE_DESTROYED, Node, PersistentVolume, Pod
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.workloads import binding, conditions
 from trimtab.components.workloads.node_life import LEASE_NAMESPACE
@@ -49,7 +49,7 @@ def overdue(pod: Pod, now: datetime) -> float | None:
     Node,
     reads=[Pod, VolumeAttachment, PersistentVolume, Lease],
     writes=[
-        Writes(Node, (f"metadata.annotations[{FENCED_AT}]", f"metadata.annotations[{NODE_DESTROYED}]")),
+        Writes(Node, tuple(f"metadata.annotations[{name}]" for name in (FENCED_PODS, FENCED_LEASE, NODE_DESTROYED))),
         Writes(PersistentVolume, (f"metadata.annotations[{DIED_WITH}]",)),
     ],
     place="node",
@@ -65,22 +65,24 @@ async def fence(subject: Node, ctx: Context) -> Desired:
         return Desired()
     if state == "gone":
         return await _destroyed(subject, ctx)
-    if _fenced_since(subject, await ctx.get(Lease, subject.name, LEASE_NAMESPACE)):
-        return Desired()
+    heard = _heard(await ctx.get(Lease, subject.name, LEASE_NAMESPACE))
+    if subject.metadata.annotations.get(FENCED_LEASE) == heard:
+        return Desired()  # fenced since it was last heard of, it has done nothing that was not allowed
     wait_s, why = await _wanted(subject, ctx)
     if why is None or wait_s > 0:
         return Desired(requeue_after_s=wait_s if why is not None else None)
     if not await machines.end(subject.name):
         return Desired(requeue_after_s=1.0)
     ctx.event("NodeFenced", f"every process of {subject.name} was ended, since it is silent and {why}", warning=True)
-    return Desired(writes=[_annotated(subject, FENCED_AT, ctx.now.isoformat())])
+    name = subject.name
+    ended = sorted(pod.metadata.uid for pod in await ctx.list(Pod, where=lambda pod: pod.spec.node_name == name))
+    return Desired(writes=[_annotated(subject, {FENCED_PODS: ",".join(ended), FENCED_LEASE: heard})])
 
 
-def _fenced_since(subject: Node, lease: Lease | None) -> bool:
-    """Whether it was fenced after it was last heard of: then it has done nothing that was not allowed since."""
-    at = subject.metadata.annotations.get(FENCED_AT)
-    heard = lease.spec.renew_time if lease is not None else None
-    return at is not None and (heard is None or heard < datetime.fromisoformat(at))
+def _heard(lease: Lease | None) -> str:
+    """What the lease said last."""
+    renewed = lease.spec.renew_time if lease is not None else None
+    return renewed.isoformat() if renewed is not None else ""
 
 
 async def _wanted(subject: Node, ctx: Context) -> tuple[float, str | None]:
@@ -105,12 +107,11 @@ async def _destroyed(subject: Node, ctx: Context) -> Desired:
     ctx.event("NodeDestroyed", f"nothing of {name} runs and its disk is gone", warning=True)
     return Desired(
         writes=[
-            *(_annotated(volume, DIED_WITH, name) for volume in died),
-            _annotated(subject, NODE_DESTROYED, "true"),
+            *(_annotated(volume, {DIED_WITH: name}) for volume in died),
+            _annotated(subject, {NODE_DESTROYED: "true"}),
         ]
     )
 
 
-def _annotated(obj: Node | PersistentVolume, name: str, value: str) -> FieldWrite:
-    fields: JSON = {"metadata": {"annotations": {name: value}}}
-    return FieldWrite(obj.ref, fields)
+def _annotated(obj: Node | PersistentVolume, annotations: JSON) -> FieldWrite:
+    return FieldWrite(obj.ref, {"metadata": {"annotations": annotations}})

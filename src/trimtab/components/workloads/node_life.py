@@ -3,7 +3,7 @@
     Lease older than the grace      Ready=Unknown, taints unreachable: nothing new goes there; pods stay, since they may run
     condition MemoryPressure ...    taint memory-pressure ...: nothing new goes there (but what asked for its memory may)
     taint out-of-service (proof)    Ready=False; its pods are marked Failed and removed at once; then the Node goes
-    annotation fenced-at (proof)    the pods that were made before are marked Failed and removed at once; the Node comes back
+    annotation fenced-pods (proof)  these pods are marked Failed and removed at once; the Node comes back
 
 A lease is old when we have watched it for so long without a change: a clock that is set, forward or back, silences nobody.
 Silence is no proof: a pod of a silent node is not replaced under its name until it is certain that it does not run. The
@@ -22,7 +22,7 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import FENCED_AT, NODE_DESTROYED, Node, Pod, Taint
+from trimtab.api.core import NODE_DESTROYED, Node, Pod, Taint, fenced
 from trimtab.components.workloads import conditions, fit
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
@@ -48,12 +48,6 @@ def proven_dead(node: Node) -> Taint | None:
     if node.metadata.annotations.get(NODE_DESTROYED) == "true":
         return Taint(key=OUT_OF_SERVICE, value=DESTROYED, effect="NoExecute")
     return next((taint for taint in node.spec.taints if taint.key == OUT_OF_SERVICE), None)
-
-
-def fenced(pod: Pod, node: Node) -> bool:
-    """True when the node was fenced after the pod was made: then the pod does not run there, and never will again."""
-    at, made = node.metadata.annotations.get(FENCED_AT), pod.metadata.creation_timestamp
-    return at is not None and made is not None and made < datetime.fromisoformat(at)
 
 
 def grace_s(lease: Lease | None) -> float:
