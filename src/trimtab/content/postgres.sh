@@ -58,4 +58,6 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     sync
 fi
 
+# An fsGroup opens the whole volume to its group at every mount; the server starts on nothing wider than 0750.
+chmod 00700 "$PGDATA"
 exec postgres -D "$PGDATA" -c listen_addresses='*' -c unix_socket_directories=/run/postgresql "$@"

@@ -183,6 +183,7 @@ async def test_postgres_survives_kill_and_restart(
 
     assert server.process is not None
     postgres.kill(server.process, signal.SIGKILL)
+    (volume / "pgdata").chmod(0o2770)  # what fsGroup does at the next mount
     server.start(POSTGRES_PASSWORD="another")
     assert server.query("select x from t") == (0, "42\n")
 

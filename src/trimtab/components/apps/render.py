@@ -307,7 +307,10 @@ def database_stateful_set(app: App, database: AppDatabase) -> StatefulSet:
                     automount_service_account_token=False,
                     enable_service_links=False,
                     security_context=PodSecurityContext(
-                        run_as_user=POSTGRES_USER_ID, run_as_group=POSTGRES_USER_ID, fs_group=POSTGRES_USER_ID
+                        run_as_user=POSTGRES_USER_ID,
+                        run_as_group=POSTGRES_USER_ID,
+                        fs_group=POSTGRES_USER_ID,
+                        fs_group_change_policy="OnRootMismatch",
                     ),
                 ),
             ),
