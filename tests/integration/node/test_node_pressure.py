@@ -16,6 +16,7 @@ from small_disk import small_disk
 from trimtab.api.core import Node, Pod
 from trimtab.components.node import pressure, upkeep
 from trimtab.components.node.pressure import levels_of
+from trimtab.components.node.usage import Usage
 from trimtab.content import ContentStore
 
 pytestmark = [
@@ -76,6 +77,24 @@ async def test_a_fork_bomb_stays_in_its_pod(limited: NodeWorld) -> None:
     assert cgroup.processes(groups, group, uid) <= 100
     await limited.client.delete(bomb)
     await limited.until_gone("bomb")
+
+
+async def test_what_a_pod_uses_is_measured_when_somebody_asks(limited: NodeWorld) -> None:
+    await limited.run_pod("busy", "while :; do :; done")
+    await limited.until_ready("busy")
+
+    report = await limited.process.adapter(Usage).measure()
+
+    [busy] = [pod for pod in report["pods"] if pod["name"] == "busy"]
+    [main] = busy["containers"]
+    assert main["name"] == "main"
+    assert main["cpu"] > 10_000_000, "more than a hundredth of a core, however busy the machine is"
+    assert 0 < main["memory"] < 64 << 20
+    assert report["node"]["cpu"] >= main["cpu"] // 2
+    pod = await limited.pod("busy")
+    assert pod is not None
+    await limited.client.delete(pod)
+    await limited.until_gone("busy")
 
 
 async def test_an_empty_dir_that_exceeds_its_limit(limited: NodeWorld) -> None:

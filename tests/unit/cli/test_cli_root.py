@@ -159,3 +159,13 @@ def test_a_closed_pipe_is_no_error() -> None:
         time.sleep(0)
         _, errors = process.communicate(timeout=30)
     assert b"Traceback" not in errors
+
+
+def test_a_node_configuration_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "kubelet.yaml"
+    path.write_text("kind: KubeletConfiguration\nmaxPods: 5\n")
+
+    done = CliRunner().invoke(root, ["start", "--node-config", str(path)])
+
+    assert done.exit_code == 2
+    assert f"{path}: maxPods: nothing acts on this field; leave it out" in done.output

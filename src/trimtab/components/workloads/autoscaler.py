@@ -104,6 +104,12 @@ async def autoscaler(subject: HorizontalPodAutoscaler, ctx: Context) -> Desired 
         ctx.event("FailedGetScale", target, warning=True)
         able = Condition(type="AbleToScale", status="False", reason="FailedGetScale", message=target)
         return Desired(status=_status(subject, 0, 0, [], [able]), requeue_after_s=LOOK_EVERY_S)
+    owner = next((o for o in target.metadata.owner_references if o.controller), None)
+    if owner is not None:
+        text = f"{owner.kind} {owner.name} decides on the size of {subject.spec.scale_target_ref.name}: set it there"
+        ctx.event("FailedUpdateScale", text, warning=True)
+        able = Condition(type="AbleToScale", status="False", reason="FailedUpdateScale", message=text)
+        return Desired(status=_status(subject, 0, 0, [], [able]), requeue_after_s=LOOK_EVERY_S)
     current = 1 if target.spec.replicas is None else target.spec.replicas
     if current == 0:
         text = "scaling is disabled since the replica count of the target is zero"

@@ -47,6 +47,8 @@ REASONS: dict[str, str] = {
     "ScaleUpStabilized": "More pods are wanted now, but fewer were within the stabilization window, so that the fewest of these "
     "count.",
     "FailedGetScale": "What is to be scaled does not exist, or is of a kind that cannot be scaled here; the message says which.",
+    "FailedUpdateScale": "What is to be scaled belongs to another object (an App, a Deployment's ReplicaSet), which decides on its "
+    "size.",
     "ScalingDisabled": "The target's size is 0, which switches the autoscaler off; set it to 1 or more to go on.",
     "ValidMetricFound": "At least one metric was measured, and the size follows from it.",
     "FailedGetResourceMetric": "CPU or memory of the pods is not known, or they ask for none; the message says which.",
