@@ -167,10 +167,15 @@ class ResourceRequirements(Model):
     requests: dict[str, str | int] = {}
 
 
+class SleepAction(Model):
+    seconds: int
+
+
 class LifecycleHandler(Model):
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     tcp_socket: TCPSocketAction | None = None
+    sleep: SleepAction | None = None
 
 
 class Lifecycle(Model):

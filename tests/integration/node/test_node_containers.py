@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -226,6 +227,14 @@ async def test_hooks_run_and_grace_is_kept(world: NodeWorld) -> None:
     await world.client.delete(pod.ref)
     await world.until_gone("web")
     assert (directory / "hook").read_text() == "started\nstopping\nterm\n"
+
+    asleep = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
+    await world.run_pod("asleep", "trap 'exit 0' TERM; while :; do sleep 0.05; done", main=asleep)
+    pod = await world.until_ready("asleep")
+    began = asyncio.get_running_loop().time()
+    await world.client.delete(pod.ref)
+    await world.until_gone("asleep")
+    assert asyncio.get_running_loop().time() - began >= 1
 
 
 async def test_a_claim_is_a_directory_that_outlives_its_pods(world: NodeWorld) -> None:

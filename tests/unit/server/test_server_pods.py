@@ -58,6 +58,20 @@ async def test_what_is_wrong_with_a_pods_network_is_named(api: Api, body: dict[s
     assert (answer.status, answer.message) == (422, f'Pod "web" is invalid: {text}')
 
 
+async def test_a_hook_does_not_sleep_longer_than_the_pod_may_take(api: Api) -> None:
+    body = pod()
+    body["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 31}}}
+
+    answer = await api.post(PODS, body)
+
+    assert answer.message == (
+        'Pod "web" is invalid: spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: '
+        "must be non-negative and less than terminationGracePeriodSeconds (30)"
+    )
+    body["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] = 30
+    assert "warning" not in (await api.post(PODS, body)).headers
+
+
 async def test_the_same_port_twice_is_fine_on_two_addresses_or_protocols(api: Api) -> None:
     ports = [
         {"containerPort": 80, "hostPort": 81, "hostIP": "127.0.0.1"},

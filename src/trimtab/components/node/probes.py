@@ -54,6 +54,8 @@ async def ask(handler: Handler, target: Target, runtime: ContainerRuntime, timeo
                 return await tcp_connect(handler.tcp_socket, target)
             if isinstance(handler, Probe) and handler.grpc is not None:
                 return await grpc_health(handler.grpc, target, timeout_s)
+            if isinstance(handler, LifecycleHandler) and handler.sleep is not None:
+                await asyncio.sleep(handler.sleep.seconds)
             if handler.exec is not None:
                 return await command(handler.exec, target, runtime, timeout_s)
     except TimeoutError:

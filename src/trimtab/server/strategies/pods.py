@@ -161,6 +161,7 @@ def pod_spec_problems(
                     )
                 )
             found += _mount_problems(container, at, volumes)
+            found += _sleep_problems(container, at, spec.get("terminationGracePeriodSeconds"))
     found += network_problems(spec, path)
     policy = spec.get("restartPolicy")
     if policy not in restart_policies:
@@ -172,6 +173,16 @@ def pod_spec_problems(
                 "FieldValueNotSupported",
             )
         )
+    return found
+
+
+def _sleep_problems(container: JSON, at: str, grace_s: int | None) -> list[Cause]:
+    found = []
+    for hook, handler in (container.get("lifecycle") or {}).items():
+        seconds = (handler.get("sleep") or {}).get("seconds") if isinstance(handler, dict) else None
+        if seconds is not None and grace_s is not None and not 0 <= seconds <= grace_s:
+            text = f"must be non-negative and less than terminationGracePeriodSeconds ({grace_s})"
+            found.append(Cause(f"{at}.lifecycle.{hook}.sleep", f"Invalid value: {seconds}: {text}"))
     return found
 
 
