@@ -80,3 +80,77 @@ async def test_the_same_port_twice_is_fine_on_two_addresses_or_protocols(api: Ap
     ]
 
     assert (await api.post(PODS, pod(ports))).status == 201
+
+
+def showing(**volume: Any) -> dict[str, Any]:
+    return pod(volumes=[{"name": "v", **volume}])
+
+
+def facts(*items: dict[str, Any]) -> dict[str, Any]:
+    return showing(downwardAPI={"items": list(items)})
+
+
+NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
+AT = "spec.volumes[0]"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            facts({"path": "ip", "fieldRef": {"fieldPath": "status.podIP"}}),
+            f'{AT}.downwardAPI.items[0].fieldRef.fieldPath: Unsupported value: "status.podIP": supported values: '
+            '"metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"',
+        ),
+        (
+            facts({"path": "x"}),
+            f"{AT}.downwardAPI.items[0]: Required value: must specify one of: fieldRef and resourceFieldRef",
+        ),
+        (
+            facts({"path": "x", "resourceFieldRef": {"resource": "limits.cpu"}}),
+            f"{AT}.downwardAPI.items[0].resourceFieldRef.containerName: Required value",
+        ),
+        (
+            facts({"path": "/x", **NAME}),
+            f'{AT}.downwardAPI.items[0].path: Invalid value: "/x": must be a relative path',
+        ),
+        (
+            facts({"path": "a/../x", **NAME}),
+            f"{AT}.downwardAPI.items[0].path: Invalid value: \"a/../x\": must not contain '..'",
+        ),
+        (
+            facts({"path": "..x", **NAME}),
+            f"{AT}.downwardAPI.items[0].path: Invalid value: \"..x\": must not start with '..'",
+        ),
+        (
+            showing(configMap={"name": "c", "defaultMode": 0o1777}),
+            f"{AT}.configMap.defaultMode: Invalid value: 1023: must be a number between 0 and 0777 (octal), both inclusive",
+        ),
+        (
+            showing(projected={"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 60}}]}),
+            f"{AT}.projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 60: "
+            "may not specify a duration less than 10 minutes or larger than 2^32 seconds",
+        ),
+        (
+            showing(
+                projected={
+                    "sources": [
+                        {"serviceAccountToken": {"path": "t"}},
+                        {"downwardAPI": {"items": [{"path": "t", **NAME}]}},
+                    ]
+                }
+            ),
+            f'{AT}.projected.sources[1].path: Invalid value: "t": conflicting duplicate paths with {AT}.projected.sources[0]',
+        ),
+    ],
+)
+async def test_what_is_wrong_with_shown_files_is_named(api: Api, body: dict[str, Any], text: str) -> None:
+    answer = await api.post(PODS, body)
+
+    assert (answer.status, answer.message) == (422, f'Pod "web" is invalid: {text}')
+
+
+async def test_labels_by_key_may_be_shown(api: Api) -> None:
+    items = [{"path": "a", "fieldRef": {"fieldPath": "metadata.labels['app']"}}, {"path": "n", **NAME}]
+
+    assert (await api.post(PODS, facts(*items))).status == 201

@@ -13,6 +13,7 @@ from trimtab.server.strategies import ephemeral
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pod_network import network_problems
+from trimtab.server.strategies.pod_volumes import volume_problems
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 
@@ -163,6 +164,7 @@ def pod_spec_problems(
             found += _mount_problems(container, at, volumes)
             found += _sleep_problems(container, at, spec.get("terminationGracePeriodSeconds"))
     found += network_problems(spec, path)
+    found += volume_problems(spec, path)
     policy = spec.get("restartPolicy")
     if policy not in restart_policies:
         allowed = ", ".join(f'"{value}"' for value in restart_policies)
