@@ -14,7 +14,7 @@ import pytest_asyncio
 from node_world import NodeWorld, busybox_image, node_world
 from small_disk import small_disk
 from trimtab.api.core import Node, Pod
-from trimtab.components.node import pressure, upkeep
+from trimtab.components.node import cgroup, machine, pressure, upkeep
 from trimtab.components.node.pressure import levels_of
 from trimtab.components.node.usage import Usage
 from trimtab.content import ContentStore
@@ -65,8 +65,6 @@ async def test_a_fork_bomb_stays_in_its_pod(limited: NodeWorld) -> None:
     await limited.run_pod("bomb", bomb_and_hoarder, restartPolicy="Never")
     await limited.until_ready("calm")
     bomb = await limited.until_pod("bomb", lambda pod: pod.status.phase == "Running", 10, "runs")
-
-    from trimtab.components.node import cgroup, machine
 
     group, groups = limited.settings.cgroup, machine.cgroups()
     uid = bomb.metadata.uid
@@ -274,3 +272,17 @@ async def test_who_uses_more_than_asked_for_goes_and_new_ones_wait(tmp_path: Pat
         await world.until(recovered, 20, "the pressure is over")
         await world.run_pod("later", SLEEP)
         await world.until_ready("later")
+
+
+async def test_what_a_crash_left_of_pods_that_are_gone_is_removed(limited: NodeWorld) -> None:
+    await limited.stop_agent()
+    uid = "0dd0-leftover"
+    settings, groups = limited.settings, machine.cgroups()
+    left = [settings.data_path("node", "pods", uid, "logs"), settings.run_path("pods", f"{uid}-secret", "token")]
+    left += [directory / f"pod{uid}-group" for directory in groups.directories(settings.cgroup)[:1]]
+    for path in left:
+        path.mkdir(parents=True)
+
+    await limited.start_agent()
+
+    await limited.until(lambda: not any(path.exists() for path in left), 10, "nothing of them is left")

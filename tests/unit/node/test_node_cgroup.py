@@ -70,6 +70,15 @@ def test_version_2_with_and_without_systemd(tmp_path: Path, systemd: bool, below
     assert groups.directories(NAME) == [(tmp_path / below).parent]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_pods_are_known_by_their_cgroups(v1: Path, tmp_path_factory: pytest.TempPathFactory, version: int) -> None:
+    root = v1 if version == 1 else unified(tmp_path_factory.mktemp("v2"), SLICE)
+    groups = look_at_cgroups(root, systemd=True)
+
+    assert groups.pods(NAME) == {UID}
+    assert groups.pods("/trimtab-other") == set()
+
+
 def test_slices_of_a_further_node(tmp_path: Path) -> None:
     groups = look_at_cgroups(unified(tmp_path, "x"), systemd=True)
 

@@ -100,6 +100,23 @@ async def test_gauges_are_as_they_are_and_pods_without_them_are_left_out(port: i
     assert other == {}
 
 
+async def test_a_pod_cannot_send_the_controllers_elsewhere(port: int) -> None:
+    async def elsewhere(request: web.Request) -> web.Response:
+        raise web.HTTPFound(f"http://127.0.0.1:{port}/metrics")
+
+    app = web.Application()
+    app.router.add_get("/metrics", elsewhere)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        pod = offering(port=runner.addresses[0][1])
+        assert await LiveMeasurements(Path("/nowhere")).custom([pod], "queue_length", None, NOW) == {}
+    finally:
+        await runner.cleanup()
+
+
 async def test_counters_are_offered_as_rates(port: int, pages: list[str]) -> None:
     source = LiveMeasurements(Path("/nowhere"))
     loop = asyncio.get_running_loop()

@@ -82,13 +82,14 @@ class NodeDisk(Volumes):
             remove_cgroup(directory)
 
     def has(self, uid: str) -> bool:
-        return self.pod_directory(uid).exists()
+        return any((base / uid).exists() for base in (self._pods, self._secrets))
 
     def uids(self) -> Sequence[str]:
-        try:
-            return [entry.name for entry in os.scandir(self._pods) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
+        found = machine.cgroups().pods(self._cgroup)
+        for base in (self._pods, self._secrets):
+            with contextlib.suppress(FileNotFoundError):
+                found |= {entry.name for entry in os.scandir(base) if entry.is_dir()}
+        return sorted(found)
 
 
 def remove_cgroup(path: Path) -> None:

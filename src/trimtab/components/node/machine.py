@@ -50,6 +50,18 @@ class Cgroups:
         below = self.path(name, pod_uid)
         return [path for path in (hierarchy / below for hierarchy in self.hierarchies()) if path.is_dir()]
 
+    def pods(self, name: str) -> set[str]:
+        """The uids of the pods that have a cgroup, be it an empty one that a crash left."""
+        slices = f"{name.strip('/')}-pod"
+        found = set()
+        for base in self.directories(name):
+            for entry in base.iterdir():
+                if self.driver == "systemd" and entry.name.startswith(slices):
+                    found.add(entry.name.removeprefix(slices).removesuffix(".slice").replace("_", "-"))
+                elif self.driver == "cgroupfs" and entry.name.startswith("pod") and entry.is_dir():
+                    found.add(entry.name.removeprefix("pod"))
+        return found
+
     def directory(self, controller: str, name: str, pod_uid: str = "") -> Path | None:
         """The cgroup in the hierarchy of one controller (memory, pids, cpuacct), where it exists."""
         hierarchy = self.root if self.version == 2 else self.root / controller

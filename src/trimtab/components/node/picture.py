@@ -82,7 +82,7 @@ class Disk(Protocol):
         """Whether a pod has something on disk."""
 
     def uids(self) -> Sequence[str]:
-        """The pods that have something on disk."""
+        """The pods that have something on this machine: files, or a cgroup."""
 
 
 @dataclass

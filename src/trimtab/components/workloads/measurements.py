@@ -110,7 +110,7 @@ class LiveMeasurements:
         if url is None:
             return None
         try:
-            async with session.get(url) as answer:
+            async with session.get(url, allow_redirects=False) as answer:  # only the pod itself is asked
                 if answer.status != 200:
                     return None
                 page = (await answer.content.read(PAGE_BYTES_MAX)).decode(errors="replace")
