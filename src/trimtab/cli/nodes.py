@@ -64,15 +64,18 @@ def add(target: Target) -> None:
 
 @node.command()
 @click.argument("name")
+@click.option("--timeout", type=click.IntRange(0), metavar="SECONDS", help="How long budgets may hold it up (300).")
+@click.option("--force", is_flag=True, help="Ask no disruption budget: stop the pods where they are.")
 @click.pass_obj
-def remove(target: Target, name: str) -> None:
-    """Stop a node's pods in order and take it away, with its disk. Volumes on that disk go with it."""
-    from trimtab.engine import lifecycle, nodes
+def remove(target: Target, name: str, timeout: int | None, force: bool) -> None:
+    """Have a node's pods leave, as their disruption budgets allow, and take it away with its disk. `local` volumes go with it."""
+    from trimtab.engine import draining, lifecycle, nodes
 
     lifecycle.require_root("trimtab node remove")
     settings = target.settings()
     nodes.require(settings, name)
-    nodes.change(settings, [n for n in settings.nodes if n != name], _say)
+    drain_s = None if force else draining.DRAIN_S if timeout is None else timeout
+    nodes.change(settings, [n for n in settings.nodes if n != name], _say, drain_s=drain_s)
 
 
 @node.command()

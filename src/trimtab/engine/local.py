@@ -61,3 +61,17 @@ def merge_patch(api_socket: Path, path: str, change: dict[str, Any]) -> int:
         return 0
     finally:
         connection.close()
+
+
+def post(api_socket: Path, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Posts an object; returns the status, 0 when the API does not answer, and the decoded answer."""
+    connection = _UnixConnection(api_socket)
+    try:
+        connection.request("POST", path, body=json.dumps(body), headers={"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        decoded: dict[str, Any] = json.loads(answer.read() or b"{}")
+        return answer.status, decoded
+    except (OSError, http.client.HTTPException, ValueError):
+        return 0, {}
+    finally:
+        connection.close()

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from trimtab.engine import datadir, lifecycle, local, machine, planning, procfs, uplink
+from trimtab.engine import datadir, draining, lifecycle, local, machine, planning, procfs, uplink
 from trimtab.engine.errors import EngineError
 from trimtab.engine.fencing import first_process
 from trimtab.engine.plan import PLAN, read_json, write_json
@@ -101,22 +101,27 @@ def prepare(settings: Settings, nodes: Iterable[str], say: Say) -> None:
         write_json(str(planning.machine_file(settings, name)), spec)
 
 
-def change(settings: Settings, wanted: Sequence[str], say: Say) -> Settings:
-    """Makes the running engine have these further nodes and no others; new ones are waited for, the others are drained by
-    stopping their pods in order. Returns the changed settings.
+def change(
+    settings: Settings, wanted: Sequence[str], say: Say, *, drain_s: float | None = draining.DRAIN_S
+) -> Settings:
+    """Makes the running engine have these further nodes and no others; new ones are waited for, the others are drained
+    first, for `drain_s` at most (None: not at all, their pods are only stopped in order). Returns the changed settings.
 
     Raises:
-        EngineError: a node does not come up or does not end.
+        EngineError: a node does not come up, cannot be drained or does not end.
     """
     began = time.monotonic()
     fresh = [name for name in wanted if name not in settings.nodes]
     gone = [name for name in settings.nodes if name not in wanted]
+    for name in gone:
+        hold(settings, name, on=False)
+        if drain_s is not None:
+            draining.drain(settings, name, say, drain_s)
     prepare(settings, fresh, say)
     changed = msgspec.structs.replace(settings, nodes=tuple(sorted(wanted, key=node_number)))
     datadir.save(changed)
     replan(changed)
     for name in gone:
-        hold(settings, name, on=False)
         wait_for_end(settings, name, END_S_MAX)
         declare_dead(changed, name, say)
         forget(settings, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ SERVES_AGAIN_S_MAX = 10.0
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
-    with engine(tmp_path_factory.mktemp("nodes") / "data", "--nodes", "3") as made:
+    with engine(tmp_path_factory.mktemp("nodes") / "data", "--nodes", "3", "--node-lease", "4") as made:
         image = busybox_image(ContentStore(made.data / "content"))
         for name in NAMES:
             apply(made, pod(f"on-{name}", image, name))
@@ -93,6 +94,80 @@ def test_each_node_has_a_network_a_disk_and_processes_of_its_own(running: Engine
     assert all(row["disk_bytes"] for row in further)
 
 
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+}
+
+
+def asked_from(running: EngineUnderTest, source: str, host: str, port: int) -> str:
+    """What a pod is answered over TCP; "" when it is not."""
+    request = f"exec 3<>/dev/tcp/{host}/{port} && echo -e 'GET / HTTP/1.0\\n' >&3 && tail -n 1 <&3"
+    command = ["exec", "-n", "default", source, "--", "timeout", "3", "bash", "-c", request]
+    return running.run(*command, check=False).stdout.strip()
+
+
+def test_a_service_leads_to_pods_of_all_nodes_from_each_of_them(running: EngineUnderTest) -> None:
+    apply(running, SERVICE)
+    address = get(running, "service", "web")["spec"]["clusterIP"]
+
+    for source in ("node-2", "node-1"):
+        seen: set[str] = set()
+
+        def all_answer(source: str = source, seen: set[str] = seen) -> bool:
+            seen.add(asked_from(running, f"on-{source}", address, 80))
+            return {f"on-{name}" for name in NAMES} <= seen
+
+        wait_for(all_answer, 60, f"pods of all nodes answer {source}")
+
+
+def test_a_policy_holds_between_nodes(running: EngineUnderTest) -> None:
+    image = busybox_image(ContentStore(running.data / "content"))
+    friend = pod("friend", image, "node-3")
+    friend["metadata"]["labels"] = {"app": "friend"}
+    guarded = pod("guarded", image, "node-2")
+    guarded["metadata"]["labels"] = {"app": "guarded"}
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "friends-only", "namespace": "default"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "guarded"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}],
+        },
+    }
+    for body in (friend, guarded, policy):
+        apply(running, body)
+    wait_for(lambda: ready(running, "friend") and ready(running, "guarded"), 30, "both are ready")
+    address = get(running, "pod", "guarded")["status"]["podIP"]
+
+    wait_for(
+        lambda: asked_from(running, "on-node-3", address, 8080) == "", 10, "strangers of another node are shut out"
+    )
+    assert asked_from(running, "friend", address, 8080) == "guarded"
+    assert asked_from(running, "on-node-2", address, 8080) == "", "strangers of its own node, too"
+
+
+def test_a_node_is_removed_only_as_budgets_allow(running: EngineUnderTest) -> None:
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "friends", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "friend"}}},
+    }
+    apply(running, budget)
+
+    done = running.run("node", "remove", "node-3", "--timeout", "2", check=False)
+
+    assert done.returncode == 1
+    assert "node-3 was not removed, since after 2 s pod default/friend may not be evicted: " in done.stderr
+    assert done.stderr.rstrip().endswith("try again later, or give --force")
+    assert not get(running, "node", "node-3")["spec"].get("unschedulable")
+    running.run("delete", "poddisruptionbudget", "friends", "-n", "default")
+
+
 def test_a_node_that_is_not_there_cannot_be_destroyed(running: EngineUnderTest) -> None:
     done = running.run("node", "kill", "node-9", check=False)
     own = running.run("node", "kill", "node-1", check=False)
@@ -138,6 +213,20 @@ def test_pods_and_volumes_of_a_destroyed_node(running: EngineUnderTest) -> None:
         "delete the claim and the pod to begin with an empty volume"
     )
     assert ready(running, "on-node-2")
+
+
+def test_a_node_whose_disk_and_processes_went_by_other_means(running: EngineUnderTest) -> None:
+    settings = datadir.load(running.data)
+    process = fencing.first_process(settings, "node-2")
+    assert process is not None
+
+    nodes.disk_image(settings, "node-2").unlink()
+    os.kill(process.pid, signal.SIGKILL)
+
+    running.wait_timeline("nothing of node-2 runs and its disk is gone", timeout_s=60)
+    wait_for(lambda: get(running, "pod", "on-node-2") is None, SERVES_AGAIN_S_MAX, "its pods are gone")
+    wait_for(lambda: get(running, "node", "node-2") is None, 10, "the node is gone")
+    running.run("node", "remove", "node-2")
 
 
 def namespaces() -> set[str]:
