@@ -103,6 +103,10 @@ class NodeAgent(Picture):
             state.evicted = eviction
             self._wake(pod.ref, f"the pod is evicted: {eviction.message}")
 
+    def evicts(self, pod: Pod) -> bool:
+        """Whether a pod is being evicted."""
+        return self._state(pod).evicted is not None
+
     def clear(self, pod: Pod) -> bool:
         """Has what is left of an ended pod removed, its logs included; False when nothing is left."""
         state = self._state(pod)

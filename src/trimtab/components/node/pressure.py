@@ -166,8 +166,9 @@ class Relief:
         return await self._look_at_limits()
 
     def _pods(self) -> list[Pod]:
-        """This node's pods that still run, or will."""
-        return [pod for pod in self._all_pods() if pod.status.phase not in ("Succeeded", "Failed")]
+        """This node's pods that still run, or will, and are not on their way out for want of room."""
+        alive = [pod for pod in self._all_pods() if pod.status.phase not in ("Succeeded", "Failed")]
+        return [pod for pod in alive if not self._agent.evicts(pod)]
 
     def _all_pods(self) -> list[Pod]:
         return [p for p in self._process.informer(Pod).list() if p.spec.node_name == self._agent.node.name]
