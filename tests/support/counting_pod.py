@@ -16,13 +16,16 @@ while true; do n=$((n + 1)); echo $n > /data/new; mv /data/new /data/last; echo 
 """
 
 
-def count_forever(under_test: EngineUnderTest) -> None:
-    """Applies a StatefulSet of one such pod."""
+def count_forever(
+    under_test: EngineUnderTest, name: str = "counter", *, node: str | None = None, storage_class: str | None = None
+) -> None:
+    """Applies a StatefulSet of one such pod, on a certain node if one is named."""
     image = busybox_image(ContentStore(under_test.data / "content"))
     template = {
-        "metadata": {"labels": {"app": "counter"}},
+        "metadata": {"labels": {"app": name}},
         "spec": {
             "terminationGracePeriodSeconds": 0,
+            **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
             "containers": [
                 {
                     "name": "main",
@@ -35,15 +38,19 @@ def count_forever(under_test: EngineUnderTest) -> None:
     }
     claim = {
         "metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "64Mi"}},
+            **({"storageClassName": storage_class} if storage_class else {}),
+        },
     }
     manifest = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": {"name": "counter"},
+        "metadata": {"name": name},
         "spec": {
-            "serviceName": "counter",
-            "selector": {"matchLabels": {"app": "counter"}},
+            "serviceName": name,
+            "selector": {"matchLabels": {"app": name}},
             "template": template,
             "volumeClaimTemplates": [claim],
         },
@@ -63,3 +70,15 @@ def counted(under_test: EngineUnderTest) -> int:
         return int((volume_of(under_test) / "last").read_text())
     except (OSError, ValueError):
         return 0
+
+
+def told(under_test: EngineUnderTest, name: str, file: str) -> str:
+    """A file of a pod's volume, as the pod sees it; "" while it does not run."""
+    done = under_test.run("exec", f"{name}-0", "--", "cat", f"/data/{file}", check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def counted_by(under_test: EngineUnderTest, name: str) -> int:
+    """How far a pod has come, as it says itself; 0 while it does not run."""
+    text = told(under_test, name, "last").strip()
+    return int(text) if text.isdecimal() else 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from counting_pod import count_forever, counted, volume_of
+from counting_pod import count_forever, counted, counted_by, told, volume_of
 from engine_under_test import EngineUnderTest, engine, wait_for
 from trimtab.engine import datadir, local
 
@@ -99,5 +99,36 @@ def test_a_working_engine_is_restored_elsewhere(tmp_path: Path) -> None:
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith(f"trimtab: there is an engine at {second.data}: restore into another --data")
         assert len(refused.stderr.splitlines()) == 1
+    finally:
+        second.remove()
+
+
+@pytest.mark.long
+def test_volumes_of_further_nodes_and_movable_ones_come_back(tmp_path: Path) -> None:
+    place, key = str(tmp_path / "backups"), tmp_path / "key"
+    counters = ("far", "movable")
+    with engine(tmp_path / "data", "--nodes", "2") as first:
+        count_forever(first, "far", node="node-2")
+        count_forever(first, "movable", node="node-2", storage_class="block")
+        for name in counters:
+            wait_for(lambda name=name: counted_by(first, name) > 50, 90, f"{name} to count")
+        before = {name: counted_by(first, name) for name in counters}
+
+        made = first.run("backup", place, "-o", "json")
+
+        after = {name: counted_by(first, name) for name in counters}
+        assert "2 pods with volumes stood still for" in made.stderr
+        assert json.loads(made.stdout)["volumes"] == 2
+        key.write_text((first.data / "backup" / "identity.txt").read_text())
+
+    second = EngineUnderTest(tmp_path / "elsewhere", first.api_port, first.http_port, first.https_port, first.web_port)
+    try:
+        second.run("restore", place, "--key", str(key))
+        second.start()
+        for name in counters:
+            wait_for(lambda name=name: counted_by(second, name) > after[name], 120, f"{name} to go on counting")
+            history = told(second, name, "history").splitlines()
+            assert len(history) == 2
+            assert before[name] <= int(history[1].rpartition(" ")[2]) <= after[name]
     finally:
         second.remove()
