@@ -212,6 +212,10 @@ def test_pods_and_volumes_of_a_destroyed_node(running: EngineUnderTest) -> None:
         f'persistentvolumeclaim "data": volume {name} died with node node-3: its data is gone; restore a backup, or '
         "delete the claim and the pod to begin with an empty volume"
     )
+    running.wait_timeline('persistentvolumeclaim "data"', f"volume {name} died with node node-3: its data is gone")
+    assert (
+        f"volume {name} died with node node-3: its data is gone" in running.run("why", "pod/db", "-n", "default").stdout
+    )
     assert ready(running, "on-node-2")
 
 

@@ -36,6 +36,8 @@ class Claims:
     volumes: list[PersistentVolume] = field(default_factory=list)
     unbound: list[PersistentVolumeClaim] = field(default_factory=list)
     """Those that are provisioned once a node is chosen."""
+    lost: bool = False
+    """One of them will never be there again: worth an event, where waiting is not."""
 
 
 def ours(pod: Pod) -> bool:
@@ -95,6 +97,7 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
         elif claim.metadata.deletion_timestamp is not None:
             out.problems.append(f'persistentvolumeclaim "{name}" is being deleted')
         elif claim.status.phase == "Lost":
+            out.lost = True
             said = conditions.find(claim.status.conditions, "Bound")
             died = said.message if said is not None and said.reason == "VolumeDied" else ""
             why = died or "bound to non-existent persistentvolume"
@@ -158,7 +161,10 @@ async def scheduler(subject: Pod, ctx: Context) -> Desired:
         return Desired(status=_unscheduled(f"Scheduling is blocked by scheduling gates: {gates}", "SchedulingGated"))
     claims = await claims_of(subject, ctx)
     if claims.problems:
-        return Desired(status=_unscheduled("; ".join(dict.fromkeys(claims.problems))))
+        message = "; ".join(dict.fromkeys(claims.problems))
+        if claims.lost:
+            ctx.event("FailedScheduling", message, warning=True)
+        return Desired(status=_unscheduled(message))
     pods = await ctx.list(Pod, where=_counted)
     picture = picture_for(subject, await ctx.list(Node), pods, await ctx.list(Namespace))
     chosen = choose(subject, picture, claims)

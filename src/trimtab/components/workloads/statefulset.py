@@ -17,8 +17,8 @@ import msgspec
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import ClaimVolume, PersistentVolumeClaim, Pod, PodTemplateSpec, Volume
 from trimtab.api.workloads import ClaimRetentionPolicy, ControllerRevision, StatefulSet
+from trimtab.components.workloads import conditions, rolling
 from trimtab.components.workloads import pods as facts
-from trimtab.components.workloads import rolling
 from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.ordinals import Wanted, ordinal, revision, step
 from trimtab.components.workloads.replicaset import next_available_s, pod_of
@@ -114,6 +114,11 @@ async def _retention(subject: StatefulSet, pods: Mapping[int, Pod], want: Wanted
             claim = await ctx.get(PersistentVolumeClaim, claim_name(template.name, subject, number), subject.namespace)
             if claim is None or claim.metadata.deletion_timestamp is not None:
                 continue
+            if claim.status.phase == "Lost":
+                said = conditions.find(claim.status.conditions, "Bound")
+                ctx.event(
+                    "VolumeLost", f"pod {subject.name}-{number}: {said.message if said else 'no data'}", warning=True
+                )
             ours = {r.uid for r in claim.metadata.owner_references if r.kind in ("StatefulSet", "Pod")}
             if ours != {r["uid"] for r in wished}:
                 writes.append(FieldWrite(claim.ref, {"metadata": {"ownerReferences": wished}}))
