@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trimtab.engine import datadir, lifecycle, planning, systemd
+from trimtab.engine.backup import keys
 from trimtab.engine.errors import EngineError, NotRunning
 from trimtab.runtime.settings import Settings
 
@@ -43,10 +44,15 @@ def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
     with contextlib.suppress(OSError):  # other engines have theirs there
         datadir.RUN_ROOT.rmdir()
     say("removed networks, mounts, cgroups and the run directory")
+    key = keys.path_of_identity(settings)
     if delete_data:
         delete(data)
-        say(f"deleted {data}")
+        say(
+            f"deleted {data}" + (", the key of its backups with it: without a copy nobody can open them" if key else "")
+        )
         return
+    if key:
+        say(f"{key} opens the backups of this engine: keep a copy elsewhere before you delete it")
     say(
         f"{data} stays ({_size_text(data)}): objects, volumes, images, journal. Delete it with `trimtab --data {data} uninstall --yes`"
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -13,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from engine_at_rest import S3_SERVER, backup, identity, restore, s3_server, say, wait_a_second
-from trimtab.engine.backup import freeze, keeping
+from trimtab.engine import uninstall
+from trimtab.engine.backup import freeze, keeping, walk
 from trimtab.engine.backup.format import BACKUPS
 from trimtab.engine.backup.objects import Directory, open_objects
 from trimtab.engine.errors import EngineError
@@ -165,3 +169,59 @@ def test_what_an_s3_store_refuses_is_one_line(engine: Settings, s3: str) -> None
     assert str(err.value) == "s3://there: AWS_ACCESS_KEY_ID is not set: export the store's access key"
     with pytest.raises(EngineError, match=r"ftp://x: give a directory or s3://BUCKET/PREFIX"):
         open_objects("ftp://x")
+
+
+def test_what_is_no_file_is_left_out_and_what_is_absurd_is_named(
+    engine: Settings, volume: Path, place: Directory
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(volume / "socket"))
+        os.mknod(volume / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        assert backup(engine, place).volumes == 1
+
+    here = os.open(volume, os.O_RDONLY)
+    for _ in range(walk.DEPTH_MAX + 2):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    with pytest.raises(EngineError) as err:
+        backup(engine, place)
+    assert str(err.value) == (
+        f"a directory is nested deeper than {walk.DEPTH_MAX} levels, below {'/'.join(['pvc-1', *'d' * 50])[:100]}: "
+        "it cannot be backed up; delete it, or move it up"
+    )
+    shutil.rmtree(volume)
+
+
+def test_a_target_that_is_full_is_one_line_and_holds_no_backup(
+    engine: Settings, volume: Path, small_disk: Path
+) -> None:
+    (volume / "data").write_bytes(os.urandom(2 << 20))
+    place = Directory(small_disk / "vault")
+
+    with pytest.raises(EngineError) as err:
+        backup(engine, place)
+
+    assert str(err.value).startswith(f"{small_disk}/vault/pieces/")
+    assert str(err.value).endswith(" cannot be written: No space left on device")
+    assert keeping.commits(place) == []
+    (volume / "data").unlink()
+    keeping.delete(place, [])  # nothing of the failed one is older than an hour: it stays, and may be used
+    shutil.rmtree(small_disk / "vault")
+    assert backup(engine, place).files > 3
+
+
+def test_an_uninstall_says_that_the_key_goes_with_the_data(engine: Settings, place: Directory) -> None:
+    backup(engine, place)
+    said: list[str] = []
+
+    uninstall.uninstall(Path(engine.data), delete_data=False, say=said.append)
+    assert (
+        f"{engine.data}/backup/identity.txt opens the backups of this engine: keep a copy elsewhere before you delete it"
+        in said
+    )
+
+    uninstall.uninstall(Path(engine.data), delete_data=True, say=said.append)
+    assert said[-1] == (f"deleted {engine.data}, the key of its backups with it: without a copy nobody can open them")

@@ -30,6 +30,12 @@ def directory(settings: Settings) -> Path:
     return path
 
 
+def path_of_identity(settings: Settings) -> Path | None:
+    """The engine's own key, if it has made one."""
+    path = settings.data_path(DIRECTORY, IDENTITY)
+    return path if path.exists() else None
+
+
 def names_key(settings: Settings) -> bytes:
     """The key for the names of pieces; made at the first use. Without it, a backup sends everything anew."""
     path = directory(settings) / NAMES_KEY

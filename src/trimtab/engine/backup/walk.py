@@ -22,6 +22,7 @@ from pathlib import Path
 
 from trimtab.engine.backup.format import HOLE, PIECE_BYTES, Entry
 from trimtab.engine.backup.pieces import Sender, name_of
+from trimtab.engine.errors import EngineError
 
 SMALL_BYTES = 256 << 10
 """Smaller files share pieces with their neighbours."""
@@ -29,6 +30,8 @@ BUNDLES_BEGIN = 16
 """Of 256 names so many begin a new shared piece, whatever came before: a change moves the borders of its neighbours only."""
 RACY_NS = 2_000_000_000
 """A file that was written less than so long before the look may be written again within the same tick of its clock."""
+DEPTH_MAX = 400
+"""Directories below each other: each is open while those in it are read. What is deeper was not made by a sane program."""
 _KINDS = {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l", stat.S_IFIFO: "p"}
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -78,6 +81,11 @@ def _walk(handle: int, path: bytes, without: frozenset[bytes]) -> Iterator[_Met]
         met = _Met(handle, name, path + b"/" + name if path else name, status)
         yield met
         if stat.S_ISDIR(status.st_mode) and met.path not in without:
+            if met.path.count(b"/") >= DEPTH_MAX:
+                raise EngineError(
+                    f"a directory is nested deeper than {DEPTH_MAX} levels, below {os.fsdecode(met.path[:100])}: "
+                    "it cannot be backed up; delete it, or move it up"
+                )
             try:
                 below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
             except (FileNotFoundError, NotADirectoryError):
