@@ -59,15 +59,16 @@ def namespace(client: Any) -> Iterator[str]:
 
 @pytest.fixture
 def kubectl(kubeconfig: Path, namespace: str, tmp_path: Path) -> Callable[..., str]:
-    """Runs kubectl in the test's namespace and returns what it prints; `fails=True` expects a refusal."""
+    """Runs kubectl in the test's namespace and returns what it prints; `fails=True` expects a refusal,
+    `errors=True` returns its warnings."""
     program = shutil.which("kubectl")
     if program is None:
         pytest.skip("kubectl is not on PATH: install it to check that it works with this API")
 
-    def run(*arguments: str, stdin: str = "", fails: bool = False) -> str:
+    def run(*arguments: str, stdin: str = "", fails: bool = False, errors: bool = False) -> str:
         command = [program, "--kubeconfig", str(kubeconfig), "--cache-dir", str(tmp_path / "cache"), "-n", namespace]
         done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
         assert (done.returncode != 0) is fails, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
-        return done.stderr if fails else done.stdout
+        return done.stderr if fails or errors else done.stdout
 
     return run

@@ -102,6 +102,7 @@ class KubernetesProcess:
         folder = self.folder
         return [
             str(self.programs / "kube-apiserver"),
+            "--allow-privileged=true",
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",

@@ -7,7 +7,7 @@ It has no sockets; `app.create_app` makes an ASGI application of it, `serve.serv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from trimtab.server.bootstrap import bootstrap
 from trimtab.server.builtin_kinds import PRIORITY_CLASSES
 from trimtab.server.clock import Clock, SystemClock, timestamp
 from trimtab.server.deleting import Deleter
-from trimtab.server.housekeeping import Housekeeping
+from trimtab.server.housekeeping import NAMESPACES, PODS, Housekeeping
 from trimtab.server.kinds import Kind
 from trimtab.server.metrics import Metrics
 from trimtab.server.objects import decode, meta_of
@@ -148,6 +148,15 @@ class ApiServer:
         """A ServiceAccount, or None."""
         record = self.store.get(f"/core/serviceaccounts/{namespace}/{name}")
         return decode(record) if record else None
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """A namespace's labels; none where there is no such namespace."""
+        record = self.store.get(f"{NAMESPACES}{name}")
+        return (decode(record)["metadata"].get("labels") or {}) if record is not None else {}
+
+    def pods_of(self, namespace: str) -> Iterator[JSON]:
+        """The pods of a namespace."""
+        return (decode(record) for record in self.store.list(f"{PODS}{namespace}/"))
 
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD (or "the API server itself") that serves a plural, singular, kind or short name in a group."""

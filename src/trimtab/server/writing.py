@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server import errors
+from trimtab.server import errors, pod_security
 from trimtab.server.bodies import Options, check_depth, strict_error
 from trimtab.server.clock import name_suffix, new_uid, timestamp
 from trimtab.server.errors import Cause, StatusError
@@ -321,6 +321,8 @@ class Writer:
         strategy.complete(self._around, kind, new, old)
         if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):
             self._admit(kind, new, old, options)
+            if not kind.crd and not kind.group.endswith(".k8s.io"):
+                self._keep_pods_secure(kind, new, old, options)
         if kind.warning:
             options.warnings.append(kind.warning)
 
@@ -347,6 +349,27 @@ class Writer:
                 + ", ".join(added)
             )
             self._raise_problems(kind, {"metadata": meta}, [Cause("metadata.finalizers", text, "FieldValueForbidden")])
+
+    def _keep_pods_secure(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
+        """Asks Pod Security about pods, what would make pods, and namespaces. Raises `StatusError`."""
+        if kind.kind == "Namespace":
+            found = [
+                Cause(path, text) for path, text in pod_security.label_problems(new["metadata"].get("labels") or {})
+            ]
+            self._raise_problems(kind, new, found)
+            options.warnings += pod_security.stricter_warnings(self._around, new, old)
+            return
+        pod = pod_security.pod_in(kind, new)
+        if pod is None or (old is not None and pod.get("spec") == (pod_security.pod_in(kind, old) or {}).get("spec")):
+            return
+        meta = new["metadata"]
+        refusal, warning = pod_security.verdict(
+            self._around.namespace_labels(meta.get("namespace") or ""), pod, is_pod=kind.kind == "Pod"
+        )
+        if refusal:
+            raise errors.forbidden(kind.plural, kind.group, meta.get("name") or "", refusal)
+        if warning:
+            options.warnings.append(warning)
 
     def _admit(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
         for check in self._checks.get((kind.api_version, kind.kind), ()):

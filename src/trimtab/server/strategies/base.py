@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from trimtab.api import JSON
@@ -41,6 +42,12 @@ class Surroundings(Protocol):
 
     def service_account(self, namespace: str, name: str) -> JSON | None:
         """A ServiceAccount."""
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """A namespace's labels; none where there is no such namespace."""
+
+    def pods_of(self, namespace: str) -> Iterator[JSON]:
+        """The pods of a namespace."""
 
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD that serves a plural, singular, kind or short name in a group."""
