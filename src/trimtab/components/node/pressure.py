@@ -1,6 +1,6 @@
 """The service that keeps the node from running out of memory, disk, inodes and process ids.
 
-    every 10 s, and at once when the kernel says that programs wait for memory (psi.py):
+    every 10 s, and at once when the kernel says that memory runs short (memory_alarm.py, psi.py):
         levels --eviction.Guard--> conditions of the Node (heartbeat.py), the taints follow from these
                                '-> something is due: ended pods' remains, unused images, then one pod at a time
         pods with limits on their disk space: counted, evicted when they exceed them
@@ -26,6 +26,7 @@ from trimtab.components.node.containerd import pause_image
 from trimtab.components.node.decide import Eviction, grace_s
 from trimtab.components.node.eviction import DISK, MEMORY, PIDS, RESOURCE_OF, Guard, Level, PodUsage, Verdict
 from trimtab.components.node.image_gc import ImageCollector, needed
+from trimtab.components.node.memory_alarm import MemoryAlarm
 from trimtab.components.node.node_config import MIB, NodeConfig, Threshold
 from trimtab.components.node.psi import Stalls
 from trimtab.components.node.sandboxes import RuntimeFailure
@@ -39,6 +40,8 @@ LOOK_AGAIN_S = 1.0
 """While something is being freed."""
 LEAVING_S_MAX = 30.0
 """An evicted pod that does not end by then is not waited for any longer."""
+ALARM_BYTES_MIN = 64 << 20
+"""With less left, reading files alone would ring all the time."""
 COUNT_SHARE = 20
 """Counting files may take a twentieth of the time."""
 
@@ -164,6 +167,16 @@ class Relief:
         if self._short_of_images(levels):
             await self._free_images(lambda: self._enough_for_images(self._levels()))
         return await self._look_at_limits()
+
+    def memory_margin_bytes(self) -> int:
+        """How much memory may still be taken until a threshold is crossed; a good deal when one is crossed already."""
+        level = self._levels()["memory.available"]
+        margins = [
+            level.available - threshold.least.of(level.capacity)
+            for threshold in self._config.thresholds
+            if threshold.signal == "memory.available"
+        ]
+        return min((margin for margin in margins if margin > 0), default=level.capacity)
 
     def _pods(self) -> list[Pod]:
         """This node's pods that still run, or will, and are not on their way out for want of room."""
@@ -296,7 +309,7 @@ async def run_pressure(process: Process) -> None:
     relief = Relief(process, agent, pressure, config, lambda: levels_of(settings), counting)
     await process.informer(Pod).wait_synced()
     wake = asyncio.Event()
-    stalls = Stalls(wake.set)
+    stalls, alarm = Stalls(wake.set), MemoryAlarm(wake.set, machine.CGROUPS / "memory")
     stalls.open()
     try:
         while True:
@@ -306,8 +319,10 @@ async def run_pressure(process: Process) -> None:
                     again_s = await relief.look()
                 except (RuntimeFailure, OSError) as err:
                     log.warning("the node's pressure could not be looked at, tried again: %s", err)
+            alarm.arm(max(relief.memory_margin_bytes(), ALARM_BYTES_MIN))
             await _sleep(wake, again_s)
     finally:
+        alarm.close()
         stalls.close()
 
 
