@@ -71,10 +71,15 @@ def delete(data: Path) -> None:
     """Deletes the data directory. Refuses while something is mounted below it: deleting would reach into that.
 
     Raises:
-        EngineError: a mount is left, or a file cannot be deleted.
+        EngineError: a mount or a loop device is left, or a file cannot be deleted.
     """
     if mounts := mounts_below(data):
         raise EngineError(f"{mounts[0]} is still mounted: umount it, then repeat this")
+    if devices := loops_below(data):
+        name, file = devices[0]
+        raise EngineError(
+            f"/dev/{name} still uses {file}: end what has it mounted (`grep -l {name} /proc/*/mounts`), then repeat this"
+        )
     # The settings go last: until then, a repeated uninstall knows what it is about.
     try:
         for entry in sorted(data.iterdir(), key=lambda path: path.name.startswith(datadir.SETTINGS)):
@@ -85,6 +90,17 @@ def delete(data: Path) -> None:
         data.rmdir()
     except OSError as err:
         raise EngineError(f"{err.filename} cannot be deleted: {err.strerror}") from None
+
+
+def loops_below(directory: Path) -> list[tuple[str, str]]:
+    """The loop devices over files below a directory: name and file. They go with their last mount, in whichever
+    namespace that is."""
+    found = []
+    for path in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
+        with contextlib.suppress(OSError):
+            if (file := path.read_text().strip()).startswith(f"{str(directory).rstrip('/')}/"):
+                found.append((path.parts[3], file))
+    return found
 
 
 def mounts_below(directory: Path) -> list[str]:
