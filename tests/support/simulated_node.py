@@ -79,6 +79,7 @@ class SimulatedNode:
     ) -> None:
         self.name = name
         self._stage = stage
+        self._status = status
         self._start_s_max = start_s_max
         self._stop_s_max = stop_s_max
         self._rng = stage.clock.random
@@ -97,7 +98,7 @@ class SimulatedNode:
         )
         node = await stage.get(Node, self.name)
         assert node is not None
-        await stage.client.patch(node, {"status": NODE_STATUS}, manager=MANAGER, subresource="status")
+        await stage.client.patch(node, {"status": self._status}, manager=MANAGER, subresource="status")
         self._pods.subscribe(self._changed)
         watching = asyncio.get_running_loop().create_task(self._pods.run(), name="node: pods")
         broken = asyncio.get_running_loop().create_task(self._broken.wait(), name="node: broken promises")

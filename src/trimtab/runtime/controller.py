@@ -152,7 +152,7 @@ class Controller:
     def wake(self, ref: Ref, why: str) -> None:
         """Reconciles a subject because something outside of the API changed (a container ended). `why` is journaled as
         the cause of what follows."""
-        self._queue.add((ref.namespace or "", ref.name), Cause(why))
+        self._queue.add((ref.namespace or "", ref.name), Cause(why), urgent=True)
 
     # Keys -> runs
 

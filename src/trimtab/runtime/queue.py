@@ -1,7 +1,8 @@
 """Keys waiting to be reconciled: each at most once, each by one worker at a time, some only later.
 
 A key added while it waits stays once, and remembers every cause; a key added while its worker runs comes again when the
-worker is done. A delay is kept per key, and the earliest wins.
+worker is done. A delay is kept per key, and the earliest wins. Urgent keys go before the others: with a hundred pods to start,
+one whose container has become ready does not wait until the last is started to say so.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Queue:
         self._again: dict[Key, list[Cause]] = {}
         self._running: dict[Key, None] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._urgent: dict[Key, None] = {}
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -48,7 +50,9 @@ class Queue:
         """Nothing runs and nothing is ready; timers may be set."""
         return not self._ready and not self._running
 
-    def add(self, key: Key, cause: Cause) -> None:
+    def add(self, key: Key, cause: Cause, *, urgent: bool = False) -> None:
+        if urgent:
+            self._urgent[key] = None
         target = self._again if key in self._running else self._ready
         causes = target.setdefault(key, [])
         if len(causes) < CAUSES_MAX or (cause.external and not any(c.external for c in causes)):
@@ -75,8 +79,10 @@ class Queue:
         will say anew when to come back."""
         if not self._ready:
             return None
-        key = next(iter(self._ready))
+        # Of the urgent ones only those that run now are not ready: no more than there are workers.
+        key = next((key for key in self._urgent if key in self._ready), None) or next(iter(self._ready))
         causes = self._ready.pop(key)
+        self._urgent.pop(key, None)
         self._running[key] = None
         if timer := self._timers.pop(key, None):
             timer.cancel()
@@ -94,3 +100,4 @@ class Queue:
             timer.cancel()
         self._timers.clear()
         self._ready.clear()
+        self._urgent.clear()

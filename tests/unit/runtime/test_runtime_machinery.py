@@ -88,6 +88,25 @@ def test_a_key_waits_once_and_runs_alone() -> None:
     simulate(main)
 
 
+def test_urgent_keys_go_first_once() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        queue = Queue(lambda: None)
+        for name in "abc":
+            queue.add(("n", name), WHY)
+        queue.add(("n", "c"), WHY, urgent=True)
+        queue.add(("n", "d"), WHY, urgent=True)
+        order = []
+        while taken := queue.take():
+            order.append(taken[0][1])
+            if len(order) == 1:
+                queue.add(("n", "c"), WHY, urgent=True)  # it runs: it comes again, and first
+                queue.done(taken[0])
+                queue.add(("n", "e"), WHY)
+        assert order == ["c", "d", "c", "a", "b", "e"]
+
+    simulate(main)
+
+
 def test_the_earliest_delay_wins_and_a_run_cancels_it() -> None:
     async def main(clock: SimulatedClock) -> None:
         ready: list[float] = []

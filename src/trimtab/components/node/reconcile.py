@@ -6,6 +6,7 @@ ready, or was pulled. It waits for nothing itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -35,13 +36,16 @@ K = TypeVar("K", bound=Resource)
 STEPS_MAX = 64
 """Rounds of look-decide-act in one run: more than any pod needs that does not turn in circles."""
 UNREACHABLE_RETRY_S = 1.0
+WORKERS = max(6, 2 * (os.cpu_count() or 1) + 2)
+"""Pods worked on at once. Starting one keeps a core busy (runc, its shim, CNI), so more of them only make each other, and the
+first to be ready, later."""
 
 
 @reconciler(
     Pod,
     reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume, VolumeAttachment, Node],
     place="node",
-    workers=16,
+    workers=WORKERS,
     selects=lambda pod: bool(pod.spec.node_name),
     while_deleting=True,
 )
