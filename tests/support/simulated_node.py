@@ -76,6 +76,7 @@ class SimulatedNode:
         start_s_max: float = START_S_MAX,
         stop_s_max: float = STOP_S_MAX,
         name: str = NODE,
+        status: JSON = NODE_STATUS,
     ) -> None:
         self.name = name
         self._stage = stage
