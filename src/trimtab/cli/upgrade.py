@@ -14,6 +14,7 @@ def _say(line: str) -> None:
 @click.command()
 @click.argument("source", metavar="WHEEL|VERSION", required=False)
 @click.option("--back", "go_back", is_flag=True, help="Return to the version before the last upgrade.")
+@click.option("--yes", is_flag=True, help="With --back: also when the store of before the upgrade must come back.")
 @click.option(
     "--deadline",
     "deadline_s",
@@ -23,7 +24,7 @@ def _say(line: str) -> None:
     help="Seconds in which the new version must be healthy; otherwise the old one returns.",
 )
 @click.pass_obj
-def upgrade(target: Target, source: str | None, go_back: bool, deadline_s: int) -> None:
+def upgrade(target: Target, source: str | None, go_back: bool, yes: bool, deadline_s: int) -> None:
     """Upgrade the running engine to a newer Trimtab; pods and proxy go on serving meanwhile.
 
     The new version is installed beside the old one, below the data directory, and takes over what runs. When it does not
@@ -35,6 +36,6 @@ def upgrade(target: Target, source: str | None, go_back: bool, deadline_s: int) 
     if go_back == (source is not None):
         raise click.UsageError("give a wheel or a version, or --back")
     if source is None:
-        engine_upgrade.back(target.data, _say)
+        engine_upgrade.back(target.data, _say, sure=yes)
     else:
         engine_upgrade.upgrade(target.data, source, _say, deadline_s=deadline_s)

@@ -6,6 +6,7 @@ So what must be made there at boot (keys, certificates) is made by a forked chil
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import subprocess
@@ -17,27 +18,39 @@ from trimtab.engine.errors import EngineError
 
 
 def ensure_user(name: str) -> bool:
-    """Makes the system user when there is none; returns whether it did. As root.
+    """Makes the system user when there is none; returns whether it did. As root. Two engines that are made at one time may
+    both want it: who comes second waits. (Left to themselves, two useradd may both succeed, with one number after the other.)
 
     Raises:
         EngineError: useradd is missing or failed.
     """
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        pass
-    else:
+    if _exists(name):
         return False
     program = which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         raise EngineError("useradd is missing: apt-get install passwd")
-    done = subprocess.run(
-        [program, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
-         "/usr/sbin/nologin", name], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    turn = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if _exists(name):
+            return False
+        done = subprocess.run(
+            [program, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
+             "/usr/sbin/nologin", name], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(turn)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise EngineError(f"the system user {name} could not be made: {lines[-1]}")
+    return True
+
+
+def _exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
     return True
 
 

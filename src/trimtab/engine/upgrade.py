@@ -16,11 +16,13 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +90,12 @@ def upgrade(data: Path, source: str, say: Say, *, deadline_s: float = DEADLINE_S
     return _switch(settings, old, new, say, deadline_s)
 
 
-def back(data: Path, say: Say) -> Program:
-    """Returns to the version before the last upgrade, with the store of then when the newer one cannot be read by it.
+def back(data: Path, say: Say, *, sure: bool) -> Program:
+    """Returns to the version before the last upgrade, with the store of then when it cannot read the newer one, and if the user
+    is `sure`.
 
     Raises:
-        EngineError: there is none, or it does not start.
+        EngineError: there is none, it does not start, or the user was not sure.
     """
     lifecycle.require_root("trimtab upgrade --back")
     settings = datadir_of(data)
@@ -101,8 +104,25 @@ def back(data: Path, say: Say) -> Program:
         raise EngineError(
             f"the engine at {data} was never upgraded, or the version before is gone: there is nothing to go back to"
         )
-    _return(settings, former, known(former), say)
+    knows = known(former)
+    if not sure and _store_format(settings) > knows.store:
+        saved = datetime.fromtimestamp(settings.data_path("store", BEFORE, "store.sqlite").stat().st_mtime, UTC)
+        raise EngineError(
+            f"{former.version} cannot read the store that a newer version has migrated: it would get that of {saved:%Y-%m-%d %H:%M} "
+            "UTC back, and what was written since would be kept aside. Add --yes if that is meant"
+        )
+    _return(settings, former, knows, say)
+    _tell(settings, "upgraded", f"returned to {former.version}")
     return former
+
+
+def _store_format(settings: Settings) -> int:
+    """The format of the store, whoever has it open."""
+    db = sqlite3.connect(f"file:{settings.data_path('store', 'store.sqlite')}?mode=ro", uri=True)
+    try:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        db.close()
 
 
 def datadir_of(data: Path) -> Settings:
@@ -359,8 +379,6 @@ def _return(settings: Settings, old: Program, knows: Known, say: Say) -> None:
 
 def _put_back(settings: Settings, knows: Known) -> bool:
     """Puts back the store and the settings if they are newer than a program knows; returns whether the store was."""
-    import sqlite3
-
     from trimtab.store import outdate
 
     saved = settings.data_path(programs.PROGRAMS, datadir.SETTINGS)

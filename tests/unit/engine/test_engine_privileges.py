@@ -187,3 +187,16 @@ def test_a_process_that_runs_as_a_former_user_is_ended_and_not_adopted(tmp_path:
                 os.close(child.handle)
             former.wait(5)
     assert adopted == {"trimtab": True, "nobody": False}
+
+
+def test_of_several_who_want_a_user_one_makes_it() -> None:
+    name = "trimtab-several"
+    script = "import sys; from trimtab.engine.accounts import ensure_user; print(ensure_user(sys.argv[1]))"
+    try:
+        started = [
+            subprocess.Popen([sys.executable, "-c", script, name], stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        assert sorted(process.communicate()[0] for process in started) == ["False\n"] * 3 + ["True\n"]
+        assert [line.split(":")[0] for line in Path("/etc/passwd").read_text().splitlines()].count(name) == 1
+    finally:
+        subprocess.run(["userdel", name], check=True)

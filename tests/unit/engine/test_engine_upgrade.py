@@ -118,7 +118,7 @@ def test_what_cannot_be_an_upgrade_is_one_line(engine: Settings, tmp_path: Path)
     with pytest.raises(
         EngineError, match="was never upgraded, or the version before is gone: there is nothing to go back to"
     ):
-        upgrade.back(Path(engine.data), say)
+        upgrade.back(Path(engine.data), say, sure=True)
     broken = tmp_path / "trimtab-0.2.0-py3-none-any.whl"
     broken.write_text("no zip")
     with pytest.raises(
@@ -152,6 +152,21 @@ def test_a_migrated_store_is_put_back_and_kept_aside(engine: Settings) -> None:
     assert list(stored(engine)) == ["/core/configmaps/default/first"]
     assert engine.data_path("store", "store.sqlite.newer").exists()
     assert engine.data_path("store", "store.sqlite").stat().st_uid == datadir.ids_of(engine.user)[0]
+
+
+@needs_root
+def test_a_return_that_brings_an_old_store_back_asks_first(engine: Settings, tmp_path: Path) -> None:
+    upgrade._save(engine)
+    later_format(engine)
+    programs.record(Path(engine.data), programs.itself(), programs.FORMER)
+
+    with pytest.raises(EngineError) as err:
+        upgrade.back(Path(engine.data), say, sure=False)
+
+    assert str(err.value).startswith(
+        f"{__version__} cannot read the store that a newer version has migrated: it would get that of 20"
+    )
+    assert str(err.value).endswith("what was written since would be kept aside. Add --yes if that is meant")
 
 
 @needs_root
