@@ -117,6 +117,8 @@ def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iter
     for kind in BUILTIN_KINDS:
         if not kind.namespaced or kind.plural in kept or kind.kind in REVIEWS | MEASURED:
             continue
+        if kind.stored_version:
+            continue  # another version of a kind that is named already
         names = groups.setdefault(kind.group, [])
         names.append(kind.plural)
         if kind.scale is not None:

@@ -14,6 +14,10 @@ TARGETS_SHOWN_MAX = 2
 
 
 def autoscaler_cells(obj: JSON, now: datetime) -> list[Any]:
+    if obj.get("apiVersion") == "autoscaling/v1":
+        from trimtab.server.autoscaling_views import from_v1
+
+        obj = from_v1(obj)
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     target = spec.get("scaleTargetRef") or {}
     return [

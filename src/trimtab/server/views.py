@@ -1,7 +1,7 @@
 """Objects in another version than the stored one: the same bytes under another `apiVersion`, or, for events, other field names.
 
 Custom kinds have conversion strategy None, so their versions differ in name only. Events are stored as `v1` and also shown
-as `events.k8s.io/v1`, which renamed some of their fields.
+as `events.k8s.io/v1`, which renamed some of their fields; autoscalers as `v2`, and also shown as `v1` (`autoscaling_views.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ def as_stored(kind: Kind, obj: JSON) -> JSON:
     """An object as its kind's stored version has it."""
     if kind.api_version == kind.stored_api_version:
         return obj
+    if _is_autoscaler(kind):
+        from trimtab.server.autoscaling_views import from_v1
+
+        return from_v1(obj)
     out = {**obj, "apiVersion": kind.stored_api_version}
     if kind.stored_group:
         out = {_CORE_NAMES.get(key, key): value for key, value in out.items()}
@@ -39,10 +43,19 @@ def as_viewed(kind: Kind, obj: JSON) -> JSON:
     """A stored object as a kind shows it. Changes nothing in place below the top."""
     if obj["apiVersion"] == kind.api_version:
         return obj
+    if _is_autoscaler(kind):
+        from trimtab.server.autoscaling_views import to_v1
+
+        return to_v1(obj)
     out = {**obj, "apiVersion": kind.api_version}
     if kind.stored_group:
         out = {_EVENT_NAMES.get(key, key): value for key, value in out.items()}
     return out
+
+
+def _is_autoscaler(kind: Kind) -> bool:
+    """Of the older version, the only built-in kind that differs from its stored form in more than names."""
+    return kind.kind == "HorizontalPodAutoscaler" and kind.group == "autoscaling"
 
 
 def viewed(kind: Kind, record: Record, revision: int | None = None) -> JSON:

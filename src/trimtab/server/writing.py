@@ -372,7 +372,10 @@ class Writer:
             options.warnings.append(warning)
 
     def _admit(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
-        for check in self._checks.get((kind.api_version, kind.kind), ()):
+        version = kind.api_version
+        if not kind.crd and kind.stored_api_version != version:
+            version, new, old = kind.stored_api_version, as_stored(kind, new), as_stored(kind, old) if old else None
+        for check in self._checks.get((version, kind.kind), ()):
             try:
                 options.warnings += check(new, old)
             except Exception as err:
