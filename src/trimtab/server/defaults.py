@@ -211,6 +211,13 @@ def _dicts(value: Any) -> list[JSON]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+REPEATS: Mapping[str, tuple[str, ...]] = {
+    "core.v1.Container": ("env", "ports"),
+    "core.v1.EphemeralContainer": ("env", "ports"),
+    "core.v1.PodSpec": ("hostAliases", "imagePullSecrets"),
+}
+"""Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says."""
+
 DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {
     "core.v1.Container": _pull_policy,
     "core.v1.EphemeralContainer": _pull_policy,

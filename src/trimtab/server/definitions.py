@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE
+from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE, REPEATS
 from trimtab.server.formats import format_check, integer_range
 from trimtab.server.structural import (
     ANY,
@@ -188,6 +188,8 @@ def _compile_object(made: Node, shape: JSON, definition: str) -> None:
         made.fields = {
             name: _inlined(_compile(child)) if name in inline else _compile(child) for name, child in properties.items()
         }
+        for name in REPEATS.get(short, ()):
+            made.fields[name].repeats = True
         made.required = tuple(shape.get("required", ()))
         defaults = DEFAULTS.get(short)
         if defaults:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -71,7 +72,25 @@ def warnings_of(obj: JSON, before: JSON | None) -> list[str]:
     """One warning a field that the write adds and nothing acts on."""
     known = set(unacted_fields(before)) if before else set()
     new = [path for path in unacted_fields(obj) if path not in known]
-    texts = [f"{path}: nothing acts on this field" for path in new[:WARNINGS_MAX]]
+    texts = [] if before else list(_hidden(obj, ""))[:WARNINGS_MAX]
+    texts += [f"{path}: nothing acts on this field" for path in new[:WARNINGS_MAX]]
     if len(new) > WARNINGS_MAX:
         texts.append(f"and {len(new) - WARNINGS_MAX} more fields that nothing acts on")
     return texts
+
+
+def _hidden(value: Any, path: str) -> Iterator[str]:
+    """Variables of containers that a later one of the same name hides, in Kubernetes' words."""
+    if not isinstance(value, dict):
+        return
+    for kind in ("initContainers", "containers"):
+        for number, container in enumerate(value.get(kind) or ()):
+            seen = set()
+            for index, variable in enumerate((container.get("env") if isinstance(container, dict) else None) or ()):
+                name = variable.get("name") if isinstance(variable, dict) else None
+                if name in seen:
+                    at = f"{path}.{kind}[{number}].env[{index}]"
+                    yield f'{at}: hides previous definition of "{name}", which may be dropped when using apply'
+                seen.add(name)
+    for key in ("spec", "template", "jobTemplate"):
+        yield from _hidden(value.get(key), f"{path}.{key}" if path else key)

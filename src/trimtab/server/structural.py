@@ -73,6 +73,7 @@ class Node:
         "nullable",
         "preserve",
         "python",
+        "repeats",
         "required",
         "strategy",
         "unique",
@@ -102,6 +103,8 @@ class Node:
     """A map or list that one manager owns as a whole."""
     keys: tuple[str, ...]
     """The keys of a list of type map, sorted."""
+    repeats: bool
+    """A key may stand twice in that list."""
     unique: bool
     """A list of type set."""
     inline: bool
@@ -129,6 +132,7 @@ class Node:
         self.defaulter = None
         self.atomic = False
         self.keys = ()
+        self.repeats = False
         self.unique = False
         self.inline = False
         self.merge_key = ""
@@ -312,7 +316,7 @@ def walk(node: Node, value: Any, path: Path, errors: list[FieldError]) -> None:
         if item is not None and item is not ANY:
             for index, child_value in enumerate(value):
                 walk(item, child_value, (path, index), errors)
-        if node.keys:
+        if node.keys and not node.repeats:
             _duplicate_keys(node, value, path, errors)
         elif node.unique:
             _duplicate_values(value, path, errors)

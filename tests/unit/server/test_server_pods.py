@@ -154,3 +154,20 @@ async def test_labels_by_key_may_be_shown(api: Api) -> None:
     items = [{"path": "a", "fieldRef": {"fieldPath": "metadata.labels['app']"}}, {"path": "n", **NAME}]
 
     assert (await api.post(PODS, facts(*items))).status == 201
+
+
+async def test_a_variable_may_stand_twice_and_the_later_one_is_said_to_win(api: Api) -> None:
+    body = pod([{"containerPort": 80, "name": "a"}, {"containerPort": 80, "name": "b"}])
+    body["spec"]["containers"][0]["env"] = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+
+    answer = await api.post(PODS, body)
+
+    assert answer.status == 201
+    assert [one["value"] for one in answer.body["spec"]["containers"][0]["env"]] == ["1", "2"]
+    assert answer.headers["warning"] == (
+        '299 - "spec.containers[0].env[1]: hides previous definition of \\"A\\", which may be dropped when using apply"'
+    )
+    applied = await api.apply(
+        f"{PODS}/other", {"apiVersion": "v1", "kind": "Pod", **body, "metadata": {"name": "other"}}
+    )
+    assert applied.status >= 400, "an apply must know which one is meant"
