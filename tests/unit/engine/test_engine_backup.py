@@ -78,9 +78,10 @@ def test_every_kind_of_file_comes_back_as_it_was(
     os.utime(volume / "deep", ns=(1, 1_000_000_000))
     before = picture(volume)
 
-    backup(engine, place)
+    commit = backup(engine, place)
     restored = restore(engine, place, tmp_path / "other")
 
+    assert commit.bytes < 5 << 20  # holes do not count
     assert picture(restored.data_path(VOLUME)) == before
     assert (restored.data_path(VOLUME) / "sparse").stat().st_blocks * 512 < 1 << 20
 
@@ -441,3 +442,16 @@ def test_of_a_large_file_that_changes_only_the_changed_pieces_are_copied_aside(
         number != 5 for number in range(8)
     ]
     assert name_of(sender.key, bytes(content[5 << 20 : 6 << 20])) == sender.names[tree[b"large"].entry.pieces[5]]
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    engine: Settings, volume: Path, place: Directory, small_disk: Path
+) -> None:
+    (volume / "data").write_bytes(os.urandom(1 << 20))
+    backup(engine, place)
+
+    text = refused(engine, place, small_disk / "other")
+
+    assert text.startswith(f"the disk of {small_disk}/other has 0 MB free, the backup needs ")
+    assert text.endswith(" MB: give another --data")
+    assert list(small_disk.iterdir()) == []

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -225,3 +226,58 @@ def test_an_uninstall_says_that_the_key_goes_with_the_data(engine: Settings, pla
 
     uninstall.uninstall(Path(engine.data), delete_data=True, say=said.append)
     assert said[-1] == (f"deleted {engine.data}, the key of its backups with it: without a copy nobody can open them")
+
+
+def test_a_place_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "vault" / "backups").mkdir(parents=True)
+    (tmp_path / "vault").chmod(0o700)
+    script = (
+        "import os, sys\n"
+        "from trimtab.engine.backup import keeping, objects\n"
+        "from trimtab.engine.errors import EngineError\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "try: keeping.commits(objects.open_objects(sys.argv[1]))\n"
+        "except EngineError as err: print(err)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "vault")], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == f"{tmp_path}/vault/backups cannot be read: Permission denied\n"
+
+
+def test_pieces_are_fetched_ahead_in_the_order_in_which_they_are_needed(
+    engine: Settings, volume: Path, place: Directory, tmp_path: Path
+) -> None:
+    (volume / "data").write_bytes(os.urandom(20 << 20))
+    backup(engine, place)
+    at_once = Counting(place)
+
+    restore(engine, at_once, tmp_path / "other")  # type: ignore[arg-type]
+
+    assert at_once.most > 2
+    assert (tmp_path / "other" / "node/volumes/pvc-1/data").read_bytes() == (volume / "data").read_bytes()
+
+
+class Counting:
+    """A store that is far away, and counts how many requests it has at a time."""
+
+    def __init__(self, inner: Directory) -> None:
+        self._inner = inner
+        self._now = 0
+        self._lock = threading.Lock()
+        self.most = 0
+        self.where = inner.where
+
+    def get(self, name: str) -> bytes:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.005)
+        with self._lock:
+            self._now -= 1
+        return self._inner.get(name)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)

@@ -37,6 +37,7 @@ from trimtab.engine.backup.format import (
     Index,
     Part,
     backup_id,
+    data_bytes,
 )
 from trimtab.engine.backup.objects import Missing, Objects
 from trimtab.engine.backup.pieces import Sender, seal
@@ -299,7 +300,7 @@ def _index(settings: Settings, sender: Sender, trees: dict[str, walk.Tree]) -> t
                 entry.pieces.append(numbers.get(piece, piece))
             rows.append(entry)
             files += entry.kind == "f"
-            size += entry.size
+            size += data_bytes(entry)
     return Index(FORMAT, settings.data, sender.key, sources.users(settings), names, entries), files, size
 
 

@@ -85,7 +85,7 @@ class Commit(msgspec.Struct, kw_only=True, rename="camel"):
     files: int
     volumes: int
     bytes: int
-    """Of all files."""
+    """Of all files, without their holes."""
     sent_bytes: int
     """What this backup added to the store."""
     seconds: float
@@ -93,6 +93,11 @@ class Commit(msgspec.Struct, kw_only=True, rename="camel"):
     """How long pods stood still."""
     run: str = ""
     """The run of a schedule that made it, `NAME/TIME`."""
+
+
+def data_bytes(entry: Entry) -> int:
+    """What a file takes on disk: its size without its holes."""
+    return min(entry.size, PIECE_BYTES * sum(piece != HOLE for piece in entry.pieces))
 
 
 def backup_id(at: datetime, engine: str) -> str:

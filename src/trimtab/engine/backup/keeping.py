@@ -150,13 +150,13 @@ def verify(objects: Objects, commit: Commit, identities: Sequence[Any], say: Say
         raise EngineError(
             f"{objects.where}: index and pieces of {commit.id} do not belong together: take another backup"
         )
-    receiver = Receiver(objects, index.key, identities)
     told = time.monotonic()
-    for number, name in enumerate(names):
-        receiver.get(name)
-        if time.monotonic() - told > 2.0:
-            told = time.monotonic()
-            say(f"verified {number + 1} of {len(names)} pieces")
+    with Receiver(objects, index.key, identities, names) as receiver:
+        for number, name in enumerate(names):
+            receiver.get(name)
+            if time.monotonic() - told > 2.0:
+                told = time.monotonic()
+                say(f"verified {number + 1} of {len(names)} pieces")
     return len(names)
 
 

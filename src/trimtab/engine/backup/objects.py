@@ -108,7 +108,12 @@ class Directory:
 
     def list(self, prefix: str) -> dict[str, Stored]:
         found = {}
-        for directory, _, files in os.walk(self._root / os.path.dirname(prefix)):
+
+        def refuse(err: OSError) -> None:
+            if not isinstance(err, FileNotFoundError):
+                raise EngineError(f"{err.filename} cannot be read: {err.strerror}")
+
+        for directory, _, files in os.walk(self._root / os.path.dirname(prefix), onerror=refuse):
             for file in files:
                 path = os.path.join(directory, file)
                 name = os.path.relpath(path, self._root)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,8 @@ from trimtab.engine.errors import EngineError
 
 WORKERS = 4
 """Compression and encryption take a core each; an S3 store is waited for."""
+FETCHERS = 8
+"""An S3 store answers so many requests at a time as quickly as one."""
 ON_THEIR_WAY_MAX = 16
 """Pieces in memory at one time."""
 COMPRESSION_LEVEL = 1
@@ -128,12 +131,25 @@ class Sender:
 
 
 class Receiver:
-    """Fetches pieces and checks that they are what they were. Keeps the last ones, since small files share them."""
+    """Fetches pieces and checks that they are what they were.
 
-    def __init__(self, objects: Objects, key: bytes, identities: Sequence[Any]) -> None:
+    `upcoming`: the names that will be asked for, in order. They are fetched ahead, a few at a time, so that a store that is far
+    away is waited for once and not for each piece. What is asked for out of order is fetched by itself.
+    """
+
+    def __init__(self, objects: Objects, key: bytes, identities: Sequence[Any], upcoming: Iterable[bytes] = ()) -> None:
         self._objects = objects
         self._key = key
         self._identities = identities
+        self._upcoming = iter(upcoming)
+        self._ahead: deque[tuple[bytes, Future[bytes]]] = deque()
+        self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="restore")
+
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def get(self, name: bytes) -> bytes:
         """The piece of that name.
@@ -141,6 +157,13 @@ class Receiver:
         Raises:
             EngineError: it is missing or damaged; names it.
         """
+        while len(self._ahead) < ON_THEIR_WAY_MAX and (upcoming := next(self._upcoming, None)) is not None:
+            self._ahead.append((upcoming, self._pool.submit(self._fetch, upcoming)))
+        if self._ahead and self._ahead[0][0] == name:
+            return self._ahead.popleft()[1].result()
+        return self._fetch(name)
+
+    def _fetch(self, name: bytes) -> bytes:
         label = f"{self._objects.where}/{piece_object(name)}"
         try:
             sealed = self._objects.get(piece_object(name))

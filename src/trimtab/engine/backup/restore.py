@@ -54,13 +54,13 @@ def restore(data: Path, objects: Objects, wanted: str, identities: Sequence[Any]
     lifecycle.refuse_copy(settings)
     existed = data.exists()
     _require_room(data, commit)
-    receiver = Receiver(objects, index.key, identities)
     new = data / sources.RESTORING
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o755)
         _remove_remains(data)
         new.mkdir(mode=0o700)
-        _fill(new, index, receiver, settings, say)
+        with Receiver(objects, index.key, identities, _order(index)) as receiver:
+            _fill(new, index, receiver, settings, say)
         _make_fit(new, index, settings)
         _move(new, data)
     except BaseException as err:
@@ -124,10 +124,10 @@ def _check_paths(index: Index) -> None:
 
 def _settings(objects: Objects, index: Index, identities: Sequence[Any], data: Path) -> Settings:
     """The engine's settings from the backup, with their new place."""
-    receiver = Receiver(objects, index.key, identities)
     for entry in index.trees.get("", ()):
         if entry.path == datadir.SETTINGS.encode():
-            raw = receiver.get(index.names[entry.pieces[0]])
+            with Receiver(objects, index.key, identities) as receiver:
+                raw = receiver.get(index.names[entry.pieces[0]])
             try:
                 return msgspec.structs.replace(msgspec.json.decode(raw, type=Settings), data=str(data))
             except msgspec.MsgspecError as err:
@@ -158,6 +158,17 @@ def _fill(new: Path, index: Index, receiver: Receiver, settings: Settings, say: 
         else:
             (new / tree).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _fill_tree(new / tree if tree else new, entries, index, receiver, _ids(tree, index, settings))
+
+
+def _order(index: Index) -> Iterator[bytes]:
+    """The pieces in the order in which `_fill` asks for them."""
+    for entries in index.trees.values():
+        last = HOLE
+        for entry in entries:
+            for piece in entry.pieces if entry.kind == "f" else ():
+                if piece not in (HOLE, last):
+                    last = piece
+                    yield index.names[piece]
 
 
 def _ids(tree: str, index: Index, settings: Settings) -> dict[int, int] | None:
