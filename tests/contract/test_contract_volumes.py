@@ -71,6 +71,11 @@ async def world(stage: Stage) -> None:
     await Machine(stage, images_of(stage), NAMES).run()
 
 
+async def small_world(stage: Stage) -> None:
+    """Where nothing moves, one node is enough."""
+    await Machine(stage, images_of(stage), NAMES[:1]).run()
+
+
 def machine(stage: Stage) -> Machine:
     found = images_of(stage).nodes
     assert found is not None
@@ -288,7 +293,7 @@ STORIES = [
 SCENARIOS = [
     dataclasses.replace(
         story,
-        world=world,
+        world=world if story.steps and story.name != "grows" else small_world,
         adapters=adapters,
         leaks=leaks,
         carry=carry,

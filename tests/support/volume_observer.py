@@ -60,7 +60,7 @@ def holders(device: str) -> dict[str, str]:
         if not pid.isdigit():
             continue
         try:
-            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt") + os.readlink(f"/proc/{pid}/ns/pid")
             if namespace in seen:
                 continue
             seen.add(namespace)

@@ -22,7 +22,7 @@ from trimtab.components.volumes.images import ImageProblem
 from trimtab.components.workloads.fencing import State
 from trimtab.runtime.contract import Stage
 
-LOOK_S = 0.3
+LOOK_S = 1.0
 LEASE_S, BOOT_S = 15, 3.0
 
 

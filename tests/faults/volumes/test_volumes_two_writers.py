@@ -291,6 +291,44 @@ def test_the_judge_of_the_log_sees_a_writer_that_came_back() -> None:
     assert came_back(["a 1", "b 2", "a 1", "b 2"]) == ["a 1", "b 2"]
 
 
+def test_the_observer_sees_two_devices_and_two_nodes(tmp_path: Path) -> None:
+    image, point = tmp_path / "v.img", tmp_path / "mounted"
+    point.mkdir()
+    image.write_bytes(bytes(8 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    nodes_ = [subprocess.Popen([sys.executable, "-c", LIKE_A_NODE]) for _ in range(2)]
+    try:
+        wait_for(lambda: all(children(node.pid) for node in nodes_), 10, "both are in namespaces of their own")
+        with observed(image) as mounted:
+            time.sleep(0.5)
+        second = subprocess.run(["losetup", "-f", "--show", str(image)], capture_output=True, text=True, check=True)
+        with observed(image) as doubled:
+            time.sleep(0.2)
+        subprocess.run(["losetup", "-d", second.stdout.strip()], check=True)
+    finally:
+        for node in nodes_:
+            for child in children(node.pid):
+                os.kill(child, signal.SIGKILL)
+            node.wait(10)
+        subprocess.run(["umount", str(point)], check=True)
+
+    assert any("is mounted in" in violation for violation in mounted["violations"])
+    assert any("are all over" in violation for violation in doubled["violations"])
+
+
+LIKE_A_NODE = """
+import ctypes, os, time
+assert ctypes.CDLL(None).unshare(0x20000000 | 0x00020000) == 0  # processes, mounts
+child = os.fork()
+os.waitpid(child, 0) if child else time.sleep(60)
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     play(tmp_path / "data", 4, seed=1)
 
