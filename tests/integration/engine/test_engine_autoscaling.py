@@ -118,7 +118,7 @@ def test_load_brings_more_servers_and_its_end_fewer(running: EngineUnderTest, im
     wait_for(lambda: size(running, "php-apache") == 1, 30, "the server is ready")
     apply(running, load)
 
-    wait_for(lambda: size(running, "php-apache") == 3, 150, "three servers share the load")
+    wait_for(lambda: size(running, "php-apache") == 3, 240, "three servers share the load")
     assert "cpu: " in kubectl(running, "get", "hpa", "php-apache")
     described = kubectl(running, "describe", "hpa", "php-apache")
     assert "New size:" in described
@@ -129,7 +129,7 @@ def test_load_brings_more_servers_and_its_end_fewer(running: EngineUnderTest, im
     assert "node-1" in kubectl(running, "top", "nodes")
 
     running.run("delete", "pod", "load-generator", "-n", "default")
-    wait_for(lambda: size(running, "php-apache") == 1, 120, "one server is enough again")
+    wait_for(lambda: size(running, "php-apache") == 1, 180, "one server is enough again")
 
 
 def test_a_metric_of_the_pods_own(running: EngineUnderTest, image: str) -> None:
@@ -140,6 +140,6 @@ def test_a_metric_of_the_pods_own(running: EngineUnderTest, image: str) -> None:
 
     apply(running, autoscaler("worker", 4, {"type": "Pods", "pods": queue}))
 
-    wait_for(lambda: size(running, "worker") == 4, 90, "more workers, as long as their queues are too long")
+    wait_for(lambda: size(running, "worker") == 4, 150, "more workers, as long as their queues are too long")
     said = json.loads(running.run("get", "hpa", "worker", "-n", "default", "-o", "json").stdout)["status"]
     assert said["currentMetrics"][0]["pods"]["current"] == {"averageValue": "30"}
