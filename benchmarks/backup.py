@@ -121,7 +121,11 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as directory:
         work = Path(directory)
-        measure(work, engine_at_rest(work / "data"), size_bytes)
+        settings = engine_at_rest(work / "data")
+        try:
+            measure(work, settings, size_bytes)
+        finally:
+            shutil.rmtree(settings.run)
 
 
 if __name__ == "__main__":

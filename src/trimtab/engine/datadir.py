@@ -71,6 +71,28 @@ def load(data: Path) -> Settings:
     return msgspec.structs.replace(settings, data=str(data))
 
 
+def refuse_newer_store(settings: Settings) -> None:
+    """Raises EngineError when a newer program has migrated the store, before anything is started that would find out.
+
+    SQLite keeps the number at byte 60 of the file (https://sqlite.org/fileformat.html); what is still in the log alone the
+    API server sees when it opens it.
+    """
+    from trimtab.store import FORMAT
+
+    path = settings.data_path("store", "store.sqlite")
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            header = file.read(64)
+    except OSError:
+        return
+    found = int.from_bytes(header[60:64], "big")
+    if header.startswith(b"SQLite format 3\0") and found > FORMAT:
+        raise EngineError(
+            f"{settings.data} was written by a newer Trimtab (store format {found}, this program knows {FORMAT}): upgrade the "
+            "program, or bring an older backup back with `trimtab restore`"
+        )
+
+
 def save(settings: Settings) -> None:
     """Writes the settings durably: the new file is there whole, or the old one still is.
 

@@ -100,6 +100,7 @@ def start(data: Path, options: Options, say: Say) -> Settings:
                 return nodes.change(settings, nodes.names(options.nodes), say)
             say(f"already running: {_addresses(settings)}")
             return settings
+        datadir.refuse_newer_store(settings)
         settings = _with_chosen(settings, options, fresh)
         if options.nodes is not None:
             settings = _with_nodes(settings, options.nodes, say)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from engine_at_rest import engine_at_rest
 from engine_under_test import TRIMTAB, EngineUnderTest
 from trimtab.engine import datadir
+from trimtab.store import FORMAT as STORE_FORMAT
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -59,6 +63,20 @@ def test_damaged_and_newer_settings(tmp_path: Path) -> None:
     (made.data / "engine.json").write_text(good.replace('"format": 1', '"format": 2'))
     assert f"{made.data} was written by a newer Trimtab (data format 2, this program knows 1)" in refusal(made)
     assert not (made.data / "store").exists()
+
+
+def test_a_store_of_a_newer_program_starts_nothing(tmp_path: Path) -> None:
+    settings = engine_at_rest(tmp_path / "engine")
+    with sqlite3.connect(settings.data_path("store", "store.sqlite")) as store:
+        store.execute(f"PRAGMA user_version = {STORE_FORMAT + 1}")
+    store.close()
+
+    assert refusal(EngineUnderTest(tmp_path / "engine")) == (
+        f"trimtab: {settings.data} was written by a newer Trimtab (store format {STORE_FORMAT + 1}, this program knows "
+        f"{STORE_FORMAT}): upgrade the program, or bring an older backup back with `trimtab restore`\n"
+    )
+    assert not Path(settings.run, "supervisor", "state.json").exists()
+    shutil.rmtree(settings.run)
 
 
 def test_an_address_of_another_machine(tmp_path: Path) -> None:

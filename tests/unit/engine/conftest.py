@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Settings:
+def engine(tmp_path: Path) -> Iterator[Settings]:
     """An engine at rest."""
-    return engine_at_rest(tmp_path / "data")
+    made = engine_at_rest(tmp_path / "data")
+    yield made
+    shutil.rmtree(made.run, ignore_errors=True)
 
 
 @pytest.fixture
