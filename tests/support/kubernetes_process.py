@@ -20,7 +20,8 @@ from api_process import free_port, make_certificates
 READY_S = 120.0
 LOOK_S = 0.2
 CONTROLLERS = (
-    "garbage-collector-controller,namespace-controller,serviceaccount-controller,clusterrole-aggregation-controller"
+    "garbage-collector-controller,namespace-controller,serviceaccount-controller,clusterrole-aggregation-controller,"
+    "resourcequota-controller"
 )
 
 

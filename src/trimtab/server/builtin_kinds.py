@@ -67,6 +67,8 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
         generation=False,
     ),
     Kind("", "v1", "Pod", "pods", short_names=("po",), categories=ALL, status=True, subresources=_POD_SUBRESOURCES),
+    Kind("", "v1", "LimitRange", "limitranges", short_names=("limits",), generation=False),
+    Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",), status=True, generation=False),
     Kind("", "v1", "Secret", "secrets", generation=False),
     Kind(
         "",

@@ -360,6 +360,15 @@ def _secret(obj: JSON, now: datetime) -> list[Any]:
     return [_name(obj), obj.get("type", ""), len(obj.get("data") or ()), _age(obj, now)]
 
 
+def _quota(obj: JSON, now: datetime) -> list[Any]:
+    status = _status(obj)
+    hard, used = status.get("hard") or {}, status.get("used") or {}
+    shown: dict[bool, list[str]] = {True: [], False: []}
+    for name in sorted(hard):
+        shown[name.startswith("limits.")].append(f"{name}: {used.get(name, '0')}/{hard[name]}")
+    return [_name(obj), ", ".join(shown[False]), ", ".join(shown[True]), _age(obj, now)]
+
+
 def _storage_class(obj: JSON, now: datetime) -> list[Any]:
     annotations = obj["metadata"].get("annotations") or {}
     default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
@@ -446,6 +455,8 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
         _claim,
     ),
     ("", "ConfigMap"): (_columns("Data:integer, Age"), _data),
+    ("", "LimitRange"): (_columns("Created At"), _created),
+    ("", "ResourceQuota"): (_columns("Request, Limit, Age"), _quota),
     ("", "Secret"): (_columns("Type, Data:integer, Age"), _secret),
     ("", "ServiceAccount"): (
         _columns("Secrets:integer, Age"),

@@ -8,6 +8,7 @@ being deleted or has owners is looked at once.
 * a namespace that is being deleted is emptied, then let go; so is a CRD, of its objects;
 * every namespace gets the ServiceAccount `default` and the CA's certificate;
 * events expire;
+* a ResourceQuota's status says what is used;
 * when a role, a ServiceAccount or a pod goes, open watches and streams are checked again (`sessions.py`).
 """
 
@@ -29,6 +30,8 @@ from trimtab.server.deleting import FOREGROUND, ORPHAN, DeleteOptions
 from trimtab.server.errors import StatusError
 from trimtab.server.kinds import Kind
 from trimtab.server.objects import Meta, Owner, decode, meta_of
+from trimtab.server.quotas import PREFIX as QUOTAS
+from trimtab.server.quotas import status_of
 from trimtab.server.strategies import CrdStrategy
 from trimtab.store import Change, Compacted, DiskFull, Put, Record, StoreClosed, StoreError
 
@@ -64,6 +67,8 @@ class Housekeeping:
         self._owners: dict[str, tuple[Owner, ...]] = {}
         self._queue: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._rationed: dict[str, set[str]] = {}
+        """Namespace -> keys of its ResourceQuotas."""
         self._emptying: dict[str, str] = {}
         """What is being emptied: `/namespace/` or a CRD's collection -> the key of the namespace or CRD."""
         self._expiry: asyncio.TimerHandle | None = None
@@ -82,6 +87,7 @@ class Housekeeping:
         while True:
             watch = store.watch("/", store.revision)
             self._dependants.clear()
+            self._rationed.clear()
             self._owners.clear()
             for record in store.list("/"):
                 self._saw(Change(record, None))
@@ -123,6 +129,11 @@ class Housekeeping:
             self._enqueue(NAMESPACES + key.removeprefix(CONFIGS).partition("/")[0])
         if record.deleted and key.endswith("/default") and key.startswith(SERVICE_ACCOUNTS):
             self._enqueue(NAMESPACES + key.removeprefix(SERVICE_ACCOUNTS).partition("/")[0])
+        if key.startswith(QUOTAS):
+            self._quota_changed(key, gone=record.deleted)
+        elif self._rationed and (parts := key.split("/", 4))[3] in self._rationed and len(parts) == 5:
+            for quota in self._rationed[parts[3]]:
+                self._enqueue(quota)
         for scope, emptied in self._emptying.items():
             if scope in key:
                 self._enqueue(emptied)
@@ -175,6 +186,8 @@ class Housekeeping:
         if key == EVENTS:
             await self._expire_events()
             return
+        if key.startswith(QUOTAS):
+            await self._count(key)
         record = self._server.store.get(key)
         kind = self._server.registry.of_key(key)
         if record is None or kind is None:
@@ -336,6 +349,36 @@ class Housekeeping:
             asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, key)
             return
         await self._drop_finalizer(kind, meta, CrdStrategy.CLEANUP)
+
+    # Quotas
+
+    def _quota_changed(self, key: str, *, gone: bool) -> None:
+        namespace = key.removeprefix(QUOTAS).partition("/")[0]
+        known = self._rationed.setdefault(namespace, set())
+        if gone:
+            known.discard(key)
+            if not known:
+                del self._rationed[namespace]
+        else:
+            known.add(key)
+            self._enqueue(key)
+
+    async def _count(self, key: str) -> None:
+        """Writes what a quota counts now into its status."""
+        server = self._server
+        record, kind = server.store.get(key), server.registry.of_key(key)
+        if record is None or kind is None:
+            return
+        quota = decode(record)
+        status = status_of(quota, server.counted(quota))
+        if quota.get("status") == status:
+            return
+        meta = meta_of(record)
+
+        def change(live: JSON) -> JSON:
+            return live | {"status": status}
+
+        await server.writer.update(kind, meta.namespace, meta.name, change, Options(MANAGER), subresource="status")
 
     # Furnishing
 

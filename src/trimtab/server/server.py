@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from trimtab.api import JSON
+from trimtab.server import quotas
 from trimtab.server.allocation import ServiceAllocator
 from trimtab.server.audit import WriteNote, note
 from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
@@ -157,6 +159,26 @@ class ApiServer:
     def pods_of(self, namespace: str) -> Iterator[JSON]:
         """The pods of a namespace."""
         return (decode(record) for record in self.store.list(f"{PODS}{namespace}/"))
+
+    def limit_ranges(self, namespace: str) -> list[JSON]:
+        """The LimitRanges of a namespace."""
+        return [decode(record) for record in self.store.list(f"/core/limitranges/{namespace}/")]
+
+    def quotas(self, namespace: str) -> list[JSON]:
+        """The ResourceQuotas of a namespace."""
+        return [decode(record) for record in self.store.list(f"{quotas.PREFIX}{namespace}/")]
+
+    def counted(self, quota: JSON) -> dict[str, Decimal]:
+        """What a ResourceQuota counts now, under each name that it limits."""
+        namespace = quota["metadata"]["namespace"]
+
+        def objects(resource: str) -> Iterator[tuple[Kind, JSON]]:
+            plural, _, group = resource.partition(".")
+            kind = self.registry.of_collection(f"/{group or 'core'}/{plural}/")
+            if kind is not None and kind.namespaced:
+                yield from ((kind, decode(record)) for record in self.store.list(kind.prefix(namespace)))
+
+        return quotas.counted(quota, objects)
 
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD (or "the API server itself") that serves a plural, singular, kind or short name in a group."""

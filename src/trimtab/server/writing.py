@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server import errors, pod_security
+from trimtab.server import errors, limit_range, pod_security, quotas
 from trimtab.server.bodies import Options, check_depth, strict_error
 from trimtab.server.clock import name_suffix, new_uid, timestamp
 from trimtab.server.errors import Cause, StatusError
@@ -82,7 +83,8 @@ class Writer:
             if generated:
                 meta["name"] = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
             try:
-                return await self._create(kind, namespace, obj, options, tracked)
+                async with self._rationing(kind, namespace):
+                    return await self._create(kind, namespace, obj, options, tracked)
             except StatusError as err:
                 if not generated or err.reason != "AlreadyExists":
                     raise
@@ -180,7 +182,8 @@ class Writer:
             StatusError: 404, 409, 422 with the reason, or what `change` raises.
         """
         key = kind.key(namespace, name)
-        async with self.locks(key):
+        grows = not subresource and kind.kind in ("PersistentVolumeClaim", "Service")
+        async with self._rationing(kind, namespace if grows else ""), self.locks(key):
             record = self._store.get(key)
             if record is None:
                 raise errors.not_found(kind.plural, kind.group, name)
@@ -309,6 +312,7 @@ class Writer:
         schema.default(new)
         found = self._schema_problems(kind, schema, new)
         if not found:
+            self._give_defaults(kind, new, old)
             found = strategy.prepare(self._around, kind, new, old)
         if not found:
             found = metadata_problems(kind, new["metadata"])
@@ -323,6 +327,8 @@ class Writer:
             self._admit(kind, new, old, options)
             if not kind.crd and not kind.group.endswith(".k8s.io"):
                 self._keep_pods_secure(kind, new, old, options)
+            if kind.namespaced and not subresource:
+                self._keep_in_bounds(kind, new, old)
         if kind.warning:
             options.warnings.append(kind.warning)
 
@@ -349,6 +355,37 @@ class Writer:
                 + ", ".join(added)
             )
             self._raise_problems(kind, {"metadata": meta}, [Cause("metadata.finalizers", text, "FieldValueForbidden")])
+
+    def _rationing(self, kind: Kind, namespace: str) -> AbstractAsyncContextManager[None]:
+        """Held from the look at a namespace's quotas until the write, so that two cannot slip through together."""
+        if not kind.namespaced or not namespace or not self._around.quotas(namespace):
+            return nullcontext()
+        return self.locks(f"{quotas.PREFIX}{namespace}")
+
+    def _give_defaults(self, kind: Kind, new: JSON, old: JSON | None) -> None:
+        """What a namespace's LimitRanges give a new pod, and what a LimitRange implies of itself."""
+        if kind.group or kind.crd:
+            return
+        if kind.kind == "LimitRange":
+            limit_range.complete(new)
+        elif kind.kind == "Pod" and old is None and isinstance(new.get("spec"), dict):
+            limit_range.give_defaults(new, self._around.limit_ranges(new["metadata"].get("namespace") or ""))
+
+    def _keep_in_bounds(self, kind: Kind, new: JSON, old: JSON | None) -> None:
+        """Asks LimitRanges and ResourceQuotas. Raises `StatusError`."""
+        name, namespace = new["metadata"].get("name") or "", new["metadata"].get("namespace") or ""
+        if not kind.group and kind.kind == "LimitRange":
+            self._raise_problems(kind, new, [Cause(path, text) for path, text in limit_range.problems(new)])
+        if not kind.group and kind.kind in ("Pod", "PersistentVolumeClaim") and old is None:
+            told = limit_range.refusals(kind.kind, new, self._around.limit_ranges(namespace))
+            if told:
+                raise errors.forbidden(
+                    kind.plural, kind.group, name, told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+                )
+        grows = old is None or kind.kind in ("PersistentVolumeClaim", "Service")
+        found = self._around.quotas(namespace) if grows else []
+        if text := quotas.refusal(found, kind, new, old, self._around.counted):
+            raise errors.forbidden(kind.plural, kind.group, name, text)
 
     def _keep_pods_secure(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
         """Asks Pod Security about pods, what would make pods, and namespaces. Raises `StatusError`."""

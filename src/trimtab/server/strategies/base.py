@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Protocol
 
 from trimtab.api import JSON
@@ -48,6 +49,15 @@ class Surroundings(Protocol):
 
     def pods_of(self, namespace: str) -> Iterator[JSON]:
         """The pods of a namespace."""
+
+    def limit_ranges(self, namespace: str) -> list[JSON]:
+        """The LimitRanges of a namespace."""
+
+    def quotas(self, namespace: str) -> list[JSON]:
+        """The ResourceQuotas of a namespace."""
+
+    def counted(self, quota: JSON) -> dict[str, Decimal]:
+        """What a ResourceQuota counts now, under each name that it limits."""
 
     def name_holder(self, group: str, name: str) -> str | None:
         """The CRD that serves a plural, singular, kind or short name in a group."""
