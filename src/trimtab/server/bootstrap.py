@@ -9,13 +9,14 @@ from uuid import NAMESPACE_URL, uuid5
 from trimtab.api import JSON
 from trimtab.server.builtin_kinds import BUILTIN_KINDS, MEASURED, METRICS, PRIORITY_CLASSES, RBAC, REVIEWS
 from trimtab.server.clock import new_uid, timestamp
-from trimtab.server.objects import encode
+from trimtab.server.objects import decode, encode
 from trimtab.store import ABSENT, Put
 
 if TYPE_CHECKING:
     from trimtab.server.server import ApiServer
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 _KEPT_FROM_EDITORS = frozenset({"roles", "rolebindings", "resourcequotas", "limitranges", "namespaces"})
@@ -38,16 +39,42 @@ _DISCOVERY = [
 
 
 async def bootstrap(server: ApiServer) -> None:
-    """Creates what is missing."""
+    """Creates what is missing, and gives the roles that stand what a newer version of us grants besides."""
     now = timestamp(server.clock)
     puts = []
     for key, obj in _objects():
-        if server.store.get(key) is None:
+        record = server.store.get(key)
+        if record is not None:
+            if obj["kind"] == "ClusterRole" and (wider := _widened(decode(record), obj["rules"])) is not None:
+                puts.append(Put(key, encode(wider), record.revision))
+        else:
             uid = obj["metadata"].get("uid") or new_uid(server.clock)
             meta = {**obj["metadata"], "uid": uid, "creationTimestamp": now}
             puts.append(Put(key, encode({**obj, "metadata": meta}), ABSENT))
     if puts:
         await server.store.write(puts)
+
+
+def _widened(live: JSON, wanted: list[JSON]) -> JSON | None:
+    """The role with the rules that it lacks, in place of those that they include; None when it lacks none, or its owner
+    wants no updates, by Kubernetes' own annotation. What somebody added stays."""
+    if (live["metadata"].get("annotations") or {}).get(AUTOUPDATE) == "false":
+        return None
+    rules = live.get("rules") or []
+    lacking = [rule for rule in wanted if not any(_includes(has, rule) for has in rules)]
+    if not lacking:
+        return None
+    return {**live, "rules": [has for has in rules if not any(_includes(rule, has) for rule in lacking)] + lacking}
+
+
+def _includes(wide: JSON, narrow: JSON) -> bool:
+    """Whether one rule grants all that another does."""
+    if wide.get("resourceNames") and wide["resourceNames"] != narrow.get("resourceNames"):
+        return False
+    return all(
+        "*" in (wide.get(part) or ()) or set(narrow.get(part) or ()) <= set(wide.get(part) or ())
+        for part in ("verbs", "apiGroups", "resources", "nonResourceURLs")
+    )
 
 
 def _objects() -> Iterator[tuple[str, JSON]]:

@@ -11,6 +11,7 @@ import pytest
 
 from api_in_process import Api, Watching, running_api
 from trimtab.server import ServerSettings
+from trimtab.server.bootstrap import bootstrap
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
@@ -273,3 +274,28 @@ async def test_a_watch_ends_when_its_token_expires(api: Api) -> None:
     await asyncio.wait_for(watching.rest(), 5)
 
     assert len(api.server.sessions) == 0
+
+
+ROLES_OF_ALL = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+
+
+async def test_roles_of_an_older_version_are_widened_unless_their_owner_says_no(api: Api) -> None:
+    url = f"{ROLES_OF_ALL}/system:aggregate-to-edit"
+    own = {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}
+    now = (await api.get(url)).ok()["rules"]
+    older = [{**rule, "resources": [r for r in rule["resources"] if r != "pods/ephemeralcontainers"]} for rule in now]
+    (await api.patch(url, {"rules": [*older, own]})).ok()
+
+    await bootstrap(api.server)
+    widened = (await api.get(url)).ok()["rules"]
+    revision = api.server.store.revision
+    await bootstrap(api.server)
+
+    assert api.server.store.revision == revision, "once is enough"
+    assert own in widened
+    assert len(widened) == len(now) + 1
+    assert any("pods/ephemeralcontainers" in rule["resources"] for rule in widened)
+    no = {"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}, "rules": [own]}
+    (await api.patch(url, no)).ok()
+    await bootstrap(api.server)
+    assert (await api.get(url)).ok()["rules"] == [own]
