@@ -113,7 +113,9 @@ def list_backups(where: str, fmt: str) -> None:
     """Show the backups in TARGET, oldest first."""
     from trimtab.engine.backup import keeping, objects
 
-    found = keeping.commits(objects.open_objects(where))
+    store = objects.open_objects(where)
+    keeping.require_place(store)
+    found = keeping.commits(store)
     if fmt != "table":
         dump([_row(commit) for commit in found], fmt)
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from trimtab.engine.backup.format import BACKUPS, FORMAT, NAME_BYTES, PIECES, Commit, Index, Part, piece_object
+from trimtab.engine.backup.format import BACKUPS, FORMAT, MARKER, NAME_BYTES, PIECES, Commit, Index, Part, piece_object
 from trimtab.engine.backup.objects import Missing, Objects
 from trimtab.engine.backup.pieces import UNPACKED_BYTES_MAX, Receiver, unseal
 from trimtab.engine.errors import EngineError, NotFound
@@ -31,6 +31,14 @@ def commits(objects: Objects) -> list[Commit]:
         EngineError: a commit object cannot be read, or is of a newer program.
     """
     return [_commit(objects, f"{BACKUPS}{id}.json") for id in _ids(objects)]
+
+
+def require_place(objects: Objects) -> None:
+    """Raises NotFound where no backup was ever made: the target is misspelt, or not mounted."""
+    try:
+        objects.get(MARKER)
+    except Missing:
+        raise NotFound(f"{objects.where} holds no backup, and never did: is it the right place, and mounted?") from None
 
 
 def newest(objects: Objects, count: int) -> list[Commit]:
