@@ -30,6 +30,10 @@ SEEN_MAX = 2048
 """Versions remembered as already brought by the watch; more than can be between a write's commit and its answer."""
 
 
+INDEXES_MAX = 32
+"""Labels by which one kind is indexed; by further ones it is searched."""
+
+
 class Mark(NamedTuple):
     """One entry of `managedFields`; `fields` is a hash of what it manages, comparable within this process only."""
 
@@ -162,6 +166,24 @@ class Cache(Generic[K]):
         """The objects whose indexed `label` has `value`, by namespace and name."""
         return [self.entries[key].obj for key in sorted(self._by_label[label].get(value, ()))]
 
+    def select(self, labels: Sequence[tuple[str, str]], namespace: str | None = None) -> Sequence[K]:
+        """The objects that have all of these labels, of one namespace or of all, by namespace and name. Do not change the list.
+
+        The first label asked for is indexed from then on, since whoever asks asks at every change."""
+        if not labels:
+            return self.list(namespace)
+        label, value = labels[0]
+        if label not in self._by_label and len(self._by_label) < INDEXES_MAX:
+            index = self._by_label[label] = {}
+            for key, entry in self.entries.items():
+                if found := entry.obj.metadata.labels.get(label):
+                    index.setdefault(found, {})[key] = None
+        if not value or label not in self._by_label:
+            return [obj for obj in self.list(namespace) if _has(obj, labels)]
+        keys = [key for key in self._by_label[label].get(value, ()) if namespace is None or key[0] == namespace]
+        chosen = [self.entries[key].obj for key in sorted(keys)]
+        return chosen if len(labels) == 1 else [obj for obj in chosen if _has(obj, labels)]
+
     def label_values(self, label: str) -> Sequence[str]:
         return list(self._by_label[label])
 
@@ -285,6 +307,11 @@ class Cache(Generic[K]):
         for label, index in self._by_label.items():
             if value := obj.metadata.labels.get(label):
                 _discard(index, value, key)
+
+
+def _has(obj: Resource, labels: Sequence[tuple[str, str]]) -> bool:
+    found = obj.metadata.labels
+    return all(found.get(label) == value for label, value in labels)
 
 
 def _discard(index: dict[str, dict[Key, None]], value: str, key: Key) -> None:

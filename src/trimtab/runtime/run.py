@@ -83,8 +83,8 @@ class RunContext:
         self._declared.check_read(kind)
         selector = selected(kind, namespace, labels)
         self._dependencies.add(self._key, selector, where)
-        found: Sequence[K] = self._process.informer(kind).list(namespace)
-        return [obj for obj in found if selector.matches(obj) and (where is None or where(obj))]
+        found: Sequence[K] = self._process.informer(kind).cache.select(selector.labels, namespace)
+        return [obj for obj in found if where is None or where(obj)]
 
     async def owned(self, kind: type[K]) -> Sequence[K]:
         self._declared.check_owned(kind)

@@ -165,3 +165,25 @@ def test_marks_tell_who_wrote() -> None:
     assert writer_of(old, Entry(ConfigMap(), marks)) == ("m", "status")
     assert writer_of(old, Entry(ConfigMap(), marks[:1])) == ("kubectl", "")
     assert writer_of(old, Entry(ConfigMap(), marks[:1]), writing="us") == ("us", "")
+
+
+LABELS = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("xyz"))
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqrs"), LABELS | st.none())), st.lists(LABELS, max_size=4))
+def test_what_is_selected_is_what_a_search_finds(
+    changes: list[tuple[str, dict[str, str] | None]], asked: list[dict[str, str]]
+) -> None:
+    cache = Cache(ConfigMap)
+    for version, (name, labels) in enumerate(changes):
+        for wanted in asked:  # at every moment, so that indexes begin at any of them
+            pairs = sorted(wanted.items())
+            found = [o for o in cache.list("n") if wanted.items() <= o.metadata.labels.items()]
+            assert list(cache.select(pairs, "n")) == found
+            assert list(cache.select(pairs)) == found
+        assert list(cache.select([("a", "x")], "elsewhere")) == []
+        made = entry(version + 1, f"u-{name}", name, labels=labels)
+        if labels is None:
+            cache.removed(made.obj)
+        else:
+            cache.seen(made)
