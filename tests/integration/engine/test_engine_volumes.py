@@ -137,6 +137,19 @@ def test_xfs_grows_under_a_running_pod_and_shrinks_never(running: EngineUnderTes
     assert "field can not be less than previous value: 500Mi is allocated, 400Mi was asked for" in refused.stderr
 
 
+def test_a_pod_that_has_ended_lets_go_of_its_volume(running: EngineUnderTest) -> None:
+    once = pod(running, "once", "task")
+    once["spec"] |= {"restartPolicy": "Never"}
+    once["spec"]["containers"][0]["command"] = ["/bin/sh", "-c", "echo done > /task/note"]
+
+    apply(running, claim("task", "16Mi"), once)
+
+    wait_for(lambda: (get(running, "pod", "once") or {}).get("status", {}).get("phase") == "Succeeded", 30, "it ended")
+    volume = get(running, "pvc", "task")["spec"]["volumeName"]
+    wait_for(lambda: volume not in loops(running), 10, "its volume is not mounted any more")
+    wait_for(lambda: volume not in json.dumps(get(running, "volumeattachments")["items"]), 10, "nor attached")
+
+
 def test_what_is_deleted_leaves_no_image(running: EngineUnderTest) -> None:
     names = [pod["metadata"]["name"] for pod in get(running, "pods")["items"]]
     for kind, some in (("pod", names), ("volumesnapshot", ["then"])):

@@ -20,6 +20,7 @@ from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
 from trimtab.api.core import Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod
 from trimtab.api.scheduling import PodDisruptionBudget
+from trimtab.api.storage import VolumeAttachment
 from trimtab.components.workloads import conditions, crowd, fit, preemption
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.binding import SELECTED_NODE, class_of, waits_for_consumer
@@ -36,6 +37,8 @@ class Claims:
     volumes: list[PersistentVolume] = field(default_factory=list)
     unbound: list[PersistentVolumeClaim] = field(default_factory=list)
     """Those that are provisioned once a node is chosen."""
+    attached: set[str] = field(default_factory=set)
+    """Nodes that have a volume of the pod attached: it need not move to be used there."""
     lost: bool = False
     """One of them will never be there again: worth an event, where waiting is not."""
 
@@ -52,7 +55,7 @@ def choose(pod: Pod, picture: fit.Picture, claims: Claims) -> str | dict[str, li
     fits = [name for name in found if not found[name]]
     if not fits:
         return found
-    selected = {claim.metadata.annotations.get(SELECTED_NODE) for claim in claims.unbound}
+    selected = {claim.metadata.annotations.get(SELECTED_NODE) for claim in claims.unbound} | claims.attached
 
     def rank(name: str) -> tuple[bool, bool, float, str]:
         value = crowd.score(pod, picture.rooms[name], picture)
@@ -110,6 +113,8 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
                 out.problems.append(f'persistentvolumeclaim "{name}" is not bound yet')
             else:
                 out.volumes.append(bound)
+                if bound.spec.csi is not None:
+                    out.attached |= await _attached_to(bound.name, ctx)
         else:
             classes = await ctx.list(StorageClass) if classes is None else classes
             if waits_for_consumer(class_of(claim, classes)):
@@ -119,6 +124,11 @@ async def claims_of(pod: Pod, ctx: Context) -> Claims:
                 why = f": {bound_condition.message}" if bound_condition else ""
                 out.problems.append(f'pod has unbound immediate PersistentVolumeClaims: "{name}"{why}')
     return out
+
+
+async def _attached_to(volume: str, ctx: Context) -> set[str]:
+    found = await ctx.list(VolumeAttachment, where=lambda a: a.spec.source.persistent_volume_name == volume)
+    return {attachment.spec.node_name for attachment in found}
 
 
 async def _sole_user(pod: Pod, claim: PersistentVolumeClaim, ctx: Context) -> str | None:
@@ -144,7 +154,7 @@ def mounts(pod: Pod, claim_name: str) -> bool:
 
 @reconciler(
     Pod,
-    reads=[Node, PersistentVolume, StorageClass, Namespace, PodDisruptionBudget],
+    reads=[Node, PersistentVolume, StorageClass, Namespace, PodDisruptionBudget, VolumeAttachment],
     writes=[
         Writes(Pod, ("spec.nodeName", f"status.conditions[{preemption.TARGET}]")),
         Writes(PersistentVolumeClaim, (f"metadata.annotations[{SELECTED_NODE}]",)),
