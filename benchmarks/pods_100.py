@@ -1,9 +1,9 @@
 """How long one machine takes until 100 pods of a Deployment are ready, and what they and the engine then cost.
 
-    sudo .venv/bin/python benchmarks/pods_100.py [--pods N] [--idle-s 10] [--keep] [-o json]
+    sudo .venv/bin/python benchmarks/pods_100.py [--pods N] [--idle-s 10] [-o json]
 
     ready      `kubectl apply` of the Deployment is answered -> the first, half, all pods are ready
-    cri        what containerd and runc alone take for as many sandboxes and containers, as a floor (--floor)
+    cpu        CPU seconds of the engine's processes until then; the rest is runc, its shims and CNI
     idle       memory and CPU of the engine's processes with all of them running
     gone       the Deployment is deleted -> all pods and their containers are gone
 
