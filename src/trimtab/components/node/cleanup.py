@@ -139,11 +139,15 @@ def cleanup(settings: Settings) -> None:
                 asyncio.run(run("umount", "--lazy", str(mount)))
     for directory in (
         settings.data_path("node", "pods"),
-        settings.data_path("node", "attached"),
         settings.run_path("pods"),
         settings.run_path("ipam"),
     ):
         shutil.rmtree(directory, ignore_errors=True)
+    # Never by force: where a volume is still mounted, that would reach its data.
+    attached = settings.data_path("node", "attached")
+    for directory in (*attached.glob("*"), attached):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
     remove_cgroups(settings)
 
 

@@ -18,6 +18,8 @@ from trimtab.runtime import Context, Desired, Requeue, Wait, reconciler
 
 LOOK_S = 0.1
 """How often the lock is looked at, while a volume is being detached and only then."""
+MISSING_S, MISSED_AFTER_S = 0.2, 10.0
+"""How often an image is looked for that is being made; and how often once it should be there."""
 SAY_AFTER_S = 5.0
 """A detach that takes longer says who still has the volume."""
 
@@ -50,7 +52,10 @@ async def grant(subject: VolumeAttachment, ctx: Context) -> Desired | Requeue | 
     )
     handle, uid = handle_of(volume), subject.metadata.uid
     if not await images.exists(handle):
-        return Requeue(LOOK_S, "its image is being made", status=_error("attachError", "its image is being made"))
+        missing = "there is no image of it (yet): see the events of the volume"
+        made = subject.metadata.creation_timestamp
+        young = made is not None and (ctx.now - made).total_seconds() < MISSED_AFTER_S
+        return Requeue(MISSING_S if young else MISSED_AFTER_S, missing, status=_error("attachError", missing))
     known = {other.metadata.uid for other in others}
     refused = await images.grant(handle, subject.spec.node_name, uid, exclusive=exclusive(volume), known=known)
     if refused is not None:
