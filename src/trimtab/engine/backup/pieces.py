@@ -9,6 +9,8 @@ Each piece is an age file of its own: `age -d -i KEY FILE | zstd -d` reads it wi
 from __future__ import annotations
 
 import hmac
+import importlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,11 @@ UNPACKED_BYTES_MAX = 1 << 30
 """An index larger than this is not one of ours."""
 
 
+def _zstd() -> Any:
+    """The standard library's zstd, from Python 3.14 on; the same module from its backport before. Loaded when it is needed."""
+    return importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+
 def name_of(key: bytes, data: bytes | memoryview) -> bytes:
     """The name of a piece."""
     return hmac.digest(key, data, "sha256")
@@ -38,9 +45,8 @@ def name_of(key: bytes, data: bytes | memoryview) -> bytes:
 def seal(data: bytes | memoryview, recipients: Sequence[Any]) -> bytes:
     """Compressed and encrypted to every recipient (`keys.recipient`)."""
     import pyrage
-    from backports import zstd
 
-    return bytes(pyrage.encrypt(zstd.compress(data, level=COMPRESSION_LEVEL), list(recipients)))
+    return bytes(pyrage.encrypt(_zstd().compress(data, level=COMPRESSION_LEVEL), list(recipients)))
 
 
 def unseal(data: bytes, identities: Sequence[Any], what: str, size_max: int = PIECE_BYTES) -> bytes:
@@ -50,8 +56,8 @@ def unseal(data: bytes, identities: Sequence[Any], what: str, size_max: int = PI
         EngineError: none of the identities fits, or it is damaged.
     """
     import pyrage
-    from backports import zstd
 
+    zstd = _zstd()
     try:
         packed = pyrage.decrypt(data, list(identities))
     except pyrage.DecryptError as err:
@@ -60,7 +66,7 @@ def unseal(data: bytes, identities: Sequence[Any], what: str, size_max: int = PI
         raise EngineError(f"{what} is damaged: {err}") from None
     try:
         unpacker = zstd.ZstdDecompressor()
-        out = unpacker.decompress(packed, max_length=size_max + 1)
+        out: bytes = unpacker.decompress(packed, max_length=size_max + 1)
     except zstd.ZstdError as err:
         raise EngineError(f"{what} is damaged: {err}") from None
     if len(out) > size_max or not unpacker.eof:
