@@ -185,8 +185,29 @@ async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Pending"):
             _respect_budgets(server, target, pod)
 
+    def doomed(live: JSON) -> JSON:
+        """Says in the pod why it goes, for whoever counts its failures (a Job's podFailurePolicy)."""
+        meta = live["metadata"]
+        meant = all(meta.get(name) == conditions[name] for name in ("uid", "resourceVersion") if conditions.get(name))
+        if meant and not meta.get("deletionTimestamp"):
+            unless(live)
+            status = live.setdefault("status", {})
+            others = [c for c in status.get("conditions") or () if c.get("type") != "DisruptionTarget"]
+            target_of = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+                "lastTransitionTime": server.now(),
+            }
+            status["conditions"] = [*others, target_of]
+            conditions.pop("resourceVersion", None)  # it was looked at just now
+        return live
+
     # One at a time: of two evictions that are judged at once each would see the other's pod serve.
     async with server.writer.locks(f"evictions of {target.namespace}"):
+        if not options.dry_run:
+            await server.writer.update(kind, target.namespace, target.name, doomed, options, subresource="status")
         await server.deleter.delete(
             kind,
             target.namespace,

@@ -191,8 +191,16 @@ async def test_an_eviction_respects_disruption_budgets(api: Api) -> None:
         {"reason": "DisruptionBudget", "message": "The disruption budget db needs 1 healthy pods and has 1 currently"}
     ]
     (await api.delete("/apis/policy/v1/namespaces/default/poddisruptionbudgets/db")).ok()
-    (await api.post(f"{PODS}/p/eviction", eviction)).ok()
-    assert (await api.get(f"{PODS}/p")).ok()["metadata"]["deletionTimestamp"]
+    another = {**eviction, "deleteOptions": {"preconditions": {"uid": "of another"}}}
+    assert (await api.post(f"{PODS}/p/eviction", another)).status == 409
+    untouched = (await api.get(f"{PODS}/p")).ok()
+    assert [c["type"] for c in untouched["status"]["conditions"]] == ["Ready"]
+    version = {"preconditions": {"resourceVersion": untouched["metadata"]["resourceVersion"]}}
+    (await api.post(f"{PODS}/p/eviction", {**eviction, "deleteOptions": version})).ok()
+    evicted = (await api.get(f"{PODS}/p")).ok()
+    assert evicted["metadata"]["deletionTimestamp"]
+    said = {c["type"]: c.get("reason") for c in evicted["status"]["conditions"]}
+    assert said == {"Ready": None, "DisruptionTarget": "EvictionByEvictionAPI"}
 
 
 async def test_a_pod_is_bound_once(api: Api) -> None:

@@ -75,4 +75,6 @@ async def taint_eviction(subject: Pod, ctx: Context) -> Desired:
     ctx.event(
         "TaintManagerEviction", f"Deleting pod {subject.namespace}/{subject.name}: its node has a NoExecute taint"
     )
-    return Desired(delete_subject=True)
+    message = f"Taint manager: deleting since node {subject.spec.node_name} has a NoExecute taint that is not tolerated"
+    target = {"type": TARGET, "status": "True", "reason": "DeletionByTaintManager", "message": message}
+    return Desired(status={"conditions": [target]}, delete_subject=True)

@@ -25,6 +25,7 @@ from trimtab.api.cluster import Lease
 from trimtab.api.core import NODE_DESTROYED, Node, Pod, Taint, fenced
 from trimtab.components.workloads import conditions, fit
 from trimtab.components.workloads import pods as facts
+from trimtab.components.workloads.preemption import TARGET
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
 GRACE_S = 40.0
@@ -138,6 +139,8 @@ async def lost_pods(subject: Pod, ctx: Context) -> Desired | Requeue:
         # With the condition, which an earlier run may have set while the node was silent: what it is no longer part of, goes.
         gone = f"node {node.name} is gone"
         status: JSON = {**_ready("False", "NodeLost", gone), "phase": "Failed", "reason": "NodeLost", "message": gone}
+        target = {"type": TARGET, "status": "True", "reason": "DeletionByPodGC", "message": gone}
+        status["conditions"].append(target)
         return Desired(status=None if facts.finished(subject) else status, delete_subject=True)
     ready = conditions.find(node.status.conditions, "Ready")
     if ready is not None and ready.status == "Unknown" and facts.ready(subject):

@@ -35,6 +35,8 @@ REASONS: dict[str, str] = {
     "again when a node, a pod or a claim changes.",
     "SchedulingGated": "The pod has scheduling gates; it is placed once whoever set them has removed them.",
     "PreemptionByScheduler": "The pod was stopped to make room for one of a higher priority; the message names it.",
+    "DeletionByTaintManager": "The pod was deleted, since its node has a NoExecute taint that it does not tolerate (any longer).",
+    "DeletionByPodGC": "The pod was removed with its node, of which nothing runs any more.",
     # PodDisruptionBudget
     "SufficientPods": "At least one pod of the budget may be evicted now.",
     "InsufficientPods": "No pod of the budget may be evicted now; the message has the numbers.",
