@@ -108,6 +108,10 @@ def start(data: Path, options: Options, say: Say) -> Settings:
         planning.write_plan(settings, _prepare(settings, options, say))
         (datadir.supervisor_run(settings) / STOP).unlink(missing_ok=True)
         say(f"engine {settings.id} at {settings.data}")
+        if settings.nodes:
+            from trimtab.engine import nodes
+
+            nodes.renew(settings)
         run = str(datadir.supervisor_run(settings))
         if options.foreground:
             argv = guardian.command("foreground", run)
@@ -123,10 +127,6 @@ def start(data: Path, options: Options, say: Say) -> Settings:
                 start_new_session=True,
                 cwd="/",
             ).returncode = 0  # it outlives us: nobody waits for it here
-        if settings.nodes:
-            from trimtab.engine import nodes
-
-            nodes.renew(settings)
         wait_until_ready(settings, options, say, began)
     return settings
 
