@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
-TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd
+TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd xfsprogs
 # Where a demo keeps its data; another engine can run beside it.
 DEMO_DATA ?= /var/lib/trimtab
 DEMO_FLAGS ?=
