@@ -7,7 +7,7 @@ is owned and does not match is released and goes on as it is, so that a pod can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -58,3 +58,14 @@ async def custody(
     gone = {obj.name for obj in released}
     mine = sorted([*(obj for obj in owned if obj.name not in gone), *free], key=lambda obj: obj.name)
     return Custody(tuple(mine), tuple(Adopt(o.ref, finalizers) for o in free), tuple(o.ref for o in released))
+
+
+async def unused(ctx: Context, kind: type[K], namespace: str | None, names: Iterable[str], count: int) -> list[str]:
+    """The first of these names that nobody has: what was released, or is somebody else's, keeps its name."""
+    out: list[str] = []
+    for name in names:
+        if len(out) == count:
+            break
+        if await ctx.get(kind, name, namespace) is None:
+            out.append(name)
+    return out

@@ -22,7 +22,7 @@ from trimtab.api.core import Node, Pod, PodSpec, Toleration
 from trimtab.api.workloads import ControllerRevision, DaemonSet
 from trimtab.components.workloads import fit, rolling
 from trimtab.components.workloads import pods as facts
-from trimtab.components.workloads.custody import custody
+from trimtab.components.workloads.custody import custody, unused
 from trimtab.components.workloads.names import free_names
 from trimtab.components.workloads.ordinals import revision
 from trimtab.components.workloads.replicaset import next_available_s, pod_of
@@ -183,7 +183,8 @@ async def daemonset(subject: DaemonSet, ctx: Context) -> Desired:
     decided = plan(want, pods, ctx.now)
     names = free_names(subject.name, subject.metadata.uid, (pod.name for pod in pods))
     created = []
-    for node, name in zip(decided.create, names, strict=False):
+    chosen = await unused(ctx, Pod, subject.namespace, names, len(decided.create))
+    for node, name in zip(decided.create, chosen, strict=True):
         pod = pod_of(subject, subject.spec.template, name, {REVISION_LABEL: past.update.name})
         pod.spec = msgspec.structs.replace(
             pod.spec, node_name=node, tolerations=[*pod.spec.tolerations, *_borne(pod.spec)]

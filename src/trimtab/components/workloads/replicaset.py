@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 
 from trimtab.api import JSON, Condition, ObjectMeta, Resource
 from trimtab.api.core import Pod, PodTemplateSpec
 from trimtab.api.workloads import ReplicaSet
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
-from trimtab.components.workloads.custody import custody
+from trimtab.components.workloads.custody import custody, unused
 from trimtab.components.workloads.names import free_names
 from trimtab.runtime import Context, Desired, reconciler
 
@@ -131,7 +130,10 @@ async def replicaset(subject: ReplicaSet, ctx: Context) -> Desired:
     names = free_names(
         subject.name, subject.metadata.uid, [*(pod.name for pod in ours), *(ref.name for ref in held.release)]
     )
-    created = [pod_of(subject, subject.spec.template, name) for name in islice(names, decided.create)]
+    created = [
+        pod_of(subject, subject.spec.template, name)
+        for name in await unused(ctx, Pod, subject.namespace, names, decided.create)
+    ]
     for pod in decided.delete:
         ctx.event("SuccessfulDelete", f"Deleted pod: {pod.name}")
     for pod in created:
