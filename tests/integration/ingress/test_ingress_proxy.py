@@ -161,6 +161,7 @@ async def test_no_endpoint_is_said_and_a_body_too_long_refused(under_test: Ingre
     got = await under_test.answers(HOST, 503, tls=False)
     assert got.text == "503: no endpoint of service shop/web:80 is ready. See: trimtab get pods, trimtab timeline\n"
     await web.attached(await web.start_pod())
+    await under_test.answers(HOST, 200, tls=False)  # each of Envoy's threads hears of the first endpoint a moment later
     assert (await under_test.fetch(HOST, tls=False, body="12345")).status == 200
     refused = await under_test.fetch(HOST, tls=False, body="123456")
     assert (refused.status, refused.text) == (
@@ -233,14 +234,14 @@ async def test_adding_a_tls_host_keeps_the_connections_of_others(under_test: Ing
 async def test_a_certificate_is_rotated_without_a_new_listener(under_test: IngressUnderTest, web: Backends):
     await serving(under_test, web)
     now = SystemClock().now()
-    first = pair_of(issue("shop", "x", ["brought.example.com"], under_test.ca, now))
+    first = pair_of(await issue("shop", "x", ["brought.example.com"], under_test.ca, now))
     await under_test.apply(tls_secret("brought", first))
     await under_test.apply(ingress("brought", "brought.example.com", secret="brought"))
     serial = (await under_test.answers("brought.example.com")).certificate["serialNumber"]
     target = under_test.target("brought.example.com")
     kept = await _Connection.open(target)
     listeners = under_test.proxy.documents["lds.json"]["version_info"]
-    second = pair_of(issue("shop", "x", ["brought.example.com"], under_test.ca, now))
+    second = pair_of(await issue("shop", "x", ["brought.example.com"], under_test.ca, now))
     await under_test.apply(tls_secret("brought", second))
 
     async def rotated() -> bool:
@@ -280,7 +281,7 @@ async def test_what_envoy_refuses_leaves_the_previous_one_and_is_said_in_one_lin
     under_test: IngressUnderTest, web: Backends
 ):
     await serving(under_test, web)
-    good = pair_of(issue("shop", "x", ["brought.example.com"], under_test.ca, SystemClock().now()))
+    good = pair_of(await issue("shop", "x", ["brought.example.com"], under_test.ca, SystemClock().now()))
     await under_test.apply(tls_secret("brought", good))
     await under_test.apply(ingress("brought", "brought.example.com", secret="brought"))
     await under_test.answers("brought.example.com")
