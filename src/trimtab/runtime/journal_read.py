@@ -22,7 +22,7 @@ DEPTH_MAX = 12
 ROOTS = 5
 BATCH = 1000
 
-NO_CHANGE = ("said", "warned", "failed")
+NO_CHANGE = ("said", "warned", "failed", "entered")
 """Verbs that tell something about an object without changing it; they are no reason for anything."""
 
 

@@ -183,7 +183,7 @@ def test_debug_brings_tools_of_its_own(running: EngineUnderTest, pod: str) -> No
 
 def test_timeline_why_and_graph(running: EngineUnderTest, pod: str) -> None:
     said = running.run("timeline", f"pod/{pod}").stdout
-    assert f"Pod default/{pod} created by cli" in said
+    assert f"Pod default/{pod} created by trimtab" in said
     reasons = running.json("why", f"pod/{pod}")
     assert reasons["object"] == f"Pod default/{pod}"
     assert any(change["actor"] == "trimtab-workloads-scheduler" for change in reasons["changes"])
@@ -192,7 +192,7 @@ def test_timeline_why_and_graph(running: EngineUnderTest, pod: str) -> None:
     with reading(running, "timeline", "-f", "--limit", "1") as lines:
         next(lines)
         running.run("apply", "-f", "-", input=SERVICE)
-        assert any("Service default/followed created by cli" in line for line in lines)
+        assert any("Service default/followed created by trimtab" in line for line in lines)
 
 
 def test_another_cluster_by_kubeconfig(running: EngineUnderTest, tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ def processes(settings: Settings) -> set[int]:
     found |= {process["pid"] for process in state["processes"].values() if process["pid"]}
     found |= set(lifecycle.containers_left(settings))
     for group in Path("/sys/fs/cgroup").glob(f"*/{settings.cgroup.strip('/')}"):
-        for members in group.rglob("cgroup.procs"):
-            found |= {int(pid) for pid in members.read_text().split()}
+        for folder, _, _ in os.walk(group):
+            with contextlib.suppress(OSError):  # it goes with its last process
+                found |= {int(pid) for pid in Path(folder, "cgroup.procs").read_text().split()}
     return found
 
 

@@ -65,6 +65,12 @@ def ready(running: EngineUnderTest, name: str) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in found.get("status", {}).get("conditions", ()))
 
 
+def container(running: EngineUnderTest, name: str) -> str:
+    """The id of the container that the pod's status shows."""
+    statuses = (get(running, "pod", name) or {}).get("status", {}).get("containerStatuses") or [{}]
+    return str(statuses[0].get("containerID", ""))
+
+
 def shell(running: EngineUnderTest, name: str, command: str) -> str:
     return running.run("exec", "-n", "default", name, "--", "sh", "-c", command).stdout.strip()
 
@@ -82,12 +88,13 @@ def test_data_survives_a_stop_and_no_device_does(running: EngineUnderTest) -> No
     apply(running, claim("data", "64Mi"), pod(running, "db", "data"))
     wait_for(lambda: ready(running, "db"), 30, "the pod is ready")
     shell(running, "db", "echo kept > /data/note")
+    before = container(running, "db")
 
     running.run("stop")
     assert loops(running) == ""
     running.start()
 
-    wait_for(lambda: ready(running, "db"), 30, "the pod is ready again")
+    wait_for(lambda: container(running, "db") != before and ready(running, "db"), 30, "the pod is ready again")
     assert shell(running, "db", "cat /data/note") == "kept"
     assert 50 <= megabytes(running, "db", "/data") <= 64
 

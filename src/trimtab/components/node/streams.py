@@ -66,14 +66,15 @@ class Streams:
     def application(self) -> web.Application:
         """What `listen.py` serves."""
         app = web.Application()
+        synced = self._process.informer(Pod).wait_synced
         for name, handle in (
             ("logs", self.logs),
             ("exec", self.exec),
             ("attach", self.attach),
             ("portforward", self.port_forward),
         ):
-            app.router.add_get(f"/{name}/{{namespace}}/{{pod}}", _answering(handle))
-        app.router.add_get("/usage", _answering(self.usage))
+            app.router.add_get(f"/{name}/{{namespace}}/{{pod}}", _answering(handle, synced))
+        app.router.add_get("/usage", _answering(self.usage, synced))
         return app
 
     # Finding what is meant
@@ -222,8 +223,11 @@ def _previous(pod: Pod, views: Sequence[ContainerView]) -> ContainerView:
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _answering(handle: Handle) -> Handle:
+def _answering(handle: Handle, synced: Callable[[], Awaitable[object]]) -> Handle:
+    """`handle`, once the agent knows its pods; what it refuses becomes an answer."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
+        await synced()
         try:
             return await handle(request)
         except Refused as err:

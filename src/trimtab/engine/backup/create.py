@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -135,9 +135,10 @@ def create(settings: Settings, objects: Objects, given: Sequence[str], say: Say,
             work = _Work(settings, objects, sender, say)
             trees, frozen_ms = work.gather()
             index, files, size = _index(settings, sender, trees)
+            name, created = _free_id(objects, created, settings.id)
             return _commit(
                 settings, objects, sender, index, recipients,
-                id=_free_id(objects, created, settings.id), created=created, files=files, bytes=size,
+                id=name, created=created, files=files, bytes=size,
                 volumes=_volumes(trees), frozen_ms=frozen_ms, seconds=lambda: time.monotonic() - began, run=run,
             )  # fmt: skip
         finally:
@@ -317,11 +318,11 @@ def _volumes(trees: dict[str, walk.Tree]) -> int:
     return len(images) + sum(1 for name, _, kind in own if name != sources.VOLUMES and kind == "d")
 
 
-def _free_id(objects: Objects, at: datetime, engine: str) -> str:
-    wanted = backup_id(at, engine)
-    if f"{BACKUPS}{wanted}.json" in objects.list(BACKUPS):
-        raise EngineError(f"{objects.where} has a backup of this very second, {wanted}: try again")
-    return wanted
+def _free_id(objects: Objects, at: datetime, engine: str) -> tuple[str, datetime]:
+    """A name that no backup has yet, and its time: the next second's where one of the same second is there."""
+    while f"{BACKUPS}{(wanted := backup_id(at, engine))}.json" in objects.list(BACKUPS):
+        at += timedelta(seconds=1)
+    return wanted, at
 
 
 def _commit(
