@@ -324,6 +324,17 @@ async def test_routes_that_envoy_refuses_are_taken_back(under_test: IngressUnder
     assert "Only unique values for domains are permitted" in proxy.refused["rds.http.json"].reason
     assert proxy.documents["rds.http.json"] == good
     assert (await under_test.fetch(HOST, tls=False)).status == 200
+
+    # The one before is taken in again, which forgives nothing: the same content is not tried anew at every look.
+    async def back() -> bool:
+        seen = await proxy.observe()
+        return seen is not None and seen.accepted["rds.http.json"] == good["version_info"]
+
+    await until(back, "the routes from before")
+    await proxy.observe()
+    assert proxy.refused["rds.http.json"].version == "bad"
+    proxy.write("rds.http.json", bad)
+    assert proxy.documents["rds.http.json"] == good
     # Who comes new and finds a refused document in place does not wait for it for ever, and forgives it once it is mended.
     late = Clock()
     replace_json(under_test.settings.data_path("proxy", "rds.http.json"), bad)

@@ -201,9 +201,12 @@ class EnvoyProxy:
                 del self._retry_at[name]
                 self._refused.pop(name, None)
         for name, doc in documents.items():
+            refused = self._refused.get(name)
             if accepted.get(name) == doc["version_info"]:
-                self._refused.pop(name, None)
-            elif name in accepted and name not in self._pending and name not in self._refused:
+                # A refusal of another version stands: what is in place is the document before it.
+                if refused and refused.version == doc["version_info"]:
+                    del self._refused[name]
+            elif name in accepted and name not in self._pending and refused is None:
                 # Written in an earlier life of this process, and not taken in yet.
                 self._pending[name] = _Pending(None, rejections.get(name, 0), self._clock(), self._log_size())
         for name, pending in list(self._pending.items()):
