@@ -52,3 +52,14 @@ def milli(text: str | int | float) -> int:
 def whole(text: str | int | float) -> int:
     """The amount in whole units, rounded up: `whole("1Ki") == 1024`. For bytes and counts."""
     return int(parse_quantity(text).to_integral_value(ROUND_CEILING))
+
+
+def plain_quantity(value: Decimal) -> str:
+    """An amount as a quantity: `2`, `1500m`, `128Mi`."""
+    if value != value.to_integral_value():
+        return f"{int((value * 1000).to_integral_value(ROUND_CEILING))}m"
+    units = int(value)
+    for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if units and units % size == 0:
+            return f"{units // size}{unit}"
+    return str(units)

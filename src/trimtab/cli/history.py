@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trimtab.api import JSON, Ref
+from trimtab.api import Ref
 from trimtab.cli.output import colour, dump, output_option
 from trimtab.cli.target import Target
 from trimtab.engine.errors import EngineError, NotFound
@@ -75,6 +75,8 @@ def timeline(
         last = max((e.id for e in reader.timeline(limit=1)), default=0)
         shown = _newest(reader, limit, wanted, since=start, object=ref, component=component)
         if fmt != "table" and not follow:
+            from trimtab.runtime.journal_text import entry_json
+
             dump([entry_json(e) for e in shown], fmt)
             return
         for entry in shown:
@@ -111,6 +113,8 @@ def _show(entry: Entry, fmt: str) -> None:
 
         click.echo(f"{time_text(entry.at, dated=True)}  {colour(sentence(entry), COLOURS.get(entry.verb, 'reset'))}")
     else:
+        from trimtab.runtime.journal_text import entry_json
+
         dump(entry_json(entry), fmt)
 
 
@@ -119,42 +123,6 @@ def sentence(entry: Entry) -> str:
     from trimtab.runtime.journal_text import because, took, what
 
     return entry.message if entry.component == "engine" else f"{what(entry)}{because(entry)}{took(entry)}"
-
-
-def entry_json(entry: Entry) -> JSON:
-    """An entry as plain values; references in their printed form (`Deployment shop/web`)."""
-    return {
-        "id": entry.id,
-        "at": entry.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "component": entry.component,
-        "actor": entry.actor,
-        "verb": entry.verb,
-        "object": str(entry.object) if entry.object else None,
-        "cause": str(entry.cause) if entry.cause else None,
-        "subject": str(entry.subject) if entry.subject else None,
-        "message": entry.message,
-        "duration_ms": entry.duration_ms,
-        "data": entry.data,
-    }
-
-
-def _ref(text: str, namespace: str) -> Ref:
-    """The object that `KIND/NAME` names; kinds as the components and the API know them, so that no engine need run."""
-    from trimtab.api import all_kinds
-    from trimtab.cli.kinds import _matching, _unknown
-    from trimtab.engine import registry
-
-    kind, _, name = text.partition("/")
-    if not name:
-        raise EngineError(f"write an object as KIND/NAME, for example deployment/{kind}")
-    if kind == "process":
-        return Ref("", "Process", None, name)
-    assert registry.COMPONENTS  # importing them makes their kinds known
-    known = [k.resource_type for k in all_kinds()]
-    found = _matching(kind, known)
-    if not found:
-        raise NotFound(_unknown(kind, known))
-    return Ref(found[0].api_version, found[0].kind, namespace if found[0].namespaced else None, name)
 
 
 @click.command()
@@ -177,11 +145,13 @@ def why(target: Target, obj: str, namespace: str, limit: int, fmt: str) -> None:
         said = [e for e in reader.timeline(object=ref, limit=20) if e.object == ref and e.verb in ("warned", "failed")]
     finally:
         reader.close()
+    from trimtab.runtime.journal_text import entry_json, time_text, why_json, why_text
+
     if fmt != "table":
         dump(
             {
                 "object": str(ref),
-                "changes": [_chain_json(c) for c in chains],
+                "changes": why_json(chains),
                 "said": [entry_json(e) for e in said[-3:]],
             },
             fmt,
@@ -189,8 +159,6 @@ def why(target: Target, obj: str, namespace: str, limit: int, fmt: str) -> None:
         return
     if not chains and not said:
         raise NotFound(f"the journal knows nothing of {ref}: does it exist? (`trimtab get {obj}`)")
-    from trimtab.runtime.journal_text import time_text, why_text
-
     click.echo(why_text(ref, chains) if chains else str(ref))
     for entry in said[-3:]:
         click.echo(f"last said: {time_text(entry.at)}  {colour(sentence(entry), 'yellow')}")
@@ -201,8 +169,23 @@ def _telling(chains: list[Why]) -> list[Why]:
     return [c for c in chains if c.entry.verb not in DETAIL_VERBS] or chains
 
 
-def _chain_json(chain: Why) -> dict[str, Any]:
-    return {**entry_json(chain.entry), "reasons": [_chain_json(reason) for reason in chain.reasons]}
+def _ref(text: str, namespace: str) -> Ref:
+    """The object that `KIND/NAME` names; kinds as the components and the API know them, so that no engine need run."""
+    from trimtab.api import all_kinds
+    from trimtab.cli.kinds import _matching, _unknown
+    from trimtab.engine import registry
+
+    kind, _, name = text.partition("/")
+    if not name:
+        raise EngineError(f"write an object as KIND/NAME, for example deployment/{kind}")
+    if kind == "process":
+        return Ref("", "Process", None, name)
+    assert registry.COMPONENTS  # importing them makes their kinds known
+    known = [k.resource_type for k in all_kinds()]
+    found = _matching(kind, known)
+    if not found:
+        raise NotFound(_unknown(kind, known))
+    return Ref(found[0].api_version, found[0].kind, namespace if found[0].namespaced else None, name)
 
 
 @click.command()

@@ -121,22 +121,20 @@ def _branch(node: Why, indent: str, last: bool, lines: list[str], zone: tzinfo |
 
 
 def entry_json(entry: Entry) -> JSON:
-    """The entry for `-o json` and the web: times in RFC 3339, references as objects."""
-    cause = entry.cause
-    out: JSON = {
+    """The entry for `-o json`: times in RFC 3339, references in their printed form (`Deployment shop/web`)."""
+    return {
         "id": entry.id,
-        "at": entry.at.isoformat().replace("+00:00", "Z"),
+        "at": entry.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "component": entry.component,
         "actor": entry.actor,
         "verb": entry.verb,
-        "object": entry.object.to_wire() if entry.object else None,
-        "cause": cause.to_wire() if isinstance(cause, Ref) else cause,
-        "subject": entry.subject.to_wire() if entry.subject else None,
+        "object": str(entry.object) if entry.object else None,
+        "cause": str(entry.cause) if entry.cause else None,
+        "subject": str(entry.subject) if entry.subject else None,
         "message": entry.message,
-        "durationMs": entry.duration_ms,
+        "duration_ms": entry.duration_ms,
         "data": entry.data,
     }
-    return {name: value for name, value in out.items() if value is not None}
 
 
 def why_json(found: Iterable[Why]) -> list[JSON]:

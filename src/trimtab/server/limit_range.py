@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
-from trimtab.api import JSON
-from trimtab.api.quantity import parse_quantity
+from trimtab.api import JSON, demand
+from trimtab.api.quantity import parse_quantity, plain_quantity
 
 ANNOTATION = "kubernetes.io/limit-ranger"
 
@@ -136,47 +136,17 @@ def _bounds(item: JSON, per: str, requests: Mapping[str, str], limits: Mapping[s
 
 
 def pod_total(spec: JSON, part: str) -> dict[str, str]:
-    """What a pod asks for as a whole: its containers and sidecars together, or its hungriest init container, with the overhead.
+    """What a pod asks for as a whole, with its overhead. part: requests or limits."""
 
-    part: requests or limits. Of limits only those count that every container has.
-    """
-    total: dict[str, Decimal] = {}
-    for container in spec.get("containers") or ():
-        _add(total, (container.get("resources") or {}).get(part) or {})
-    sidecars: dict[str, Decimal] = {}
-    peak: dict[str, Decimal] = {}
-    for container in spec.get("initContainers") or ():
-        asked = (container.get("resources") or {}).get(part) or {}
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, asked)
-            at_once = dict(sidecars)
-        else:
-            at_once = dict(sidecars)
-            _add(at_once, asked)
-        for name, value in at_once.items():
-            peak[name] = max(peak.get(name, Decimal(0)), value)
-    for name, value in sidecars.items():
-        total[name] = total.get(name, Decimal(0)) + value
-    for name, value in peak.items():
-        total[name] = max(total.get(name, Decimal(0)), value)
-    _add(total, spec.get("overhead") or {})
-    return {name: plain(value) for name, value in total.items()}
+    def asked(container: JSON) -> dict[str, Decimal]:
+        return {n: parse_quantity(v) for n, v in ((container.get("resources") or {}).get(part) or {}).items()}
 
-
-def _add(total: dict[str, Decimal], asked: Mapping[str, str]) -> None:
-    for name, value in asked.items():
-        total[name] = total.get(name, Decimal(0)) + parse_quantity(value)
-
-
-def plain(value: Decimal) -> str:
-    """An amount as a quantity: `2`, `1500m`, `128Mi`."""
-    if value != value.to_integral_value():
-        return f"{int((value * 1000).to_integral_value(rounding='ROUND_CEILING'))}m"
-    whole = int(value)
-    for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
-        if whole and whole % size == 0:
-            return f"{whole // size}{unit}"
-    return str(whole)
+    total = demand.together(
+        [asked(container) for container in spec.get("containers") or ()],
+        [(asked(c), c.get("restartPolicy") == "Always") for c in spec.get("initContainers") or ()],
+    )
+    demand.add(total, {name: parse_quantity(value) for name, value in (spec.get("overhead") or {}).items()})
+    return {name: plain_quantity(value) for name, value in total.items()}
 
 
 _Beyond = Callable[[Decimal, Decimal], bool]

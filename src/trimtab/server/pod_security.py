@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.api.security import SAFE_SYSCTLS
 from trimtab.server.kinds import Kind
 from trimtab.server.strategies.base import Surroundings
 
@@ -35,22 +36,6 @@ _BASELINE_CAPABILITIES = frozenset(
         "SETPCAP",
         "SETUID",
         "SYS_CHROOT",
-    }
-)
-_SAFE_SYSCTLS = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
     }
 )
 _RESTRICTED_VOLUMES = frozenset(
@@ -350,7 +335,7 @@ def _app_armor(spec: JSON) -> list[str]:
 
 
 def _sysctls(spec: JSON) -> list[str]:
-    names = [s["name"] for s in _security(spec).get("sysctls") or () if s.get("name") not in _SAFE_SYSCTLS]
+    names = [s["name"] for s in _security(spec).get("sysctls") or () if s.get("name") not in SAFE_SYSCTLS]
     return [", ".join(names)] if names else []
 
 

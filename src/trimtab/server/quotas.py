@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 
 from trimtab.api import JSON
-from trimtab.api.quantity import parse_quantity
+from trimtab.api.quantity import parse_quantity, plain_quantity
 from trimtab.server.kinds import Kind
-from trimtab.server.limit_range import plain, pod_total
+from trimtab.server.limit_range import pod_total
+from trimtab.server.strategies.pods import qos_class
 
 PREFIX = "/core/resourcequotas/"
 Amounts = dict[str, Decimal]
@@ -117,10 +118,7 @@ def _matches(scope: JSON, spec: JSON) -> bool:
 
 
 def _best_effort(spec: JSON) -> bool:
-    lists = (spec.get("containers") or (), spec.get("initContainers") or ())
-    resources = [container.get("resources") or {} for found in lists for container in found]
-    parts = [r.get(part) or {} for r in resources for part in ("requests", "limits")]
-    return not any(name in part for part in parts for name in ("cpu", "memory"))
+    return qos_class(spec) == "BestEffort"
 
 
 def _affinity_crosses(spec: JSON) -> bool:
@@ -192,7 +190,7 @@ def _unsaid(kind: Kind, pod: JSON, hard: Amounts) -> str:
 
 
 def _listed(names: Iterable[str], amounts: Amounts) -> str:
-    return ",".join(f"{name}={plain(amounts.get(name, Decimal(0)))}" for name in names)
+    return ",".join(f"{name}={plain_quantity(amounts.get(name, Decimal(0)))}" for name in names)
 
 
 def counted(quota: JSON, objects: Callable[[str], Iterator[tuple[Kind, JSON]]]) -> Amounts:
@@ -224,4 +222,4 @@ def _resource_of(name: str) -> str:
 def status_of(quota: JSON, used: Amounts) -> JSON:
     """The status: the limits that are looked at, and what is used of them."""
     hard = (quota.get("spec") or {}).get("hard") or {}
-    return {"hard": dict(hard), "used": {name: plain(used.get(name, Decimal(0))) for name in hard}}
+    return {"hard": dict(hard), "used": {name: plain_quantity(used.get(name, Decimal(0))) for name in hard}}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from trimtab.api.core import Pod
+from trimtab.api.demand import requests
 from trimtab.api.quantity import whole
 from trimtab.components.node.node_config import MIB, Amount, NodeConfig, Threshold
 
@@ -106,13 +107,8 @@ class PodUsage:
 
 
 def requested(pod: Pod, resource: str) -> int:
-    """What a pod's containers ask for together."""
-    total = 0
-    for container in pod.spec.containers:
-        resources = container.resources
-        amounts = {} if resources is None else {**resources.limits, **resources.requests}
-        total += whole(amounts.get(resource, 0))
-    return total
+    """What a pod asks for of a resource."""
+    return requests(pod).get(resource, 0)
 
 
 def critical(pod: Pod) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from trimtab.api.security import SAFE_SYSCTLS
 from trimtab.components.node import machine
 from trimtab.runtime import Denied
 
@@ -16,21 +17,6 @@ FOREIGN = {
     "seLinuxOptions": "SELinux labels are not supported; leave them out",
     "windowsOptions": "Windows is not supported; leave them out",
 }
-SYSCTLS = (
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-)
-"""Those that Kubernetes calls safe: they concern the pod alone."""
 BETA_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 """The annotation that the field `appArmorProfile` followed."""
 
@@ -53,10 +39,10 @@ def check_pod_security(spec: Mapping[str, Any], annotations: Mapping[str, str]) 
 
 def _check_sysctl(where: str, name: str, spec: Mapping[str, Any]) -> None:
     name = name.replace("/", ".")
-    if name not in SYSCTLS:
+    if name not in SAFE_SYSCTLS:
         raise Denied(
             f"{where}.name",
-            f"{name} is not one that a pod may set; set it on the machine, or use one of {', '.join(SYSCTLS)}",
+            f"{name} is not one that a pod may set; set it on the machine, or use one of {', '.join(SAFE_SYSCTLS)}",
         )
     for field, prefix in (("hostNetwork", "net."), ("hostIPC", "kernel.shm")):
         if spec.get(field) and name.startswith(prefix):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from trimtab.api import demand
 from trimtab.api.core import Container, Node, PersistentVolume, Pod, Taint, Toleration
+from trimtab.api.demand import Amounts
 from trimtab.api.placement import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
-from trimtab.api.quantity import milli, whole
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 
@@ -25,47 +26,14 @@ PODS_DEFAULT = 110
 MESSAGE_LENGTH_MAX = 1000
 """Of the line that goes through the nodes; a condition is read by people."""
 
-Amounts = dict[str, int]
-"""What a pod asks for or a node has: cpu in thousandths of a core, all else in whole units (bytes, pods, devices)."""
-
-
-def _amounts(listed: Mapping[str, str | int]) -> Amounts:
-    return {name: milli(amount) if name == "cpu" else whole(amount) for name, amount in listed.items()}
-
-
-def _add(into: Amounts, more: Amounts) -> None:
-    for name, amount in more.items():
-        into[name] = into.get(name, 0) + amount
-
 
 def requests(pod: Pod) -> Amounts:
-    """What the pod asks for: its containers together, or its hungriest init container if that is more."""
-    running: Amounts = {"pods": 1}
-    for container in pod.spec.containers:
-        _add(running, _container(container))
-    sidecars: Amounts = {}
-    peaks: list[Amounts] = []
-    for container in pod.spec.init_containers:
-        asked = _container(container)
-        if container.restart_policy == "Always":
-            _add(sidecars, asked)
-            _add(running, asked)
-        else:
-            _add(asked, sidecars)
-            peaks.append(asked)
-    for peak in peaks:
-        for name, amount in peak.items():
-            running[name] = max(running.get(name, 0), amount)
-    return running
-
-
-def _container(container: Container) -> Amounts:
-    resources = container.resources
-    return {} if resources is None else _amounts({**resources.limits, **resources.requests})
+    """What the pod takes of a node: what it asks for, and its place."""
+    return {"pods": 1, **demand.requests(pod)}
 
 
 def allocatable(node: Node) -> Amounts:
-    return {"pods": PODS_DEFAULT, **_amounts(node.status.allocatable or node.status.capacity)}
+    return {"pods": PODS_DEFAULT, **demand.amounts(node.status.allocatable or node.status.capacity)}
 
 
 @dataclass
@@ -79,7 +47,7 @@ class Room:
 
     def add(self, pod: Pod) -> None:
         self.pods.append(pod)
-        _add(self.taken, requests(pod))
+        demand.add(self.taken, requests(pod))
 
     def free(self, name: str) -> int:
         return max(0, self.has.get(name, 0) - self.taken.get(name, 0))
