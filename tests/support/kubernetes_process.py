@@ -26,18 +26,22 @@ CONTROLLERS = (
 
 
 class KubernetesProcess:
-    """One real API server. `kill` is kill -9 of kube-apiserver; `start` brings it back on the same etcd."""
+    """One real API server. `kill` is kill -9 of kube-apiserver; `start` brings it back on the same etcd.
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    durable: etcd syncs each write, as it does anywhere but in a test. controllers: run what deletes."""
+
+    def __init__(self, folder: Path, programs: Path, *, durable: bool = False, controllers: bool = True) -> None:
         self.folder = folder
         self.programs = programs
+        self._durable = durable
+        self._with_controllers = controllers
         self.port = free_port()
         self._etcd_port = free_port()
-        self._token = "t" * 40
+        self.token = "t" * 40
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         make_certificates(folder)
         _make_account_key(folder)
-        (folder / "tokens.csv").write_text(f'{self._token},admin,admin,"system:masters"\n')
+        (folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
 
     def start(self) -> None:
         """Returns once the API is ready and its controllers run.
@@ -49,7 +53,7 @@ class KubernetesProcess:
             self._spawn("etcd", self._etcd())
         self._spawn("kube-apiserver", self._api_server())
         self._wait()
-        if "kube-controller-manager" not in self._processes:
+        if self._with_controllers and "kube-controller-manager" not in self._processes:
             self._spawn("kube-controller-manager", self._controllers())
 
     def kill(self) -> None:
@@ -64,6 +68,10 @@ class KubernetesProcess:
             process.wait()
         self._processes.clear()
 
+    def pids(self) -> list[int]:
+        """Of all its processes."""
+        return [process.pid for process in self._processes.values()]
+
     def kubeconfig(self) -> Path:
         """A kubeconfig of the administrator."""
         path = self.folder / "kubeconfig"
@@ -76,7 +84,7 @@ class KubernetesProcess:
             "kind": "Config",
             "current-context": "real",
             "clusters": [{"name": "real", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": self._token}}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
             "contexts": [{"name": "real", "context": {"cluster": "real", "user": "admin"}}],
         }
         path.write_text(json.dumps(config))
@@ -95,8 +103,8 @@ class KubernetesProcess:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
-            "--unsafe-no-fsync",
             "--log-level=warn",
+            *(() if self._durable else ("--unsafe-no-fsync",)),
         ]
 
     def _api_server(self) -> list[str]:
@@ -141,7 +149,7 @@ class KubernetesProcess:
     def _wait(self) -> None:
         trusted = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         request = urllib.request.Request(
-            f"https://127.0.0.1:{self.port}/readyz", headers={"Authorization": f"Bearer {self._token}"}
+            f"https://127.0.0.1:{self.port}/readyz", headers={"Authorization": f"Bearer {self.token}"}
         )
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
