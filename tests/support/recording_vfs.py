@@ -21,7 +21,8 @@ Write = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
 Truncate = CFUNCTYPE(c_int, c_void_p, c_int64)
 Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 Close = CFUNCTYPE(c_int, c_void_p)
-Open = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int, POINTER(c_int))
+Open = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int))
+"""The name stays a pointer: SQLite keeps it until the file is closed, and makes the name of the `-shm` file from it."""
 Delete = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
 
 
@@ -95,10 +96,10 @@ class RecordingVfs:
         base_open = Open(self._base.contents.open)
         base_delete = Delete(self._base.contents.delete)
 
-        def open_(vfs: int, name: bytes | None, file: int, flags: int, out: Any) -> int:
+        def open_(vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
             code = int(base_open(vfs, name, file, flags, out))
             if code == 0 and name is not None:
-                self._names[file] = name.decode()
+                self._names[file] = ctypes.string_at(name).decode()
                 opened = cast(file, POINTER(File)).contents
                 opened.methods = pointer(self._wrap(opened.methods))
             return code
