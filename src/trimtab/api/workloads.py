@@ -1,4 +1,4 @@
-"""The kinds of `apps/v1`."""
+"""The kinds of `apps/v1`, and the ReplicationController that was before them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ class ReplicaSetStatus(Model, omit_defaults=False):
 @resource("apps/v1", "replicasets", short_names=("rs",), categories=("all",))
 class ReplicaSet(Resource):
     spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
+    status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+
+
+class ReplicationControllerSpec(Model):
+    selector: dict[str, str] = {}
+    template: PodTemplateSpec = field(default_factory=PodTemplateSpec)
+    replicas: int | None = None
+    min_ready_seconds: int | None = None
+
+
+@resource("v1", "replicationcontrollers", short_names=("rc",), categories=("all",))
+class ReplicationController(Resource):
+    """The ReplicaSet's ancestor: the same with a plain map of labels for a selector."""
+
+    spec: ReplicationControllerSpec = field(default_factory=ReplicationControllerSpec)
     status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
 
 

@@ -58,7 +58,7 @@ def presets(components: Sequence[Component]) -> list[JSON]:
     changed = [_rule([group], plurals, _WRITE) for group, plurals in own.items()]
     shipped = [
         *changed,
-        _rule([""], ["configmaps", "services", "persistentvolumeclaims", "pods"], _WRITE),
+        _rule([""], ["configmaps", "services", "persistentvolumeclaims", "pods", "replicationcontrollers"], _WRITE),
         _rule([""], ["pods/eviction"], ["create"]),
         _rule([""], ["secrets"], ["create", "update", "patch", "delete"]),
         _rule(["apps"], ["deployments", "statefulsets", "daemonsets", "replicasets"], _WRITE),

@@ -53,6 +53,8 @@ def _containers(template: JSON | None) -> list[str]:
 
 
 def _selector(selector: JSON | None) -> str:
+    if selector and not selector.keys() <= {"matchLabels", "matchExpressions"}:
+        return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))  # a ReplicationController's
     return selector_text(selector_of(selector)) or NONE
 
 
@@ -407,6 +409,10 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ),
     ("apps", "Deployment"): (_columns("Ready, Up-to-date:integer, Available:integer, Age", _WORKLOAD), _deployment),
     ("apps", "ReplicaSet"): (
+        _columns("Desired:integer, Current:integer, Ready:integer, Age", _WORKLOAD),
+        _replica_set,
+    ),
+    ("", "ReplicationController"): (
         _columns("Desired:integer, Current:integer, Ready:integer, Age", _WORKLOAD),
         _replica_set,
     ),

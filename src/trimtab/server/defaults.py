@@ -64,6 +64,7 @@ DEFAULTS: Mapping[str, JSON] = {
     "apps.v1.DeploymentStrategy": {"type": "RollingUpdate"},
     "apps.v1.RollingUpdateDeployment": {"maxUnavailable": "25%", "maxSurge": "25%"},
     "apps.v1.ReplicaSetSpec": {"replicas": 1},
+    "core.v1.ReplicationControllerSpec": {"replicas": 1},
     "apps.v1.StatefulSetSpec": {
         "replicas": 1,
         "podManagementPolicy": "OrderedReady",
@@ -172,6 +173,14 @@ def _job_spec(spec: JSON) -> None:
     spec.setdefault("podReplacementPolicy", "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed")
 
 
+def _replication_controller(obj: JSON) -> None:
+    spec = _within(obj, "spec")
+    labels = _within(_within(_within(spec, "template"), "metadata"), "labels")
+    for holder, name in ((spec, "selector"), (_within(obj, "metadata"), "labels")):
+        if labels and not holder.get(name):
+            holder[name] = dict(labels)
+
+
 def _network_policy_spec(spec: JSON) -> None:
     if not spec.get("policyTypes"):
         spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
@@ -207,6 +216,11 @@ def _crd_spec(spec: JSON) -> None:
         names.setdefault("listKind", names["kind"] + "List")
 
 
+def _within(value: JSON, name: str) -> JSON:
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _dicts(value: Any) -> list[JSON]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -232,6 +246,7 @@ DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {
     "apps.v1.DaemonSetUpdateStrategy": _strategy,
     "apps.v1.StatefulSetSpec": _stateful_set_spec,
     "batch.v1.JobSpec": _job_spec,
+    "core.v1.ReplicationController": _replication_controller,
     "networking.v1.NetworkPolicySpec": _network_policy_spec,
     "rbac.v1.Subject": _subject,
     "autoscaling.v2.HorizontalPodAutoscalerSpec": _autoscaler_spec,

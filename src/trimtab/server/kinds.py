@@ -19,6 +19,8 @@ class Scale:
     status_replicas: str = "status.replicas"
     selector: str = "spec.selector"
     """A label selector object (built-in kinds) or its text form (custom ones)."""
+    selector_is_map: bool = False
+    """The selector is a plain map of labels (ReplicationController)."""
 
 
 @dataclass(frozen=True, slots=True)

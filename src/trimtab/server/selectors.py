@@ -59,6 +59,7 @@ _FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ),
     ("", "Node"): ("spec.unschedulable",),
     ("", "Namespace"): ("status.phase",),
+    ("", "ReplicationController"): ("status.replicas",),
     ("", "Secret"): ("type",),
     ("", "Service"): ("spec.clusterIP", "spec.type"),
     ("apps", "ReplicaSet"): ("status.replicas",),

@@ -116,6 +116,8 @@ def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status: JSON = {"replicas": at_path(obj, scale.status_replicas) or 0}
     selector = at_path(obj, scale.selector) if scale.selector else None
+    if scale.selector_is_map:
+        selector = {"matchLabels": selector or {}}
     text = selector if isinstance(selector, str) else selector_text(selector_of(selector))
     if text:
         status["selector"] = text
@@ -261,7 +263,11 @@ def _finished(pod: JSON) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-_SIZED = {"ReplicaSet": "/apps/replicasets/", "StatefulSet": "/apps/statefulsets/"}
+_SIZED = {
+    "ReplicaSet": "/apps/replicasets/",
+    "ReplicationController": "/core/replicationcontrollers/",
+    "StatefulSet": "/apps/statefulsets/",
+}
 
 
 def _expected(server: ApiServer, namespace: str | None, spec: JSON, pods: list[JSON]) -> int:

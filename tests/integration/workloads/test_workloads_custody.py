@@ -57,6 +57,17 @@ spec:
     spec: {containers: [{name: main, image: "ok:1"}]}
 """
 
+CONTROLLER = """
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec: {containers: [{name: main, image: "ok:1"}]}
+"""
+
 INDEXED = """
 apiVersion: batch/v1
 kind: Job
@@ -207,3 +218,15 @@ async def test_a_job_is_resumed(cluster: Cluster) -> None:
     await cluster.run("wait", "--for=condition=complete", "job/later", "--timeout=30s")
     await cluster.run("delete", "job", "later", "--cascade=orphan")
     await until(cluster, "", "get", "pods", "-o", "jsonpath={.items[*].metadata.finalizers}")
+
+
+async def test_a_replication_controller_keeps_its_pods_and_is_deleted_without_them(cluster: Cluster) -> None:
+    await cluster.apply(CONTROLLER)
+    await until(cluster, "2 2", "get", "rc", "old", "-o", "jsonpath={.status.readyReplicas} {.status.replicas}")
+    assert "app=old" in await cluster.run("get", "rc", "old", "-o", "wide")
+    await cluster.run("scale", "rc", "old", "--replicas=1")
+    await until(cluster, "1 1", "get", "rc", "old", "-o", "jsonpath={.status.replicas} {.status.readyReplicas}")
+    before = await cluster.run("get", "pods", "-o", UIDS)
+    await cluster.run("delete", "rc", "old", "--cascade=orphan")
+    await until(cluster, "", "get", "pods", "-o", "jsonpath={.items[*].metadata.ownerReferences}")
+    assert await cluster.run("get", "pods", "-o", UIDS) == before

@@ -4,7 +4,7 @@ The built-in controllers of Kubernetes for the embedded engine; on a real cluste
 stays off. One file a reconciler; the arithmetic beside it, pure:
 
     deployment.py   Deployment -> ReplicaSets        rolling.py (targets), progress.py (conditions)
-    replicaset.py   ReplicaSet -> Pods               names.py (names that repeat), pods.py (what a pod's status says)
+    replicaset.py   ReplicaSet, ReplicationController -> Pods      names.py (names that repeat), pods.py (what a pod's status says)
     statefulset.py  StatefulSet -> Pods, claims      ordinals.py (order), revisions.py (history)
     daemonset.py    DaemonSet -> one Pod a node
     job.py          Job -> Pods                      job_tally.py (counts), job_plan.py (next step), job_policy.py, indexes.py
@@ -39,7 +39,7 @@ from trimtab.components.workloads.local_data import LocalDirectories, VolumeDire
 from trimtab.components.workloads.measurements import LiveMeasurements, Measurements
 from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, Renewals, lost_pods, node_life
 from trimtab.components.workloads.reasons import REASONS
-from trimtab.components.workloads.replicaset import replicaset
+from trimtab.components.workloads.replicaset import replicaset, replication_controller
 from trimtab.components.workloads.scheduler import scheduler
 from trimtab.components.workloads.statefulset import statefulset
 from trimtab.components.workloads.views import VIEWS
@@ -67,6 +67,7 @@ COMPONENT = Component(
     reconcilers=(
         deployment,
         replicaset,
+        replication_controller,
         statefulset,
         daemonset,
         job,

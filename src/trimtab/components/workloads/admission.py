@@ -14,7 +14,7 @@ from trimtab.api.batch import CronJob
 from trimtab.api.core import PersistentVolumeClaim, Pod
 from trimtab.api.jobs import Job
 from trimtab.api.quantity import parse_quantity, whole
-from trimtab.api.workloads import DaemonSet, Deployment, ReplicaSet, StatefulSet
+from trimtab.api.workloads import DaemonSet, Deployment, ReplicaSet, ReplicationController, StatefulSet
 from trimtab.components.workloads.autoscaler_admission import check_autoscaler
 from trimtab.components.workloads.fields import not_negative, one_of, quantity, share
 from trimtab.components.workloads.job_admission import check_job_spec
@@ -193,6 +193,7 @@ def _containers(path: str, pod_spec: JSON) -> Iterator[tuple[str, JSON]]:
 CHECKS = (
     Admission("deployment", Deployment, check_deployment),
     Admission("replicaset", ReplicaSet, check_replicaset),
+    Admission("replicationcontroller", ReplicationController, check_replicaset),
     Admission("statefulset", StatefulSet, check_statefulset),
     Admission("daemonset", DaemonSet, check_daemonset),
     Admission("job", Job, check_job),

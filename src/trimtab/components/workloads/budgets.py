@@ -13,7 +13,7 @@ from trimtab.api import JSON, Condition
 from trimtab.api.core import Pod
 from trimtab.api.scheduling import PodDisruptionBudget, PodDisruptionBudgetSpec
 from trimtab.api.selector import selects
-from trimtab.api.workloads import ReplicaSet, StatefulSet
+from trimtab.api.workloads import ReplicaSet, ReplicationController, StatefulSet
 from trimtab.components.workloads import conditions, rolling
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime import Context, Desired, reconciler
@@ -60,14 +60,15 @@ def status_of(subject: PodDisruptionBudget, pods: Sequence[Pod], sizes: Mapping[
     }
 
 
-@reconciler(PodDisruptionBudget, reads=[Pod, ReplicaSet, StatefulSet])
+@reconciler(PodDisruptionBudget, reads=[Pod, ReplicaSet, ReplicationController, StatefulSet])
 async def disruption_budget(subject: PodDisruptionBudget, ctx: Context) -> Desired:
     """Counts how many pods of a budget may go."""
     pods = await ctx.list(
         Pod, namespace=subject.namespace, where=lambda pod: selects(subject.spec.selector, pod.metadata.labels)
     )
-    owners: list[ReplicaSet | StatefulSet] = [
+    owners: list[ReplicaSet | ReplicationController | StatefulSet] = [
         *await ctx.list(ReplicaSet, namespace=subject.namespace),
+        *await ctx.list(ReplicationController, namespace=subject.namespace),
         *await ctx.list(StatefulSet, namespace=subject.namespace),
     ]
     sizes = {owner.metadata.uid: 1 if owner.spec.replicas is None else owner.spec.replicas for owner in owners}

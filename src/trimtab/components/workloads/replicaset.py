@@ -1,4 +1,4 @@
-"""ReplicaSet -> Pods: as many as asked for, none touched once it exists.
+"""ReplicaSet, ReplicationController -> Pods: as many as asked for, none touched once it exists.
 
 A pod relabelled by hand is taken out of service to be looked at: it is let go, and another takes its place.
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trimtab.api import JSON, Condition, ObjectMeta, Resource
-from trimtab.api.core import Pod, PodTemplateSpec
-from trimtab.api.workloads import ReplicaSet
+from trimtab.api.core import LabelSelector, Pod, PodTemplateSpec
+from trimtab.api.workloads import ReplicaSet, ReplicationController
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.custody import custody, unused
@@ -84,7 +84,9 @@ def pod_of(owner: Resource, template: PodTemplateSpec, name: str, labels: dict[s
     )
 
 
-def status_of(subject: ReplicaSet, seen: Sequence[Pod], kept: Sequence[Pod], now: datetime) -> JSON:
+def status_of(
+    subject: ReplicaSet | ReplicationController, seen: Sequence[Pod], kept: Sequence[Pod], now: datetime
+) -> JSON:
     """The status. What is still there counts as present, only what stays counts as ready: never better than the truth."""
     min_ready_s = subject.spec.min_ready_seconds or 0
     template_labels = subject.spec.template.metadata.labels
@@ -123,7 +125,17 @@ def failing_condition(pods: Sequence[Pod], retry_s: float | None) -> Condition |
 @reconciler(ReplicaSet, owns=[Pod])
 async def replicaset(subject: ReplicaSet, ctx: Context) -> Desired:
     """Keeps as many pods of one template running as the ReplicaSet asks for."""
-    held = await custody(ctx, Pod, subject.namespace, subject.spec.selector)
+    return await _keep(subject, subject.spec.selector, ctx)
+
+
+@reconciler(ReplicationController, owns=[Pod])
+async def replication_controller(subject: ReplicationController, ctx: Context) -> Desired:
+    """Keeps as many pods of one template running as the ReplicationController asks for."""
+    return await _keep(subject, LabelSelector(match_labels=subject.spec.selector), ctx)
+
+
+async def _keep(subject: ReplicaSet | ReplicationController, selector: LabelSelector, ctx: Context) -> Desired:
+    held = await custody(ctx, Pod, subject.namespace, selector)
     ours = held.mine
     replicas = 1 if subject.spec.replicas is None else subject.spec.replicas
     decided = plan(replicas, ours, ctx.now)

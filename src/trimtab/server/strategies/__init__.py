@@ -24,6 +24,8 @@ from trimtab.server.strategies.workloads import (
     CronJobStrategy,
     DeploymentStrategy,
     JobStrategy,
+    PodTemplateStrategy,
+    ReplicationControllerStrategy,
     StatefulSetStrategy,
     WorkloadStrategy,
 )
@@ -41,6 +43,8 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "Pod"): PodStrategy(),
     ("", "PersistentVolume"): PersistentVolumeStrategy(),
     ("", "PersistentVolumeClaim"): ClaimStrategy(),
+    ("", "PodTemplate"): PodTemplateStrategy(),
+    ("", "ReplicationController"): ReplicationControllerStrategy(),
     ("apps", "Deployment"): DeploymentStrategy(),
     ("apps", "ReplicaSet"): WorkloadStrategy(),
     ("apps", "DaemonSet"): WorkloadStrategy(),

@@ -74,6 +74,38 @@ def _zero(value: Any) -> bool:
     return value in (0, "0", "0%")
 
 
+class ReplicationControllerStrategy(Strategy):
+    """The ReplicaSet's ancestor: its selector is a plain map of labels, which may change."""
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        spec = new.get("spec") or {}
+        selector, template, replicas = spec.get("selector"), spec.get("template"), spec.get("replicas")
+        found: list[Cause] = []
+        if not selector:
+            found.append(Cause("spec.selector", "Required value", "FieldValueRequired"))
+        if isinstance(replicas, int) and replicas < 0:
+            found.append(Cause("spec.replicas", f"Invalid value: {replicas}: must be greater than or equal to 0"))
+        if not template:
+            return [*found, Cause("spec.template", "Required value", "FieldValueRequired")]
+        labels = (template.get("metadata") or {}).get("labels") or {}
+        found += labels_problems(labels, "spec.template.metadata.labels")
+        if selector and not selector.items() <= labels.items():
+            found.append(
+                Cause(
+                    "spec.template.metadata.labels",
+                    f"Invalid value: {msgspec.json.encode(labels).decode()}: `selector` does not match template `labels`",
+                )
+            )
+        return found + pod_template_problems(template, "spec.template.spec", ("Always",))
+
+
+class PodTemplateStrategy(Strategy):
+    """A template that is kept for later; nothing makes pods from it."""
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        return pod_template_problems(new.get("template"), "template.spec", ("Always", "OnFailure", "Never"))
+
+
 class StatefulSetStrategy(WorkloadStrategy):
     _CHANGEABLE = frozenset(
         {
