@@ -10,10 +10,10 @@ TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd xfspro
 DEMO_DATA ?= /var/lib/trimtab
 DEMO_FLAGS ?=
 
-.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes lint bench clean
+.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes test-cluster lint bench clean
 
 help:
-	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | lint | bench | clean"
+	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | test-cluster | lint | bench | clean"
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done
 
@@ -67,6 +67,9 @@ test-long: setup-test
 
 test-kubernetes: setup-test
 	@.ci/test --kubernetes
+
+test-cluster: setup-test
+	@.ci/test --cluster
 
 lint: setup
 	@$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,10 +107,10 @@ class ApiProcess:
         return path
 
 
-def make_certificates(folder: Path) -> None:
-    """`ca.crt`, `ca.key`, and `server.crt`, `server.key` for 127.0.0.1."""
+def make_certificates(folder: Path, address: str = "127.0.0.1") -> None:
+    """`ca.crt`, `ca.key`, and `server.crt`, `server.key` for an address."""
     _, authority_key, authority = issue("test CA", None, None)
-    key_pem, _, certificate = issue("127.0.0.1", authority, authority_key)
+    key_pem, _, certificate = issue(address, authority, authority_key)
     from cryptography.hazmat.primitives import serialization
 
     pem = serialization.Encoding.PEM
@@ -144,7 +145,7 @@ def issue(name: str, authority: object | None, authority_key: object | None, org
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
     )
-    if name == "127.0.0.1":
+    with suppress(ValueError):
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))])
         builder = builder.add_extension(names, critical=False)
     certificate = builder.sign(authority_key or key, hashes.SHA256())  # type: ignore[arg-type]

@@ -28,18 +28,28 @@ CONTROLLERS = (
 class KubernetesProcess:
     """One real API server. `kill` is kill -9 of kube-apiserver; `start` brings it back on the same etcd.
 
-    durable: etcd syncs each write, as it does anywhere but in a test. controllers: run what deletes."""
+    durable: etcd syncs each write, as it does anywhere but in a test. controllers: run what deletes. address: where it
+    listens."""
 
-    def __init__(self, folder: Path, programs: Path, *, durable: bool = False, controllers: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: Path,
+        *,
+        durable: bool = False,
+        controllers: bool = True,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.folder = folder
         self.programs = programs
+        self.address = address
         self._durable = durable
         self._with_controllers = controllers
         self.port = free_port()
         self._etcd_port = free_port()
         self.token = "t" * 40
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        make_certificates(folder)
+        make_certificates(folder, address)
         _make_account_key(folder)
         (folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
 
@@ -76,7 +86,7 @@ class KubernetesProcess:
         """A kubeconfig of the administrator."""
         path = self.folder / "kubeconfig"
         cluster = {
-            "server": f"https://127.0.0.1:{self.port}",
+            "server": f"https://{self.address}:{self.port}",
             "certificate-authority": str(self.folder / "ca.crt"),
         }
         config = {
@@ -113,8 +123,8 @@ class KubernetesProcess:
             str(self.programs / "kube-apiserver"),
             "--allow-privileged=true",
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
             f"--secure-port={self.port}",
             f"--tls-cert-file={folder / 'server.crt'}",
             f"--tls-private-key-file={folder / 'server.key'}",
@@ -149,7 +159,7 @@ class KubernetesProcess:
     def _wait(self) -> None:
         trusted = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         request = urllib.request.Request(
-            f"https://127.0.0.1:{self.port}/readyz", headers={"Authorization": f"Bearer {self.token}"}
+            f"https://{self.address}:{self.port}/readyz", headers={"Authorization": f"Bearer {self.token}"}
         )
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
