@@ -1,7 +1,7 @@
 """The API server as a process: store, server and two listeners (TLS for the network, a unix socket for the engine) in one
 event loop.
 
-The HTTP protocol is uvicorn's, used without its server: that one polls ten times a second, and an idle engine should sleep.
+What a connection does is in `connection.py`. Nothing here polls: an idle engine sleeps.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httptools
 import uvloop
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from trimtab.server import errors
 from trimtab.server.app import Application, create_app
 from trimtab.server.authentication import PEER_CERTIFICATE, User
+from trimtab.server.connection import Connection, Open
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Request, error_reply
 from trimtab.server.peers import PEER, peer_of
@@ -38,8 +35,6 @@ from trimtab.store import Store
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 300
-"""Longer than any client keeps an idle connection, so that none writes into one that is just being closed."""
 DRAIN_S = 5.0
 """How long a stop waits for requests that are being answered."""
 BACKLOG = 1024
@@ -123,7 +118,7 @@ class Listeners:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self._state = ServerState()
+        self._state = Open()
         self._servers: list[asyncio.AbstractServer] = []
         self._unix: Path | None = None
         self._tls: ssl.SSLContext | None = None
@@ -146,20 +141,7 @@ class Listeners:
                 self._servers.append(await loop.create_server(protocol, sock=bound, ssl=tls, backlog=BACKLOG))
 
     def _protocol(self, app: Application, peers: Mapping[int, User] | None = None) -> Callable[[], asyncio.Protocol]:
-        config = Config(
-            app=app,
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-        )
-        config.load()
-        return lambda: Protocol(config, self._state, {}, application=app, peers=peers)
+        return lambda: Protocol(app, self._state, peers)
 
     def renew(self, listen: Listen) -> None:
         """Serves new connections with the certificate, and checks them with the client CA, that the files hold now; every
@@ -187,61 +169,43 @@ class Listeners:
             self._unix.unlink(missing_ok=True)
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection: uvicorn's HTTP, with client certificates and upgrades that go on to the node agent."""
+class Protocol(Connection):
+    """A connection with client certificates, or the identities of a socket's peers, and upgrades that go on to the node agent."""
 
-    def __init__(
-        self, *args: Any, application: Application, peers: Mapping[int, User] | None = None, **named: Any
-    ) -> None:
-        super().__init__(*args, **named)
-        self._application = application
+    def __init__(self, application: Application, opened: Open, peers: Mapping[int, User] | None) -> None:
+        """peers: of a unix socket; None over the network."""
+        super().__init__(application, opened)
+        self._app = application
+        self._opened = opened
         self._peers = peers
-        """Of a unix socket; None over the network."""
-        self._extensions: dict[str, Any] = {}
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if self._peers is not None and (peer := peer_of(transport.get_extra_info("socket"), self._peers)) is not None:
-            self._extensions = {PEER: peer}
+            self.extensions[PEER] = peer
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and (certificate := tls.getpeercert()):
-            self._extensions = {PEER_CERTIFICATE: certificate}
+            self.extensions[PEER_CERTIFICATE] = certificate
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions
-
-    def _should_upgrade(self) -> bool:
-        return self._get_upgrade() == b"websocket"
-
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as err:
-            if self._should_upgrade():
-                self.transport.pause_reading()
-                task = self.loop.create_task(self._tunnel(data[err.args[0] :]))
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+    def upgraded(self, early: bytes) -> None:
+        self.transport.pause_reading()
+        task = self.loop.create_task(self._tunnel(early))
+        self._opened.tasks.add(task)
+        task.add_done_callback(self._opened.tasks.discard)
 
     async def _tunnel(self, early: bytes) -> None:
         """Answers an upgrade request: with a tunnel to the node agent, or with why not."""
-        parsed = httptools.parse_url(self.url)
-        self.scope["path"] = parsed.path.decode("latin-1")
-        self.scope["query_string"] = parsed.query or b""
-        request = Request(self.scope, _no_body, _no_send)  # type: ignore[arg-type]
+        scope = self.scope()
+        request = Request(scope, _no_body, _no_send)
         try:
-            answer = await self._application.answer(request)
+            answer = await self._app.answer(request)
             if isinstance(answer, Tunnel):
-                self.connections.discard(self)
+                self._opened.connections.discard(self)
                 await open_tunnel(
                     self.transport,
                     answer,
                     request.method.encode(),
-                    list(self.scope["headers"]),
+                    self.headers,
                     early,
                 )
                 return
