@@ -6,6 +6,7 @@ the client asked for strictness (`fieldValidation`), keys that stand twice are f
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,11 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 MANAGER_MAX = 128
 DEPTH_MAX = 200
 """Nesting beyond this is an attack on whoever walks the object."""
+
+THREAD_MIN_BYTES = 128 * 1024
+"""A larger body is not read on the event loop, unless it is JSON: that takes milliseconds."""
+PROBLEMS_MAX = 100
+"""Strict decoding's complaints about one body; the real server stops there, too."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -65,6 +71,18 @@ def dry_run(values: list[str]) -> bool:
     return bool(values)
 
 
+async def read_object(request: Request, options: Options) -> JSON:
+    """The object in a request's body; a large one in a slow format is read in a thread, so that others are served meanwhile.
+
+    Raises:
+        StatusError: as `decode_object`, and 413 for a body that is too large.
+    """
+    body = await request.body()
+    if len(body) > THREAD_MIN_BYTES and request.content_type != JSON_TYPE:
+        return await asyncio.to_thread(decode_object, body, request.content_type, options)
+    return decode_object(body, request.content_type, options)
+
+
 def decode_object(body: bytes, content_type: str, options: Options) -> JSON:
     """The object in a body. Duplicate keys are refused or warned of as the options say.
 
@@ -92,6 +110,7 @@ def decode_json(body: bytes, options: Options) -> Any:
         raise bad_request(f"the body is not valid JSON: {err}") from None
     except UnicodeDecodeError:
         raise bad_request("the body is not valid JSON: it is not UTF-8 text") from None
+    check_depth(value)
     if options.validation != "Ignore" and body.count(b'"') > 4:
         _report(_duplicates(body), options)
     return value
@@ -99,20 +118,20 @@ def decode_json(body: bytes, options: Options) -> Any:
 
 def _duplicates(body: bytes) -> list[str]:
     """The keys that stand twice in one object, as the paths that a person looks for."""
-    found: list[str] = []
+    found: dict[str, None] = {}
 
     def pairs(items: list[tuple[str, Any]]) -> JSON:
         out = dict(items)
         if len(out) < len(items):
             seen: set[str] = set()
             for key, _ in items:
-                if key in seen and key not in found:
-                    found.append(key)
+                if key in seen and len(found) < PROBLEMS_MAX:
+                    found[key] = None
                 seen.add(key)
         return out
 
     json.loads(body, object_pairs_hook=pairs)
-    return found
+    return list(found)
 
 
 def _report(duplicates: list[str], options: Options) -> None:
@@ -130,9 +149,10 @@ def _decode_yaml(body: bytes, options: Options) -> Any:
     if body.lstrip()[:1] == b"{":
         try:
             value = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # flow YAML looks alike
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # flow YAML looks alike, and says better what is wrong
         else:
+            check_depth(value)
             if options.validation != "Ignore":
                 _report(_duplicates(body), options)
             return value

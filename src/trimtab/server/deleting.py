@@ -49,9 +49,17 @@ async def delete_options(request: Request) -> DeleteOptions:
     raw = await request.body()
     body: JSON = decode_object(raw, request.content_type, Options()) if raw.strip() else {}
     conditions = body.get("preconditions") or {}
+    if not isinstance(conditions, dict):
+        raise errors.bad_request("preconditions: Invalid value: must be an object")
+    for field in ("uid", "resourceVersion"):
+        if not isinstance(conditions.get(field) or "", str):
+            raise errors.bad_request(f"preconditions.{field}: Invalid value: must be text")
+    dry = body.get("dryRun") or []
+    if not isinstance(dry, list):
+        raise errors.bad_request("dryRun: Invalid value: must be a list")
     grace = request.integer("gracePeriodSeconds")
     grace = body.get("gracePeriodSeconds") if grace is None else grace
-    if grace is not None and (not isinstance(grace, int) or grace < 0):
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
         raise errors.bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be a non-negative integer")
     policy = request.query.get("propagationPolicy") or body.get("propagationPolicy") or ""
     if policy and policy not in POLICIES:
@@ -66,7 +74,7 @@ async def delete_options(request: Request) -> DeleteOptions:
         policy,
         conditions.get("uid") or "",
         conditions.get("resourceVersion") or "",
-        dry_run(request.values("dryRun") or body.get("dryRun") or []),
+        dry_run(request.values("dryRun") or dry),
     )
 
 

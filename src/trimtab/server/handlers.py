@@ -17,8 +17,9 @@ from trimtab.server.bodies import (
     MERGE_PATCH,
     STRATEGIC_PATCH,
     Options,
+    check_depth,
     decode_json,
-    decode_object,
+    read_object,
     write_options,
 )
 from trimtab.server.builtin_kinds import MEASURED, RBAC, REVIEWS
@@ -130,14 +131,14 @@ class Handlers:
         if kind.namespaced and not target.namespace:
             raise errors.bad_request("an empty namespace may not be set during creation")
         options = write_options(request)
-        obj = decode_object(await request.body(), request.content_type, options)
+        obj = await read_object(request, options)
         self._refuse_escalation(kind, target.namespace, obj, request)
         written = await self._server.writer.create(kind, target.namespace, obj, options)
         return self._written(kind, request, written, options)
 
     async def _replace(self, kind: Kind, target: Target, request: Request, subresource: str) -> Reply:
         options = write_options(request)
-        obj = decode_object(await request.body(), request.content_type, options)
+        obj = await read_object(request, options)
 
         def change(live: JSON) -> JSON:
             meta = obj.get("metadata")
@@ -153,12 +154,11 @@ class Handlers:
 
     async def _patch(self, kind: Kind, target: Target, request: Request, subresource: str) -> Reply:
         options = write_options(request)
-        body = await request.body()
         if request.content_type in APPLY_TYPES:
-            return await self._apply(kind, target, request, subresource, options, body)
+            return await self._apply(kind, target, request, subresource, options)
         if request.flag("force"):
             raise errors.bad_request("force: Forbidden: may not be specified for non-apply patch")
-        patch = self._patch_function(kind, request.content_type, body, options)
+        patch = self._patch_function(kind, request.content_type, await request.body(), options)
 
         def change(live: JSON) -> JSON:
             new = patch(live)
@@ -192,19 +192,18 @@ class Handlers:
                 raise _patch_refused(err) from None
             if not isinstance(new, dict):
                 raise errors.bad_request("the patch does not leave an object behind")
+            check_depth(new)
             return copy.deepcopy(new)
 
         return change
 
-    async def _apply(
-        self, kind: Kind, target: Target, request: Request, subresource: str, options: Options, body: bytes
-    ) -> Reply:
+    async def _apply(self, kind: Kind, target: Target, request: Request, subresource: str, options: Options) -> Reply:
         from trimtab.server.apply import ApplyConflict, apply
         from trimtab.server.merge import ApplyInvalid
 
         if not request.query.get("fieldManager"):
             raise errors.bad_request("fieldManager: Required value: is required for apply patch")
-        config = decode_object(body, request.content_type, options)
+        config = await read_object(request, options)
         server = self._server
         schema = server.registry.schema(kind)
         self._check_config(kind, target, config)

@@ -6,6 +6,7 @@ No framework stands between a GET and its cached bytes.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ BODY_MAX_BYTES = 3 * 1024 * 1024
 """What a client may send at once; the real server's limit."""
 GZIP_MIN_BYTES = 128 * 1024
 """Smaller replies cost more to compress than to send (the real server's threshold)."""
+
+INTEGER_MAX = (1 << 63) - 1
+"""What a number of the query may be: an int64, as in the real server."""
 
 TRUE = frozenset(("true", "1", "t", "True", "TRUE", "T"))
 
@@ -76,8 +80,9 @@ class Request:
         text = self.query.get(name, "")
         if not text:
             return None
-        if not text.isdigit():
-            raise bad_request(f'invalid value "{text}" for query parameter "{name}": write a non-negative integer')
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INTEGER_MAX):
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            raise bad_request(f'invalid value "{shown}" for query parameter "{name}": write a non-negative integer')
         return int(text)
 
     @property
@@ -126,7 +131,7 @@ def _unzip(body: bytes, limit_bytes: int) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
             out = file.read(limit_bytes + 1)
-    except (OSError, EOFError) as err:
+    except (OSError, EOFError, zlib.error) as err:
         raise bad_request(f"the body is not gzip as its content-encoding says: {err}") from None
     if len(out) > limit_bytes:
         raise too_large(limit_bytes)

@@ -7,8 +7,11 @@ may share unchanged branches with it. What cannot be applied raises `PatchError`
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
+
+import msgspec
 
 from trimtab.server.strategic import PatchError, strategic_merge_patch
 
@@ -16,6 +19,13 @@ __all__ = ["PatchError", "json_patch", "merge_patch", "strategic_merge_patch"]
 
 OPERATIONS_MAX = 10_000
 """A JSON patch with more operations is refused, as the real server does."""
+
+COPIED_MAX_BYTES = 3 * 1024 * 1024
+"""What the `copy` operations of one patch may copy in all: copies of copies grow without end (the real server's limit)."""
+MOVED_MAX = 100_000_000
+"""How often items of lists may change their place in one patch: a tenth of a second."""
+
+JSON = dict[str, Any]
 
 _MISSING: Any = object()
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -44,51 +54,133 @@ def json_patch(doc: Any, ops: Any) -> Any:
     """RFC 6902: the operations one after the other; all of them or none.
 
     Raises:
-        PatchError: an operation is malformed or its path does not exist; JsonPatchTestFailed for a failed `test`.
+        PatchError: an operation is malformed, its path does not exist, or all together they would do too much;
+            JsonPatchTestFailed for a failed `test`.
     """
     if not isinstance(ops, list):
         raise PatchError("a JSON patch must be a list of operations")
     if len(ops) > OPERATIONS_MAX:
         raise PatchError(f"the JSON patch has {len(ops)} operations; at most {OPERATIONS_MAX} are allowed")
+    patching = _Patching(copy.deepcopy(doc))
     for index, op in enumerate(ops):
         try:
-            doc = _operate(doc, op)
+            patching.operate(op)
         except PatchError as err:
             raise type(err)(f"JSON patch operation {index}: {err}") from None
-    return doc
+    return patching.doc
 
 
-def _operate(doc: Any, op: Any) -> Any:
-    if not isinstance(op, dict):
-        raise PatchError("must be an object with op and path")
-    name = op.get("op")
-    if name not in ("add", "remove", "replace", "move", "copy", "test"):
-        raise PatchError(f"unknown op {name!r}; it is one of add, remove, replace, move, copy, test")
-    path = _tokens(op, "path")
-    if name in ("add", "replace", "test") and "value" not in op:
-        raise PatchError(f'op "{name}" needs a value')
-    if name == "test":
-        # An absent field equals null, as in the implementation that the real server uses.
-        found = _find(doc, path)
-        expected = op["value"]
-        if not (found is _MISSING and expected is None) and not _same(found, expected):
-            raise JsonPatchTestFailed(f"test failed: {op['path']!r} does not have the expected value")
-        return doc
-    if name == "add":
-        return _set(doc, path, op["value"], op["path"], insert=True)
-    if name == "replace":
-        return _set(doc, path, op["value"], op["path"], insert=False)
-    if name == "remove":
-        return _remove(doc, path, op["path"])
-    source = _tokens(op, "from")
-    value = _find(doc, source)
-    if value is _MISSING:
-        raise PatchError(f"from: {op['from']!r} does not exist")
-    if name == "move":
-        if path[: len(source)] == source and len(path) > len(source):
-            raise PatchError("cannot move a value into itself")
-        doc = _remove(doc, source, op["from"]) if source else None
-    return _set(doc, path, value, op["path"], insert=True)
+class _Patching:
+    """A document of its own that operations change in place, and what they may still cost."""
+
+    def __init__(self, doc: Any) -> None:
+        self.doc = doc
+        self._copied_bytes = 0
+        self._moved = 0
+
+    def operate(self, op: Any) -> None:
+        if not isinstance(op, dict):
+            raise PatchError("must be an object with op and path")
+        name = op.get("op")
+        if name not in ("add", "remove", "replace", "move", "copy", "test"):
+            raise PatchError(f"unknown op {name!r}; it is one of add, remove, replace, move, copy, test")
+        path = _tokens(op, "path")
+        if name in ("add", "replace", "test") and "value" not in op:
+            raise PatchError(f'op "{name}" needs a value')
+        if name == "test":
+            # An absent field equals null, as in the implementation that the real server uses.
+            found = _find(self.doc, path)
+            expected = op["value"]
+            if not (found is _MISSING and expected is None) and not _same(found, expected):
+                raise JsonPatchTestFailed(f"test failed: {op['path']!r} does not have the expected value")
+        elif name in ("add", "replace"):
+            self._set(path, copy.deepcopy(op["value"]), op["path"], insert=name == "add")
+        elif name == "remove":
+            self._remove(path, op["path"])
+        else:
+            self._move_or_copy(op, path)
+
+    def _move_or_copy(self, op: JSON, path: list[str]) -> None:
+        source = _tokens(op, "from")
+        value = _find(self.doc, source)
+        if value is _MISSING:
+            raise PatchError(f"from: {op['from']!r} does not exist")
+        if op["op"] == "copy":
+            value = self._copy(value)
+        else:
+            if path[: len(source)] == source and len(path) > len(source):
+                raise PatchError("cannot move a value into itself")
+            if source:
+                self._remove(source, op["from"])
+        self._set(path, value, op["path"], insert=True)
+
+    def _copy(self, value: Any) -> Any:
+        try:
+            text = msgspec.json.encode(value)
+        except RecursionError:
+            raise PatchError("what it copies is nested too deep") from None
+        self._copied_bytes += len(text)
+        if self._copied_bytes > COPIED_MAX_BYTES:
+            raise PatchError(f"the patch copies more than {COPIED_MAX_BYTES} bytes")
+        return msgspec.json.decode(text)
+
+    def _place(self, path: list[str], pointer: str) -> Any:
+        """The container that the last token of a path is in."""
+        place = self.doc
+        for token in path[:-1]:
+            if isinstance(place, dict):
+                if token not in place:
+                    raise PatchError(f"{pointer!r}: {token!r} does not exist")
+                place = place[token]
+            elif isinstance(place, list):
+                place = place[_position(token, len(place), pointer, end=False)]
+            else:
+                raise _below(pointer, token)
+        return place
+
+    def _set(self, path: list[str], value: Any, pointer: str, *, insert: bool) -> None:
+        if not path:
+            self.doc = value
+            return
+        place, token = self._place(path, pointer), path[-1]
+        if isinstance(place, dict):
+            if not insert and token not in place:
+                raise PatchError(f"{pointer!r}: {token!r} does not exist")
+            place[token] = value
+        elif isinstance(place, list):
+            index = _position(token, len(place), pointer, end=insert)
+            if insert:
+                self._shift(len(place) - index)
+                place.insert(index, value)
+            else:
+                place[index] = value
+        else:
+            raise _below(pointer, token)
+
+    def _remove(self, path: list[str], pointer: str) -> None:
+        if not path:
+            raise PatchError("the whole document cannot be removed")
+        place, token = self._place(path, pointer), path[-1]
+        if isinstance(place, dict):
+            if token not in place:
+                raise PatchError(f"{pointer!r}: {token!r} does not exist")
+            del place[token]
+        elif isinstance(place, list):
+            index = _position(token, len(place), pointer, end=False)
+            self._shift(len(place) - index)
+            del place[index]
+        else:
+            raise _below(pointer, token)
+
+    def _shift(self, count: int) -> None:
+        """Takes note of so many items of a list that change their place."""
+        self._moved += count
+        if self._moved > MOVED_MAX:
+            raise PatchError(f"the patch moves items of lists more than {MOVED_MAX} times")
+
+
+def _below(pointer: str, token: str) -> PatchError:
+    return PatchError(f"{pointer!r}: {token!r} is below a value that is neither object nor list")
 
 
 def _tokens(op: dict[str, Any], field: str) -> list[str]:
@@ -135,38 +227,3 @@ def _find(doc: Any, path: list[str]) -> Any:
         if doc is _MISSING:
             return _MISSING
     return doc
-
-
-def _set(doc: Any, path: list[str], value: Any, pointer: str, *, insert: bool) -> Any:
-    if not path:
-        return value
-    token, rest = path[0], path[1:]
-    if isinstance(doc, dict):
-        if rest or not insert:
-            if token not in doc:
-                raise PatchError(f"{pointer!r}: {token!r} does not exist")
-            value = _set(doc[token], rest, value, pointer, insert=insert) if rest else value
-        return {**doc, token: value}
-    if isinstance(doc, list):
-        index = _position(token, len(doc), pointer, end=insert and not rest)
-        if rest:
-            return [*doc[:index], _set(doc[index], rest, value, pointer, insert=insert), *doc[index + 1 :]]
-        return [*doc[:index], value, *doc[index + (0 if insert else 1) :]]
-    raise PatchError(f"{pointer!r}: {token!r} is below a value that is neither object nor list")
-
-
-def _remove(doc: Any, path: list[str], pointer: str) -> Any:
-    if not path:
-        raise PatchError("the whole document cannot be removed")
-    token, rest = path[0], path[1:]
-    if isinstance(doc, dict):
-        if token not in doc:
-            raise PatchError(f"{pointer!r}: {token!r} does not exist")
-        if rest:
-            return {**doc, token: _remove(doc[token], rest, pointer)}
-        return {key: value for key, value in doc.items() if key != token}
-    if isinstance(doc, list):
-        index = _position(token, len(doc), pointer, end=False)
-        middle = [_remove(doc[index], rest, pointer)] if rest else []
-        return [*doc[:index], *middle, *doc[index + 1 :]]
-    raise PatchError(f"{pointer!r}: {token!r} is below a value that is neither object nor list")

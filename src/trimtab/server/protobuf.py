@@ -12,13 +12,15 @@ allocated on the word of a length.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from trimtab.server.definitions import definition_shape, kinds
 
@@ -27,6 +29,11 @@ JSON = dict[str, Any]
 MAGIC = b"k8s\0"
 DEPTH_MAX = 100
 """Messages nested deeper than this are refused; the deepest real object has about 15 levels."""
+
+RECORDS_MAX = 300_000
+"""Fields of one body, those of its messages included. An object of the size that can be stored has a tenth of them."""
+_left: ContextVar[list[int]] = ContextVar("_left")
+"""How many of them may still come."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _API = "io.k8s.api."
@@ -49,6 +56,7 @@ def decode(body: bytes) -> JSON:
     Raises:
         ProtobufError: the body is cut off or malformed, or of a kind whose field numbers are not known.
     """
+    _left.set([RECORDS_MAX])
     if body[:4] != MAGIC:
         raise ProtobufError("the body does not start with the protobuf envelope of Kubernetes")
     envelope = _records(memoryview(body)[4:], "Unknown")
@@ -109,7 +117,11 @@ def _records(data: memoryview, where: str) -> list[tuple[int, int, Any]]:
     """(field number, wire type, value) of one message: integers for numbers, a view for everything with a length."""
     out: list[tuple[int, int, Any]] = []
     at, size = 0, len(data)
+    left = _left.get()
     while at < size:
+        left[0] -= 1
+        if left[0] < 0:
+            raise ProtobufError(f"{where}: the body has more than {RECORDS_MAX} fields")
         tag, at = _varint(data, at, where)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29:
@@ -144,7 +156,7 @@ def _text(value: Any, where: str) -> str:
 
 def _json(value: Any, where: str) -> Any:
     try:
-        return json.loads(bytes(value))
+        return msgspec.json.decode(value)
     except (ValueError, RecursionError):
         raise ProtobufError(f"{where}: the embedded JSON is not valid") from None
 
@@ -299,6 +311,8 @@ def _entry(field: _Field, value: Any, where: str, depth: int) -> tuple[str, Any]
 
 def _packed(data: memoryview, where: str) -> list[int]:
     out, at = [], 0
+    if len(data) > RECORDS_MAX:
+        raise ProtobufError(f"{where}: more than {RECORDS_MAX} numbers")
     while at < len(data):
         value, at = _varint(data, at, where)
         out.append(_signed(value))

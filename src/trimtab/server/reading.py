@@ -55,6 +55,8 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Pag
     prefix = kind.prefix(namespace)
     if token:
         at = _parse_token(token, prefix)
+        if at.rv > store.revision:
+            raise errors.bad_request("continue key is not valid: it names a version that is yet to come")
         revision, start = at.rv or store.revision, at.start
     else:
         revision, start = _asked_revision(store, request), ""

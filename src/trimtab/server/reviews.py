@@ -8,7 +8,7 @@ from trimtab.api import JSON
 from trimtab.server import errors
 from trimtab.server.authentication import User
 from trimtab.server.authorization import Attributes
-from trimtab.server.bodies import decode_object, write_options
+from trimtab.server.bodies import read_object, write_options
 from trimtab.server.http import Reply, Request, json_reply
 from trimtab.server.kinds import Kind
 from trimtab.server.paths import Target
@@ -21,7 +21,7 @@ async def review(server: ApiServer, kind: Kind, target: Target, request: Request
     """Answers a review. Raises `StatusError` 400, 405."""
     if request.method != "POST" or target.name:
         raise errors.method_not_allowed()
-    body = decode_object(await request.body(), request.content_type, write_options(request))
+    body = await read_object(request, write_options(request))
     spec = body.get("spec") or {}
     if not isinstance(spec, dict):
         raise errors.bad_request("spec: expected an object")

@@ -17,6 +17,7 @@ from trimtab.server.bodies import (
     Options,
     decode_json,
     decode_object,
+    read_object,
     write_options,
 )
 from trimtab.server.deleting import DeleteOptions
@@ -135,7 +136,7 @@ def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
 
 async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    body = decode_object(await request.body(), request.content_type, options)
+    body = await read_object(request, options)
 
     def change(live: JSON) -> JSON:
         live["spec"] = {"finalizers": (body.get("spec") or {}).get("finalizers") or []}
@@ -150,7 +151,7 @@ async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Requ
 
 async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    binding = decode_object(await request.body(), request.content_type, options)
+    binding = await read_object(request, options)
     node = (binding.get("target") or {}).get("name") or ""
     if not node:
         raise errors.invalid("Binding", "", target.name, [Cause("target.name", "Required value", "FieldValueRequired")])
@@ -179,7 +180,7 @@ async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request)
 
 async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    eviction = decode_object(await request.body(), request.content_type, options)
+    eviction = await read_object(request, options)
     asked = eviction.get("deleteOptions") or {}
     conditions = asked.get("preconditions") or {}
 
@@ -305,7 +306,7 @@ def _scaled(value: int | str, total: int) -> int:
 
 async def _token(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    asked = decode_object(await request.body(), request.content_type, options)
+    asked = await read_object(request, options)
     spec = asked.get("spec") or {}
     record = server.store.get(kind.key(target.namespace, target.name))
     if record is None:
