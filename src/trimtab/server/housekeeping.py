@@ -103,7 +103,9 @@ class Housekeeping:
     def _saw(self, change: Change) -> None:
         record, previous = change
         key = record.key
-        meta = meta_of(record) if not record.deleted else None
+        value = record.value
+        tells = b'"ownerReferences"' in value or b'"deletionTimestamp"' in value  # few do; the others are not decoded
+        meta = meta_of(record) if tells else None
         owners = tuple(meta.owner_references) if meta is not None else ()
         before = self._owners.get(key, ())
         if owners != before:
@@ -117,7 +119,7 @@ class Housekeeping:
             self._emptying = {scope: owner for scope, owner in self._emptying.items() if owner != key}
         if key.startswith(PREFIX) or (record.deleted and key.startswith((SERVICE_ACCOUNTS, PODS))):
             self._server.sessions.look_again()
-        if meta is not None and (owners != before or meta.deletion_timestamp):
+        if not record.deleted and (owners != before or (meta is not None and meta.deletion_timestamp)):
             self._enqueue(key)
         if previous is None and key.startswith(NAMESPACES):
             self._enqueue(key)

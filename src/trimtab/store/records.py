@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
+import msgspec
+
 
 class Absence(Enum):
     ABSENT = "absent"
@@ -30,8 +32,10 @@ class Put(NamedTuple):
     expect: int | Absence | None = None
 
 
-class Record(NamedTuple):
-    """What a revision wrote. A deletion has no bytes: `deleted` is true and `value` is empty."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What a revision wrote. A deletion has no bytes: `deleted` is true and `value` is empty.
+
+    There is one for each live object, so it is small, and nothing that the garbage collector has to walk over."""
 
     key: str
     value: bytes
