@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import field
 
+from trimtab.api.labels import LabelSelector
 from trimtab.api.resource import Condition, Model, Resource, resource
 
 
@@ -64,9 +65,14 @@ class RoleBinding(Resource):
     subjects: list[Subject] = []
 
 
+class AggregationRule(Model):
+    cluster_role_selectors: list[LabelSelector] = []
+
+
 @resource("rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False, status=False)
 class ClusterRole(Resource):
     rules: list[PolicyRule] = []
+    aggregation_rule: AggregationRule | None = None
 
 
 @resource("rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False, status=False)

@@ -486,6 +486,10 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
         _columns("Reference, Targets, MinPods, MaxPods:integer, Replicas:integer, Age"),
         autoscaler_cells,
     ),
+    ("autoscaling", "Scale"): (
+        _columns("Desired:integer, Available:integer, Age"),
+        lambda obj, now: [_name(obj), _spec(obj).get("replicas", 0), _status(obj).get("replicas", 0), _age(obj, now)],
+    ),
     ("metrics.k8s.io", "NodeMetrics"): (_columns("CPU, Memory, Window"), node_metrics_cells),
     ("metrics.k8s.io", "PodMetrics"): (_columns("CPU, Memory, Window"), pod_metrics_cells),
     ("policy", "PodDisruptionBudget"): (

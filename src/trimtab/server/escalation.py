@@ -3,6 +3,7 @@ RBAC itself knows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,10 +45,28 @@ def refuse_escalation(server: ApiServer, kind: Kind, namespace: str, obj: JSON, 
         if authorizer.allows(user, Attributes("bind", RBAC, plural, namespace, role)):
             return
         wanted = authorizer.role_rules(role_kind, namespace, role)
-    if not authorizer.covers(user, wanted, namespace):
+    lacking = [_shown(rule) for rule in wanted if not authorizer.covers(user, (rule,), namespace)]
+    if lacking:
         raise errors.forbidden(
             kind.plural,
             kind.group,
             name,
-            f'user "{user.name}" is attempting to grant RBAC permissions not currently held',
+            f'user "{user.name}" (groups={_strings(user.groups)}) is attempting to grant RBAC permissions not currently '
+            f"held:\n{chr(10).join(lacking)}",
         )
+
+
+def _shown(rule: Rule) -> str:
+    """A rule as Kubernetes' refusal shows it."""
+    parts = {
+        "APIGroups": rule.api_groups,
+        "Resources": rule.resources,
+        "ResourceNames": rule.resource_names,
+        "NonResourceURLs": rule.non_resource_urls,
+        "Verbs": rule.verbs,
+    }
+    return "{" + ", ".join(f"{name}:{_strings(values)}" for name, values in parts.items() if values) + "}"
+
+
+def _strings(values: Iterable[str]) -> str:
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"

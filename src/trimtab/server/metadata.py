@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from trimtab.api import JSON
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
@@ -17,15 +19,16 @@ _LABEL_1035 = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile("([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _SUBDOMAIN_PROBLEM = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'example.com')"
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    rf"'{_LABEL_TEXT}(\.{_LABEL_TEXT})*')"
 )
 _LABEL_PROBLEM = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
-    "an alphanumeric character (e.g. 'my-name')"
+    rf"an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{_LABEL_TEXT}')"
 )
 _LABEL_1035_PROBLEM = (
     "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and "
-    "end with an alphanumeric character (e.g. 'my-name')"
+    "end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 _LABEL_NAMES = frozenset({"Namespace"})
 _LABEL_1035_NAMES = frozenset({"Service"})
@@ -70,7 +73,8 @@ def qualified_name_problem(key: str) -> str | None:
     if not _QUALIFIED.fullmatch(name):
         return (
             "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-            "alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc')"
+            "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
         )
     return None
 
@@ -81,7 +85,8 @@ def label_value_problem(value: str) -> str | None:
     if value and not _QUALIFIED.fullmatch(value):
         return (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
-            "start and end with an alphanumeric character (e.g. 'MyValue', or 'my_value', or '12345')"
+            "start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
+            "validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
         )
     return None
 
@@ -163,4 +168,9 @@ def immutable_problems(path: str, new: Any, old: Any) -> list[Cause]:
     """One cause when a field that may not change has changed."""
     if new == old:
         return []
-    return [Cause(path, "Invalid value: field is immutable")]
+    return [Cause(path, f"Invalid value: {_shown(new)}: field is immutable")]
+
+
+def _shown(value: Any) -> str:
+    """A value as Kubernetes shows it in its refusals."""
+    return msgspec.json.encode(value, order="sorted").decode()

@@ -36,6 +36,10 @@ class Rendering:
     def one(self, kind: Kind, record: Record) -> bytes:
         return viewed_bytes(kind, record)
 
+    def made(self, kind: Kind, obj: JSON) -> bytes:
+        """An object that is no record, such as a Scale."""
+        return _encode(obj)
+
     def listed(self, kind: Kind, records: Sequence[Record], meta: JSON) -> bytes:
         return b"".join(self.pieces(kind, records, meta, len(records) or 1))
 
@@ -100,7 +104,9 @@ class TableRendering(Rendering):
         self.key = f"table/{options.version}/{options.include}"
 
     def one(self, kind: Kind, record: Record) -> bytes:
-        obj = viewed(kind, record)
+        return self.made(kind, viewed(kind, record))
+
+    def made(self, kind: Kind, obj: JSON) -> bytes:
         return self._table(kind, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, True)
 
     def _head(self, kind: Kind, meta: JSON) -> bytes:

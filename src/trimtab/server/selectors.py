@@ -179,10 +179,10 @@ def _parse_fields(kind: Kind, text: str) -> tuple[FieldTerm, ...]:
         if not operator:
             raise bad_request(f'invalid field selector "{text}": "{part}" is not path=value or path!=value')
         if path not in allowed:
-            raise bad_request(
-                f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector "", '
-                f'field selector "{text}": field label not supported: {path}'
-            )
+            if kind.crd or allowed[2:]:
+                raise bad_request(f"field label not supported: {path}")
+            known = ", ".join(f'"{name}"' for name in allowed)
+            raise bad_request(f'"{path}" is not a known field selector: only {known}')
         terms.append(FieldTerm(path, value, operator != "!="))
     return tuple(terms)
 

@@ -26,6 +26,7 @@ from trimtab.server.http import Answer, Reply, Request, json_reply
 from trimtab.server.kinds import Kind, Scale
 from trimtab.server.objects import at_path, decode, meta_of, put_at_path
 from trimtab.server.paths import Target
+from trimtab.server.render import rendering_of
 from trimtab.server.selectors import selector_of
 from trimtab.server.tokens import DEFAULT_S, MAX_S, MIN_S
 from trimtab.server.views import viewed
@@ -60,16 +61,19 @@ async def handle_subresource(server: ApiServer, kind: Kind, target: Target, verb
 
 # Scale
 
+_SCALE = Kind("autoscaling", "v1", "Scale", "scales")
+
 
 async def handle_scale(server: ApiServer, kind: Kind, target: Target, verb: str, request: Request) -> Reply:
     """Get, update and patch of `autoscaling/v1` Scale."""
     assert kind.scale is not None
     scale = kind.scale
+    rendering = rendering_of(request, server.clock)
     record = server.store.get(kind.key(target.namespace, target.name))
     if record is None:
         raise errors.not_found(kind.plural, kind.group, target.name)
     if verb == "get":
-        return json_reply(_scale_of(kind, scale, viewed(kind, record)))
+        return Reply(rendering.made(_SCALE, _scale_of(kind, scale, viewed(kind, record))))
     if verb not in ("update", "patch"):
         raise errors.method_not_allowed()
     options = write_options(request)
@@ -88,7 +92,7 @@ async def handle_scale(server: ApiServer, kind: Kind, target: Target, verb: str,
         return live
 
     written = await server.writer.update(kind, target.namespace, target.name, change, options, subresource="scale")
-    return json_reply(_scale_of(kind, scale, viewed(kind, written.record)))
+    return Reply(rendering.made(_SCALE, _scale_of(kind, scale, viewed(kind, written.record))))
 
 
 def _changed_scale(current: JSON, content_type: str, body: bytes, verb: str, options: Options) -> JSON:

@@ -157,7 +157,8 @@ class _Session:
                 self._told = changes[-1].record.revision
             elif self._bookmarks and not changes and self._watch.delivered > self._told:
                 await write(self._bookmark({}))
-        if self._bookmarks and self._watch.delivered > self._told:
+        if self._bookmarks:
+            # Also when nothing is new: a client takes a watch that said nothing at all for a broken one.
             await write(self._bookmark({}))
 
     async def _write_all(self, write: Write, lines: list[bytes]) -> None:

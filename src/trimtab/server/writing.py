@@ -352,7 +352,9 @@ class Writer:
         if added:
             text = (
                 "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-                + ", ".join(added)
+                + "[]string{"
+                + ", ".join(f'"{name}"' for name in added)
+                + "}"
             )
             self._raise_problems(kind, {"metadata": meta}, [Cause("metadata.finalizers", text, "FieldValueForbidden")])
 

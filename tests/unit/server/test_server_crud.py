@@ -85,7 +85,8 @@ async def test_generated_names_have_a_suffix(api: Api) -> None:
             422,
             'ConfigMap "UPPER" is invalid: metadata.name: Invalid value: "UPPER": a lowercase RFC 1123 subdomain must '
             "consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
-            "character (e.g. 'example.com')",
+            "character (e.g. 'example.com', regex used for validation is "
+            "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
         ),
         (
             CONFIGS,
@@ -357,7 +358,9 @@ async def test_a_workloads_selector_must_choose_its_pods_and_stay(api: Api) -> N
 
     (await api.post(DEPLOYMENTS, deployment())).ok()
     changed = await api.patch(f"{DEPLOYMENTS}/web", {"spec": {"selector": {"matchLabels": {"tier": "x"}}}})
-    assert "spec.selector: Invalid value: field is immutable" in changed.message
+    assert (
+        'spec.selector: Invalid value: {"matchLabels":{"app":"web","tier":"x"}}: field is immutable' in changed.message
+    )
 
 
 class Denied(Exception):

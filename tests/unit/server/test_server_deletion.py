@@ -65,7 +65,7 @@ async def test_finalizers_hold_an_object_until_the_last_is_gone(api: Api) -> Non
     assert more.status == 422
     assert more.message == (
         'ConfigMap "a" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being '
-        "deleted, found new finalizers x.io/three"
+        'deleted, found new finalizers []string{"x.io/three"}'
     )
     (await api.patch(f"{CONFIGS}/a", {"metadata": {"finalizers": ["x.io/two"]}})).ok()
     assert (await api.get(f"{CONFIGS}/a")).status == 200

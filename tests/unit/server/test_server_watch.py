@@ -191,8 +191,7 @@ async def test_label_selectors(api: Api, selector: str, names: list[str]) -> Non
         ),
         (
             "fieldSelector=spec.color=red",
-            'Unable to find "v1, Resource=configmaps" that match label selector "", field selector "spec.color=red": '
-            "field label not supported: spec.color",
+            '"spec.color" is not a known field selector: only "metadata.name", "metadata.namespace"',
         ),
         ("limit=ten", 'invalid value "ten" for query parameter "limit": write a non-negative integer'),
         ("continue=xyz", "continue key is not valid: use the token of the last answer, unchanged"),
@@ -245,3 +244,15 @@ async def test_a_long_list_comes_whole_in_every_form(api: Api) -> None:
     assert [item["metadata"]["name"] for item in listed["items"]] == names
     assert [row["cells"][0] for row in table["rows"]] == names
     assert [item["metadata"]["name"] for item in partial["items"]] == names
+
+
+async def test_a_watch_that_ends_says_how_far_it_came(api: Api) -> None:
+    """Even when nothing happened: kubectl warns of a watch that ends without a word."""
+    (await api.post(CONFIGS, config("a"))).ok()
+    seen = await revision(api)
+
+    watch = await api.watch(f"{CONFIGS}?watch=1&allowWatchBookmarks=1&timeoutSeconds=1&resourceVersion={seen}")
+
+    event = await watch.next()
+    assert (event["type"], event["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", seen)
+    await watch.close()

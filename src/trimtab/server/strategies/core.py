@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 from trimtab.api import JSON
 from trimtab.server import custom
@@ -182,13 +183,20 @@ class RoleBindingStrategy(Strategy):
         found: list[Cause] = []
         if old is not None:
             found += [
-                Cause("roleRef", "Invalid value: cannot change roleRef")
+                Cause("roleRef", f"Invalid value: {_role_ref(new)}: cannot change roleRef")
                 for _ in immutable_problems("roleRef", new.get("roleRef"), old.get("roleRef"))
             ]
         for index, subject in enumerate(new.get("subjects") or ()):
             if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
                 found.append(Cause(f"subjects[{index}].namespace", "Required value", "FieldValueRequired"))
         return found
+
+
+def _role_ref(binding: JSON) -> str:
+    """The reference as Kubernetes' refusal shows it, with the names of the fields in Go."""
+    reference = binding.get("roleRef") or {}
+    parts = (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
+    return json.dumps({shown: reference.get(field, "") for shown, field in parts}, separators=(",", ":"))
 
 
 class CrdStrategy(Strategy):

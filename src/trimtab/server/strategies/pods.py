@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.api.quantity import parse_quantity
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
@@ -162,6 +164,7 @@ def pod_spec_problems(
                     )
                 )
             found += _mount_problems(container, at, volumes)
+            found += _resource_problems(container, at)
             found += _sleep_problems(container, at, spec.get("terminationGracePeriodSeconds"))
     found += network_problems(spec, path)
     found += volume_problems(spec, path)
@@ -176,6 +179,24 @@ def pod_spec_problems(
             )
         )
     return found
+
+
+def _resource_problems(container: JSON, at: str) -> Iterator[Cause]:
+    """Requests beyond their limit; those that cannot be overcommitted must be just that."""
+    resources = container.get("resources") or {}
+    limits = resources.get("limits") or {}
+    for name, asked in sorted((resources.get("requests") or {}).items()):
+        if name not in limits:
+            continue
+        request, limit = parse_quantity(asked), parse_quantity(limits[name])
+        native = "/" not in name or "kubernetes.io/" in name
+        if name.startswith("hugepages-") or not native:
+            problem = "equal to" if request != limit else ""
+        else:
+            problem = "less than or equal to" if request > limit else ""
+        if problem:
+            text = f'Invalid value: "{asked}": must be {problem} {name} limit of {limits[name]}'
+            yield Cause(f"{at}.resources.requests", text)
 
 
 def _sleep_problems(container: JSON, at: str, grace_s: int | None) -> list[Cause]:
