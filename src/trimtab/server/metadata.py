@@ -164,6 +164,29 @@ def carry_over(new: JSON, old: JSON) -> None:
         new["generateName"] = old["generateName"]
 
 
+_STATUS_ALONE = frozenset(
+    {"CustomResourceDefinition", "VolumeAttachment", "FlowSchema", "PriorityLevelConfiguration", "ServiceCIDR"}
+)
+
+
+def status_metadata(kind: Kind, new: JSON, old: JSON, *, tracked: bool) -> JSON:
+    """The metadata after a write of the status: custom kinds and a few others keep theirs, all else may have it changed
+    on the way, as Kubernetes' strategies have it (only a pod's owners and a Deployment's labels stay).
+
+    tracked: the managed fields of `new` are settled.
+    """
+    if kind.crd or kind.kind in _STATUS_ALONE:
+        return {**old, "managedFields": new.get("managedFields")} if tracked else dict(old)
+    meta = dict(new)
+    carry_over(meta, old)
+    kept = {"Pod": "ownerReferences", "Deployment": "labels"}.get(kind.kind)
+    if kept in old:
+        meta[kept] = old[kept]
+    elif kept:
+        meta.pop(kept, None)
+    return meta
+
+
 def immutable_problems(path: str, new: Any, old: Any) -> list[Cause]:
     """One cause when a field that may not change has changed."""
     if new == old:

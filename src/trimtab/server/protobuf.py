@@ -37,7 +37,11 @@ _left: ContextVar[list[int]] = ContextVar("_left")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _API = "io.k8s.api."
+_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis."
 _MACHINERY = "io.k8s.apimachinery.pkg.apis."
+_PLACES = {"meta": _MACHINERY, "apiextensions": _EXTENSIONS}
+"""The start of a definition's name, by the group that its line starts with."""
+_SCHEMA = _EXTENSIONS + "apiextensions.v1.JSONSchemaProps"
 _DELETE_OPTIONS = _MACHINERY + "meta.v1.DeleteOptions"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -192,7 +196,7 @@ def _numbers() -> dict[str, str]:
     for line in (Path(__file__).parent / "protobuf_fields.txt").read_text().splitlines():
         if not line.startswith("#"):
             name, _, fields = line.partition(" ")
-            out[(_MACHINERY if name.startswith("meta.") else _API) + name] = fields
+            out[_PLACES.get(name.partition(".")[0], _API) + name] = fields
     return out
 
 
@@ -221,7 +225,7 @@ def _plan(definition: str, owner: str) -> dict[int, _Field]:
         values = field.get("additionalProperties")
         is_map = isinstance(values, dict)
         read = _reader(values if is_map else field.get("items", {}) if repeated else field)
-        keep = token.endswith("?") or name in required or repeated or is_map
+        keep = token.endswith("?") or name in required or repeated or is_map or "$ref" in field
         plan[number] = _Field(name, read, repeated=repeated, is_map=is_map, keep_zero=keep, inline=False)
     return plan
 
@@ -342,12 +346,13 @@ def _read_boolean(value: Any, wire: int, where: str, depth: int) -> bool:
     return bool(value)
 
 
-def _read_double(value: Any, wire: int, where: str, depth: int) -> float:
+def _read_double(value: Any, wire: int, where: str, depth: int) -> float | int:
+    """Whole numbers as JSON writes them: `5`, not `5.0`."""
     _expect(wire, _FIXED64, where)
     found: float = struct.unpack("<d", value)[0]
     if found != found or found in (float("inf"), float("-inf")):
         raise ProtobufError(f"{where}: JSON has no such number")
-    return found
+    return int(found) if found.is_integer() else found
 
 
 def _read_raw(value: Any, wire: int, where: str, depth: int) -> Any:
@@ -357,6 +362,55 @@ def _read_raw(value: Any, wire: int, where: str, depth: int) -> Any:
         if number == 1 and inner == _BYTES and len(part):
             return _json(part, where)
     return None
+
+
+def _read_json(value: Any, wire: int, where: str, depth: int) -> Any:
+    """JSON of a schema (a default, a value of an enum): bytes of JSON in field 1, `null` among them."""
+    part = _parts(value, wire, where).get(1, b"null")
+    if isinstance(part, int):
+        raise ProtobufError(f"{where}: the embedded JSON must be bytes")
+    return _json(part or b"null", where)
+
+
+def _schema(value: Any, wire: int, where: str, depth: int) -> JSON:
+    _expect(wire, _BYTES, where)
+    return _message(_SCHEMA, value, where, depth)
+
+
+def _read_schema_or_list(value: Any, wire: int, where: str, depth: int) -> Any:
+    """JSONSchemaPropsOrArray: a schema in field 1, or those of field 2."""
+    _expect(wire, _BYTES, where)
+    listed = []
+    for number, inner, part in _records(value, where):
+        if number == 1:
+            return _schema(part, inner, where, depth)
+        if number == 2:
+            listed.append(_schema(part, inner, where, depth))
+    return listed
+
+
+def _read_schema_or_boolean(value: Any, wire: int, where: str, depth: int) -> Any:
+    """JSONSchemaPropsOrBool: a schema in field 2, else the word of field 1."""
+    _expect(wire, _BYTES, where)
+    allowed = False
+    for number, inner, part in _records(value, where):
+        if number == 2:
+            return _schema(part, inner, where, depth)
+        if number == 1:
+            allowed = _read_boolean(part, inner, where, depth)
+    return allowed
+
+
+def _read_schema_or_strings(value: Any, wire: int, where: str, depth: int) -> Any:
+    """JSONSchemaPropsOrStringArray: a schema in field 1, or the names of field 2."""
+    _expect(wire, _BYTES, where)
+    names = []
+    for number, inner, part in _records(value, where):
+        if number == 1:
+            return _schema(part, inner, where, depth)
+        if number == 2:
+            names.append(_read_string(part, inner, where, depth))
+    return names
 
 
 def _read_strings(value: Any, wire: int, where: str, depth: int) -> list[str]:
@@ -422,4 +476,8 @@ _SPECIAL: dict[str, Read] = {
     "IntOrString": _read_int_or_string,
     "RawExtension": _read_raw,
     "FieldsV1": _read_raw,
+    "JSON": _read_json,
+    "JSONSchemaPropsOrArray": _read_schema_or_list,
+    "JSONSchemaPropsOrBool": _read_schema_or_boolean,
+    "JSONSchemaPropsOrStringArray": _read_schema_or_strings,
 }

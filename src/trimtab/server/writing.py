@@ -24,7 +24,7 @@ from trimtab.server.errors import Cause, StatusError
 from trimtab.server.honest import warnings_of
 from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
-from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems
+from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
 from trimtab.server.objects import OBJECT_MAX_BYTES, encode
 from trimtab.server.strategies import Surroundings, ephemeral, strategy_of
 from trimtab.server.views import as_stored, viewed
@@ -200,10 +200,7 @@ class Writer:
         strategy = strategy_of(kind)
         meta, old_meta = new["metadata"], old["metadata"]
         if subresource == "status":
-            managed = meta.get("managedFields")
-            meta = new["metadata"] = dict(old_meta)
-            if tracked:
-                meta["managedFields"] = managed
+            meta = new["metadata"] = status_metadata(kind, meta, old_meta, tracked=tracked)
             new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
             self._refuse_unknown(schema, new, options)
         else:
@@ -221,6 +218,8 @@ class Writer:
             if subresource in ("status", "finalize"):
                 schema.default(new)
                 self._raise_problems(kind, new, self._schema_problems(kind, schema, new))
+                self._raise_problems(kind, new, metadata_problems(kind, meta))
+                self._refuse_new_finalizers(kind, meta, old_meta)
             else:
                 self._refuse_new_finalizers(kind, meta, old_meta)
                 self._complete(kind, schema, new, old, options, subresource)

@@ -353,3 +353,55 @@ def test_any_bytes_as_an_object_are_read_or_refused(kind: str, raw: bytes) -> No
     schema.prune(obj)
     schema.default(obj)
     schema.validate(obj)
+
+
+def test_a_definition_of_a_custom_kind() -> None:
+    def schema(*parts: tuple[int, int | str | bytes]) -> bytes:
+        return message((1, ""), (2, ""), (5, ""), (10, 0), *parts)
+
+    size = schema((5, "integer"), (8, message((1, "5")))) + varint(11 << 3 | 1) + struct.pack("<d", 0.0)
+    root = schema(
+        (5, "object"),
+        (29, pair("size", size)),
+        (29, pair("tags", schema((5, "array"), (24, message((1, schema((5, "string")))))))),
+        (29, pair("kind", schema((20, message((1, '"a"'))), (20, message((1, "null")))))),
+        (29, pair("more", schema((5, "object"), (30, message((2, schema((5, "string")))))))),
+        (30, message((1, 0))),
+        (38, 0),
+    )
+    version = message((1, "v1"), (2, 1), (3, 1), (4, message((1, root))), (5, message((1, b""))), (7, 0))
+    names = message((1, "widgets"), (2, ""), (4, "Widget"), (5, ""))
+    spec = message((1, "x.dev"), (3, names), (4, "Namespaced"), (7, version), (10, 0))
+
+    found = decode(envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", message((1, META), (2, spec))))
+
+    assert found["spec"] == {
+        "group": "x.dev",
+        "names": {"plural": "widgets", "kind": "Widget"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "size": {"type": "integer", "default": 5, "minimum": 0},
+                            "tags": {"type": "array", "items": {"type": "string"}},
+                            "kind": {"enum": ["a", None]},
+                            "more": {"type": "object", "additionalProperties": {"type": "string"}},
+                        },
+                        "additionalProperties": False,
+                        "x-kubernetes-preserve-unknown-fields": False,
+                    }
+                },
+                "subresources": {"status": {}},
+            }
+        ],
+    }
+    broken = message((1, "v1"), (4, message((1, schema((8, message((1, "{"))))))))
+    bad = envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", message((2, message((7, broken)))))
+    with pytest.raises(ProtobufError, match="the embedded JSON is not valid"):
+        decode(bad)
