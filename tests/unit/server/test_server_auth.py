@@ -187,8 +187,8 @@ async def test_nobody_grants_more_than_they_have(api: Api) -> None:
     assert within.status == 201
     assert (beyond.status, beyond.message) == (
         403,
-        'roles.rbac.authorization.k8s.io "more" is forbidden: user "bob" (groups=["system:authenticated"]) is '
-        "attempting to grant RBAC permissions not currently held:\n"
+        'roles.rbac.authorization.k8s.io "more" is forbidden: user "bob" (groups=["none" '
+        '"system:authenticated"]) is attempting to grant RBAC permissions not currently held:\n'
         '{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}',
     )
     assert bound.status == 403
