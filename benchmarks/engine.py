@@ -4,9 +4,10 @@
 
     boot       `trimtab start` -> /readyz 200, -> node Ready; the API process's own share
     idle       RSS, PSS and CPU of every process over some seconds in which nobody asks anything
+    commands   how long a command takes, beside kubectl's and an empty Python's start
     heal       kill -9 -> serving again, as the supervisor journals it, for each process and all at once
 
-Starts an engine of its own in a temporary directory and removes it again.
+Starts an engine of its own in a temporary directory and removes it again, also when it fails or is ended.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from engine_under_test import EngineUnderTest, wait_for  # noqa: E402
+from engine_under_test import TRIMTAB, EngineUnderTest, wait_for  # noqa: E402
 from trimtab.engine import datadir, procfs  # noqa: E402
 from trimtab.engine.child import STABLE_S  # noqa: E402
 from trimtab.engine.plan import STATE, read_json  # noqa: E402
@@ -35,6 +38,9 @@ PROCESSES = ("api", "containerd", "controllers", "envoy", "node", "web")
 SETTLE_S = 8.0
 """After a boot, before idleness is measured."""
 
+
+COMMANDS: tuple[tuple[str, ...], ...] = (("get", "pods"), ("get", "nodes", "-o", "json"), ("status",), ("timeline",))
+COMMAND_RUNS = 9
 
 READYZ_S_MAX, IDLE_MB_MAX, IDLE_CPU_MAX, HEALED_MS_MAX = 0.5, 250, 2.0, 1000
 """What is allowed; the last line but two is the ratio to it."""
@@ -83,6 +89,27 @@ def idle(under_test: EngineUnderTest, seconds: float) -> dict[str, dict[str, flo
     }
 
 
+def commands(under_test: EngineUnderTest) -> dict[str, float]:
+    """Milliseconds that each command takes, in turns, so that the noise of the machine hits all; and what kubectl takes for
+    as little as it can do, where there is one, and a Python that does nothing."""
+    config = under_test.data.parent / "kubeconfig"
+    config.write_text(under_test.run("kubeconfig").stdout)
+    asked: dict[str, list[str | Path]] = {
+        f"trimtab {' '.join(words)}": [TRIMTAB, "--data", under_test.data, *words] for words in COMMANDS
+    }
+    if kubectl := shutil.which("kubectl"):
+        asked["kubectl get --raw /version"] = [kubectl, "--kubeconfig", config, "get", "--raw", "/version"]
+        asked["kubectl get pods"] = [kubectl, "--kubeconfig", config, "get", "pods"]
+    asked["python -c pass"] = [sys.executable, "-c", "pass"]
+    took: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(COMMAND_RUNS):
+        for name, command in asked.items():
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            took[name].append((time.perf_counter() - began) * 1e3)
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
 def heal(under_test: EngineUnderTest, names: tuple[str, ...]) -> dict[str, float]:
     """Kills processes and returns the milliseconds that the journal tells for each."""
     wait_for(lambda: all_ready(under_test), 30, "all ready")
@@ -114,6 +141,7 @@ def main() -> None:
     parser.add_argument("--idle-s", type=float, default=20.0)
     parser.add_argument("-o", dest="fmt", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is removed
     result: dict[str, Any] = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as directory:
         under_test = EngineUnderTest(Path(directory) / "data")
@@ -126,6 +154,7 @@ def main() -> None:
             result["boot"] = {key: statistics.median(b[key] for b in boots) for key in boots[0]}
             time.sleep(SETTLE_S)
             result["idle"] = idle(under_test, arguments.idle_s)
+            result["command_ms"] = commands(under_test)
             result["heal_ms"] = {
                 name: statistics.median(heal(under_test, (name,))[name] for _ in range(arguments.rounds))
                 for name in PROCESSES
@@ -158,6 +187,9 @@ def text(result: dict[str, Any]) -> str:
         f"CPU {whole['cpu_percent'] / IDLE_CPU_MAX:.2f} of {IDLE_CPU_MAX} % of a core   "
         f"killed {max(result['heal_ms'].values()) / HEALED_MS_MAX:.2f} of {HEALED_MS_MAX} ms (the slowest)"
     )
+    bare = result["command_ms"]["python -c pass"]
+    lines.append("a command        ms   of an empty Python's")
+    lines += [f"  {name:<28} {ms:>6.0f} {ms / bare:>6.1f}" for name, ms in result["command_ms"].items()]
     lines.append("killed -> again  " + "   ".join(f"{name} {ms:.0f} ms" for name, ms in result["heal_ms"].items()))
     lines.append("all at once      " + "   ".join(f"{name} {ms:.0f} ms" for name, ms in result["heal_all_ms"].items()))
     return "\n".join(lines)
