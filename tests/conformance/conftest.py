@@ -19,6 +19,8 @@ import pytest
 
 from api_process import ApiProcess
 from kubernetes_process import KubernetesProcess
+from webhook_cluster import Cluster
+from webhook_server import WebhookServer
 
 SERVER = "TRIMTAB_CONFORMANCE_KUBECONFIG"
 PROGRAMS = "TRIMTAB_KUBERNETES"
@@ -72,3 +74,17 @@ def kubectl(kubeconfig: Path, namespace: str, tmp_path: Path) -> Callable[..., s
         return done.stderr if fails or errors else done.stdout
 
     return run
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[WebhookServer]:
+    server = WebhookServer(tmp_path / "webhook")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cluster(client: Any, namespace: str, hook: WebhookServer) -> Iterator[Cluster]:
+    made = Cluster(client, namespace, hook)
+    yield made
+    made.close()

@@ -22,8 +22,8 @@ from trimtab.engine.registry import COMPONENTS
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.settings import Settings
 from trimtab.server import ApiServer, ServerSettings, create_app
+from trimtab.server.admitting import Check
 from trimtab.server.serve import Listen, ListenError, Listeners
-from trimtab.server.writing import Check
 from trimtab.store import Store, StoreError
 
 RENEWAL_CHECK_S = 86_400.0

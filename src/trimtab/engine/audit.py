@@ -45,7 +45,7 @@ def entry_of(note: WriteNote) -> Entry | None:
         return None
     if note.asking is None and note.verb not in ("deleting", "deleted"):
         return None
-    if note.verb == "changed" and not note.changes:
+    if note.verb == "changed" and not note.changes and not note.annotations:
         return None
     api_version, kind, name = note.owner or ("", "", "")
     is_consequence = note.owner is not None and note.asking is None
@@ -57,7 +57,7 @@ def entry_of(note: WriteNote) -> Entry | None:
         verb=note.verb,
         object=Ref(note.kind.api_version, note.kind.kind, note.namespace or None, note.name),
         cause=Ref(api_version, kind, note.namespace or None, name) if is_consequence else None,
-        message=note.subresource if note.verb == "entered" else ", ".join(note.changes),
+        message=note.subresource if note.verb == "entered" else ", ".join((*note.changes, *note.annotations)),
         data={"user": who} if who else None,
     )
 

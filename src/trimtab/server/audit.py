@@ -6,7 +6,7 @@ gets a `WriteNote` of both: the engine puts it into its journal. What the server
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,8 @@ from trimtab.server.kinds import Kind
 CHANGES_MAX = 6
 VALUE_MAX = 60
 """Characters of a value that are told."""
+ANNOTATION_MAX = 200
+"""Characters that a webhook's note may have."""
 _TOLD = frozenset({"image", "schedule", "type", "storage", "cpu", "memory", "minAvailable", "maxUnavailable", "host"})
 """Texts under these names are told with their values; of others only that they changed, since they may be secret."""
 _BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"})
@@ -45,6 +47,8 @@ class WriteNote:
     changes: tuple[str, ...]
     owner: tuple[str, str, str] | None
     """apiVersion, kind and name of the controlling owner."""
+    annotations: tuple[str, ...] = ()
+    """What webhooks have noted of the request: `webhook/key=value`."""
 
 
 asking: ContextVar[Asking | None] = ContextVar("asking", default=None)
@@ -52,7 +56,14 @@ asking: ContextVar[Asking | None] = ContextVar("asking", default=None)
 
 
 def note(
-    kind: Kind, verb: str, obj: JSON, old: JSON | None = None, *, manager: str = "", subresource: str = ""
+    kind: Kind,
+    verb: str,
+    obj: JSON,
+    old: JSON | None = None,
+    *,
+    manager: str = "",
+    subresource: str = "",
+    annotations: Mapping[str, str] | None = None,
 ) -> WriteNote:
     """The note of a change of `old` into `obj`."""
     meta = obj["metadata"]
@@ -68,6 +79,7 @@ def note(
         subresource,
         changes,
         (owner["apiVersion"], owner["kind"], owner["name"]) if owner is not None else None,
+        tuple(f"{key}={value[:ANNOTATION_MAX]}" for key, value in sorted((annotations or {}).items()))[:CHANGES_MAX],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,13 +40,17 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(slots=True)
 class Options:
-    """What a write asks for besides its object. `warnings` collects what the answer should warn of."""
+    """What a write asks for besides its object. `warnings` collects what the answer should warn of; `asked` is what the client
+    has said in its query, as webhooks are told of it."""
 
     manager: str = "unknown"
     dry_run: bool = False
     validation: str = "Warn"
     force: bool = False
     warnings: list[str] = field(default_factory=list)
+    asked: JSON = field(default_factory=dict)
+    timeout_s: float | None = None
+    """How long the client lets the whole request take."""
 
 
 def write_options(request: Request) -> Options:
@@ -61,7 +66,28 @@ def write_options(request: Request) -> Options:
         raise bad_request(
             f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
         )
-    return Options(manager, dry_run(request.values("dryRun")), validation, request.flag("force"))
+    asked: JSON = {name: query[name] for name in ("fieldManager", "fieldValidation") if query.get(name)}
+    dry = dry_run(request.values("dryRun"))
+    if dry:
+        asked["dryRun"] = ["All"]
+    return Options(manager, dry, validation, request.flag("force"), asked=asked, timeout_s=timeout_of(request))
+
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def timeout_of(request: Request) -> float | None:
+    """The `timeout` of the query, like `30s` or `1m`, in seconds. Raises `StatusError` 400."""
+    text = request.query.get("timeout", "")
+    if not text:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None or not any(found.groups()):
+        if text.isdigit() and not int(text):
+            return None
+        raise bad_request(f'invalid timeout specified in the request URL - "{text}": write a duration like 30s')
+    hours, minutes, seconds, millis = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + millis / 1000 or None
 
 
 def dry_run(values: list[str]) -> bool:

@@ -23,6 +23,8 @@ _POD_SUBRESOURCES = (
     ("portforward", "PodPortForwardOptions", _CONNECT),
 )
 
+_API_EXTENSIONS = ("api-extensions",)
+ADMISSION = "admissionregistration.k8s.io"
 RBAC = "rbac.authorization.k8s.io"
 AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"
@@ -92,13 +94,29 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
     ),
     Kind("", "v1", "Service", "services", short_names=("svc",), categories=ALL, status=True, generation=False),
     Kind(
+        ADMISSION,
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        namespaced=False,
+        categories=_API_EXTENSIONS,
+    ),
+    Kind(
+        ADMISSION,
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        namespaced=False,
+        categories=_API_EXTENSIONS,
+    ),
+    Kind(
         "apiextensions.k8s.io",
         "v1",
         "CustomResourceDefinition",
         "customresourcedefinitions",
         namespaced=False,
         short_names=("crd", "crds"),
-        categories=("api-extensions",),
+        categories=_API_EXTENSIONS,
         status=True,
     ),
     Kind("apps", "v1", "ControllerRevision", "controllerrevisions"),

@@ -229,6 +229,8 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
     "core.v1.Container": ("env", "ports"),
     "core.v1.EphemeralContainer": ("env", "ports"),
     "core.v1.PodSpec": ("hostAliases", "imagePullSecrets"),
+    "admissionregistration.v1.MutatingWebhookConfiguration": ("webhooks",),
+    "admissionregistration.v1.ValidatingWebhookConfiguration": ("webhooks",),
 }
 """Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says."""
 

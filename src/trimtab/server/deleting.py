@@ -8,20 +8,21 @@ a grace period of 0; a namespace's content.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from trimtab.api import JSON
 from trimtab.server import errors
-from trimtab.server.bodies import Options, decode_object, dry_run
+from trimtab.server.bodies import Options, decode_object, dry_run, timeout_of
 from trimtab.server.clock import Clock
+from trimtab.server.hooks import Asked, Hooks, notes_of
 from trimtab.server.http import Request
 from trimtab.server.kinds import Kind
 from trimtab.server.objects import encode
 from trimtab.server.strategies import Surroundings
 from trimtab.server.views import as_stored, viewed
-from trimtab.server.writing import Writer, Written, deletable
+from trimtab.server.writing import CHANGED_TRIES, Writer, Written, deletable
 from trimtab.store import Conflict, Put, Record, Store
 
 if TYPE_CHECKING:
@@ -42,6 +43,21 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+    timeout_s: float | None = None
+    """How long the client lets the whole request take."""
+    warnings: list[str] = field(default_factory=list)
+    """What webhooks want to have said to whoever deletes."""
+
+    def wire(self) -> JSON:
+        """As webhooks are told of them."""
+        conditions = {"uid": self.uid, "resourceVersion": self.resource_version}
+        found: JSON = {
+            "gracePeriodSeconds": self.grace_s,
+            "preconditions": {key: value for key, value in conditions.items() if value} or None,
+            "propagationPolicy": self.policy or None,
+            "dryRun": ["All"] if self.dry_run else None,
+        }
+        return {key: value for key, value in found.items() if value is not None}
 
 
 async def delete_options(request: Request) -> DeleteOptions:
@@ -51,9 +67,9 @@ async def delete_options(request: Request) -> DeleteOptions:
     conditions = body.get("preconditions") or {}
     if not isinstance(conditions, dict):
         raise errors.bad_request("preconditions: Invalid value: must be an object")
-    for field in ("uid", "resourceVersion"):
-        if not isinstance(conditions.get(field) or "", str):
-            raise errors.bad_request(f"preconditions.{field}: Invalid value: must be text")
+    for part in ("uid", "resourceVersion"):
+        if not isinstance(conditions.get(part) or "", str):
+            raise errors.bad_request(f"preconditions.{part}: Invalid value: must be text")
     dry = body.get("dryRun") or []
     if not isinstance(dry, list):
         raise errors.bad_request("dryRun: Invalid value: must be a list")
@@ -75,13 +91,17 @@ async def delete_options(request: Request) -> DeleteOptions:
         conditions.get("uid") or "",
         conditions.get("resourceVersion") or "",
         dry_run(request.values("dryRun") or dry),
+        timeout_of(request),
     )
 
 
 class Deleter:
     """Carries out deletions; shared by the handlers of requests and the server's own controllers."""
 
-    def __init__(self, store: Store, registry: Registry, writer: Writer, clock: Clock, around: Surroundings) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, writer: Writer, clock: Clock, around: Surroundings, hooks: Hooks
+    ) -> None:
+        self._hooks = hooks
         self._store = store
         self._around = around
         self._registry = registry
@@ -96,36 +116,66 @@ class Deleter:
         options: DeleteOptions,
         *,
         unless: Callable[[JSON], None] | None = None,
+        unasked: bool = False,
+        named: bool = True,
     ) -> Written:
         """Deletes an object or marks it deleted; `gone` says which.
 
         unless: looks at the live object last, under its lock, and raises to keep it.
+        unasked: webhooks have been asked already, about the request that this deletion is a part of.
+        named: the request names this object; else it is one of a collection.
 
         Raises:
             StatusError: 404, or 409 when a precondition does not hold.
         """
         key = kind.key(namespace, name)
-        async with self._writer.locks(key):
-            record = self._store.get(key)
-            if record is None:
-                raise errors.not_found(kind.plural, kind.group, name)
-            obj = viewed(kind, record)
-            _check_preconditions(kind, name, obj["metadata"], options)
-            if unless is not None:
-                unless(obj)
-            marked = viewed(kind, record)
-            self._mark(kind, marked, options)
-            if deletable(marked):
-                written = await self._write(kind, record, None, options)
-                if not options.dry_run:
-                    self._around.wrote(kind, "deleted", obj)
-                return written
-            if marked == obj:
-                return Written(record)
-            written = await self._write(kind, record, encode(as_stored(kind, marked)), options)
-            if not options.dry_run and "deletionTimestamp" not in obj["metadata"]:
-                self._around.wrote(kind, "deleting", obj)
+        asked = None
+        if not unasked:
+            said = Options(dry_run=options.dry_run, asked=options.wire(), timeout_s=options.timeout_s)
+            asked = self._hooks.asked(kind, "DELETE", said, name=name if named else "", namespace=namespace)
+        for _ in range(CHANGED_TRIES):
+            judged = None
+            if asked is not None and (judged := self._store.get(key)) is not None:
+                obj = viewed(kind, judged)
+                _check_preconditions(kind, name, obj["metadata"], options)
+                await asked.change(None, obj)
+                await asked.judge(None, obj)
+                options.warnings.extend(asked.warnings)
+            async with self._writer.locks(key):
+                record = self._store.get(key)
+                if record is None:
+                    raise errors.not_found(kind.plural, kind.group, name)
+                if asked is not None and record != judged:
+                    continue  # it was changed while webhooks looked at it: they see it again
+                return await self._delete(kind, record, options, unless, asked)
+        raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)
+
+    async def _delete(
+        self,
+        kind: Kind,
+        record: Record,
+        options: DeleteOptions,
+        unless: Callable[[JSON], None] | None,
+        asked: Asked | None,
+    ) -> Written:
+        """Under the object's lock."""
+        obj = viewed(kind, record)
+        _check_preconditions(kind, obj["metadata"]["name"], obj["metadata"], options)
+        if unless is not None:
+            unless(obj)
+        marked = viewed(kind, record)
+        self._mark(kind, marked, options)
+        if deletable(marked):
+            written = await self._write(kind, record, None, options)
+            if not options.dry_run:
+                self._around.wrote(kind, "deleted", obj, annotations=notes_of(asked))
             return written
+        if marked == obj:
+            return Written(record)
+        written = await self._write(kind, record, encode(as_stored(kind, marked)), options)
+        if not options.dry_run and "deletionTimestamp" not in obj["metadata"]:
+            self._around.wrote(kind, "deleting", obj, annotations=notes_of(asked))
+        return written
 
     async def _write(self, kind: Kind, record: Record, value: bytes | None, options: DeleteOptions) -> Written:
         if options.dry_run:

@@ -40,11 +40,16 @@ class StatusError(Exception):
             "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            out["reason"] = self.reason
         if self.details:
             out["details"] = self.details
         return out | {"code": self.code}
+
+
+class Denied(StatusError):
+    """A refusal in the words of somebody whom the server has asked: whatever its reason says, trying again does not help."""
 
 
 def group_resource(plural: str, group: str) -> str:
@@ -127,6 +132,13 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Status
     return StatusError(422, "Invalid", f'{group_resource(kind, group)} "{name}" is invalid: {listed}', details)
 
 
+def raise_problems(kind: str, group: str, obj: JSON, causes: Sequence[Cause]) -> None:
+    """Raises `invalid` where there are causes."""
+    if causes:
+        meta = obj["metadata"]
+        raise invalid(kind, group, meta.get("name") or meta.get("generateName") or "", causes)
+
+
 def too_many_requests(message: str, retry_after_s: int = 1) -> StatusError:
     return StatusError(
         429, "TooManyRequests", message, {"retryAfterSeconds": retry_after_s}, [("retry-after", str(retry_after_s))]
@@ -140,6 +152,10 @@ def internal(message: str) -> StatusError:
 
 def unavailable(message: str) -> StatusError:
     return StatusError(503, "ServiceUnavailable", message, None, [("retry-after", "1")])
+
+
+def timeout() -> StatusError:
+    return StatusError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
 
 
 def storage_full(message: str) -> StatusError:

@@ -99,7 +99,7 @@ class Handlers:
                 case _:
                     raise errors.method_not_allowed()
         if name == "scale" and kind.scale is not None:
-            from trimtab.server.subresources import handle_scale
+            from trimtab.server.scaling import handle_scale
 
             return await handle_scale(self._server, kind, target, verb, request)
         if not kind.crd and any(name == known for known, _, _ in kind.subresources):
@@ -141,11 +141,11 @@ class Handlers:
         obj = await read_object(request, options)
 
         def change(live: JSON) -> JSON:
-            meta = obj.get("metadata")
+            new, meta = obj, obj.get("metadata")
             if isinstance(meta, dict) and meta.get("managedFields") is None and "managedFields" in live["metadata"]:
-                meta["managedFields"] = live["metadata"]["managedFields"]
-            self._refuse_escalation(kind, target.namespace, obj, request, live)
-            return obj
+                new = {**obj, "metadata": {**meta, "managedFields": live["metadata"]["managedFields"]}}
+            self._refuse_escalation(kind, target.namespace, new, request, live)
+            return new
 
         written = await self._server.writer.update(
             kind, target.namespace, target.name, change, options, subresource=subresource
@@ -250,7 +250,7 @@ class Handlers:
                 try:
                     written = await server.writer.create(kind, target.namespace, change(None), options, tracked=True)
                 except StatusError as err:
-                    if err.reason != "AlreadyExists":
+                    if err.reason != "AlreadyExists" or isinstance(err, errors.Denied):
                         raise
                     continue  # somebody created it meanwhile: apply to that
             else:
@@ -259,7 +259,7 @@ class Handlers:
                         kind, target.namespace, target.name, change, options, subresource=subresource, tracked=True
                     )
                 except StatusError as err:
-                    if err.reason != "NotFound" or subresource:
+                    if err.reason != "NotFound" or subresource or isinstance(err, errors.Denied):
                         raise
                     continue  # it was deleted meanwhile: create it
             return self._written(kind, request, written, options)
@@ -288,9 +288,10 @@ class Handlers:
     async def _delete(self, kind: Kind, target: Target, request: Request) -> Reply:
         options = await delete_options(request)
         written = await self._server.deleter.delete(kind, target.namespace, target.name, options)
+        warnings = list(dict.fromkeys(options.warnings))
         if written.gone and not (kind.kind == "Pod" and not kind.group):
-            return json_reply(deleted_status(kind, written))
-        return Reply(rendering_of(request, self._server.clock).one(kind, written.record))
+            return json_reply(deleted_status(kind, written), warnings=warnings)
+        return Reply(rendering_of(request, self._server.clock).one(kind, written.record), warnings=warnings)
 
     async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Answer:
         options = await delete_options(request)
@@ -299,9 +300,11 @@ class Handlers:
         for record in page.records:
             meta = viewed(kind, record)["metadata"]
             try:
-                written = await self._server.deleter.delete(kind, meta.get("namespace", ""), meta["name"], options)
+                written = await self._server.deleter.delete(
+                    kind, meta.get("namespace", ""), meta["name"], options, named=False
+                )
             except StatusError as err:
-                if err.code != 404:
+                if err.code != 404 or isinstance(err, errors.Denied):
                     raise
             else:
                 deleted.append(written.record)

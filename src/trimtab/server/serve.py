@@ -22,6 +22,7 @@ from typing import Any
 import uvloop
 
 from trimtab.server import errors
+from trimtab.server.admitting import Check
 from trimtab.server.app import Application, create_app
 from trimtab.server.authentication import PEER_CERTIFICATE, User
 from trimtab.server.connection import Connection, Open
@@ -30,7 +31,6 @@ from trimtab.server.http import Request, error_reply
 from trimtab.server.peers import PEER, peer_of
 from trimtab.server.server import ApiServer, ServerSettings
 from trimtab.server.tunnel import Tunnel, open_tunnel
-from trimtab.server.writing import Check
 from trimtab.store import Store
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trimtab.api import JSON
 from trimtab.server import quotas
+from trimtab.server.admitting import Check
 from trimtab.server.allocation import ServiceAllocator
 from trimtab.server.audit import WriteNote, note
 from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
@@ -22,6 +23,7 @@ from trimtab.server.bootstrap import bootstrap
 from trimtab.server.builtin_kinds import PRIORITY_CLASSES
 from trimtab.server.clock import Clock, SystemClock, timestamp
 from trimtab.server.deleting import Deleter
+from trimtab.server.hooks import Hooks
 from trimtab.server.housekeeping import NAMESPACES, PODS, Housekeeping
 from trimtab.server.kinds import Kind
 from trimtab.server.metrics import Metrics
@@ -30,7 +32,7 @@ from trimtab.server.registry import Registry
 from trimtab.server.sessions import Sessions
 from trimtab.server.tokens import ServiceAccountTokens
 from trimtab.server.watching import WatchService
-from trimtab.server.writing import Check, Writer
+from trimtab.server.writing import Writer
 from trimtab.store import Store
 
 
@@ -72,8 +74,9 @@ class ApiServer:
         self.clock: Clock = clock or SystemClock()
         self.registry = Registry(store)
         self.services = ServiceAllocator(store, self.settings.service_cidr, self.clock)
-        self.writer = Writer(store, self.registry, self, admission)
-        self.deleter = Deleter(store, self.registry, self.writer, self.clock, self)
+        self.hooks = Hooks(store, self.registry, self.clock, self.namespace_labels)
+        self.writer = Writer(store, self.registry, self, admission, self.hooks)
+        self.deleter = Deleter(store, self.registry, self.writer, self.clock, self, self.hooks)
         self.watches = WatchService(store)
         self.tokens = ServiceAccountTokens(store, self.settings.service_account_key, self.settings.issuer, self.clock)
         readers: list[TokenReader] = [self.tokens.user]
@@ -99,6 +102,7 @@ class ApiServer:
         self.ready = False
         self.stopping = True
         self.watches.close()
+        self.hooks.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -122,10 +126,13 @@ class ApiServer:
         *,
         manager: str = "",
         subresource: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
         """A change was committed: passed on to whoever wants to be told."""
         if self._on_write is not None:
-            self._on_write(note(kind, verb, obj, old, manager=manager, subresource=subresource))
+            self._on_write(
+                note(kind, verb, obj, old, manager=manager, subresource=subresource, annotations=annotations or {})
+            )
 
     def default_of(self, collection: str, annotation: str) -> str:
         """The name of the newest object that is annotated as the default of its kind; empty when there is none."""

@@ -7,26 +7,19 @@ from typing import TYPE_CHECKING
 
 from trimtab.api import JSON
 from trimtab.api.quantity import parse_quantity
-from trimtab.api.selector import selector_text, selects
+from trimtab.api.selector import selects
 from trimtab.server import errors
 from trimtab.server.bodies import (
-    APPLY_TYPES,
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
     Options,
-    decode_json,
-    decode_object,
     read_object,
     write_options,
 )
 from trimtab.server.deleting import DeleteOptions
 from trimtab.server.errors import Cause, StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
-from trimtab.server.kinds import Kind, Scale
-from trimtab.server.objects import at_path, decode, meta_of, put_at_path
+from trimtab.server.kinds import Kind
+from trimtab.server.objects import decode, meta_of
 from trimtab.server.paths import Target
-from trimtab.server.render import rendering_of
 from trimtab.server.selectors import selector_of
 from trimtab.server.tokens import DEFAULT_S, MAX_S, MIN_S
 from trimtab.server.views import viewed
@@ -43,6 +36,8 @@ async def handle_subresource(server: ApiServer, kind: Kind, target: Target, verb
     if name in STREAMS:
         from trimtab.server.streams import stream_reply
 
+        if name != "log":
+            await _connected(server, kind, target, request)
         return await stream_reply(server, kind, target, request)
     if name == "finalize" and verb == "update":
         return await _finalize(server, kind, target, request)
@@ -59,80 +54,21 @@ async def handle_subresource(server: ApiServer, kind: Kind, target: Target, verb
             raise errors.no_such_path()
 
 
-# Scale
-
-_SCALE = Kind("autoscaling", "v1", "Scale", "scales")
+_CONNECT_FLAGS = ("stdin", "stdout", "stderr", "tty")
 
 
-async def handle_scale(server: ApiServer, kind: Kind, target: Target, verb: str, request: Request) -> Reply:
-    """Get, update and patch of `autoscaling/v1` Scale."""
-    assert kind.scale is not None
-    scale = kind.scale
-    rendering = rendering_of(request, server.clock)
-    record = server.store.get(kind.key(target.namespace, target.name))
-    if record is None:
-        raise errors.not_found(kind.plural, kind.group, target.name)
-    if verb == "get":
-        return Reply(rendering.made(_SCALE, _scale_of(kind, scale, viewed(kind, record))))
-    if verb not in ("update", "patch"):
-        raise errors.method_not_allowed()
-    options = write_options(request)
-    body = await request.body()
-
-    def change(live: JSON) -> JSON:
-        wanted = _changed_scale(_scale_of(kind, scale, live), request.content_type, body, verb, options)
-        replicas = (wanted.get("spec") or {}).get("replicas", 0)
-        if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
-            text = f"Invalid value: {replicas}: must be an integer greater than or equal to 0"
-            raise errors.invalid("Scale", "autoscaling", target.name, [Cause("spec.replicas", text)])
-        version = (wanted.get("metadata") or {}).get("resourceVersion")
-        if version and version != live["metadata"]["resourceVersion"]:
-            raise errors.conflict(kind.plural, kind.group, target.name, errors.MODIFIED)
-        put_at_path(live, scale.spec_replicas, replicas)
-        return live
-
-    written = await server.writer.update(kind, target.namespace, target.name, change, options, subresource="scale")
-    return Reply(rendering.made(_SCALE, _scale_of(kind, scale, viewed(kind, written.record))))
-
-
-def _changed_scale(current: JSON, content_type: str, body: bytes, verb: str, options: Options) -> JSON:
-    from trimtab.server.patch import PatchError, json_patch, merge_patch
-
-    if verb == "update":
-        return decode_object(body, content_type, options)
-    try:
-        if content_type == JSON_PATCH:
-            new = json_patch(current, decode_json(body, options))
-        elif content_type in (MERGE_PATCH, STRATEGIC_PATCH):
-            new = merge_patch(current, decode_json(body, options))
-        elif content_type in APPLY_TYPES:
-            new = merge_patch(current, decode_object(body, content_type, options))
-        else:
-            raise errors.unsupported_media(content_type, (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, *APPLY_TYPES))
-    except PatchError as err:
-        raise errors.bad_request(str(err)) from None
-    if not isinstance(new, dict):
-        raise errors.bad_request("the patch does not leave a Scale behind")
-    return new
-
-
-def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
-    meta = obj["metadata"]
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    status: JSON = {"replicas": at_path(obj, scale.status_replicas) or 0}
-    selector = at_path(obj, scale.selector) if scale.selector else None
-    if scale.selector_is_map:
-        selector = {"matchLabels": selector or {}}
-    text = selector if isinstance(selector, str) else selector_text(selector_of(selector))
-    if text:
-        status["selector"] = text
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {key: meta[key] for key in kept if key in meta},
-        "spec": {"replicas": at_path(obj, scale.spec_replicas) or 0},
-        "status": status,
-    }
+async def _connected(server: ApiServer, kind: Kind, target: Target, request: Request) -> None:
+    """Asks webhooks about a stream into a pod. Raises `StatusError`."""
+    said: JSON = {name: True for name in _CONNECT_FLAGS if request.flag(name)}
+    if request.query.get("container"):
+        said["container"] = request.query["container"]
+    if request.values("command"):
+        said["command"] = request.values("command")
+    if ports := [int(port) for port in request.values("ports") if port.isdigit()]:
+        said["ports"] = ports
+    names = {"exec": "PodExecOptions", "attach": "PodAttachOptions", "portforward": "PodPortForwardOptions"}
+    body = ("", "v1", names[target.subresource])
+    await server.hooks.about(kind, target, "CONNECT", Options(), body, said)
 
 
 # Namespaces
@@ -156,6 +92,7 @@ async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Requ
 async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
     binding = await read_object(request, options)
+    binding = await server.hooks.about(kind, target, "CREATE", options, ("", "v1", "Binding"), binding)
     node = (binding.get("target") or {}).get("name") or ""
     if not node:
         raise errors.invalid("Binding", "", target.name, [Cause("target.name", "Required value", "FieldValueRequired")])
@@ -178,13 +115,16 @@ async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request)
             conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": server.now()})
         return live
 
-    await server.writer.update(kind, target.namespace, target.name, change, options, subresource="binding")
+    await server.writer.update(
+        kind, target.namespace, target.name, change, options, subresource="binding", unasked=True
+    )
     return json_reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
 
 async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
     eviction = await read_object(request, options)
+    eviction = await server.hooks.about(kind, target, "CREATE", options, ("policy", "v1", "Eviction"), eviction)
     asked = eviction.get("deleteOptions") or {}
     conditions = asked.get("preconditions") or {}
 
@@ -214,7 +154,9 @@ async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request
     # One at a time: of two evictions that are judged at once each would see the other's pod serve.
     async with server.writer.locks(f"evictions of {target.namespace}"):
         if not options.dry_run:
-            await server.writer.update(kind, target.namespace, target.name, doomed, options, subresource="status")
+            await server.writer.update(
+                kind, target.namespace, target.name, doomed, options, subresource="status", unasked=True
+            )
         await server.deleter.delete(
             kind,
             target.namespace,
@@ -227,6 +169,7 @@ async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request
                 options.dry_run,
             ),
             unless=unless,
+            unasked=True,
         )
     return json_reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
@@ -311,6 +254,8 @@ def _scaled(value: int | str, total: int) -> int:
 async def _token(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
     asked = await read_object(request, options)
+    body = ("authentication.k8s.io", "v1", "TokenRequest")
+    asked = await server.hooks.about(kind, target, "CREATE", options, body, asked)
     spec = asked.get("spec") or {}
     record = server.store.get(kind.key(target.namespace, target.name))
     if record is None:

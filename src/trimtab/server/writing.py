@@ -1,27 +1,32 @@
 """How an object is written: created, replaced, patched or applied, each of them through the same steps.
 
-    body -> identity -> unknown fields -> defaults -> schema -> the kind's own rules -> admission -> managed fields -> store
+    body -> identity -> unknown fields -> defaults -> managed fields -> what the cluster fills in -> (webhooks that change)
+         -> the kind's own rules -> admission -> (webhooks that judge) -> quotas -> store
 
 Writes of one object happen one after the other (a lock a key), so that read, change and commit need no retries; the store
-still judges the revision. A write that changes nothing keeps the version and costs no commit.
+still judges the revision. Where webhooks are asked, no lock is held meanwhile: an object that has changed since is read again,
+and they are asked again. A write that changes nothing keeps the version and costs no commit.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server import errors, limit_range, pod_security, quotas
+from trimtab.server import errors, quotas
+from trimtab.server.admitting import Check, OwnAdmission
 from trimtab.server.bodies import Options, check_depth, strict_error
 from trimtab.server.clock import name_suffix, new_uid, timestamp
 from trimtab.server.errors import Cause, StatusError
 from trimtab.server.honest import warnings_of
+from trimtab.server.hooks import Asked, Hooks, notes_of
 from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
@@ -37,7 +42,9 @@ if TYPE_CHECKING:
 GENERATE_TRIES = 8
 """27^5 suffixes: a second clash in a row is already a sign of something else."""
 
-Check = Callable[[JSON, JSON | None], list[str]]
+CHANGED_TRIES = 8
+"""How often webhooks are asked about a change of an object that others change meanwhile."""
+
 Change = Callable[[JSON], JSON]
 """From a private copy of the live object to the new one; may raise `StatusError`."""
 
@@ -52,16 +59,26 @@ class Written:
     """The write removed the last finalizer of a deleted object."""
 
 
+class _Moved(Exception):
+    """The object was changed by somebody else while webhooks were asked."""
+
+
 class Writer:
     """Carries out writes; shared by the handlers of requests and the server's own controllers."""
 
     def __init__(
-        self, store: Store, registry: Registry, around: Surroundings, admission: Sequence[tuple[str, str, Check]]
+        self,
+        store: Store,
+        registry: Registry,
+        around: Surroundings,
+        admission: Sequence[tuple[str, str, Check]],
+        hooks: Hooks,
     ) -> None:
         self._store = store
         self._registry = registry
         self._around = around
-        self._checks: Mapping[tuple[str, str], list[Check]] = _by_kind(admission)
+        self._admission = OwnAdmission(around, admission)
+        self._hooks = hooks
         self.locks = KeyLocks()
         self._creating: Counter[str] = Counter()
 
@@ -76,65 +93,85 @@ class Writer:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
         meta = self._identified(kind, namespace, "", obj)
-        generated = not meta.get("name") and meta.get("generateName")
         if meta.get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
-        for _ in range(GENERATE_TRIES):
-            if generated:
-                meta["name"] = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
-            try:
-                async with self._rationing(kind, namespace):
-                    return await self._create(kind, namespace, obj, options, tracked)
-            except StatusError as err:
-                if not generated or err.reason != "AlreadyExists":
-                    raise
-        raise errors.already_exists(kind.plural, kind.group, meta["name"])
-
-    async def _create(self, kind: Kind, namespace: str, obj: JSON, options: Options, tracked: bool) -> Written:
-        clock = self._around.clock
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         schema = self._registry.schema(kind)
         strategy = strategy_of(kind)
-        name = obj["metadata"].get("name") or ""
         self._refuse_unknown(schema, obj, options)
         if not kind.crd:
             options.warnings += warnings_of(obj, None)
         if kind.status:
             obj.pop("status", None)
-        now = timestamp(clock)
-        meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
+        meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS}
+        if kind.namespaced:
+            meta["namespace"] = namespace
+        self._namespace_open(kind, namespace)
+        found = self._received(kind, schema, obj)
+        if not tracked:
+            from trimtab.server.apply import track_update
+
+            now = timestamp(self._around.clock)
+            track_update(None, obj, manager=options.manager, schema=schema, now=now)
+        if not found:
+            strategy.admit(self._around, kind, obj, None)
+        asked = self._hooks.asked(kind, "CREATE", options, name=meta.get("name") or "", namespace=namespace)
+        if asked is not None:
+            obj = await self._changed_by_webhooks(asked, kind, schema, obj, None)
+            if obj["metadata"].get("namespace", "") != (namespace if kind.namespaced else ""):
+                raise errors.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+        meta = obj["metadata"]
+        if meta.get("name") or not meta.get("generateName"):
+            return await self._create(kind, schema, namespace, obj, options, asked)
+        for _ in range(GENERATE_TRIES):
+            named = copy.deepcopy(obj)
+            name = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
+            named["metadata"] = {"name": name, **named["metadata"]}
+            try:
+                return await self._create(kind, schema, namespace, named, options, asked)
+            except StatusError as err:
+                if err.reason != "AlreadyExists" or isinstance(err, errors.Denied):
+                    raise
+        raise errors.already_exists(kind.plural, kind.group, name)
+
+    async def _create(
+        self, kind: Kind, schema: Schema, namespace: str, obj: JSON, options: Options, asked: Asked | None
+    ) -> Written:
+        clock = self._around.clock
+        name = obj["metadata"].get("name") or ""
+        meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
             "uid": new_uid(clock),
-            "creationTimestamp": now,
+            "creationTimestamp": timestamp(clock),
         }
         if kind.generation:
             meta["generation"] = 1
-        if kind.namespaced:
-            meta["namespace"] = namespace
-        obj["metadata"] = meta
         key = kind.key(namespace, name)
         try:
             self._complete(kind, schema, obj, None, options)
-            if not tracked:
-                from trimtab.server.apply import track_update
-
-                track_update(None, obj, manager=options.manager, schema=schema, now=now)
+            if asked is not None:
+                await asked.judge(obj)
+                options.warnings += asked.warnings
             record = Record(key, self._encoded(kind, obj), 0)
-            self._namespace_open(kind, namespace)
-            if self._store.get(key) is not None:
-                raise errors.already_exists(kind.plural, kind.group, name)
-            if options.dry_run:
-                return Written(record, created=True)
-            self._creating.update((namespace, kind.collection))
-            try:
-                [record] = await self._store.write([Put(key, record.value, ABSENT)])
-            except Conflict:
-                raise errors.already_exists(kind.plural, kind.group, name) from None
-            finally:
-                self._creating.subtract((namespace, kind.collection))
+            async with self._rationing(kind, namespace):
+                self._admission.ration(kind, obj, None)
+                self._namespace_open(kind, namespace)
+                if self._store.get(key) is not None:
+                    raise errors.already_exists(kind.plural, kind.group, name)
+                if options.dry_run:
+                    return Written(record, created=True)
+                self._creating.update((namespace, kind.collection))
+                try:
+                    [record] = await self._store.write([Put(key, record.value, ABSENT)])
+                except Conflict:
+                    raise errors.already_exists(kind.plural, kind.group, name) from None
+                finally:
+                    self._creating.subtract((namespace, kind.collection))
         finally:
-            strategy.settled(self._around, key)
-        self._around.wrote(kind, "created", obj, manager=options.manager)
+            strategy_of(kind).settled(self._around, key)
+        self._around.wrote(kind, "created", obj, manager=options.manager, annotations=notes_of(asked))
         return Written(record, created=True)
 
     def creating_in(self, scope: str) -> bool:
@@ -171,33 +208,113 @@ class Writer:
         *,
         subresource: str = "",
         tracked: bool = False,
+        unasked: bool = False,
     ) -> Written:
         """Changes a live object. `change` is given a private copy as the kind's version shows it.
 
         subresource: "" changes all but status, "status" only status, "ephemeralcontainers" only those, "finalize" is free of
         the kind's own rules.
         tracked: `change` has settled the managed fields itself.
+        unasked: webhooks have been asked already, about the request that this write is a part of.
 
         Raises:
             StatusError: 404, 409, 422 with the reason, or what `change` raises.
         """
-        key = kind.key(namespace, name)
+        asked = None
+        if not unasked:
+            asked = self._hooks.asked(kind, "UPDATE", options, name=name, namespace=namespace, subresource=subresource)
+        if asked is None:
+            async with self._held(kind, namespace, name, subresource):
+                return await self._update(kind, namespace, name, change, options, subresource, tracked, None)
+        for _ in range(CHANGED_TRIES):
+            try:
+                return await self._update(kind, namespace, name, change, options, subresource, tracked, asked)
+            except _Moved:
+                continue
+        raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)
+
+    @asynccontextmanager
+    async def _held(self, kind: Kind, namespace: str, name: str, subresource: str) -> AsyncIterator[None]:
+        """The object belongs to one writer, and so does the namespace's quota where the write may count."""
         grows = not subresource and kind.kind in ("PersistentVolumeClaim", "Service")
-        async with self._rationing(kind, namespace if grows else ""), self.locks(key):
-            record = self._store.get(key)
-            if record is None:
-                raise errors.not_found(kind.plural, kind.group, name)
-            old = viewed(kind, record)
-            new = change(viewed(kind, record))
-            self._identified(kind, namespace, name, new)
-            _check_precondition(kind, name, new["metadata"], old["metadata"])
-            return await self._update(kind, record, old, new, options, subresource, tracked)
+        async with self._rationing(kind, namespace if grows else ""), self.locks(kind.key(namespace, name)):
+            yield
 
     async def _update(
-        self, kind: Kind, record: Record, old: JSON, new: JSON, options: Options, subresource: str, tracked: bool
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        change: Change,
+        options: Options,
+        subresource: str,
+        tracked: bool,
+        asked: Asked | None,
     ) -> Written:
+        """One attempt, under the object's lock or, where webhooks are `asked`, without. Raises `_Moved`."""
+        record = self._store.get(kind.key(namespace, name))
+        if record is None:
+            raise errors.not_found(kind.plural, kind.group, name)
+        old = viewed(kind, record)
+        new = change(viewed(kind, record))
+        if asked is not None:
+            new = copy.deepcopy(new)  # `change` may be asked again
+        self._identified(kind, namespace, name, new)
+        _check_precondition(kind, name, new["metadata"], old["metadata"])
         schema = self._registry.schema(kind)
-        strategy = strategy_of(kind)
+        new = self._part(kind, schema, old, new, options, subresource, tracked)
+        meta, old_meta = new["metadata"], old["metadata"]
+        try:
+            found = self._received(kind, schema, new)
+            if not tracked:
+                self._track(old, new, schema, options, subresource)
+            if asked is not None:
+                new = await self._changed_by_webhooks(asked, kind, schema, new, old)
+                meta = new["metadata"]
+                carry_over(meta, old_meta)
+                meta["resourceVersion"] = old_meta["resourceVersion"]
+                if subresource in ("status", "finalize"):
+                    found = self._schema_problems(kind, schema, new)
+            if subresource in ("status", "finalize"):
+                self._raise_problems(kind, new, found or metadata_problems(kind, meta))
+                self._refuse_new_finalizers(kind, meta, old_meta)
+            else:
+                self._refuse_new_finalizers(kind, meta, old_meta)
+                if not found:
+                    strategy_of(kind).admit(self._around, kind, new, old)
+                self._complete(kind, schema, new, old, options, subresource)
+            if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
+                meta["generation"] = old_meta.get("generation", 0) + 1
+            if asked is not None:
+                await asked.judge(new, old)
+                options.warnings += asked.warnings
+            if new == old or (tracked and _untimed(new) == _untimed(old)):
+                return Written(record)
+            ends = deletable(new)
+            value = self._encoded(kind, new)
+            async with self._held(kind, namespace, name, subresource) if asked is not None else nullcontext():
+                if asked is not None and self._store.get(record.key) != record:
+                    raise _Moved
+                if not subresource and not new["metadata"].get("deletionTimestamp"):
+                    self._admission.ration(kind, new, old)
+                if options.dry_run:
+                    return Written(Record(record.key, value, record.revision), gone=ends)
+                try:
+                    put = Put(record.key, None if ends else value, record.revision)
+                    [written] = await self._store.write([put])
+                except Conflict:
+                    raise errors.conflict(kind.plural, kind.group, meta["name"], errors.MODIFIED) from None
+        finally:
+            strategy_of(kind).settled(self._around, record.key)
+        verb = "deleted" if ends else "changed"
+        notes = notes_of(asked)
+        self._around.wrote(kind, verb, new, old, manager=options.manager, subresource=subresource, annotations=notes)
+        return Written(Record(record.key, value, written.revision), gone=True) if ends else Written(written)
+
+    def _part(
+        self, kind: Kind, schema: Schema, old: JSON, new: JSON, options: Options, subresource: str, tracked: bool
+    ) -> JSON:
+        """What a write through a subresource, or past them, may change of an object; the rest is as it was."""
         meta, old_meta = new["metadata"], old["metadata"]
         if subresource == "status":
             meta = new["metadata"] = status_metadata(kind, meta, old_meta, tracked=tracked)
@@ -214,45 +331,13 @@ class Writer:
         meta["resourceVersion"] = old_meta["resourceVersion"]
         if subresource in ("", ephemeral.SUBRESOURCE) and not kind.crd:
             options.warnings += warnings_of(new, old)
-        try:
-            if subresource in ("status", "finalize"):
-                schema.default(new)
-                self._raise_problems(kind, new, self._schema_problems(kind, schema, new))
-                self._raise_problems(kind, new, metadata_problems(kind, meta))
-                self._refuse_new_finalizers(kind, meta, old_meta)
-            else:
-                self._refuse_new_finalizers(kind, meta, old_meta)
-                self._complete(kind, schema, new, old, options, subresource)
-            if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
-                meta["generation"] = old_meta.get("generation", 0) + 1
-            if not tracked:
-                from trimtab.server.apply import track_update
+        return new
 
-                track_update(
-                    old,
-                    new,
-                    manager=options.manager,
-                    schema=schema,
-                    now=timestamp(self._around.clock),
-                    subresource=subresource,
-                )
-            if new == old or (tracked and _untimed(new) == _untimed(old)):
-                return Written(record)
-            ends = deletable(new)
-            value = self._encoded(kind, new)
-            if options.dry_run:
-                return Written(Record(record.key, value, record.revision), gone=ends)
-            try:
-                put = Put(record.key, None if ends else value, record.revision)
-                [written] = await self._store.write([put])
-            except Conflict:
-                raise errors.conflict(kind.plural, kind.group, meta["name"], errors.MODIFIED) from None
-        finally:
-            strategy.settled(self._around, record.key)
-        self._around.wrote(
-            kind, "deleted" if ends else "changed", new, old, manager=options.manager, subresource=subresource
-        )
-        return Written(Record(record.key, value, written.revision), gone=True) if ends else Written(written)
+    def _track(self, old: JSON, new: JSON, schema: Schema, options: Options, subresource: str) -> None:
+        from trimtab.server.apply import track_update
+
+        now = timestamp(self._around.clock)
+        track_update(old, new, manager=options.manager, schema=schema, now=now, subresource=subresource)
 
     # Steps
 
@@ -303,15 +388,43 @@ class Writer:
             raise strict_error(problems)
         options.warnings += problems
 
+    def _received(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
+        """Completes what was read, in place, as decoding and defaulting do; what its schema says against it. Raises `StatusError`
+        400 when it cannot be read at all."""
+        schema.default(obj)
+        found = self._schema_problems(kind, schema, obj)
+        if not found:
+            strategy_of(kind).receive(kind, obj)
+        return found
+
+    async def _changed_by_webhooks(self, asked: Asked, kind: Kind, schema: Schema, new: JSON, old: JSON | None) -> JSON:
+        """The object as webhooks want it. Raises `StatusError`."""
+
+        def complete(obj: JSON) -> None:
+            schema.prune(obj)
+            schema.default(obj)
+            found = [error for error in schema.validate(obj) if error.reason == "FieldValueTypeInvalid"]
+            if found and not kind.crd:
+                raise errors.internal(f"{kind.kind} in version {kind.version!r}: {found[0]}")
+
+        def admit(obj: JSON) -> None:
+            if not schema.validate(obj):
+                strategy_of(kind).admit(self._around, kind, obj, old)
+
+        managed = new["metadata"].get("managedFields")
+        changed = await asked.change(new, old, complete, admit)
+        if managed and not _is_managed(changed["metadata"].get("managedFields")):
+            changed["metadata"]["managedFields"] = managed
+        return changed
+
     def _complete(
         self, kind: Kind, schema: Schema, new: JSON, old: JSON | None, options: Options, subresource: str = ""
     ) -> None:
-        """Defaults, validates, applies the kind's own rules, asks admission. Raises `StatusError`."""
+        """Applies the kind's own rules, asks the server's own admission. Raises `StatusError`."""
         strategy = strategy_of(kind)
         schema.default(new)
         found = self._schema_problems(kind, schema, new)
         if not found:
-            self._give_defaults(kind, new, old)
             found = strategy.prepare(self._around, kind, new, old)
         if not found:
             found = metadata_problems(kind, new["metadata"])
@@ -323,11 +436,7 @@ class Writer:
         self._raise_problems(kind, new, found)
         strategy.complete(self._around, kind, new, old)
         if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):
-            self._admit(kind, new, old, options)
-            if not kind.crd and not kind.group.endswith(".k8s.io"):
-                self._keep_pods_secure(kind, new, old, options)
-            if kind.namespaced and not subresource:
-                self._keep_in_bounds(kind, new, old)
+            self._admission.judge(kind, new, old, options, subresource)
         if kind.warning:
             options.warnings.append(kind.warning)
 
@@ -340,9 +449,7 @@ class Writer:
         return [Cause(error.path, error.message, error.reason) for error in found]
 
     def _raise_problems(self, kind: Kind, obj: JSON, found: Sequence[Cause]) -> None:
-        if found:
-            meta = obj["metadata"]
-            raise errors.invalid(kind.kind, kind.group, meta.get("name") or meta.get("generateName") or "", found)
+        errors.raise_problems(kind.kind, kind.group, obj, found)
 
     def _refuse_new_finalizers(self, kind: Kind, meta: JSON, old_meta: JSON) -> None:
         if not old_meta.get("deletionTimestamp"):
@@ -362,65 +469,6 @@ class Writer:
         if not kind.namespaced or not namespace or not self._around.quotas(namespace):
             return nullcontext()
         return self.locks(f"{quotas.PREFIX}{namespace}")
-
-    def _give_defaults(self, kind: Kind, new: JSON, old: JSON | None) -> None:
-        """What a namespace's LimitRanges give a new pod, and what a LimitRange implies of itself."""
-        if kind.group or kind.crd:
-            return
-        if kind.kind == "LimitRange":
-            limit_range.complete(new)
-        elif kind.kind == "Pod" and old is None and isinstance(new.get("spec"), dict):
-            limit_range.give_defaults(new, self._around.limit_ranges(new["metadata"].get("namespace") or ""))
-
-    def _keep_in_bounds(self, kind: Kind, new: JSON, old: JSON | None) -> None:
-        """Asks LimitRanges and ResourceQuotas. Raises `StatusError`."""
-        name, namespace = new["metadata"].get("name") or "", new["metadata"].get("namespace") or ""
-        if not kind.group and kind.kind == "LimitRange":
-            self._raise_problems(kind, new, [Cause(path, text) for path, text in limit_range.problems(new)])
-        if not kind.group and kind.kind in ("Pod", "PersistentVolumeClaim") and old is None:
-            told = limit_range.refusals(kind.kind, new, self._around.limit_ranges(namespace))
-            if told:
-                raise errors.forbidden(
-                    kind.plural, kind.group, name, told[0] if len(told) == 1 else f"[{', '.join(told)}]"
-                )
-        grows = old is None or kind.kind in ("PersistentVolumeClaim", "Service")
-        found = self._around.quotas(namespace) if grows else []
-        if text := quotas.refusal(found, kind, new, old, self._around.counted):
-            raise errors.forbidden(kind.plural, kind.group, name, text)
-
-    def _keep_pods_secure(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
-        """Asks Pod Security about pods, what would make pods, and namespaces. Raises `StatusError`."""
-        if kind.kind == "Namespace":
-            found = [
-                Cause(path, text) for path, text in pod_security.label_problems(new["metadata"].get("labels") or {})
-            ]
-            self._raise_problems(kind, new, found)
-            options.warnings += pod_security.stricter_warnings(self._around, new, old)
-            return
-        pod = pod_security.pod_in(kind, new)
-        if pod is None or (old is not None and pod.get("spec") == (pod_security.pod_in(kind, old) or {}).get("spec")):
-            return
-        meta = new["metadata"]
-        refusal, warning = pod_security.verdict(
-            self._around.namespace_labels(meta.get("namespace") or ""), pod, is_pod=kind.kind == "Pod"
-        )
-        if refusal:
-            raise errors.forbidden(kind.plural, kind.group, meta.get("name") or "", refusal)
-        if warning:
-            options.warnings.append(warning)
-
-    def _admit(self, kind: Kind, new: JSON, old: JSON | None, options: Options) -> None:
-        version = kind.api_version
-        if not kind.crd and kind.stored_api_version != version:
-            version, new, old = kind.stored_api_version, as_stored(kind, new), as_stored(kind, old) if old else None
-        for check in self._checks.get((version, kind.kind), ()):
-            try:
-                options.warnings += check(new, old)
-            except Exception as err:
-                field, message = getattr(err, "field", None), getattr(err, "message", None)
-                if field is None or message is None:
-                    raise
-                self._raise_problems(kind, new, [Cause(field, message)])
 
     def _encoded(self, kind: Kind, obj: JSON) -> bytes:
         value = encode(as_stored(kind, obj))
@@ -442,11 +490,9 @@ _SERVER_FIELDS = frozenset(
 )
 
 
-def _by_kind(admission: Sequence[tuple[str, str, Check]]) -> dict[tuple[str, str], list[Check]]:
-    checks: dict[tuple[str, str], list[Check]] = {}
-    for api_version, kind, check in admission:
-        checks.setdefault((api_version, kind), []).append(check)
-    return checks
+def _is_managed(entries: object) -> bool:
+    """Whether webhooks have left managed fields that can be read."""
+    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
 
 
 def _only(obj: JSON, key: str) -> JSON:

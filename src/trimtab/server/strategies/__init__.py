@@ -13,6 +13,7 @@ from trimtab.server.strategies.core import (
     ConfigMapStrategy,
     CrdStrategy,
     IngressStrategy,
+    LimitRangeStrategy,
     NamespaceStrategy,
     PersistentVolumeStrategy,
     RoleBindingStrategy,
@@ -20,6 +21,7 @@ from trimtab.server.strategies.core import (
     ServiceStrategy,
 )
 from trimtab.server.strategies.pods import NodeStrategy, PodStrategy
+from trimtab.server.strategies.webhook_configurations import WebhookConfigurationStrategy
 from trimtab.server.strategies.workloads import (
     CronJobStrategy,
     DeploymentStrategy,
@@ -33,11 +35,13 @@ from trimtab.server.strategies.workloads import (
 __all__ = ["CrdStrategy", "Strategy", "Surroundings", "strategy_of"]
 
 _NONE = Strategy()
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "Namespace"): NamespaceStrategy(),
     ("", "Secret"): SecretStrategy(),
     ("", "ConfigMap"): ConfigMapStrategy(),
+    ("", "LimitRange"): LimitRangeStrategy(),
     ("", "Service"): ServiceStrategy(),
     ("", "Node"): NodeStrategy(),
     ("", "Pod"): PodStrategy(),
@@ -54,6 +58,8 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("networking.k8s.io", "Ingress"): IngressStrategy(),
     (_RBAC, "RoleBinding"): RoleBindingStrategy(),
     (_RBAC, "ClusterRoleBinding"): RoleBindingStrategy(),
+    (_ADMISSION, "MutatingWebhookConfiguration"): WebhookConfigurationStrategy(),
+    (_ADMISSION, "ValidatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): CrdStrategy(),
 }
 

@@ -28,8 +28,9 @@ class Surroundings(Protocol):
         *,
         manager: str = "",
         subresource: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
-        """A change was committed."""
+        """A change was committed. annotations: what webhooks want to have noted of it."""
 
     def default_of(self, collection: str, annotation: str) -> str:
         """The name of the object that is annotated as the default of its kind; empty when there is none."""
@@ -64,11 +65,18 @@ class Surroundings(Protocol):
 
 
 class Strategy:
-    """No special rules."""
+    """No special rules. The steps run in this order."""
+
+    def receive(self, kind: Kind, new: JSON) -> None:
+        """Completes, in place, what was read, as its decoding and defaulting do: what follows from the object alone. The
+        client owns these fields."""
+
+    def admit(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
+        """Fills in, in place, what the cluster gives such an object: what admission plugins do. Runs again after webhooks have
+        changed the object. Raises `StatusError` to refuse it."""
 
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        """Fills in, in place, what the server decides; what is wrong with what it was asked. Runs after defaulting and
-        before validation; `old` is None on creation."""
+        """Fills in, in place, what the server decides; what is wrong with what it was asked. `old` is None on creation."""
         return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:

@@ -6,7 +6,7 @@ import base64
 import json
 
 from trimtab.api import JSON
-from trimtab.server import custom
+from trimtab.server import custom, limit_range
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
@@ -18,6 +18,10 @@ _DEFAULT_INGRESS_CLASS = "ingressclass.kubernetes.io/is-default-class"
 
 
 class NamespaceStrategy(Strategy):
+    def receive(self, kind: Kind, new: JSON) -> None:
+        if name := new["metadata"].get("name"):
+            new["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         new["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = new["metadata"]["name"]
         if old is None:
@@ -37,13 +41,12 @@ _SECRET_KEYS = {
 
 
 class SecretStrategy(Strategy):
-    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+    def receive(self, kind: Kind, new: JSON) -> None:
         plain = new.pop("stringData", None) or {}
         if plain:
             data = new.setdefault("data", {})
             for key, value in plain.items():
                 data[key] = base64.b64encode(str(value).encode()).decode()
-        return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = [
@@ -72,6 +75,11 @@ def _immutable_data(new: JSON, old: JSON | None) -> list[Cause]:
         for field in ("immutable", "data", "binaryData")
         if new.get(field) != old.get(field)
     ]
+
+
+class LimitRangeStrategy(Strategy):
+    def receive(self, kind: Kind, new: JSON) -> None:
+        limit_range.complete(new)
 
 
 class ServiceStrategy(Strategy):
@@ -119,14 +127,16 @@ class PersistentVolumeStrategy(Strategy):
 
 
 class ClaimStrategy(Strategy):
+    def admit(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
+        spec = new.setdefault("spec", {})
+        if old is None and "storageClassName" not in spec and not spec.get("volumeName"):
+            default = around.default_of("/storage.k8s.io/storageclasses/", _DEFAULT_CLASS)
+            if default:
+                spec["storageClassName"] = default
+
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         if old is None:
             new["status"] = {"phase": "Pending"}
-            spec = new.setdefault("spec", {})
-            if "storageClassName" not in spec and not spec.get("volumeName"):
-                default = around.default_of("/storage.k8s.io/storageclasses/", _DEFAULT_CLASS)
-                if default:
-                    spec["storageClassName"] = default
         return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
@@ -162,14 +172,13 @@ class ClaimStrategy(Strategy):
 
 
 class IngressStrategy(Strategy):
-    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+    def admit(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
         spec = new.setdefault("spec", {})
         annotated = "kubernetes.io/ingress.class" in (new["metadata"].get("annotations") or {})
         if old is None and "ingressClassName" not in spec and not annotated:
             default = around.default_of("/networking.k8s.io/ingressclasses/", _DEFAULT_INGRESS_CLASS)
             if default:
                 spec["ingressClassName"] = default
-        return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new["spec"]
@@ -202,9 +211,8 @@ def _role_ref(binding: JSON) -> str:
 class CrdStrategy(Strategy):
     CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
-    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+    def receive(self, kind: Kind, new: JSON) -> None:
         custom.complete_names(new)
-        return []
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         return custom.problems(new, old, around.name_holder)

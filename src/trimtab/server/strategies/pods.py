@@ -7,10 +7,12 @@ from typing import Any
 
 from trimtab.api import JSON
 from trimtab.api.quantity import parse_quantity
+from trimtab.server import errors, limit_range
+from trimtab.server import names as names_of
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.metadata import label_value_problem
+from trimtab.server.problems import invalids, required
 from trimtab.server.strategies import ephemeral
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
@@ -35,14 +37,22 @@ class NodeStrategy(Strategy):
 
 
 class PodStrategy(Strategy):
+    def admit(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
+        spec = new.get("spec")
+        if not isinstance(spec, dict):
+            return
+        _tolerate_lost_nodes(spec)
+        if old is None:
+            limit_range.give_defaults(new, around.limit_ranges(new["metadata"].get("namespace") or ""))
+            identify(around, kind, new)
+            _prioritize(around, kind, new)
+
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new.get("spec")
         if not isinstance(spec, dict):
             return [Cause("spec", "Required value", "FieldValueRequired")]
-        _tolerate_lost_nodes(spec)
         if old is None:
-            identify(around, kind, new)
-            problems = _prioritize(around, spec)
+            problems: list[Cause] = []
             if spec.get("schedulingGates") and spec.get("nodeName"):
                 text = "Forbidden: cannot be set until all schedulingGates have been cleared"
                 problems.append(Cause("spec.nodeName", text, "FieldValueForbidden"))
@@ -88,28 +98,28 @@ def _tolerate_lost_nodes(spec: JSON) -> None:
             spec["tolerations"] = [*(spec.get("tolerations") or ()), toleration]
 
 
-def _prioritize(around: Surroundings, spec: JSON) -> list[Cause]:
-    """Fills in what the pod's PriorityClass says, as Kubernetes' admission plugin Priority does."""
+def _prioritize(around: Surroundings, kind: Kind, pod: JSON) -> None:
+    """Fills in what the pod's PriorityClass says, as Kubernetes' admission plugin Priority does.
+
+    Raises:
+        StatusError: 403, there is no such class, or the pod says another priority.
+    """
+    spec = pod["spec"]
     name = spec.get("priorityClassName") or ""
     found = around.priority_class(name)
     if name and found is None:
-        text = f"Forbidden: no PriorityClass with name {name} was found; create it, or see kubectl get priorityclasses"
-        return [Cause("spec.priorityClassName", text, "FieldValueForbidden")]
+        text = f"no PriorityClass with name {name} was found"
+        raise errors.forbidden(kind.plural, kind.group, pod["metadata"].get("name") or "", text)
     value = found["value"] if found else 0
     policy = (found.get("preemptionPolicy") if found else None) or "PreemptLowerPriority"
     asked = spec.get("priority")
     if asked is not None and asked != value:
-        text = (
-            f"Forbidden: the integer value of priority ({asked}) must not be provided in pod spec; priority admission"
-        )
-        return [
-            Cause("spec.priority", f"{text} computed {value} from the given PriorityClass name", "FieldValueForbidden")
-        ]
+        text = f"the integer value of priority ({asked}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        raise errors.forbidden(kind.plural, kind.group, pod["metadata"].get("name") or "", text)
     if found and not name:
         spec["priorityClassName"] = found["metadata"]["name"]
     spec["priority"] = value
     spec["preemptionPolicy"] = policy
-    return []
 
 
 def _fixed_part(spec: JSON, old: JSON) -> JSON:
@@ -150,10 +160,7 @@ def pod_spec_problems(
             if name in names:
                 found.append(Cause(f"{at}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
             names.add(name)
-            if label_value_problem(name) or name != name.lower():
-                found.append(
-                    Cause(f"{at}.name", f"Invalid value: \"{name}\": must be lower case alphanumeric characters or '-'")
-                )
+            found += invalids(f"{at}.name", name, names_of.dns_label(name)) if name else [required(f"{at}.name")]
             if not container.get("image"):
                 found.append(Cause(f"{at}.image", "Required value", "FieldValueRequired"))
             elif container["image"] != container["image"].strip():

@@ -8,9 +8,10 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.selector import selects
+from trimtab.server import problems
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.metadata import immutable_problems, labels_problems
+from trimtab.server.metadata import immutable_problems
 from trimtab.server.selectors import selector_of
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pods import pod_template_problems
@@ -24,7 +25,7 @@ class WorkloadStrategy(Strategy):
         selector = spec.get("selector")
         found: list[Cause] = []
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-        found += labels_problems(labels, "spec.template.metadata.labels")
+        found += problems.labels(labels, "spec.template.metadata.labels")
         if not selector or not (selector.get("matchLabels") or selector.get("matchExpressions")):
             found.append(Cause("spec.selector", "Required value", "FieldValueRequired"))
         elif not selects(selector_of(selector), labels):
@@ -88,7 +89,7 @@ class ReplicationControllerStrategy(Strategy):
         if not template:
             return [*found, Cause("spec.template", "Required value", "FieldValueRequired")]
         labels = (template.get("metadata") or {}).get("labels") or {}
-        found += labels_problems(labels, "spec.template.metadata.labels")
+        found += problems.labels(labels, "spec.template.metadata.labels")
         if selector and not selector.items() <= labels.items():
             found.append(
                 Cause(
