@@ -6,12 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from registries import answering
 from trimtab.content import ContentStore, RegistryClient, pause_image
 
 
 async def push_pause(directory: str, registry: str) -> None:
-    await answering(registry)
     store = ContentStore(Path(directory))
     await asyncio.to_thread(pause_image, store)
     digest = store.resolve("trimtab.local/pause:1")

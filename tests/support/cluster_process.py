@@ -1,9 +1,9 @@
 """A whole real Kubernetes of one node: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, and a
-containerd of its own with runc and the CNI plugins; a registry that its node reaches; cluster DNS by our own server.
+containerd of its own with runc and the CNI plugins; a registry over TLS; cluster DNS by our own server.
 
 All of it lives in namespaces of its own (network, mounts, processes), joined to the machine by one pair of interfaces:
 
-    the machine  10.213.N.1 ---- 10.213.N.2  the node: API, registry (its loopback), pods 10.214.0.0/24, services 10.96.0.0/16
+    the machine  10.213.N.1 ---- 10.213.N.2  the node: API, registry, pods 10.214.0.0/24, services 10.96.0.0/16
 
 The end of the first process of the process namespace is the end of everything in it, containers included; the interfaces go
 with the network namespace. What outlives namespaces (cgroups, and the kernel settings that a kubelet writes) is put back.
@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ class ClusterProcess(KubernetesProcess):
         number = secrets.randbelow(250) + 1
         self.machine_address, address = f"10.213.{number}.1", f"10.213.{number}.2"
         super().__init__(folder, programs, address=address)
-        self.registry = f"127.0.0.1:{free_port()}"
+        self.registry = f"{address}:{free_port()}"
         self._node_programs = node_programs
         self._link = f"ttc{number}"
         self._cgroup = f"ttc-{secrets.token_hex(3)}"
@@ -306,6 +307,8 @@ state = "/run/containerd"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{self.folder}/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{self._registry_hosts()}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -317,11 +320,37 @@ state = "/run/containerd"
         return self._written(
             "registry.yml",
             f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {self.folder / 'registry'}}}}}\nhttp: {{addr: '{self.registry}'}}\n",
+            f"storage: {{filesystem: {{rootdirectory: {self.folder / 'registry'}}}}}\n"
+            f"http: {{addr: '{self.registry}', tls: {{certificate: {self.folder}/server.crt, key: {self.folder}/server.key}}}}\n",
         )
 
+    def _registry_hosts(self) -> Path:
+        """How containerd comes to trust the registry's certificate."""
+        folder = self.folder / "registries" / self.registry
+        folder.mkdir(parents=True)
+        text = (
+            f'server = "https://{self.registry}"\n[host."https://{self.registry}"]\n  ca = "{self.folder / "ca.crt"}"\n'
+        )
+        (folder / "hosts.toml").write_text(text)
+        return folder.parent
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a program that trusts the registry besides what this machine trusts."""
+        trusted = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")).read_text()
+        bundle = self._written("trusted.crt", trusted + (self.folder / "ca.crt").read_text())
+        self.folder.chmod(0o711)
+        return {**os.environ, "SSL_CERT_FILE": str(bundle), "TRIMTAB_REGISTRY": self.registry}
+
     def _put_pause_image(self) -> None:
-        self.run(sys.executable, str(HERE / "cluster_images.py"), str(self.folder / "content"), self.registry)
+        command = [sys.executable, str(HERE / "cluster_images.py"), str(self.folder / "content"), self.registry]
+        self._until("the registry does not listen", self._registry_listens, 30.0)
+        subprocess.run(command, check=True, timeout=60, env=self.environment())
+
+    def _registry_listens(self) -> bool:
+        host, _, port = self.registry.partition(":")
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+            return True
+        return False
 
     def _make_storage(self) -> None:
         """What the operator of a bare cluster does: a default StorageClass, and disks of the node as volumes of it."""

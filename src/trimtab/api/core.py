@@ -383,6 +383,11 @@ it anything. Unknown: it is on its way into a proxy and may be receiving request
 only once the condition is False or was never set (or its drain deadline passed), so SIGTERM always follows the
 acknowledgement of the proxies and never races it."""
 
+HOOK_NAMESPACE, HOOK_SERVICE = "trimtab-system", "proxy-hooks"
+"""The Service that preStop hooks call where the nodes are not ours: `GET /detached/NAMESPACE?labels=SELECTOR` is answered once
+the proxies send nothing more to the pods of that selector that are being deleted. Absent on an engine of our own, whose node
+agent waits for `PROXIED` by itself."""
+
 
 # Services
 

@@ -26,6 +26,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "restore": ("trimtab.cli.backup:restore", "Make the engine of a backup on an empty machine."),
         "uninstall": ("trimtab.cli.engine:uninstall", "Stop the engine and remove every trace of it."),
     },
+    "Another cluster (--context)": {
+        "run": ("trimtab.cli.run:run", "Run apps and ingress for a Kubernetes that somebody else runs."),
+    },
     "Objects": {
         "get": ("trimtab.cli.objects:get", "List objects, or show one."),
         "describe": ("trimtab.cli.describe:describe", "Show one object, its events and its last changes."),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MANAGER = "trimtab-cli"
 """The field manager of what a user applies by this command."""
+BUILDER = "nobody"
+"""Who builds images for another cluster when root asks: root's own files are none of a build's business."""
 
 
 @dataclass
@@ -49,10 +51,9 @@ class Target:
             NotRunning, EngineError, KubeconfigError: one line for the user.
         """
         from trimtab.client import HttpTransport, SocketTransport
-        from trimtab.client.kubeconfig import default_kubeconfig
 
         if not self.is_embedded:
-            return HttpTransport.for_kubeconfig(self.kubeconfig or default_kubeconfig(), self.context)
+            return self.cluster_transport()
         settings = self.settings()
         if os.geteuid() == 0 or os.access(settings.api_socket, os.W_OK):
             if not settings.api_socket.exists():
@@ -64,6 +65,27 @@ class Target:
         if os.access(config, os.R_OK):
             return HttpTransport.for_kubeconfig(config)
         raise EngineError(f"{config} cannot be read: run this with sudo, or give a --kubeconfig that you may read")
+
+    def cluster_transport(self) -> HttpTransport:
+        """A connection to the cluster that the kubeconfig and its context name.
+
+        Raises:
+            KubeconfigError: one line for the user.
+        """
+        from trimtab.client import HttpTransport
+        from trimtab.client.kubeconfig import default_kubeconfig
+
+        return HttpTransport.for_kubeconfig(self.kubeconfig or default_kubeconfig(), self.context)
+
+    def server(self) -> str:
+        """The URL of that cluster's API.
+
+        Raises:
+            KubeconfigError: one line for the user.
+        """
+        from trimtab.client.kubeconfig import default_kubeconfig, read_kubeconfig
+
+        return read_kubeconfig(self.kubeconfig or default_kubeconfig(), self.context).server
 
     def cluster_access(self) -> tuple[str, ClusterAccess]:
         """A name for the API that is meant, and how to reach it from outside, without anybody's credentials.
@@ -81,6 +103,26 @@ class Target:
         host = found.server.partition("://")[2].replace(":", "-")
         return host, ClusterAccess(found.server, ca=found.ca, tls_server_name=found.tls_server_name)
 
+    def content_directory(self) -> Path:
+        """Where images are built: the engine's content store, or for another cluster a cache of the user's.
+
+        Raises:
+            NotRunning, EngineError: there is no engine at `--data`, or the cache cannot be written.
+        """
+        if self.is_embedded:
+            return self.settings().data_path("content")
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab" / "content"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                import pwd
+
+                entry = pwd.getpwnam(BUILDER)
+                os.chown(cache, entry.pw_uid, entry.pw_gid)
+        except OSError as err:
+            raise EngineError(f"{cache} cannot be written ({err.strerror}): set XDG_CACHE_HOME") from None
+        return cache
+
     def build(
         self,
         directory: Path,
@@ -95,8 +137,7 @@ class Target:
         Raises:
             EngineError: what `work` raised, in one line.
         """
-        settings = self.settings()
-        content = settings.data_path("content")
+        content = self.content_directory()
         if os.geteuid() != 0:
             if not os.access(content, os.W_OK):
                 raise EngineError(f"up puts images into {content}, which you may not write: run it with sudo")
@@ -104,13 +145,14 @@ class Target:
         from trimtab.engine import datadir, planning
         from trimtab.engine.isolation import isolated
 
+        own = [self.settings().data] if self.is_embedded else []
         return isolated(
-            settings.user,
+            self.settings().user if self.is_embedded else BUILDER,
             work,
             on_message,
             readable=[*planning.program_directories(), str(directory.resolve())],
             writable=[str(content)],
-            concealed=[settings.data, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
+            concealed=[*own, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
             own_users=own_users,
         )
 

@@ -138,6 +138,15 @@ def ensure(settings: Settings) -> None:
         _write(folder / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
+def new_authority(settings: Settings) -> tuple[bytes, bytes]:
+    """A new CA as PEM: certificate and key. For a cluster that keeps it itself."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _sign_ca(settings, key).public_bytes(serialization.Encoding.PEM), _private_pem(key)
+
+
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The P-256 key in a file, made when there is none."""
     from cryptography.hazmat.primitives.asymmetric import ec

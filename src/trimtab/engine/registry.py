@@ -5,6 +5,7 @@ An explicit tuple: what is on stands here and nowhere else.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from trimtab.components.apps import COMPONENT as APPS
@@ -17,6 +18,14 @@ from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
 COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS)
+
+
+def beside_kubernetes() -> tuple[Component, ...]:
+    """The components for a cluster that has controllers, kubelets and storage of its own: those that it lacks."""
+    from trimtab.components.ingress import beside_others
+
+    # What `apps` keeps besides API objects are built images; those are in the registry that the cluster pulls from.
+    return (beside_others(), replace(APPS, services=(), stores=()))
 
 
 def adapters(settings: Settings, place: Place) -> dict[type, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trimtab.api import JSON, Condition, Ref, Resource
-from trimtab.api.core import Pod, Secret
+from trimtab.api.core import HOOK_NAMESPACE, HOOK_SERVICE, Pod, Secret
 from trimtab.api.core import Service as ServiceKind
 from trimtab.api.jobs import Job
 from trimtab.api.networking import Ingress
@@ -64,7 +64,8 @@ async def app(app: App, ctx: Context) -> Desired:
         release.objects.append(route)
 
     deployed = {d.name: d for d in await ctx.list(Deployment, app.namespace, render.labels_of_app(app))}
-    wanted = [render.deployment(app, name, secrets_hash) for name in app.spec.processes]
+    hook = await _hook_address(ctx)
+    wanted = [render.deployment(app, name, secrets_hash, hook) for name in app.spec.processes]
 
     database_ready = await _database(app, ctx, release)
     if missing:
@@ -80,6 +81,12 @@ async def app(app: App, ctx: Context) -> Desired:
     return Desired(
         objects=release.objects, keep=release.keep, status=await _status(app, ctx, release, wanted, deployed)
     )
+
+
+async def _hook_address(ctx: Context) -> str:
+    """Where preStop hooks ask whether the proxy has let go; empty where the node agent is ours and waits by itself."""
+    service = await ctx.get(ServiceKind, HOOK_SERVICE, HOOK_NAMESPACE)
+    return (service.spec.cluster_ip or "") if service is not None else ""
 
 
 def _hold(
@@ -211,7 +218,7 @@ def _same_template(standing: Deployment, wanted: Deployment) -> bool:
     def essence(d: Deployment) -> object:
         c = d.spec.template.spec.containers[0] if d.spec.template.spec.containers else None
         note = d.spec.template.metadata.annotations.get(render.SECRETS_HASH, "")
-        return (c.image, c.command, msgspec.json.encode(c.env), note, d.spec.replicas) if c else None
+        return (c.image, c.command, msgspec.json.encode(c.env), note, c.lifecycle, d.spec.replicas) if c else None
 
     return essence(standing) == essence(wanted)
 

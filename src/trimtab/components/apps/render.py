@@ -11,6 +11,7 @@ import base64
 import hashlib
 import random
 import string
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -25,6 +26,8 @@ from trimtab.api.core import (
     HTTPGetAction,
     KeySelector,
     LabelSelector,
+    Lifecycle,
+    LifecycleHandler,
     PersistentVolumeClaim,
     PersistentVolumeClaimSpec,
     PodReadinessGate,
@@ -178,8 +181,17 @@ def _probes(process: AppProcess) -> tuple[Probe | None, Probe | None]:
     return ready, alive
 
 
-def deployment(app: App, name: str, secrets_hash: str) -> Deployment:
+def detached_hook(app: App, name: str, address: str) -> Lifecycle:
+    """Holds SIGTERM back until the proxy has let go of the pod: a kubelet asks `address` and waits for the answer."""
+    selector = ",".join(f"{key}={value}" for key, value in labels(app, name).items())
+    path = f"/detached/{app.namespace}?{urlencode({'labels': selector})}"
+    return Lifecycle(pre_stop=LifecycleHandler(http_get=HTTPGetAction(host=address, port=80, path=path)))
+
+
+def deployment(app: App, name: str, secrets_hash: str, hook_address: str = "") -> Deployment:
+    """One process of the app. hook_address: of the Service that preStop hooks call, where the nodes are not ours."""
     process = app.spec.processes[name]
+    routed = bool(app.spec.domains) and routed_process(app) == name
     ready, alive = _probes(process)
     limits = {key: value for key, value in (("memory", process.memory), ("cpu", process.cpu)) if value}
     container = Container(
@@ -191,10 +203,10 @@ def deployment(app: App, name: str, secrets_hash: str) -> Deployment:
         readiness_probe=ready,
         liveness_probe=alive,
         resources=ResourceRequirements(limits=dict(limits)) if limits else None,
+        lifecycle=detached_hook(app, name, hook_address) if routed and hook_address else None,
         security_context=_confined(),
         termination_message_policy="FallbackToLogsOnError",
     )
-    routed = bool(app.spec.domains) and routed_process(app) == name
     template = PodTemplateSpec(
         metadata=ObjectMeta(labels=labels(app, name), annotations={SECRETS_HASH: secrets_hash} if secrets_hash else {}),
         spec=PodSpec(

@@ -12,19 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.api.core import Namespace, Secret
-from trimtab.client import ApiError, Client
+from trimtab.api.cluster import Lease, StorageClass
+from trimtab.api.core import HOOK_NAMESPACE, Namespace, Secret
+from trimtab.client import ApiError, Client, NotFound
 from trimtab.components.apps import declaration, kinds
-from trimtab.content import BuiltImage, ContentStore, Credentials, build, postgres_image
+from trimtab.content import (
+    BuiltImage,
+    ContentStore,
+    Credentials,
+    RegistryClient,
+    build,
+    parse_reference,
+    postgres_image,
+)
 from trimtab.content.builder import Progress
 from trimtab.content.builder import Step as BuildStep
 
 MANAGER = "trimtab-up"
+BUILT_HERE = "trimtab.local"
+"""The registry name of images in the content store."""
+LEADER = "trimtab-controllers"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+NOT_RUNNING = "Trimtab does not run for this cluster: start it with `trimtab --context NAME run` on a machine that reaches its pods"
 FAILED_AT_ONCE = ("MigrationFailed", "SecretMissing")
 """States that do not mend by waiting."""
 FAILED_AFTER_S = {"NotReady": 30.0}
@@ -83,6 +97,65 @@ def _summary(built: BuiltImage) -> str:
     fresh = [layer.name for layer in built.layers if not layer.cached]
     what = f"built {', '.join(fresh)}" if fresh else "unchanged"
     return f"{what}, {built.size / 1e6:.0f} MB ({built.digest[:19]}…)"
+
+
+async def check_cluster(app: declaration.App, client: Client) -> None:
+    """Looks, before anything is built, whether a cluster that is not ours has what the app needs.
+
+    Raises:
+        ShippingFailed: it has not; the text says what is missing and how to get it.
+    """
+    try:
+        await client.list(kinds.App)
+    except NotFound:
+        raise ShippingFailed(NOT_RUNNING) from None
+    leader = await client.get(Lease, LEADER, HOOK_NAMESPACE)
+    if leader is None or not leader.spec.holder_identity:
+        raise ShippingFailed(NOT_RUNNING)
+    if app.database is None:
+        return
+    classes = (await client.list(StorageClass)).items
+    if not any(one.metadata.annotations.get(DEFAULT_CLASS) == "true" for one in classes):
+        have = f"it has {', '.join(sorted(one.name for one in classes))}" if classes else "it has none at all"
+        raise ShippingFailed(
+            f"no default StorageClass: the database's volume would wait forever ({have}); mark one with "
+            f"`kubectl annotate storageclass NAME {DEFAULT_CLASS}=true`"
+        )
+
+
+async def push_images(
+    images: Sequence[str | None],
+    store: ContentStore,
+    registry: str,
+    report: Report,
+    logins: Credentials | None = None,
+) -> tuple[str, str | None]:
+    """Sends built images to the registry that a cluster's nodes pull from; returns their references there, by digest.
+    What is not built here (an image of another registry) stays as it is.
+
+    Raises:
+        trimtab.content.ContentError: one line: not reached, not let in.
+    """
+    sent: list[str | None] = []
+    async with RegistryClient(store, credentials=logins) as client:
+        for name, image in zip(("image", "database image"), images, strict=True):
+            reference = parse_reference(image) if image else None
+            if reference is None or reference.registry != BUILT_HERE or reference.digest is None:
+                sent.append(image)
+                continue
+            there = f"{registry.rstrip('/')}/{reference.repository}"
+
+            def progress(done: int, total: int, name: str = name) -> None:
+                report(Step(f"push {name}", f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"))
+
+            # A tag besides the digest: registries sweep what has none.
+            tag = reference.digest.rpartition(":")[2][:12]
+            await client.push(reference.digest, f"{there}:{tag}", progress=progress)
+            report(Step(f"push {name}", f"{there}:{tag}", done=True))
+            sent.append(f"{there}@{reference.digest}")
+    image, database = sent
+    assert image is not None
+    return image, database
 
 
 async def apply(

@@ -17,7 +17,6 @@ import click
 from trimtab.client import Client, HttpTransport
 from trimtab.components.apps import declaration, shipping
 from trimtab.content import ContentError, ContentStore, Credentials
-from trimtab.runtime.settings import Settings
 
 
 class Target(Protocol):
@@ -26,7 +25,7 @@ class Target(Protocol):
     @property
     def is_embedded(self) -> bool: ...
 
-    def settings(self) -> Settings: ...
+    def content_directory(self) -> Path: ...
 
     def transport(self) -> HttpTransport: ...
 
@@ -88,12 +87,27 @@ class Screen:
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option("-n", "--namespace", default="default", show_default=True, help="The namespace that the app lives in.")
+@click.option(
+    "--registry",
+    envvar="TRIMTAB_REGISTRY",
+    metavar="HOST[:PORT][/PATH]",
+    help="Where images go for another cluster, whose nodes pull from there.  [env: TRIMTAB_REGISTRY]",
+)
 @click.option("--timeout", "timeout_s", type=click.IntRange(1), default=600, show_default=True, help="Seconds to wait.")
 @click.option("--no-wait", is_flag=True, help="Return when the app is applied; the engine goes on alone.")
 @click.option("--check", is_flag=True, help="Only check the declaration; build and apply nothing.")
 @click.option("-o", "--output", "fmt", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_obj
-def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait: bool, check: bool, fmt: str) -> None:
+def up(
+    target: Target,
+    directory: Path,
+    namespace: str,
+    registry: str | None,
+    timeout_s: int,
+    no_wait: bool,
+    check: bool,
+    fmt: str,
+) -> None:
     """Ship the app in DIRECTORY and keep it up.
 
     Reads ship.py or ship.yaml, builds the image (an unchanged one is found, not built), applies the App and waits until
@@ -107,7 +121,9 @@ def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait:
             click.echo(f"{app.name}: valid")
             return
         screen = Screen(app.name)
-        images = _build(target, app, directory, screen)
+        if not target.is_embedded:
+            asyncio.run(_check_cluster(target, app))
+        images = _build(target, app, directory, registry, screen)
         result = asyncio.run(_up(target, app, images, screen, namespace, timeout_s, no_wait))
     except (declaration.BadDeclaration, ContentError, shipping.ShippingFailed) as err:
         raise Refused(" ".join(str(err).split("\n"))) from None
@@ -119,13 +135,24 @@ def up(target: Target, directory: Path, namespace: str, timeout_s: int, no_wait:
         click.echo(f"{app.name}: {'applied' if no_wait else 'up'}  ({result['seconds']} s)")
 
 
-def _build(target: Target, app: declaration.App, directory: Path, screen: Screen) -> tuple[str, str | None]:
-    """The images of the app and its database, built by a process that can reach nothing else of the engine."""
-    if not target.is_embedded:
-        raise Refused("up on another cluster is not possible yet: it needs a registry to push the image to")
+async def _check_cluster(target: Target, app: declaration.App) -> None:
+    async with target.transport() as transport:
+        await shipping.check_cluster(app, Client(transport, agent=shipping.MANAGER))
+
+
+def _build(
+    target: Target, app: declaration.App, directory: Path, registry: str | None, screen: Screen
+) -> tuple[str, str | None]:
+    """The images of the app and its database, built by a process that can reach nothing else of the engine; for another
+    cluster they go to the registry that its nodes pull from."""
     if isinstance(app.image, str) and app.database is None:
         return app.image, None  # nothing to build
-    content = target.settings().data_path("content")
+    if not target.is_embedded and not registry:
+        raise Refused(
+            "the nodes of another cluster pull images from a registry: name one that they reach and you may push to, with "
+            "--registry HOST/PATH or TRIMTAB_REGISTRY"
+        )
+    content = target.content_directory()
     directory = directory.resolve()
     logins = Credentials.load()  # ours, not those of the user that builds
 
@@ -141,7 +168,11 @@ def _build(target: Target, app: declaration.App, directory: Path, screen: Screen
         )
 
     own_users = not isinstance(app.image, str) and app.image.dockerfile is not None
-    image, database = target.build(directory, work, lambda said: screen(shipping.Step(*said)), own_users=own_users)
+    images = target.build(directory, work, lambda said: screen(shipping.Step(*said)), own_users=own_users)
+    if not target.is_embedded:
+        assert registry is not None
+        images = asyncio.run(shipping.push_images(images, ContentStore(content), registry, screen, logins))
+    image, database = images
     return image, database
 
 

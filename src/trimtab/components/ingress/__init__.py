@@ -9,6 +9,7 @@ Read `reconcile.py` first, then `endpoints.py`, which is what keeps requests fro
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from trimtab.api.networking import Ingress, IngressClass
@@ -21,6 +22,8 @@ from trimtab.components.ingress.bootstrap import (
     write_bootstrap,
 )
 from trimtab.components.ingress.conditions import CONDITIONS
+from trimtab.components.ingress.hook import SERVICE as HOOKS
+from trimtab.components.ingress.hook import hook_service
 from trimtab.components.ingress.proxy import EnvoyProxy, Proxy
 from trimtab.components.ingress.reconcile import certify, configure
 from trimtab.components.ingress.upkeep import upkeep
@@ -40,9 +43,30 @@ COMPONENT = Component(
 )
 
 
+def beside_others() -> Component:
+    """This component on a cluster whose nodes, and maybe other proxies, are not ours: an Ingress is ours when it names our
+    class, and pods are held by their preStop hooks until the proxy has let go of them."""
+
+    async def one_of_several(process: Any) -> None:
+        await upkeep(process, default=False)
+
+    services = (Service("upkeep", one_of_several, reads=(IngressClass,), owns=(Owned(IngressClass),)), HOOKS)
+    return replace(COMPONENT, services=services)
+
+
 def adapters(settings: Settings) -> dict[type, Any]:
     """The adapters that this component's reconcilers ask for, on a real machine."""
     return {Proxy: EnvoyProxy(settings)}
 
 
-__all__ = ["COMPONENT", "EnvoyProxy", "Proxy", "adapters", "envoy_command", "raise_watch_limit", "write_bootstrap"]
+__all__ = [
+    "COMPONENT",
+    "EnvoyProxy",
+    "Proxy",
+    "adapters",
+    "beside_others",
+    "envoy_command",
+    "hook_service",
+    "raise_watch_limit",
+    "write_bootstrap",
+]

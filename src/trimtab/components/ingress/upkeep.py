@@ -31,16 +31,16 @@ LOG_BYTES_MAX = 64 << 20
 LOGS_KEPT = 4
 
 
-def ingress_class() -> IngressClass:
-    """The class of this component, the default one of an engine."""
+def ingress_class(*, default: bool = True) -> IngressClass:
+    """The class of this component; the default one of an engine of ours."""
     return IngressClass(
-        metadata=ObjectMeta(name=CLASS, annotations={DEFAULT_CLASS: "true"}),
+        metadata=ObjectMeta(name=CLASS, annotations={DEFAULT_CLASS: "true"} if default else {}),
         spec=IngressClassSpec(controller=CONTROLLER),
     )
 
 
-async def upkeep(process: Process) -> None:
-    """Keeps the IngressClass there and the logs small, until cancelled."""
+async def upkeep(process: Process, *, default: bool = True) -> None:
+    """Keeps the IngressClass there and the logs small, until cancelled. default: Ingresses without a class are ours."""
     classes = process.informer(IngressClass)
     await classes.wait_synced()
     proxy = process.adapter(Proxy)  # type: ignore[type-abstract]
@@ -50,7 +50,7 @@ async def upkeep(process: Process) -> None:
         while True:
             gone.clear()
             if classes.get(CLASS) is None:
-                await process.client.apply(ingress_class(), manager=MANAGER)
+                await process.client.apply(ingress_class(default=default), manager=MANAGER)
             await rotate(proxy, proxy.settings.data_path("log", "proxy", "access.log"))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):

@@ -1,0 +1,232 @@
+"""`trimtab run`: our components beside a Kubernetes that somebody else runs.
+
+    kubeconfig -> namespace, CRDs, CA, the Service of preStop hooks -> Envoy -> reconcilers and services, while they lead
+
+The cluster has controllers, a scheduler, kubelets, storage and DNS; ours for these stay off (`registry.beside_kubernetes`). What
+this machine keeps is a state directory: Envoy's files, its logs, the journal. All of it can be made anew from the cluster.
+
+Envoy is a child of this process and ends with it. It sends requests straight to pods, so this runs where pods are reached: on
+a node, or on a machine that the pod network is routed to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import fcntl
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.api import ObjectMeta
+from trimtab.api.core import Namespace, Pod, Secret
+from trimtab.client import ApiError, Client, HttpTransport
+from trimtab.components import ingress
+from trimtab.engine import pki, privileges
+from trimtab.engine.bootstrap import CA_SECRET, SYSTEM_NAMESPACE
+from trimtab.engine.errors import EngineError
+from trimtab.engine.registry import adapters, beside_kubernetes
+from trimtab.runtime.crd import ensure_crds
+from trimtab.runtime.journal import Journal
+from trimtab.runtime.process import RUNTIME_KINDS, run_process
+from trimtab.runtime.settings import Settings
+
+MANAGER = "trimtab-run"
+SOCKET_PATH_MAX = 107
+"""What the kernel takes as the path of a unix socket."""
+RESTART_FIRST_S, RESTART_MAX_S = 0.2, 10.0
+STOP_S = 10.0
+REACH_S = 2.0
+REACHED_PODS = 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line named. state: the directory that this process keeps things in."""
+
+    state: Path
+    listen: str = "0.0.0.0"
+    http_port: int = 80
+    https_port: int = 443
+
+
+def default_state(server: str) -> Path:
+    """The state directory for the cluster at `server`."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "trimtab" / server.partition("://")[2].replace("/", "-").replace(":", "-")
+
+
+def settings_for(server: str, options: Options) -> Settings:
+    """What the components are told. The same cluster has the same id from wherever this runs.
+
+    Raises:
+        EngineError: the state directory's path is too long for a socket in it.
+    """
+    made = Settings(
+        id=hashlib.sha256(server.encode()).hexdigest()[:6],
+        data=str(options.state),
+        run=str(options.state / "run"),
+        listen=options.listen,
+        http_port=options.http_port,
+        https_port=options.https_port,
+        node_name=socket.gethostname(),
+    )
+    if len(str(made.envoy_admin_socket)) > SOCKET_PATH_MAX:
+        raise EngineError(f"{options.state}: the path is too long for a socket in it: give a shorter one as --state")
+    return made
+
+
+async def run(transport: HttpTransport, server: str, options: Options, say: Say) -> None:
+    """Runs until cancelled.
+
+    Raises:
+        EngineError: one line for the user.
+    """
+    settings = settings_for(server, options)
+    lock = _lock(settings)
+    try:
+        _check_ports(settings)
+        client = Client(transport, agent=MANAGER)
+        await prepare(client, settings)
+        address = ingress.EnvoyProxy(settings).address
+        if address.startswith("127."):
+            raise EngineError(
+                "the cluster's nodes cannot reach this machine at 127.0.0.1: give its address as --listen"
+            )
+        if line := await unreached(client):
+            say(f"warning: {line}")
+        ingress.raise_watch_limit()
+        ingress.write_bootstrap(settings)
+        components = beside_kubernetes()
+        say(f"{', '.join(c.name for c in components)} for {server}; http {address}:{settings.http_port}, "
+            f"https {address}:{settings.https_port}")  # fmt: skip
+        journal = Journal(settings.data_path("journal", "journal.sqlite"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_envoy(settings, say), name="envoy")
+                await run_process(
+                    components, "controllers", settings, client, journal, adapters(settings, "controllers"), elect=True
+                )
+        finally:
+            journal.close()
+    finally:
+        os.close(lock)
+
+
+async def prepare(client: Client, settings: Settings) -> None:
+    """Puts into the cluster what the components need there. What is there already stays as it is.
+
+    Raises:
+        EngineError: the user may not; says what.
+    """
+    kinds = [*RUNTIME_KINDS, *(kind for component in beside_kubernetes() for kind in component.kinds)]
+    try:
+        await client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager=MANAGER)
+        await ensure_crds(client, kinds, foreign=False)
+        if await client.get(Secret, CA_SECRET, SYSTEM_NAMESPACE) is None:
+            certificate, key = await asyncio.to_thread(pki.new_authority, settings)
+            secret = Secret(
+                metadata=ObjectMeta(name=CA_SECRET, namespace=SYSTEM_NAMESPACE),
+                type="kubernetes.io/tls",
+                data={"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()},
+            )
+            await client.create(secret, manager=MANAGER)
+        await client.apply(ingress.hook_service(), manager=MANAGER)
+    except ApiError as err:
+        if err.status == 409:  # somebody else has just made it
+            return await prepare(client, settings)
+        raise EngineError(f"the cluster does not let this user prepare it: {err}") from None
+
+
+async def unreached(client: Client) -> str:
+    """One line when pods of the cluster do not answer from here, so that the proxy could not send them requests; "" else.
+
+    A closed port answers, too. Where there are no pods yet, nothing is known.
+    """
+    pods = (await client.list(Pod, fields="status.phase=Running")).items
+    addresses = [p.status.pod_ip for p in pods if p.status.pod_ip and not p.spec.host_network][:REACHED_PODS]
+    if not addresses or any(await asyncio.gather(*map(_answers, addresses))):
+        return ""
+    return (
+        f"pods of this cluster ({', '.join(addresses)}) do not answer from here, so the proxy cannot send them requests: "
+        "run this on a node, or where the pod network is routed to"
+    )
+
+
+async def _answers(address: str) -> bool:
+    try:
+        async with asyncio.timeout(REACH_S):
+            _, writer = await asyncio.open_connection(address, 9)
+            writer.close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    return True
+
+
+def _lock(settings: Settings) -> int:
+    """Makes the state directory and holds it against a second process.
+
+    Raises:
+        EngineError: it cannot be written, or is in use.
+    """
+    try:
+        for parts in ((), ("journal",), ("log",), ("log", "proxy"), ("proxy",), ("run",), ("run", "proxy")):
+            settings.data_path(*parts).mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(settings.data_path("lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise EngineError(f"{err.filename} cannot be written ({err.strerror}): give another --state") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise EngineError(f"another `trimtab run` uses {settings.data}: end it, or give another --state") from None
+    return lock
+
+
+def _check_ports(settings: Settings) -> None:
+    for name, port in (("--http-port", settings.http_port), ("--https-port", settings.https_port)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.listen, port))
+            except OSError as err:
+                raise EngineError(
+                    f"{settings.listen}:{port} cannot be listened on ({err.strerror}): give another port as {name}"
+                ) from None
+
+
+async def _envoy(settings: Settings, say: Say) -> None:
+    """Keeps Envoy running until cancelled; it ends with us, however we end."""
+    pause_s = RESTART_FIRST_S
+    while True:
+        began = time.monotonic()
+        with settings.data_path("log", "envoy.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *ingress.envoy_command(settings),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=privileges.die_with_parent,
+            )
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), STOP_S)
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        pause_s = RESTART_FIRST_S if time.monotonic() - began > RESTART_MAX_S else min(2 * pause_s, RESTART_MAX_S)
+        say(f"Envoy ended with {code}, see {settings.data_path('log', 'envoy.log')}; starting it again")
+        await asyncio.sleep(pause_s)
