@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
+CLIENTS := kopf==1.45.* kr8s==0.20.* kubernetes_asyncio==36.* lightkube==1.0.*
 TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd xfsprogs
 # Where a demo keeps its data; another engine can run beside it.
 DEMO_DATA ?= /var/lib/trimtab
@@ -17,7 +18,7 @@ help:
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done
 
-setup-test: setup build/debian-test.done build/s3.done
+setup-test: setup build/debian-test.done build/s3.done build/clients.done
 
 build/debian.done: Makefile
 	@mkdir -p build
@@ -41,6 +42,14 @@ build/s3.done: Makefile build/debian.done
 	@echo "setup: S3 server for tests"
 	@[ -x build/s3/bin/python ] || $(PYTHON) -m venv build/s3
 	@build/s3/bin/python -m pip install -q --disable-pip-version-check "moto[server]==5.2.*"
+	@touch $@
+
+# Clients of the API that others wrote, in an environment of their own, too: tests run programs in it.
+build/clients.done: Makefile build/debian.done
+	@echo "setup: Kubernetes clients for tests"
+	@[ -x build/clients/bin/python ] || $(PYTHON) -m venv build/clients
+	@build/clients/bin/python -m pip install -q --disable-pip-version-check wheel
+	@build/clients/bin/python -m pip install -q --disable-pip-version-check $(CLIENTS)
 	@touch $@
 
 build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py
