@@ -104,17 +104,26 @@ class Client:
         self, kind: ResourceType, namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> tuple[Sequence[bytes], str]:
         """Each object's bytes, and the list's resource version."""
+        items: list[bytes] = []
+        version = ""
+        async for page, version in self.pages(kind, namespace, labels=labels, fields=fields):
+            items += [bytes(item) for item in page]
+        return items, version
+
+    async def pages(
+        self, kind: ResourceType, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> AsyncGenerator[tuple[Sequence[msgspec.Raw], str], None]:
+        """A list piece by piece: each object's bytes (of a buffer that all of a piece share), and the resource version."""
         query = selectors(labels, fields) | {"limit": str(LIST_CHUNK)}
-        items = []
         token = ""
         while True:
             page_query = query | {"continue": token} if token else query
             response = await self.wire.send("GET", kind.path(namespace), page_query)
             page = _page_decoder.decode(response.body)
-            items += [bytes(item) for item in page.items or ()]
+            yield page.items or (), page.metadata.resource_version
             token = page.metadata.continue_
             if not token:
-                return items, page.metadata.resource_version
+                return
 
     async def watch(
         self,

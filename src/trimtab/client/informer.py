@@ -207,8 +207,12 @@ class Informer(Generic[K]):
     async def _list(self) -> None:
         for attempt in range(RELISTS_MAX + 1):
             asked_at = self.cache.writes
-            raw, version = await self._client.list_raw(self.kind.resource_type, self._namespace, fields=self._fields)
-            entries = [entry for entry in map(self._entry, raw) if entry is not None]
+            entries: list[Entry[K]] = []
+            version = ""
+            pages = self._client.pages(self.kind.resource_type, self._namespace, fields=self._fields)
+            async with aclosing(pages):
+                async for page, version in pages:
+                    entries += [entry for raw in page if (entry := self._entry(raw)) is not None]
             self.relists += 1
             if attempt == RELISTS_MAX:
                 asked_at = self.cache.writes
