@@ -56,6 +56,11 @@ def compile_crd_schema(
         SchemaInvalid: the schema is not structural; every line names a path below `openAPIV3Schema`.
     """
     errors = structural_errors(openapi_v3)
+    ruled = "x-kubernetes-validations" in str(openapi_v3)
+    if ruled and not errors:
+        from trimtab.server.rule_checks import form_errors
+
+        errors = list(form_errors(openapi_v3, "openAPIV3Schema"))
     if errors:
         raise SchemaInvalid(errors)
     root = _compile(openapi_v3)
@@ -66,7 +71,26 @@ def compile_crd_schema(
     if preserve_unknown and root.values is None:
         root.values = ANY
         root.preserve = True
-    return Schema(root, api_version=api_version, kind=kind, status_subresource=status_subresource)
+    rules = None
+    if ruled:
+        from trimtab.server.rules import rule_set
+
+        rules = rule_set(openapi_v3)
+    return Schema(root, api_version=api_version, kind=kind, status_subresource=status_subresource, rules=rules)
+
+
+def check_rules(openapi_v3: JSON) -> None:
+    """Checks the types and the highest cost of the rules in a valid schema.
+
+    Raises:
+        SchemaInvalid: rules do not compile, or could cost too much.
+    """
+    if "x-kubernetes-validations" in str(openapi_v3):
+        from trimtab.server.rule_checks import rule_errors
+
+        errors = rule_errors(openapi_v3)
+        if errors:
+            raise SchemaInvalid(errors)
 
 
 def _make_object_root(node: Node, schema: JSON) -> None:

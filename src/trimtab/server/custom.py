@@ -245,7 +245,7 @@ def problems(crd: JSON, old: JSON | None, taken: Callable[[str, str], str | None
 
 
 def _version_problems(versions: list[JSON]) -> list[Cause]:
-    from trimtab.server.schemas import SchemaInvalid, compile_crd_schema
+    from trimtab.server.schemas import SchemaInvalid, check_rules, compile_crd_schema
 
     found: list[Cause] = []
     seen: set[str] = set()
@@ -265,6 +265,7 @@ def _version_problems(versions: list[JSON]) -> list[Cause]:
             continue
         try:
             compile_crd_schema(schema)
+            check_rules(schema)
         except SchemaInvalid as err:
             found += [Cause(f"{path}.schema.{e.path}", e.message, e.reason) for e in err.errors]
     if sum(1 for version in versions if version.get("storage")) != 1:

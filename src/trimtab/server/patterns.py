@@ -30,4 +30,23 @@ def compiled(pattern: str) -> Any:
         return re2.compile(pattern, options=options)
     except re2.error as err:
         reason = err.args[0]
-        raise re.error(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
+        raise re.error(
+            _in_words_of_go(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason))
+        ) from None
+
+
+_WORDS = {
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "trailing \\": "trailing backslash at end of expression",
+    "invalid named capture group": "invalid named capture",
+}
+
+
+def _in_words_of_go(reason: str) -> str:
+    """RE2's reason as Go's `regexp` says it."""
+    problem, colon, where = reason.partition(": ")
+    return f"error parsing regexp: {_WORDS.get(problem, problem)}{': `' + where + '`' if colon else ''}"

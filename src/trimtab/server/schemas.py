@@ -5,8 +5,17 @@ schema becomes one, and what a structural schema must be, in `crd_schema.py`
 and `structural_rules.py`.
 """
 
-from trimtab.server.crd_schema import SchemaInvalid, compile_crd_schema
+from trimtab.server.crd_schema import SchemaInvalid, check_rules, compile_crd_schema
 from trimtab.server.definitions import builtin, kinds, kubernetes_version
 from trimtab.server.structural import FieldError, Schema
 
-__all__ = ["FieldError", "Schema", "SchemaInvalid", "builtin", "compile_crd_schema", "kinds", "kubernetes_version"]
+__all__ = [
+    "FieldError",
+    "Schema",
+    "SchemaInvalid",
+    "builtin",
+    "check_rules",
+    "compile_crd_schema",
+    "kinds",
+    "kubernetes_version",
+]

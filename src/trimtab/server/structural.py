@@ -15,7 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.server.rules import RuleSet
 
 JSON = dict[str, Any]
 
@@ -172,7 +175,7 @@ STRING = Node("string")
 class Schema:
     """The compiled schema of one kind, shared by every request that touches it."""
 
-    __slots__ = ("api_version", "builtin", "kind", "root", "status_subresource")
+    __slots__ = ("api_version", "builtin", "kind", "root", "rules", "status_subresource")
 
     def __init__(
         self,
@@ -182,8 +185,11 @@ class Schema:
         kind: str = "",
         builtin: bool = False,
         status_subresource: bool = False,
+        rules: RuleSet | None = None,
     ) -> None:
         self.root = root
+        self.rules = rules
+        """The validation rules of a custom kind."""
         self.api_version = api_version
         self.kind = kind
         self.builtin = builtin

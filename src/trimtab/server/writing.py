@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server import errors, quotas
+from trimtab.server import custom_rules, errors, quotas
 from trimtab.server.admitting import Check, OwnAdmission
 from trimtab.server.bodies import Options, check_depth, strict_error
 from trimtab.server.clock import name_suffix, new_uid, timestamp
@@ -150,7 +150,8 @@ class Writer:
             meta["generation"] = 1
         key = kind.key(namespace, name)
         try:
-            self._complete(kind, schema, obj, None, options)
+            found = await self._schema_says(kind, schema, obj, None, options)
+            self._complete(kind, obj, None, options, found)
             if asked is not None:
                 await asked.judge(obj)
                 options.warnings += asked.warnings
@@ -273,8 +274,8 @@ class Writer:
                 meta = new["metadata"]
                 carry_over(meta, old_meta)
                 meta["resourceVersion"] = old_meta["resourceVersion"]
-                if subresource in ("status", "finalize"):
-                    found = self._schema_problems(kind, schema, new)
+            if asked is not None or kind.crd or subresource not in ("status", "finalize"):
+                found = await self._schema_says(kind, schema, new, old, options)
             if subresource in ("status", "finalize"):
                 self._raise_problems(kind, new, found or metadata_problems(kind, meta))
                 self._refuse_new_finalizers(kind, meta, old_meta)
@@ -282,7 +283,7 @@ class Writer:
                 self._refuse_new_finalizers(kind, meta, old_meta)
                 if not found:
                     strategy_of(kind).admit(self._around, kind, new, old)
-                self._complete(kind, schema, new, old, options, subresource)
+                self._complete(kind, new, old, options, found, subresource)
             if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
                 meta["generation"] = old_meta.get("generation", 0) + 1
             if asked is not None:
@@ -392,7 +393,7 @@ class Writer:
         """Completes what was read, in place, as decoding and defaulting do; what its schema says against it. Raises `StatusError`
         400 when it cannot be read at all."""
         schema.default(obj)
-        found = self._schema_problems(kind, schema, obj)
+        found = [] if kind.crd else self._schema_problems(kind, schema, obj)
         if not found:
             strategy_of(kind).receive(kind, obj)
         return found
@@ -418,12 +419,10 @@ class Writer:
         return changed
 
     def _complete(
-        self, kind: Kind, schema: Schema, new: JSON, old: JSON | None, options: Options, subresource: str = ""
+        self, kind: Kind, new: JSON, old: JSON | None, options: Options, found: Sequence[Cause], subresource: str = ""
     ) -> None:
-        """Applies the kind's own rules, asks the server's own admission. Raises `StatusError`."""
+        """Applies the kind's own rules where its schema `found` nothing, asks the server's own admission. Raises `StatusError`."""
         strategy = strategy_of(kind)
-        schema.default(new)
-        found = self._schema_problems(kind, schema, new)
         if not found:
             found = strategy.prepare(self._around, kind, new, old)
         if not found:
@@ -439,6 +438,15 @@ class Writer:
             self._admission.judge(kind, new, old, options, subresource)
         if kind.warning:
             options.warnings.append(kind.warning)
+
+    async def _schema_says(
+        self, kind: Kind, schema: Schema, obj: JSON, old: JSON | None, options: Options
+    ) -> list[Cause]:
+        """Defaults the object; what its schema, and a custom kind's rules, say against it. Raises `StatusError`."""
+        schema.default(obj)
+        if kind.crd:
+            return await custom_rules.problems(schema, obj, old, options)
+        return self._schema_problems(kind, schema, obj)
 
     def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
         found = schema.validate(obj)

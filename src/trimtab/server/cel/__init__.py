@@ -3,7 +3,7 @@
     text -> syntax.py, parser.py, macros.py -> checker.py -> Program: estimate.py (before it runs), program.py (when it runs)
 
 `types.py` has the types, `values.py` the values, `declarations.py` says which functions there are; they stand in `standard.py`,
-`text.py`, `listing.py` and `kubernetes.py`. `costs.py` has the price of a call, `call_estimates.py` the highest one.
+`text.py`, `formatting.py`, `listing.py` and `kubernetes.py`. `costs.py` has the price of a call, `call_estimates.py` the highest one.
 
     environment = Environment({"object": Declared(DYN), "request": Declared(DYN)})
     program = environment.compile("object.metadata.name.startsWith('a')", BOOL)     # CompileError says what is wrong
@@ -24,10 +24,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab.server.cel.checker import check
+from trimtab.server.cel.constants import constant_fault
 from trimtab.server.cel.estimate import greatest_cost
 from trimtab.server.cel.parser import parse
 from trimtab.server.cel.program import Lazy, Run, step_of
-from trimtab.server.cel.syntax import Bind, Call, CompileError, Faults, Fold, Ident, ListNode, MapNode, Node, Select
+from trimtab.server.cel.syntax import CompileError, Faults, Ident, Node, walked
 from trimtab.server.cel.types import BOOL, DYN, STRING, Declared, Type
 from trimtab.server.cel.values import CostExceeded, EvaluationError, Object, Optional, value_of
 
@@ -82,11 +83,10 @@ class Environment:
 class Program:
     """A compiled expression; may be evaluated any number of times, and in several threads at once."""
 
-    __slots__ = ("_node", "_step", "_variables", "names")
+    __slots__ = ("_node", "_step", "names")
 
     def __init__(self, node: Node, variables: Mapping[str, Declared]) -> None:
         self._node = node
-        self._variables = variables
         self._step = step_of(node)
         self.names = frozenset(_names(node)) & frozenset(variables)
         """The variables that it reads."""
@@ -96,9 +96,13 @@ class Program:
         """The type of its value."""
         return self._node.type
 
-    def greatest_cost(self) -> int:
-        """What it can cost at most, by the bounds of its variables."""
-        return greatest_cost(self._node, self._variables)
+    def greatest_cost(self, root: Declared) -> int:
+        """What it can cost at most, by the bounds that the type of what it checks declares."""
+        return greatest_cost(self._node, root)
+
+    def constant_fault(self) -> str:
+        """What is wrong with a part that can be evaluated ahead; empty when nothing is."""
+        return constant_fault(self._node)
 
     def evaluate(self, variables: Mapping[str, Any], limit: int = CALL_COST_MAX) -> tuple[Any, int]:
         """(value, cost).
@@ -119,22 +123,4 @@ class Program:
 
 def _names(node: Node) -> set[str]:
     """The plain names in an expression."""
-    found: set[str] = set()
-    waiting = [node]
-    while waiting:
-        match waiting.pop():
-            case Ident() as one:
-                found.add(one.name)
-            case Select() as one:
-                waiting.append(one.operand)
-            case Call() as one:
-                waiting += [*one.args, *([one.target] if one.target is not None else [])]
-            case ListNode() as one:
-                waiting += one.elements
-            case MapNode() as one:
-                waiting += [part for key, value, _ in one.entries for part in (key, value)]
-            case Fold() as one:
-                waiting += [one.over, one.initial, one.condition, one.step, one.result]
-            case Bind() as one:
-                waiting += [one.value, one.result]
-    return found
+    return {one.name for one in walked(node) if isinstance(one, Ident)}

@@ -170,7 +170,7 @@ def _allocating(size: Range, factor: float = 1) -> Found:
 
 def _sliced(estimator: Estimator, node: Call, overload: str) -> Found:
     size = estimator.size(_subject(node))
-    length = max(_literal(node.args, 1, size.most) - _literal(node.args, 0, 0), 0)
+    length = (_literal(node.args, 1, size.most) - _literal(node.args, 0, 0)) % (MOST + 1)
     return _allocating(Range(length, length))
 
 

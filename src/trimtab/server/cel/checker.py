@@ -291,11 +291,24 @@ def _check_literals(node: Node, faults: Faults) -> None:
                 compiled(literal)
             except re.error:
                 faults.add(node.args[0].at, "invalid matches argument")
+    elif isinstance(node, Call) and node.function == "format":
+        _check_format(node, faults)
     elif isinstance(node, ListNode):
         _check_alike([(value, optional) for value, optional in zip(node.elements, node.optional, strict=True)], faults)
     elif isinstance(node, MapNode):
         _check_alike([(key, False) for key, _, _ in node.entries], faults)
         _check_alike([(value, optional) for _, value, optional in node.entries], faults)
+
+
+def _check_format(node: Call, faults: Faults) -> None:
+    """A literal pattern with a literal list of values: whether they go together."""
+    pattern, values = node.target, node.args[0]
+    if not isinstance(pattern, Literal) or not isinstance(pattern.value, str) or not isinstance(values, ListNode):
+        return
+    from trimtab.server.cel.formatting import faults_of
+
+    for index, message in faults_of(pattern.value, [value.type for value in values.elements]):
+        faults.add(node.at if index is None else values.elements[index].at, message)
 
 
 def _check_alike(values: list[tuple[Node, bool]], faults: Faults) -> None:

@@ -7,13 +7,11 @@ decides which CRDs are taken. `path` leads from a variable to what an expression
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from trimtab.server.cel import call_estimates
 from trimtab.server.cel.costs import LIST, MAP, SELECT
-from trimtab.server.cel.macros import ACCUMULATOR
 from trimtab.server.cel.ranges import ONE, UNKNOWN, ZERO, Range
 from trimtab.server.cel.syntax import Bind, Call, Fold, Ident, ListNode, Literal, MapNode, Node, Select
 from trimtab.server.cel.types import SCALARS, Declared, Type, unwrapped
@@ -39,10 +37,10 @@ class _Local(NamedTuple):
 
 
 class Estimator:
-    """Estimates expressions over declared variables."""
+    """Estimates expressions over what one type declares."""
 
-    def __init__(self, variables: Mapping[str, Declared]) -> None:
-        self._variables = variables
+    def __init__(self, root: Declared) -> None:
+        self._root = root
         self._locals: dict[str, list[_Local]] = {}
         self._paths: dict[Node, Path] = {}
         self._sizes: dict[Node, Range] = {}
@@ -91,8 +89,10 @@ class Estimator:
         return local.size if local else None
 
     def declared_size(self, path: Path) -> Range | None:
-        """The bound that a schema gives."""
-        declared = self._variables.get(path[0]) if path else None
+        """The bound that a schema gives. Whatever a path begins with, it is looked up from `root`, as Kubernetes does it."""
+        if not path:
+            return None
+        declared: Declared | None = self._root
         for name in path[1:]:
             if declared is None:
                 return None
@@ -112,8 +112,7 @@ class Estimator:
             local = self._local(node.name)
             if local is not None:
                 return local.path
-        found = self._paths.get(node, ())
-        return () if found[:1] == (ACCUMULATOR,) else found
+        return self._paths.get(node, ())
 
     def element_size(self, node: Node) -> Range | None:
         """How large an element of a list is, as far as its path tells."""
@@ -139,12 +138,10 @@ class Estimator:
         cost = self.cost(node.operand)
         if node.test:
             return cost
-        if unwrapped(node.operand.type)[1] is False and node.operand.type.kind in ("map", "object", "param"):
-            cost = cost.plus(Range(SELECT, SELECT))
         if node.optional:
             return cost.plus(ONE)
-        self._paths[node] = (*self.path(node.operand), node.name) if self.path(node.operand) else ()
-        return cost
+        self._paths[node] = (*self.path(node.operand), node.name)
+        return cost.plus(Range(SELECT, SELECT)) if node.operand.type.kind in ("map", "object", "param") else cost
 
     def _list(self, node: ListNode) -> Range:
         total, item = ZERO, None
@@ -185,7 +182,7 @@ class Estimator:
                 entries = self._entry_sizes(node.args[0])
                 result = entries.value if entries else None
                 before = self.path(node.args[0])
-                self._paths[node] = (*before, "@items" if overload == "index_list" else "@values") if before else ()
+                self._paths[node] = (*before, "@items" if overload == "index_list" else "@values")
             if result is None:
                 result = self.known_size(node)
         if result is not None:
@@ -232,7 +229,7 @@ class Estimator:
         path = self.path(node.over)
 
         def part(name: str, size: Range | None) -> _Local:
-            return _Local((*path, name) if path else (name,), size, None)
+            return _Local((*path, name), size, None)
 
         key = part("@indices" if kind == "list" and node.second else "@keys", entries.key if entries else None)
         value = part("@items" if kind == "list" else "@values", entries.value if entries else None)
@@ -284,6 +281,6 @@ def _is_scalar(t: Type) -> bool:
     return _is_scalar(held) if optional else t.kind in SCALARS
 
 
-def greatest_cost(node: Node, variables: Mapping[str, Declared]) -> int:
+def greatest_cost(node: Node, root: Declared) -> int:
     """The greatest cost of an expression in units; 2^64 - 1 when nothing bounds it."""
-    return min(math.floor(Estimator(variables).cost(node).most), 2**64 - 1)
+    return Estimator(root).cost(node).most

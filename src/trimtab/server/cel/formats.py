@@ -57,7 +57,7 @@ def _qualified(text: str) -> list[str]:
     found: list[str] = []
     parts = text.split("/")
     if len(parts) > 2:
-        message = _shape(f"a qualified name {_NAME_MESSAGE}", _QUALIFIED, "MyName", "my.name", "123-abc")
+        message = _shape(f"a valid label key {_NAME_MESSAGE}", _QUALIFIED, "MyName", "my.name", "123-abc")
         return [f"{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     name = parts[-1]
     if len(parts) == 2:

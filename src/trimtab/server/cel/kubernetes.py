@@ -68,8 +68,10 @@ class Quantity(Special):
 
     type_name = "kubernetes.Quantity"
 
-    def __init__(self, amount: Decimal) -> None:
+    def __init__(self, amount: Decimal, whole: bool = True) -> None:
         self.amount = amount
+        self.whole = whole and amount == amount.to_integral_value() and INT_MIN <= amount <= INT_MAX
+        """Written as a whole number; `1000m` is none, as in Kubernetes."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Quantity) and other.amount == self.amount
@@ -79,10 +81,6 @@ class Quantity(Special):
 
     def __hash__(self) -> int:
         return hash(self.amount)
-
-    @property
-    def whole(self) -> bool:
-        return self.amount == self.amount.to_integral_value() and INT_MIN <= self.amount <= INT_MAX
 
 
 class Ip(Special):
@@ -230,9 +228,12 @@ def _text(value: Any) -> str:
     return value
 
 
+_FRACTION = re.compile(r"\.|[num]$|e-|E-")
+
+
 def _quantity(text: Any) -> Quantity:
     try:
-        return Quantity(parse_quantity(_text(text)))
+        return Quantity(parse_quantity(_text(text)), not _FRACTION.search(text))
     except (ValueError, ArithmeticError):
         raise EvaluationError(
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
@@ -322,12 +323,12 @@ def _order(value: Any, other: Any) -> int:
     return -1 if value < other else 1
 
 
-def _amount(value: Any) -> Decimal:
-    if isinstance(value, Quantity):
-        return value.amount
-    if type(value) is int:
-        return Decimal(value)
-    raise no_overload()
+def _summed(value: Quantity, other: Any, sign: int) -> Quantity:
+    if type(other) is int:
+        other = Quantity(Decimal(other))
+    if not isinstance(other, Quantity):
+        raise no_overload()
+    return Quantity(value.amount + sign * other.amount, value.whole and other.whole)
 
 
 def _as_integer(value: Quantity) -> int:
@@ -385,8 +386,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "asApproximateFloat": _of(Quantity, call=lambda value: float(value.amount)),
     "asInteger": _of(Quantity, call=_as_integer),
     "isInteger": _of(Quantity, call=lambda value: value.whole),
-    "add": _of(Quantity, call=lambda value, other: Quantity(value.amount + _amount(other))),
-    "sub": _of(Quantity, call=lambda value, other: Quantity(value.amount - _amount(other))),
+    "add": _of(Quantity, call=lambda value, other: _summed(value, other, 1)),
+    "sub": _of(Quantity, call=lambda value, other: _summed(value, other, -1)),
     "ip": _ip,
     "isIP": _valid(_address),
     "ip.isCanonical": lambda text: str(_address(text)) == text,

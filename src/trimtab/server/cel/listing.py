@@ -90,9 +90,10 @@ def _sort(values: list[Any]) -> list[Any]:
 
 
 def _sort_by(values: list[Any], keys: list[Any]) -> list[Any]:
-    pairs: list[tuple[Any, Any]] = list(zip(keys, values, strict=True))
-    order = sorted(pairs, key=cmp_to_key(lambda a, b: compare(a[0], b[0])))
-    return [value for _, value in order]
+    def order(a: int, b: int) -> int:
+        return compare(keys[a], keys[b])
+
+    return [values[index] for index in sorted(range(len(values)), key=cmp_to_key(order))]
 
 
 def _contains_all(values: list[Any], wanted: list[Any]) -> bool:

@@ -10,7 +10,8 @@ from trimtab.server.cel.syntax import Bind, Call, Faults, Fold, Ident, ListNode,
 
 ACCUMULATOR = "@result"
 
-_QUANTIFIERS = ("all", "exists", "exists_one", "existsOne")
+_QUANTIFIERS = {"all": (2, 3), "exists": (2, 3), "exists_one": (2, 3), "existsOne": (3,)}
+"""How many arguments each may have."""
 
 
 def expand(call: Call, faults: Faults) -> Node:
@@ -18,7 +19,7 @@ def expand(call: Call, faults: Faults) -> Node:
     name, count, target = call.function, len(call.args), call.target
     if target is None:
         return _has(call, faults) if (name, count) == ("has", 1) else call
-    if name in _QUANTIFIERS and count in (2, 3):
+    if count in _QUANTIFIERS.get(name, ()):
         return _quantifier(call, target, faults)
     if (name == "map" and count in (2, 3)) or (name == "filter" and count == 2):
         return _listing(call, target, faults)

@@ -30,6 +30,7 @@ DEPTH_MAX = 60
 LENGTH_MAX = 100_000
 """Characters of an expression; the real parser's limit."""
 
+_STARTERS = ("[", "{", "(", ".", "-", "!", "true", "false", "null", "float", "int", "uint", "string", "bytes", "ident")
 _RELATIONS = ("<", "<=", ">=", ">", "==", "!=", "in")
 _EXPECTED = (
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
@@ -79,10 +80,13 @@ class _Parser:
 
     def _expect(self, kind: str, shown: str = "") -> Token:
         found = self._accept(kind)
-        if found is None:
+        if found is not None:
+            return found
+        if self.token.kind == "end" and kind in ")]}":
+            self._faults.add(self.token.at, f"Syntax error: missing '{kind}' at '<EOF>'")
+        else:
             self.unexpected(shown or f"'{kind}'")
-            raise _Unreadable
-        return found
+        raise _Unreadable
 
     def unexpected(self, expected: str, *, extraneous: bool = False) -> None:
         what = "extraneous" if extraneous else "mismatched"
@@ -212,10 +216,16 @@ class _Parser:
                 return Literal(token.at, token.kind == "true")
             case "null":
                 return Literal(token.at, None)
-        if token.kind != "end":
-            self._next -= 1
-        self.unexpected(_EXPECTED)
-        raise _Unreadable
+        if token.kind == "end":
+            self.unexpected(_EXPECTED)
+            raise _Unreadable
+        self._next -= 1
+        follows = self._tokens[self._next + 1].kind in _STARTERS
+        self.unexpected(_EXPECTED, extraneous=follows)
+        if not follows:
+            raise _Unreadable
+        self._next += 1
+        return self._primary()
 
     def _named(self, token: Token) -> Node:
         name = token if token.kind == "ident" else self._expect("ident", "IDENTIFIER")

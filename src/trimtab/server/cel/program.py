@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from trimtab.server.cel import kubernetes, listing, standard, text
+from trimtab.server.cel import formatting, kubernetes, listing, standard, text
 from trimtab.server.cel.costs import LIST, MAP, SELECT, Price, price
 from trimtab.server.cel.declarations import FORMATS, TYPE_NAMES
 from trimtab.server.cel.macros import ACCUMULATOR
@@ -107,7 +107,7 @@ def _field(value: Any, name: str) -> Any:
         if found is NONE:
             raise EvaluationError(f"no such key: {name}")
         return found
-    raise no_overload()
+    raise EvaluationError(f"no such key: {name}")
 
 
 def _is_set(value: Any, name: str) -> bool:
@@ -144,7 +144,7 @@ def _function(name: str, overloads: Sequence[str]) -> Function:
         return listing.BY_OVERLOAD[overloads[0]]
     if name.startswith("format.") and name[7:] in FORMATS:
         return lambda: kubernetes.Format(name[7:])
-    for known in (standard.FUNCTIONS, text.FUNCTIONS, listing.FUNCTIONS, kubernetes.FUNCTIONS):
+    for known in (standard.FUNCTIONS, text.FUNCTIONS, formatting.FUNCTIONS, listing.FUNCTIONS, kubernetes.FUNCTIONS):
         if name in known:
             return known[name]
     raise KeyError(name)

@@ -11,6 +11,7 @@ import math
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from trimtab.server.cel.values import (
@@ -186,7 +187,7 @@ def index(container: Any, key: Any) -> Any:
         raise EvaluationError(f"no such key: {text_of(key)}")
     if isinstance(container, Object) and isinstance(key, str):
         return container.get(key)
-    raise no_overload()
+    raise EvaluationError(f"no such key: {text_of(key)}")
 
 
 def index_optional(container: Any, key: Any) -> Optional:
@@ -205,7 +206,7 @@ def index_optional(container: Any, key: Any) -> Optional:
 def size(value: Any) -> int:
     if isinstance(value, str | bytes | list | dict | Object):
         return len(value)
-    raise no_overload()
+    raise EvaluationError("no such overload: size")
 
 
 def text_of(value: Any) -> str:
@@ -216,6 +217,9 @@ def text_of(value: Any) -> str:
 
 
 # Types and conversions
+
+EXPONENT_FROM = 6
+"""The power of ten from which doubles are written with an exponent."""
 
 _TYPE_NAMES: Mapping[type, str] = {
     type(None): "null_type",
@@ -336,21 +340,20 @@ def string(value: Any) -> str:
 
 
 def double_text(value: float) -> str:
-    """A double in the shortest form that means it, as Go's `%g` writes it."""
+    """A double in the fewest digits that mean it, with an exponent from a million on: Go's `FormatFloat(v, 'g', -1, 64)`."""
     if value != value:
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
-    if value and not 1e-4 <= abs(value) < 1e21:
-        mantissa, _, exponent = f"{value!r}".partition("e")
-        if exponent:
-            return (
-                f"{mantissa.removesuffix('.0')}e{exponent[0] if exponent[0] == '-' else '+'}{exponent.lstrip('+-'):0>2}"
-            )
-    if value.is_integer():
-        return f"{value:.0f}"
-    text = repr(value)
-    return text if "e" not in text else f"{value:.20f}".rstrip("0")
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    shown = "".join(map(str, digits))
+    power = exponent + len(shown) - 1
+    minus = "-" if sign else ""
+    if not value or -4 <= power < EXPONENT_FROM:
+        return f"{minus}{Decimal(repr(abs(value))):f}".removesuffix(".0")
+    fraction = f".{shown[1:]}" if len(shown) > 1 else ""
+    return f"{minus}{shown[0]}{fraction}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
 def to_timestamp(value: Any) -> Timestamp:

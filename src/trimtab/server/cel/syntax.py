@@ -7,7 +7,7 @@ Every node knows where it stands in the text, so that an error can point at it, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from trimtab.server.cel.types import DYN, Type
@@ -148,6 +148,27 @@ class Bind(Node):
         self.result = result
 
 
+def walked(node: Node) -> Iterator[Node]:
+    """An expression and all in it."""
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        match one:
+            case Select():
+                waiting.append(one.operand)
+            case Call():
+                waiting += [*one.args, *([one.target] if one.target is not None else [])]
+            case ListNode():
+                waiting += one.elements
+            case MapNode():
+                waiting += [part for key, value, _ in one.entries for part in (key, value)]
+            case Fold():
+                waiting += [one.over, one.initial, one.condition, one.step, one.result]
+            case Bind():
+                waiting += [one.value, one.result]
+
+
 class Token(NamedTuple):
     kind: str
     """`ident`, `escaped`, `int`, `uint`, `float`, `string`, `bytes`, `end`, or the operator itself."""
@@ -206,6 +227,10 @@ _TOKEN = re.compile(
     |(?P<op>==|!=|<=|>=|&&|\|\||[\[\]{{}}().,\-!?:+*/%<>])""",
     re.VERBOSE,
 )
+_BEGUN = re.compile(
+    rf"(?:[rR]\"[^\"\n\r]*|[rR]'[^'\n\r]*|\"(?:{_ESCAPE}|[^\\\"\n\r])*(?:\\(?=.))?|'(?:{_ESCAPE}|[^\\'\n\r])*(?:\\(?=.))?)"
+)
+"""A string that does not end as it should."""
 _ONE_ESCAPE = re.compile(_ESCAPE)
 _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -217,9 +242,11 @@ def tokens(text: str, faults: Faults) -> list[Token]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            shown = text[at : at + 1].replace("\n", "\\n")
+            begun = _BEGUN.match(text, at)
+            end = begun.end() + 1 if begun is not None else at + 1
+            shown = text[at:end].replace("\n", "\\n")
             faults.add(at, f"Syntax error: token recognition error at: '{shown}'")
-            at += 1
+            at = end
             continue
         kind = match.lastgroup or ""
         if kind != "space":

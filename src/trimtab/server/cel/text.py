@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.server.cel.standard import Function, double_text, no_overload, string, type_name
-from trimtab.server.cel.values import CostExceeded, Duration, EvaluationError, Object, Special, Timestamp, TypeValue
+from trimtab.server.cel.standard import Function, no_overload
+from trimtab.server.cel.values import CostExceeded, EvaluationError
 from trimtab.server.patterns import compiled
 
 RESULT_MAX = 10_000_000
@@ -20,7 +20,8 @@ def _strings(*values: Any) -> None:
             raise no_overload()
 
 
-def _bounded(length: int) -> None:
+def bounded(length: int) -> None:
+    """Raises `CostExceeded` for a text that is too long to be made."""
     if length > RESULT_MAX:
         raise CostExceeded
 
@@ -34,8 +35,11 @@ def _pattern(text: str) -> Any:
 
 
 def matches(text: str, pattern: Any) -> bool:
-    _strings(text)
-    return _pattern(pattern).search(text) is not None
+    _strings(text, pattern)
+    try:
+        return compiled(pattern).search(text) is not None
+    except re.error as err:
+        raise EvaluationError(str(err)) from None
 
 
 def find(text: str, pattern: Any) -> str:
@@ -69,7 +73,7 @@ def index_of(text: Any, wanted: Any, offset: int = 0) -> int:
     _strings(text, wanted)
     if not wanted:
         return offset
-    if not 0 <= offset <= len(text):
+    if offset < 0:
         raise EvaluationError(f"index out of range: {offset}")
     return int(text.find(wanted, offset))
 
@@ -94,7 +98,7 @@ def replace(text: str, old: str, new: str, limit: int = -1) -> str:
     count = text.count(old)
     if limit >= 0:
         count = min(count, limit)
-    _bounded(len(text) + count * (len(new) - len(old)))
+    bounded(len(text) + count * (len(new) - len(old)))
     return text.replace(old, new, limit)
 
 
@@ -153,88 +157,8 @@ def _method(name: str) -> Function:
 
 def join(values: Any, separator: str = "") -> str:
     _strings(separator, *values)
-    _bounded(sum(map(len, values)) + len(values) * len(separator))
+    bounded(sum(map(len, values)) + len(values) * len(separator))
     return separator.join(values)
-
-
-_VERB = re.compile(r"%(%|(?:\.(\d+))?([A-Za-z]))")
-
-
-def formatted(pattern: Any, args: Any) -> str:
-    """`"%s is %d".format(args)`."""
-    _strings(pattern)
-    taken = iter(args)
-    parts: list[str] = []
-    at = 0
-    while (percent := pattern.find("%", at)) >= 0:
-        parts.append(pattern[at:percent])
-        match = _VERB.match(pattern, percent)
-        if match is None:
-            raise EvaluationError("could not parse formatting clause: unexpected end of string")
-        at = match.end()
-        if match[1] == "%":
-            parts.append("%")
-            continue
-        try:
-            value = next(taken)
-        except StopIteration:
-            raise EvaluationError(f"index {len(args)} out of range") from None
-        parts.append(_clause(match[3], int(match[2]) if match[2] else None, value))
-        _bounded(sum(map(len, parts)))
-    parts.append(pattern[at:])
-    return "".join(parts)
-
-
-def _clause(verb: str, precision: int | None, value: Any) -> str:
-    def refused(kinds: str) -> EvaluationError:
-        return EvaluationError(f"error during formatting: {kinds}, was given {type_name(value)}")
-
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    match verb:
-        case "s":
-            return shown(value)
-        case "d":
-            if whole or (isinstance(value, float) and value.is_integer()):
-                return str(int(value))
-            raise refused("decimal clause can only be used on integers")
-        case "f" | "e":
-            if not whole and not isinstance(value, float):
-                raise refused("scientific or fixed-point clause can only be used on doubles")
-            return f"{float(value):.{6 if precision is None else min(precision, 1000)}{verb}}"
-        case "b" if whole or isinstance(value, bool):
-            return f"{int(value):b}"
-        case "o" if whole:
-            return f"{value:o}"
-        case "x" | "X" if whole:
-            return f"{value:{verb}}"
-        case "x" | "X" if isinstance(value, str | bytes):
-            digits = (value.encode() if isinstance(value, str) else value).hex()
-            return digits if verb == "x" else digits.upper()
-    raise EvaluationError(f'could not parse formatting clause: unrecognized formatting clause "{verb}"')
-
-
-def shown(value: Any) -> str:
-    """A value as `%s` prints it."""
-    match value:
-        case None:
-            return "null"
-        case float():
-            return double_text(value)
-        case str() | bool() | int() | bytes() | Timestamp() | Duration() | Special():
-            return string(value)
-        case list():
-            return f"[{', '.join(map(shown, value))}]"
-        case dict():
-            return (
-                "{"
-                + ", ".join(f"{key}: {inner}" for key, inner in sorted((shown(k), shown(v)) for k, v in value.items()))
-                + "}"
-            )
-        case TypeValue():
-            return value.name
-        case Object():
-            raise no_overload()
-    raise no_overload()
 
 
 FUNCTIONS: Mapping[str, Function] = {
@@ -255,5 +179,4 @@ FUNCTIONS: Mapping[str, Function] = {
     "split": split,
     "substring": substring,
     "join": join,
-    "format": formatted,
 }

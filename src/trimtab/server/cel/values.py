@@ -328,7 +328,7 @@ def timestamp(text: str) -> Timestamp:
         year, month, day, hour, minute, second = map(int, match.groups()[:6])
         moment = datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC)
     except ValueError:
-        raise EvaluationError(f"type conversion error from 'string' to 'google.protobuf.Timestamp': {text!r}") from None
+        raise EvaluationError("type conversion error from 'string' to 'google.protobuf.Timestamp'") from None
     ns = int((moment - _EPOCH) / datetime.timedelta(seconds=1)) * SECOND + int((match[7] or "").ljust(9, "0"))
     zone = match[8]
     if zone not in "Zz":
@@ -351,7 +351,7 @@ def duration(text: str) -> Duration:
         unit = _UNITS[match[2]]
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
     if not rest or at != len(rest):
-        raise EvaluationError(f'time: invalid duration "{text}"')
+        raise EvaluationError("type conversion error from 'string' to 'google.protobuf.Duration'")
     return Duration(sign * total)
 
 
