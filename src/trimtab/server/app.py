@@ -24,12 +24,13 @@ from trimtab.server.paths import Target, parse_target
 from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
 from trimtab.server.tunnel import Tunnel
+from trimtab.server.turns import Client
 from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 400
-"""Requests answered at the same time, watches and streams aside; more are told to come back (the real server's limit)."""
+"""The engine's own requests answered at the same time, watches and streams aside. Those of the network take turns (`turns.py`)."""
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
 
@@ -77,6 +78,9 @@ class Application:
             asking.reset(before)
             if counted.in_flight:
                 self._in_flight -= 1
+            if counted.client is not None:
+                reads = counted.verb in ("get", "list", "watch")
+                self._server.turns.give_back(counted.client, time.perf_counter() - counted.began, reads=reads)
         if isinstance(reply, Reply):
             self._server.metrics.count(counted.verb, counted.resource, reply.status, time.perf_counter() - started)
         await reply.send(request, send)
@@ -90,13 +94,17 @@ class Application:
         path = request.path
         target = parse_target(path)
         watching = request.flag("watch") and target is not None and request.method == "GET"
-        if not watching and not counted.in_flight:
+        if self._trusted and not watching and not counted.in_flight:
             if self._in_flight >= IN_FLIGHT_MAX:
                 raise errors.too_many_requests("too many requests, please try again later")
             self._in_flight += 1
             counted.in_flight = True
         user = self._user(request)
         request.user = user
+        if not self._trusted and not counted.in_flight:
+            client = (user.name, request.address)
+            await server.turns.take(client)
+            counted.client, counted.began = client, time.perf_counter()
         asking.set(Asking(user, request.headers.get("user-agent", "").partition("/")[0]))
         if target is None:
             self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
@@ -192,6 +200,9 @@ class _Counted:
         self.verb = "get"
         self.resource = "nonresource"
         self.in_flight = in_flight
+        self.client: Client | None = None
+        """Who has a seat for it."""
+        self.began = 0.0
 
 
 def _verb(request: Request, target: Target, watching: bool) -> str:

@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.extensions: MutableMapping[str, Any] = {}
         """The scope's, of every request of this connection."""
+        self.client: tuple[str, int] | None = None
+        """The address and port of the other end; None for a unix socket."""
         self.url = b""
         self.headers: Headers = []
         self._application = application
@@ -87,6 +89,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's transports only behave like one
         self._open.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self.client = peer[:2] if isinstance(peer, tuple) else None
         self._head_since = self._last_used
         self._alarm = self.loop.call_later(HEAD_S, self._look)
 
@@ -185,6 +189,7 @@ class Connection(asyncio.Protocol):
             "query_string": query,
             "headers": self.headers,
             "extensions": self.extensions,
+            "client": self.client,
         }
 
     def on_body(self, body: bytes) -> None:

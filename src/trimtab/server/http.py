@@ -86,6 +86,12 @@ class Request:
         return int(text)
 
     @property
+    def address(self) -> str:
+        """Where the client is; empty for a socket of this machine."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
     def content_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 

@@ -31,6 +31,7 @@ from trimtab.server.objects import decode, meta_of
 from trimtab.server.registry import Registry
 from trimtab.server.sessions import Sessions
 from trimtab.server.tokens import ServiceAccountTokens
+from trimtab.server.turns import Turns
 from trimtab.server.watching import WatchService
 from trimtab.server.writing import Writer
 from trimtab.store import Store
@@ -86,6 +87,7 @@ class ApiServer:
         self.authorizer = Authorizer(store)
         self.sessions = Sessions(self.clock)
         self.metrics = Metrics()
+        self.turns = Turns()
         self._housekeeping = Housekeeping(self)
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
