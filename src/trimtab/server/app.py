@@ -18,13 +18,13 @@ from trimtab.server.authorization import Attributes
 from trimtab.server.discovery import discovery_reply
 from trimtab.server.errors import StatusError
 from trimtab.server.handlers import Handlers
-from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, error_reply
+from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, Stream, error_reply
 from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
 from trimtab.server.tunnel import Tunnel
-from trimtab.server.turns import Client
+from trimtab.server.turns import Turn
 from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,12 @@ class Application:
             asking.reset(before)
             if counted.in_flight:
                 self._in_flight -= 1
-            if counted.client is not None:
-                reads = counted.verb in ("get", "list", "watch")
-                self._server.turns.give_back(counted.client, time.perf_counter() - counted.began, reads=reads)
+            if turn := counted.turn:
+                turn.reads = counted.verb in ("get", "list", "watch")
+        if isinstance(reply, Stream) and reply.begin is not None:
+            reply.turn = turn
+        elif turn is not None:
+            turn.end()
         if isinstance(reply, Reply):
             self._server.metrics.count(counted.verb, counted.resource, reply.status, time.perf_counter() - started)
         await reply.send(request, send)
@@ -102,9 +105,9 @@ class Application:
         user = self._user(request)
         request.user = user
         if not self._trusted and not counted.in_flight:
-            client = (user.name, request.address)
-            await server.turns.take(client)
-            counted.client, counted.began = client, time.perf_counter()
+            turn = Turn(server.turns, (user.name, request.address))
+            await turn.begin()
+            counted.turn = turn
         asking.set(Asking(user, request.headers.get("user-agent", "").partition("/")[0]))
         if target is None:
             self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
@@ -200,9 +203,7 @@ class _Counted:
         self.verb = "get"
         self.resource = "nonresource"
         self.in_flight = in_flight
-        self.client: Client | None = None
-        """Who has a seat for it."""
-        self.began = 0.0
+        self.turn: Turn | None = None
 
 
 def _verb(request: Request, target: Target, watching: bool) -> str:

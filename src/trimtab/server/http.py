@@ -5,6 +5,7 @@ No framework stands between a GET and its cached bytes.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -19,6 +20,7 @@ from trimtab.server.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from trimtab.server.authentication import User
+    from trimtab.server.turns import Turn
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -171,14 +173,29 @@ class Reply:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
 
+Run = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+
+
+async def nothing_more(write: Callable[[bytes], Awaitable[None]]) -> None:
+    """The `run` of an answer that is complete after its `begin`."""
+
+
 @dataclass(slots=True)
 class Stream:
-    """An answer that is written piece by piece by `run`, which is called after the headers went out."""
+    """An answer that is written piece by piece, after the headers went out: first by `begin`, then by `run`.
 
-    run: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+    What `begin` does costs time that others wait for, so that each of its pieces takes a turn; `run` waits for what happens.
+    """
+
+    run: Run
     content_type: str = "application/json"
     status: int = 200
     warnings: list[str] = field(default_factory=list)
+    begin: Run | None = None
+    close: Callable[[], None] | None = None
+    """Called at the end, however it came."""
+    turn: Turn | None = None
+    """The one that the request has; None: it has not to wait for others."""
 
     async def send(self, request: Request, send: Send) -> None:
         headers = [
@@ -186,13 +203,33 @@ class Stream:
             (b"cache-control", b"no-cache, private"),
             *((b"warning", warning_header(text)) for text in self.warnings),
         ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        turn = self.turn
 
         async def write(piece: bytes) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        await self.run(write)
-        await send({"type": "http.response.body", "body": b""})
+        async def write_in_turn(piece: bytes) -> None:
+            if turn is not None:
+                turn.end()
+            await write(piece)
+            if turn is not None:
+                await turn.again()
+            else:
+                await asyncio.sleep(0)
+
+        try:
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            if self.begin is not None:
+                await self.begin(write_in_turn)
+            if turn is not None:
+                turn.end()
+            await self.run(write)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            if turn is not None:
+                turn.end()
+            if self.close is not None:
+                self.close()
 
 
 Answer = Reply | Stream | Tunnel

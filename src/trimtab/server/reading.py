@@ -6,7 +6,6 @@ list in pieces names the revision of its first piece in the continue token, so t
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -16,15 +15,15 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.server import errors
-from trimtab.server.http import Reply, Request, Stream
+from trimtab.server.http import Reply, Request, Stream, nothing_more
 from trimtab.server.kinds import Kind
 from trimtab.server.render import Rendering
 from trimtab.server.selectors import Selector, parse_selector
 from trimtab.server.views import viewed
 from trimtab.store import Compacted, Record, Store
 
-PIECE = 500
-"""Objects of a long list that are encoded in one go."""
+WHOLE_MAX_BYTES = 1024 * 1024
+"""A list of less is answered in one go, if it has few enough objects for its form."""
 
 
 class _Token(msgspec.Struct):
@@ -142,13 +141,13 @@ def list_answer(kind: Kind, page: Page, rendering: Rendering) -> Reply | Stream:
     if page.remaining is not None:
         meta["remainingItemCount"] = page.remaining
     warnings = [kind.warning] if kind.warning else []
-    if len(page.records) <= PIECE:
+    step = rendering.step
+    if len(page.records) <= step and sum(len(record.value) for record in page.records) <= WHOLE_MAX_BYTES:
         return Reply(rendering.listed(kind, page.records, meta), warnings=warnings)
-    pieces = rendering.pieces(kind, page.records, meta, PIECE)
+    pieces = rendering.pieces(kind, page.records, meta, step)
 
     async def run(write: Callable[[bytes], Awaitable[None]]) -> None:
         for piece in pieces:
             await write(piece)
-            await asyncio.sleep(0)
 
-    return Stream(run, warnings=warnings)
+    return Stream(nothing_more, warnings=warnings, begin=run)

@@ -22,6 +22,9 @@ from trimtab.store import Record
 if TYPE_CHECKING:
     from trimtab.server.tables import TableOptions
 
+PIECE_MAX_BYTES = 1024 * 1024
+"""Of objects that are encoded in one go: large ones are not collected to hundreds of megabytes."""
+
 _encode = msgspec.json.Encoder().encode
 ACCEPTED = "application/json"
 
@@ -32,6 +35,9 @@ class Rendering:
     content_type = "application/json"
     key: str = "json"
     """Names the form and its options, for caching."""
+
+    step = 500
+    """Objects that are encoded in one go, in about a millisecond."""
 
     def one(self, kind: Kind, record: Record) -> bytes:
         return viewed_bytes(kind, record)
@@ -44,11 +50,17 @@ class Rendering:
         return b"".join(self.pieces(kind, records, meta, len(records) or 1))
 
     def pieces(self, kind: Kind, records: Sequence[Record], meta: JSON, step: int) -> Iterator[bytes]:
-        """A list in pieces of so many objects, encoded when they are asked for."""
+        """A list in pieces of so many objects at most, encoded when they are asked for."""
         yield self._head(kind, meta)
-        for start in range(0, len(records), step):
+        start = 0
+        while start < len(records):
+            end = start + 1
+            size = len(records[start].value)
+            while end < min(start + step, len(records)) and (size := size + len(records[end].value)) <= PIECE_MAX_BYTES:
+                end += 1
             comma = b"," if start else b""
-            yield comma + b",".join(self._items(kind, records[start : start + step]))
+            yield comma + b",".join(self._items(kind, records[start:end]))
+            start = end
         yield b"]}"
 
     def _head(self, kind: Kind, meta: JSON) -> bytes:
@@ -73,6 +85,7 @@ class PartialRendering(Rendering):
     """`PartialObjectMetadata`."""
 
     key = "partial"
+    step = 50
 
     def one(self, kind: Kind, record: Record) -> bytes:
         return _encode(_partial(viewed(kind, record)))
@@ -98,6 +111,8 @@ def _partial(obj: JSON) -> JSON:
 
 class TableRendering(Rendering):
     """A `Table` with the columns that kubectl prints."""
+
+    step = 50
 
     def __init__(self, options: TableOptions) -> None:
         self._options = options

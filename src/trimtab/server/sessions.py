@@ -52,6 +52,8 @@ class Sessions:
             return replace(answer, guard=lambda end: self._opened(Session(allowed, end), until))
 
         async def run(write: Callable[[bytes], Awaitable[None]]) -> None:
+            if not allowed():
+                return  # it was taken away while the answer began
             running = asyncio.ensure_future(answer.run(write))
             session = Session(allowed, running.cancel)
             close = self._opened(session, until)

@@ -11,6 +11,8 @@ A client is a user at an address. The engine's own components come over its sock
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 
 from trimtab.server.errors import StatusError, too_many_requests
@@ -68,21 +70,24 @@ class Turns:
         self.waiting = 0
         self.refused = 0
 
-    async def take(self, client: Client) -> None:
-        """Returns when it is this request's turn; `give_back` must follow. Raises `StatusError` 429."""
+    async def take(self, client: Client, *, goes_on: bool = False) -> None:
+        """Returns when it is this request's turn; `give_back` must follow. Raises `StatusError` 429.
+
+        goes_on: with an answer that has begun, which is not refused any more.
+        """
         line = self._lines.get(client)
         if line is None:
             line = self._lines[client] = _Line(self._now_s)
         loop = asyncio.get_running_loop()
+        if self._turn is None:
+            self._turn = loop.call_soon(self._next_turn)
         if not self.waiting and self._may(line):
             self._begin(line)
-        elif len(line.waiting) >= self._waiting_max:
+        elif len(line.waiting) >= self._waiting_max and not goes_on:
             self.refused += 1
             raise _refusal()
         else:
-            await self._wait(loop, line)
-        if self._turn is None:
-            self._turn = loop.call_soon(self._next_turn)
+            await self._wait(loop, line, math.inf if goes_on else loop.time() + WAIT_MAX_S)
 
     def give_back(self, client: Client, took_s: float, *, reads: bool) -> None:
         """The request was answered. took_s: since its turn came; the time of one that only `reads` was all the server's."""
@@ -111,9 +116,9 @@ class Turns:
         self._begun += 1
         self._begun_s += line.cost_s
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, line: _Line) -> None:
+    async def _wait(self, loop: asyncio.AbstractEventLoop, line: _Line, until: float) -> None:
         wait: Wait = loop.create_future()
-        line.waiting.append((wait, loop.time() + WAIT_MAX_S))
+        line.waiting.append((wait, until))
         self.waiting += 1
         try:
             await wait
@@ -148,6 +153,36 @@ class Turns:
             wait.set_result(None)
         if self._begun:
             self._turn = loop.call_soon(self._next_turn)
+
+
+class Turn:
+    """What one request has of the server's time. `reads`: its time is all the server's, none the disk's."""
+
+    def __init__(self, turns: Turns, client: Client) -> None:
+        self.reads = True
+        self._turns = turns
+        self._client = client
+        self._began_s = 0.0
+        self._has = False
+
+    async def begin(self) -> None:
+        """Raises `StatusError` 429."""
+        await self._take(goes_on=False)
+
+    async def again(self) -> None:
+        """For the next piece of an answer that has begun."""
+        await self._take(goes_on=True)
+
+    def end(self) -> None:
+        """Lets others in; does nothing when it had ended already."""
+        if self._has:
+            self._has = False
+            self._turns.give_back(self._client, time.perf_counter() - self._began_s, reads=self.reads)
+
+    async def _take(self, *, goes_on: bool) -> None:
+        await self._turns.take(self._client, goes_on=goes_on)
+        self._has = True
+        self._began_s = time.perf_counter()
 
 
 def _refusal() -> StatusError:

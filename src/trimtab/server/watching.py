@@ -75,7 +75,7 @@ class WatchService:
         bookmarks = request.flag("allowWatchBookmarks")
         prefix = kind.prefix(namespace)
         whole = initial if initial is not None else not asked
-        records = self._store.list(prefix) if whole else []
+        records = self._initial(kind, namespace, selector) if whole else []
         after = self._store.revision if whole or not asked else asked
         if after > self._store.revision:
             raise errors.gone(f"too large resource version: {after}, current: {self._store.revision}")
@@ -86,21 +86,21 @@ class WatchService:
         self._open[watch] = None
         timeout_s = float(request.integer("timeoutSeconds") or TIMEOUT_S)
         session = _Session(self, kind, selector, rendering, watch, bookmarks)
+        opened = _Opened(request, watch, timeout_s, lambda: self._open.pop(watch, None))
 
-        async def run(write: Write) -> None:
-            gone = asyncio.ensure_future(request.disconnected())
-            gone.add_done_callback(lambda _: watch.close())
-            alarm = asyncio.get_running_loop().call_later(timeout_s, watch.close)
-            try:
-                await write(b"")
-                await session.run(write, records, mark_end=bool(initial) and bookmarks)
-            finally:
-                alarm.cancel()
-                gone.cancel()
-                watch.close()
-                self._open.pop(watch, None)
+        async def begin(write: Write) -> None:
+            opened.start()
+            await session.begin(write, records, mark_end=bool(initial) and bookmarks)
 
-        return Stream(run)
+        return Stream(session.follow, begin=begin, close=opened.end)
+
+    def _initial(self, kind: Kind, namespace: str, selector: Selector) -> list[Record]:
+        """What is there now; of what is asked for by its name only that."""
+        name = selector.exact("metadata.name")
+        if name is not None and (namespace or not kind.namespaced):
+            found = self._store.get(kind.key(namespace, name))
+            return [] if found is None else [found]
+        return self._store.list(kind.prefix(namespace))
 
     def encoded(self, kind: Kind, rendering: Rendering, verb: str, record: Record, revision: int, first: bool) -> bytes:
         """One line of the stream; kept for the other watchers of the same change."""
@@ -114,6 +114,31 @@ class WatchService:
             if len(self._encoded) > CACHED_EVENTS:
                 self._encoded.popitem(last=False)
         return line
+
+
+class _Opened:
+    """A watch that is open: ended by its client, by its time, or by the server."""
+
+    def __init__(self, request: Request, watch: Watch, timeout_s: float, forget: Callable[[], object]) -> None:
+        self._request = request
+        self._watch = watch
+        self._timeout_s = timeout_s
+        self._forget = forget
+        self._gone: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._gone = asyncio.ensure_future(self._request.disconnected())
+        self._gone.add_done_callback(lambda _: self._watch.close())
+        self._alarm = asyncio.get_running_loop().call_later(self._timeout_s, self._watch.close)
+
+    def end(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._gone is not None:
+            self._gone.cancel()
+        self._watch.close()
+        self._forget()
 
 
 class _Session:
@@ -137,12 +162,19 @@ class _Session:
         self._first = True
         self._told = 0
 
-    async def run(self, write: Write, records: list[Record], *, mark_end: bool) -> None:
-        """Writes events until the watch is closed or its history is gone."""
-        await self._write_all(write, [self._line("ADDED", r, r.revision) for r in records if self._matches(r)])
+    async def begin(self, write: Write, records: list[Record], *, mark_end: bool) -> None:
+        """Writes what was there when the watch began."""
+        step = self._rendering.step
+        await write(b"")
+        for start in range(0, len(records), step):
+            some = [r for r in records[start : start + step] if self._matches(r)]
+            await self._write_all(write, [self._line("ADDED", r, r.revision) for r in some])
         self._told = self._watch.delivered
         if mark_end:
             await write(self._bookmark({INITIAL_END: "true"}))
+
+    async def follow(self, write: Write) -> None:
+        """Writes events until the watch is closed or its history is gone."""
         while True:
             try:
                 changes = await self._watch.batch(BOOKMARK_S)

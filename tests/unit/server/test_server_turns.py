@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -22,12 +22,12 @@ class Served:
         self.order: list[str] = []
 
     async def request(
-        self, client: tuple[str, str], work: Awaitable[None] | None = None, cost_s: float = 0.0001
+        self, client: tuple[str, str], work: Callable[[], Awaitable[object]] | None = None, cost_s: float = 0.0001
     ) -> None:
         await self.turns.take(client)
         self.order.append(client[0])
         if work is not None:
-            await work
+            await work()
         self.turns.give_back(client, cost_s, reads=True)
 
 
@@ -58,7 +58,7 @@ async def test_who_asks_for_costly_things_gets_fewer_of_them() -> None:
 async def test_one_client_cannot_take_all_seats() -> None:
     served = Served(Turns(seats=8, client_seats=4))
     disk = asyncio.Event()
-    greedy = [asyncio.ensure_future(served.request(GREEDY, disk.wait())) for _ in range(20)]  # type: ignore[arg-type]
+    greedy = [asyncio.ensure_future(served.request(GREEDY, disk.wait)) for _ in range(20)]
     for _ in range(10):  # steps of the loop, until all that may begin has begun
         await asyncio.sleep(0)
     async with asyncio.timeout(60):
