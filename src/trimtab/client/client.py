@@ -106,8 +106,9 @@ class Client:
         """Each object's bytes, and the list's resource version."""
         items: list[bytes] = []
         version = ""
-        async for page, version in self.pages(kind, namespace, labels=labels, fields=fields):
+        async for page, shown in self.pages(kind, namespace, labels=labels, fields=fields):
             items += [bytes(item) for item in page]
+            version = shown
         return items, version
 
     async def pages(

@@ -211,8 +211,9 @@ class Informer(Generic[K]):
             version = ""
             pages = self._client.pages(self.kind.resource_type, self._namespace, fields=self._fields)
             async with aclosing(pages):
-                async for page, version in pages:
+                async for page, shown in pages:
                     entries += [entry for raw in page if (entry := self._entry(raw)) is not None]
+                    version = shown
             self.relists += 1
             if attempt == RELISTS_MAX:
                 asked_at = self.cache.writes
