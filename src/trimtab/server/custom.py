@@ -7,8 +7,8 @@ refused when it is written, naming the path, and never found later.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -244,6 +244,45 @@ def problems(crd: JSON, old: JSON | None, taken: Callable[[str, str], str | None
     return found
 
 
+def _schema_in(version: JSON) -> Any:
+    return (version.get("schema") or {}).get("openAPIV3Schema")
+
+
+SELECTABLE_MAX = 8
+"""Selectable fields of one version."""
+
+
+def _selectable_problems(version: JSON, schema: JSON, path: str) -> Iterator[Cause]:
+    """What is wrong with the fields that field selectors shall name."""
+    if not version.get("selectableFields"):
+        return
+    from trimtab.server.rule_paths import RulePathError, schema_at
+
+    seen: set[str] = set()
+    for index, entry in enumerate(version["selectableFields"]):
+        where = f"{path}.selectableFields[{index}].jsonPath"
+        written = entry.get("jsonPath") or ""
+        if not written:
+            yield Cause(where, "Required value", "FieldValueRequired")
+            continue
+        try:
+            shown, found = schema_at(written, schema, brackets=False)
+        except RulePathError as err:
+            yield Cause(where, f'Invalid value: "{written}": is an invalid path: {err}')
+            continue
+        if shown.startswith(".metadata"):
+            yield Cause(where, f'Invalid value: "{written}": must not point to fields in metadata')
+        if found.get("type") not in ("string", "boolean", "integer"):
+            problem = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
+            yield Cause(where, f'Invalid value: "{written}": {problem}')
+        if shown in seen:
+            yield Cause(where, f'Duplicate value: "{written}"', "FieldValueDuplicate")
+        seen.add(shown)
+    if len(seen) > SELECTABLE_MAX:
+        problem = f"Too many: {len(seen)}: must have at most {SELECTABLE_MAX} items"
+        yield Cause(f"{path}.selectableFields", problem, "FieldValueTooMany")
+
+
 def _version_problems(versions: list[JSON]) -> list[Cause]:
     from trimtab.server.schemas import SchemaInvalid, check_rules, compile_crd_schema
 
@@ -257,17 +296,25 @@ def _version_problems(versions: list[JSON]) -> list[Cause]:
         if name in seen:
             found.append(Cause(f"{path}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
         seen.add(name)
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        schema = _schema_in(version)
         if schema is None:
             found.append(
                 Cause(f"{path}.schema.openAPIV3Schema", "Required value: schemas are required", "FieldValueRequired")
             )
             continue
+        where = f"{path}.schema"
+        if schema == _schema_in(versions[0]):
+            if index:
+                continue
+            if all(_schema_in(other) == schema for other in versions):
+                where = "spec.validation"  # where the real server keeps a schema that all versions share
         try:
             compile_crd_schema(schema)
             check_rules(schema)
         except SchemaInvalid as err:
-            found += [Cause(f"{path}.schema.{e.path}", e.message, e.reason) for e in err.errors]
+            found += [Cause(f"{where}.{e.path}", e.message, e.reason) for e in err.errors]
+            continue
+        found += _selectable_problems(version, schema, where.removesuffix(".schema").removesuffix(".validation"))
     if sum(1 for version in versions if version.get("storage")) != 1:
         found.append(Cause("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
     return found
