@@ -6,7 +6,7 @@ All of it lives in namespaces of its own (network, mounts, processes), joined to
     the machine  10.213.N.1 ---- 10.213.N.2  the node: API, registry, pods 10.214.0.0/24, services 10.96.0.0/16
 
 The end of the first process of the process namespace is the end of everything in it, containers included; the interfaces go
-with the network namespace. What outlives namespaces (cgroups, and the kernel settings that a kubelet writes) is put back.
+with the network namespace. What outlives namespaces, cgroups, is removed.
 
 `.ci/kubernetes` and `.ci/cluster` build the programs.
 """
@@ -34,15 +34,16 @@ HERE = Path(__file__).parent
 NODE = "node-1"
 POD_CIDR, BRIDGE_ADDRESS = "10.214.0.0/24", "10.214.0.1"
 CGROUPS = Path("/sys/fs/cgroup")
-SETTINGS = (
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
-"""What a kubelet sets in the kernel it runs on (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables)."""
+KERNEL_SETTINGS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1_000_000,
+    "kernel/keys/root_maxbytes": 25_000_000,
+}
+"""What a kubelet wants of the kernel it runs on, and sets (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables).
+Here it finds files with these values instead: the kernel is the machine's, not the test's."""
 VOLUMES = 6
 NODE_READY_S = 180.0
 
@@ -60,7 +61,6 @@ class ClusterProcess(KubernetesProcess):
         self._cgroup = f"ttc-{secrets.token_hex(3)}"
         self._init: subprocess.Popen[bytes] | None = None
         self._pid = 0
-        self._settings: dict[str, str] = {}
         self._tokens = {"node": "n" * 40, "proxy": "p" * 40}
         with (folder / "tokens.csv").open("a") as tokens:
             tokens.write(f'{self._tokens["node"]},system:node:{NODE},node,"system:nodes"\n')
@@ -81,7 +81,6 @@ class ClusterProcess(KubernetesProcess):
         Raises:
             AssertionError: with the end of the log of what did not start.
         """
-        self._settings = {name: Path("/proc/sys", name).read_text().strip() for name in SETTINGS}
         self._make_namespaces()
         super().start()
         self._spawn(
@@ -113,8 +112,6 @@ class ClusterProcess(KubernetesProcess):
             self._init.kill()
             self._init.wait()
         subprocess.run(["ip", "link", "delete", self._link], capture_output=True, check=False)
-        for name, value in self._settings.items():
-            Path("/proc/sys", name).write_text(value)
         for hierarchy in CGROUPS.iterdir():
             _remove_groups(hierarchy / self._cgroup)
 
@@ -164,6 +161,7 @@ class ClusterProcess(KubernetesProcess):
             mount -t overlay overlay -o lowerdir=/var/lib,upperdir={folder}/lib,workdir={folder}/lib-work /var/lib
             mount --bind {folder}/log /var/log
             mount -t tmpfs tmpfs /run
+            {self._cover_kernel_settings()}
             mount --bind {folder}/kubelet {folder}/kubelet
             mount --make-rshared {folder}/kubelet
             ip link set lo up
@@ -184,6 +182,13 @@ class ClusterProcess(KubernetesProcess):
                 if hierarchy.name == "cpuset":
                     for file in ("cpuset.cpus", "cpuset.mems"):
                         (group / file).write_text((hierarchy / file).read_text())
+
+    def _cover_kernel_settings(self) -> str:
+        lines = []
+        for name, value in KERNEL_SETTINGS.items():
+            file = self._written(name.replace("/", "-"), f"{value}\n")
+            lines.append(f"mount --bind {file} /proc/sys/{name}")
+        return "\n".join(lines)
 
     def _spawn(self, name: str, command: list[str]) -> None:
         super()._spawn(name, self.command(*command))
