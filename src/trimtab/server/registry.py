@@ -7,7 +7,7 @@ so thousands of CRDs cost nothing until used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from trimtab.server.builtin_kinds import BUILTIN_KINDS
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from trimtab.server.schemas import Schema
 
 CRD_PREFIX = "/apiextensions.k8s.io/customresourcedefinitions/"
+
+
+COMPILED_MAX = 256
+"""Schemas of custom kinds that are kept compiled; those not used for the longest make room."""
 
 
 class Registry:
@@ -33,20 +37,35 @@ class Registry:
         self._load()
 
     def _load(self) -> None:
-        self._custom = {record.key: kinds_of_crd(record) for record in self._store.list(CRD_PREFIX)}
-        self._rebuild()
-
-    def _rebuild(self) -> None:
-        kinds = [*BUILTIN_KINDS, *(kind for kinds in self._custom.values() for kind in kinds)]
         self._by_path: dict[tuple[str, str, str], Kind] = {}
         self._by_group: dict[tuple[str, str], Kind] = {}
         self._by_collection: dict[str, Kind] = {}
+        self._custom = {}
+        self._schemas = {}
+        self._add(BUILTIN_KINDS)
+        for record in self._store.list(CRD_PREFIX):
+            self._replace(record.key, kinds_of_crd(record))
+        self.generation += 1
+
+    def _add(self, kinds: Iterable[Kind]) -> None:
         for kind in kinds:
             self._by_path.setdefault((kind.group, kind.version, kind.plural), kind)
             self._by_group.setdefault((kind.group, kind.kind), kind)
             self._by_collection.setdefault(kind.collection, kind)
-        self._schemas = {}
-        self.generation += 1
+
+    def _replace(self, key: str, kinds: tuple[Kind, ...]) -> None:
+        """Puts the kinds of one CRD in the place of those that it had; the others', and their schemas, stay."""
+        for old in self._custom.pop(key, ()):
+            self._schemas.pop(old, None)
+            if self._by_path.get((old.group, old.version, old.plural)) is old:
+                del self._by_path[old.group, old.version, old.plural]
+            if self._by_group.get((old.group, old.kind)) is old:
+                del self._by_group[old.group, old.kind]
+            if self._by_collection.get(old.collection) is old:
+                del self._by_collection[old.collection]
+        if kinds:
+            self._custom[key] = kinds
+            self._add(kinds)
 
     def _refresh(self) -> None:
         try:
@@ -59,12 +78,10 @@ class Registry:
         except StoreClosed:
             return
         for change in changes:
-            if change.record.deleted:
-                self._custom.pop(change.record.key, None)
-            else:
-                self._custom[change.record.key] = kinds_of_crd(change.record)
+            gone = change.record.deleted
+            self._replace(change.record.key, () if gone else kinds_of_crd(change.record))
         if changes:
-            self._rebuild()
+            self.generation += 1
 
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         self._refresh()
@@ -87,7 +104,7 @@ class Registry:
 
     def schema(self, kind: Kind) -> Schema:
         """The compiled schema of a kind."""
-        found = self._schemas.get(kind)
+        found = self._schemas.pop(kind, None)
         if found is None:
             if kind.crd:
                 record = self._store.get(kind.crd)
@@ -95,8 +112,10 @@ class Registry:
                     raise KeyError(kind.crd)
                 found = schema_of(kind, record)
             else:
-                found = _builtin_schema(kind)
-            self._schemas[kind] = found
+                return _builtin_schema(kind)
+        self._schemas[kind] = found
+        if len(self._schemas) > COMPILED_MAX:
+            del self._schemas[next(iter(self._schemas))]
         return found
 
     def __iter__(self) -> Iterator[Kind]:
