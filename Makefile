@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
+PYTHON_3_12 ?= $(shell command -v python3.13 || command -v python3.12 || ls -d $$HOME/.pyenv/versions/3.1[23]*/bin/python 2>/dev/null | head -1)
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
@@ -18,7 +19,7 @@ help:
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done
 
-setup-test: setup build/debian-test.done build/s3.done build/clients.done
+setup-test: setup build/debian-test.done build/s3.done build/clients.done build/helm.done
 
 build/debian.done: Makefile
 	@mkdir -p build
@@ -50,6 +51,14 @@ build/clients.done: Makefile build/debian.done
 	@[ -x build/clients/bin/python ] || $(PYTHON) -m venv build/clients
 	@build/clients/bin/python -m pip install -q --disable-pip-version-check wheel
 	@build/clients/bin/python -m pip install -q --disable-pip-version-check $(CLIENTS)
+	@touch $@
+
+# Helm's library is for Python 3.12 and later; where there is none, its test says that it is skipped.
+build/helm.done: Makefile
+	@mkdir -p build
+	@if [ -x "$(PYTHON_3_12)" ]; then echo "setup: Helm for tests"; [ -x build/helm/bin/python ] || "$(PYTHON_3_12)" -m venv build/helm; \
+	  build/helm/bin/python -m pip install -q --disable-pip-version-check "helm-sdkpy==0.1.32"; \
+	else echo "setup: no Python 3.12 or later, so Helm is not tested"; fi
 	@touch $@
 
 build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py
