@@ -29,7 +29,11 @@ def free_port() -> int:
 class ApiProcess:
     """One API server on a directory of its own. `kill` is kill -9; `start` brings it back on the same data."""
 
-    def __init__(self, folder: Path, *, tls: bool = False, node_socket: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, tls: bool = False, node_socket: Path | None = None, program: Path = Path(__file__)
+    ) -> None:
+        """program: what is run with the path of the configuration; this file, or one that breaks the server first."""
+        self.program = program
         self.folder = folder
         self.socket = folder / "api.sock"
         self.token = "t" * 40
@@ -52,7 +56,7 @@ class ApiProcess:
     def start(self) -> None:
         """Returns once requests are answered."""
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(self.config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, str(self.program), str(self.config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], READY_S)

@@ -40,6 +40,7 @@ PENDING_MAX = 20_000
 Records = list[Record]
 Changes = list[Change]
 Accepted = list[tuple[Records, asyncio.Future[Records]]]
+Refused = list[tuple[Conflict, asyncio.Future[Records]]]
 Rows = list[Row]
 Job = tuple[Callable[[], object], Callable[[BaseException | None], None]]
 
@@ -203,6 +204,7 @@ class Store:
         accepted: Accepted = []
         rows: Rows = []
         staged: dict[str, int] = {}
+        refused: Refused = []
         batch, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
         for puts, future in batch:
             if future.done():  # its caller was cancelled before anything was decided
@@ -210,19 +212,22 @@ class Store:
             try:
                 new_rows, records = self._rows_of(puts, staged, self.revision + len(rows))
             except Conflict as err:
-                future.set_exception(err)
+                if rows:  # it may have lost to a write of this batch, of which nobody may know before it is on disk
+                    refused.append((err, future))
+                else:
+                    future.set_exception(err)
                 continue
             rows += new_rows
             accepted.append((records, future))
         if rows:
-            self._jobs.put((lambda: self._log.append(rows), lambda err: self._batch_done(accepted, err)))
+            self._jobs.put((lambda: self._log.append(rows), lambda err: self._batch_done(accepted, refused, err)))
         elif self._pending:
             self._loop.call_soon(self._next_batch)
         else:
             self._batch_on_its_way = False
             self._idle.set()
 
-    def _batch_done(self, accepted: Accepted, err: BaseException | None) -> None:
+    def _batch_done(self, accepted: Accepted, refused: Refused, err: BaseException | None) -> None:
         for records, future in accepted:
             if err is None:
                 self._publish(records)
@@ -232,6 +237,9 @@ class Store:
                 future.set_result(records)
             else:
                 future.set_exception(err)
+        for conflict, future in refused:
+            if not future.done():
+                future.set_exception(err or conflict)
         upto = self._compaction_due()
         if upto and not self._closed:
             self._jobs.put((lambda: self._log.compact(upto), self._compaction_done))

@@ -7,7 +7,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from trimtab.store import (
     begin_anew,
 )
 from trimtab.store import store as store_module
-from trimtab.store.sqlite_log import REVISIONS_AHEAD
+from trimtab.store.sqlite_log import REVISIONS_AHEAD, Row, SqliteLog
 
 
 @pytest.fixture(params=["file", "inline"])
@@ -367,3 +368,30 @@ async def test_a_store_that_begins_anew_keeps_what_lives_and_forgets_how_it_came
     (written,) = await store.write([Put("/a", b"3")])
     assert written.revision == last + REVISIONS_AHEAD + 1
     await store.close()
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_conflict_is_not_told_before_the_write_that_it_lost_to_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    opened = await Store.open(tmp_path / "store.sqlite")
+    append, began, disk = SqliteLog.append, threading.Event(), threading.Event()
+
+    def slowly(self: SqliteLog, rows: Sequence[Row]) -> None:
+        began.set()
+        disk.wait(60)
+        if full:
+            raise DiskFull("the disk is full")
+        append(self, rows)
+
+    monkeypatch.setattr(SqliteLog, "append", slowly)
+    first, second = (asyncio.ensure_future(opened.write([Put("/a", value, ABSENT)])) for value in (b"1", b"2"))
+    await asyncio.to_thread(began.wait, 60)
+
+    assert not second.done()
+    assert opened.get("/a") is None
+    disk.set()
+    told = await asyncio.gather(first, second, return_exceptions=True)
+    assert isinstance(told[1], DiskFull if full else Conflict)
+    assert (opened.get("/a") is None) is full
+    await opened.close()
