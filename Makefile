@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
-PYTHON_3_12 ?= $(shell command -v python3.13 || command -v python3.12 || ls -d $$HOME/.pyenv/versions/3.1[23]*/bin/python 2>/dev/null | head -1)
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
@@ -54,11 +53,9 @@ build/clients.done: Makefile build/debian.done
 	@touch $@
 
 # Helm's library is for Python 3.12 and later; where there is none, its test says that it is skipped.
-build/helm.done: Makefile
+build/helm.done: Makefile .ci/helm
 	@mkdir -p build
-	@if [ -x "$(PYTHON_3_12)" ]; then echo "setup: Helm for tests"; [ -x build/helm/bin/python ] || "$(PYTHON_3_12)" -m venv build/helm; \
-	  build/helm/bin/python -m pip install -q --disable-pip-version-check "helm-sdkpy==0.1.32"; \
-	else echo "setup: no Python 3.12 or later, so Helm is not tested"; fi
+	@.ci/helm
 	@touch $@
 
 build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py
