@@ -71,7 +71,7 @@ async def app(app: App, ctx: Context) -> Desired:
     if missing:
         _hold(release, wanted, deployed, "SecretMissing", missing)
     elif not database_ready and not deployed:
-        _hold(release, wanted, deployed, "DatabaseStarting", "waiting for the database")
+        _hold(release, wanted, deployed, "DatabaseStarting", await _waiting_for_database(app, ctx))
     elif await _migrated(app, ctx, release, secrets_hash):
         release.objects += wanted
         await _judge(app, ctx, release, wanted, deployed)
@@ -144,6 +144,13 @@ async def _database(app: App, ctx: Context, release: Release) -> bool:
     release.objects += [render.database_service(app), wanted]
     standing = await ctx.get(StatefulSet, wanted.name, app.namespace)
     return standing is not None and standing.status.ready_replicas >= 1
+
+
+async def _waiting_for_database(app: App, ctx: Context) -> str:
+    """What keeps the database from answering, as far as its pod says (no volume for it, no image), in a line."""
+    pods = await ctx.list(Pod, app.namespace, render.labels(app, "db"))
+    trouble = next((line for pod in pods if (line := pod_trouble(pod))), "")
+    return f"waiting for the database: {trouble}" if trouble else "waiting for the database"
 
 
 async def _migrated(app: App, ctx: Context, release: Release, secrets_hash: str) -> bool:
