@@ -1,26 +1,23 @@
 """Custom kinds: what a CustomResourceDefinition makes of itself when it is written, and the kinds that it serves.
 
-A CRD is established at once, in the same revision that creates it: nothing else has to agree on its names. Its problems are
-refused when it is written, naming the path, and never found later.
+A CRD is established at once, in the same revision that creates it: nothing else has to agree on its names. What a definition must be
+stands in `custom_checks.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server.errors import Cause
 from trimtab.server.kinds import Column, Kind, Scale
 from trimtab.store import Record
 
 if TYPE_CHECKING:
     from trimtab.server.schemas import Schema
 
-_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
@@ -183,7 +180,7 @@ def establish(crd: JSON, now: str) -> None:
     status = crd.setdefault("status", {})
     status["acceptedNames"] = spec["names"]
     stored = next(v["name"] for v in spec["versions"] if v.get("storage"))
-    before = [v for v in status.get("storedVersions") or () if any(v == w["name"] for w in spec["versions"])]
+    before = status.get("storedVersions") or []
     status["storedVersions"] = before if stored in before else [*before, stored]
     conditions = [c for c in status.get("conditions") or () if c["type"] not in ("NamesAccepted", "Established")]
     for kind, reason, message in (
@@ -195,126 +192,3 @@ def establish(crd: JSON, now: str) -> None:
             old or {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
         )
     status["conditions"] = conditions
-
-
-def problems(crd: JSON, old: JSON | None, taken: Callable[[str, str], str | None]) -> list[Cause]:
-    """What is wrong with a CRD. `taken(group, name)` names the CRD that holds a plural, singular, short name or kind."""
-    spec = crd.get("spec") or {}
-    names = spec.get("names") or {}
-    found: list[Cause] = []
-    plural, group = names.get("plural") or "", spec.get("group") or ""
-    for name, required in (("plural", True), ("singular", True)):
-        value = names.get(name) or ""
-        if required and not _LABEL.fullmatch(value):
-            found.append(Cause(f"spec.names.{name}", f'Invalid value: "{value}": must be a lowercase DNS label'))
-    if not names.get("kind"):
-        found.append(Cause("spec.names.kind", "Required value", "FieldValueRequired"))
-    if crd["metadata"]["name"] != f"{plural}.{group}":
-        found.append(
-            Cause(
-                "metadata.name",
-                f'Invalid value: "{crd["metadata"]["name"]}": must be spec.names.plural+"."+spec.group, that is "{plural}.{group}"',
-            )
-        )
-    if "." not in group:
-        found.append(Cause("spec.group", f'Invalid value: "{group}": should be a domain with at least one dot'))
-    if spec.get("scope") not in ("Namespaced", "Cluster"):
-        found.append(
-            Cause(
-                "spec.scope",
-                f'Unsupported value: "{spec.get("scope", "")}": supported values: "Cluster", "Namespaced"',
-                "FieldValueNotSupported",
-            )
-        )
-    found += _version_problems(spec.get("versions") or [])
-    if (spec.get("conversion") or {}).get("strategy") == "Webhook":
-        found.append(
-            Cause(
-                "spec.conversion.strategy",
-                'Unsupported value: "Webhook": conversion webhooks are not called here: use "None"',
-                "FieldValueNotSupported",
-            )
-        )
-    if old is not None and old["spec"]["scope"] != spec.get("scope"):
-        found.append(Cause("spec.scope", f'Invalid value: "{spec.get("scope")}": field is immutable'))
-    for what in filter(None, (plural, names.get("singular"), names.get("kind"), *(names.get("shortNames") or ()))):
-        holder = taken(group, what)
-        if holder is not None and holder != crd["metadata"]["name"]:
-            found.append(Cause("spec.names", f'Invalid value: "{what}": already in use by {holder}'))
-    return found
-
-
-def _schema_in(version: JSON) -> Any:
-    return (version.get("schema") or {}).get("openAPIV3Schema")
-
-
-SELECTABLE_MAX = 8
-"""Selectable fields of one version."""
-
-
-def _selectable_problems(version: JSON, schema: JSON, path: str) -> Iterator[Cause]:
-    """What is wrong with the fields that field selectors shall name."""
-    if not version.get("selectableFields"):
-        return
-    from trimtab.server.rule_paths import RulePathError, schema_at
-
-    seen: set[str] = set()
-    for index, entry in enumerate(version["selectableFields"]):
-        where = f"{path}.selectableFields[{index}].jsonPath"
-        written = entry.get("jsonPath") or ""
-        if not written:
-            yield Cause(where, "Required value", "FieldValueRequired")
-            continue
-        try:
-            shown, found = schema_at(written, schema, brackets=False)
-        except RulePathError as err:
-            yield Cause(where, f'Invalid value: "{written}": is an invalid path: {err}')
-            continue
-        if shown.startswith(".metadata"):
-            yield Cause(where, f'Invalid value: "{written}": must not point to fields in metadata')
-        if found.get("type") not in ("string", "boolean", "integer"):
-            problem = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
-            yield Cause(where, f'Invalid value: "{written}": {problem}')
-        if shown in seen:
-            yield Cause(where, f'Duplicate value: "{written}"', "FieldValueDuplicate")
-        seen.add(shown)
-    if len(seen) > SELECTABLE_MAX:
-        problem = f"Too many: {len(seen)}: must have at most {SELECTABLE_MAX} items"
-        yield Cause(f"{path}.selectableFields", problem, "FieldValueTooMany")
-
-
-def _version_problems(versions: list[JSON]) -> list[Cause]:
-    from trimtab.server.schemas import SchemaInvalid, check_rules, compile_crd_schema
-
-    found: list[Cause] = []
-    seen: set[str] = set()
-    for index, version in enumerate(versions):
-        path = f"spec.versions[{index}]"
-        name = version.get("name", "")
-        if not _LABEL.fullmatch(name):
-            found.append(Cause(f"{path}.name", f'Invalid value: "{name}": must be a lowercase DNS label'))
-        if name in seen:
-            found.append(Cause(f"{path}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
-        seen.add(name)
-        schema = _schema_in(version)
-        if schema is None:
-            found.append(
-                Cause(f"{path}.schema.openAPIV3Schema", "Required value: schemas are required", "FieldValueRequired")
-            )
-            continue
-        where = f"{path}.schema"
-        if schema == _schema_in(versions[0]):
-            if index:
-                continue
-            if all(_schema_in(other) == schema for other in versions):
-                where = "spec.validation"  # where the real server keeps a schema that all versions share
-        try:
-            compile_crd_schema(schema)
-            check_rules(schema)
-        except SchemaInvalid as err:
-            found += [Cause(f"{where}.{e.path}", e.message, e.reason) for e in err.errors]
-            continue
-        found += _selectable_problems(version, schema, where.removesuffix(".schema").removesuffix(".validation"))
-    if sum(1 for version in versions if version.get("storage")) != 1:
-        found.append(Cause("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
-    return found

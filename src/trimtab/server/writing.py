@@ -479,7 +479,12 @@ class Writer:
         return self.locks(f"{quotas.PREFIX}{namespace}")
 
     def _encoded(self, kind: Kind, obj: JSON) -> bytes:
-        value = encode(as_stored(kind, obj))
+        stored = as_stored(kind, obj)
+        if kind.crd and kind.version != kind.stored_version:
+            own = self._registry.find(kind.group, kind.stored_version, kind.plural)
+            if own is not None:
+                self._registry.schema(own).prune(stored)  # what the stored version does not know is not kept
+        value = encode(stored)
         if len(value) > OBJECT_MAX_BYTES:
             raise errors.too_large(OBJECT_MAX_BYTES)
         return value

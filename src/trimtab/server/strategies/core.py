@@ -6,7 +6,7 @@ import base64
 import json
 
 from trimtab.api import JSON
-from trimtab.server import custom, limit_range
+from trimtab.server import custom, custom_checks, limit_range
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
@@ -215,7 +215,7 @@ class CrdStrategy(Strategy):
         custom.complete_names(new)
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        return custom.problems(new, old, around.name_holder)
+        return custom_checks.problems(new, old, around.name_holder)
 
     def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
         finalizers = new["metadata"].setdefault("finalizers", [])
