@@ -6,7 +6,6 @@ about access, `streams.py` what goes on to the node agent.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from trimtab.api import JSON
@@ -27,6 +26,7 @@ from trimtab.server.deleting import delete_options, deleted_status
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
 from trimtab.server.kinds import Kind
+from trimtab.server.objects import copied
 from trimtab.server.paths import Target
 from trimtab.server.reading import list_answer, list_page
 from trimtab.server.render import rendering_of
@@ -193,7 +193,7 @@ class Handlers:
             if not isinstance(new, dict):
                 raise errors.bad_request("the patch does not leave an object behind")
             check_depth(new)
-            return copy.deepcopy(new)
+            return copied(new)
 
         return change
 
@@ -233,7 +233,7 @@ class Handlers:
             except ApplyInvalid as err:
                 raise errors.bad_request(str(err)) from None
             self._refuse_escalation(kind, target.namespace, merged, request, live)
-            return copy.deepcopy(merged)
+            return copied(merged)
 
         key = kind.key(target.namespace, target.name)
         for _ in range(3):

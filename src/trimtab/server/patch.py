@@ -7,12 +7,12 @@ may share unchanged branches with it. What cannot be applied raises `PatchError`
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any
 
 import msgspec
 
+from trimtab.server.objects import copied
 from trimtab.server.strategic import PatchError, strategic_merge_patch
 
 __all__ = ["PatchError", "json_patch", "merge_patch", "strategic_merge_patch"]
@@ -61,7 +61,7 @@ def json_patch(doc: Any, ops: Any) -> Any:
         raise PatchError("a JSON patch must be a list of operations")
     if len(ops) > OPERATIONS_MAX:
         raise PatchError(f"the JSON patch has {len(ops)} operations; at most {OPERATIONS_MAX} are allowed")
-    patching = _Patching(copy.deepcopy(doc))
+    patching = _Patching(copied(doc))
     for index, op in enumerate(ops):
         try:
             patching.operate(op)
@@ -94,7 +94,7 @@ class _Patching:
             if not (found is _MISSING and expected is None) and not _same(found, expected):
                 raise JsonPatchTestFailed(f"test failed: {op['path']!r} does not have the expected value")
         elif name in ("add", "replace"):
-            self._set(path, copy.deepcopy(op["value"]), op["path"], insert=name == "add")
+            self._set(path, copied(op["value"]), op["path"], insert=name == "add")
         elif name == "remove":
             self._remove(path, op["path"])
         else:

@@ -10,7 +10,6 @@ and they are asked again. A write that changes nothing keeps the version and cos
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -30,7 +29,7 @@ from trimtab.server.hooks import Asked, Hooks, notes_of
 from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
-from trimtab.server.objects import OBJECT_MAX_BYTES, encode
+from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
 from trimtab.server.strategies import Surroundings, ephemeral, strategy_of
 from trimtab.server.views import as_stored, viewed
 from trimtab.store import ABSENT, Conflict, Put, Record, Store
@@ -127,7 +126,7 @@ class Writer:
         if meta.get("name") or not meta.get("generateName"):
             return await self._create(kind, schema, namespace, obj, options, asked)
         for _ in range(GENERATE_TRIES):
-            named = copy.deepcopy(obj)
+            named = copied(obj)
             name = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
             named["metadata"] = {"name": name, **named["metadata"]}
             try:
@@ -259,7 +258,7 @@ class Writer:
         old = viewed(kind, record)
         new = change(viewed(kind, record))
         if asked is not None:
-            new = copy.deepcopy(new)  # `change` may be asked again
+            new = copied(new)  # `change` may be asked again
         self._identified(kind, namespace, name, new)
         _check_precondition(kind, name, new["metadata"], old["metadata"])
         schema = self._registry.schema(kind)

@@ -9,7 +9,6 @@ the server's own admission runs again, and then those webhooks that want to see 
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from trimtab.server.authentication import AUTHENTICATED, MASTERS, User
 from trimtab.server.clock import Clock, new_uid
 from trimtab.server.errors import Denied
 from trimtab.server.kinds import Kind
+from trimtab.server.objects import copied
 from trimtab.server.patch import PatchError, json_patch
 from trimtab.server.views import as_stored, as_viewed
 from trimtab.server.webhooks.calling import Caller, CallFailed
@@ -134,7 +134,7 @@ class Admission:
                 invoked.add(hook)
         if not changed or ask.obj is None:
             return
-        before = copy.deepcopy(ask.obj)
+        before = copied(ask.obj)
         admit(ask.obj)
         if ask.obj != before:
             again |= invoked
@@ -163,7 +163,7 @@ class Admission:
             raise errors.internal(str(err)) from None
         if not isinstance(new, dict) or not isinstance(new.get("metadata", {}), dict):
             raise errors.internal(f'the patch of admission webhook "{hook.name}" does not leave an object behind')
-        new = copy.deepcopy(new)
+        new = copied(new)
         if not ask.body and version is not ask.kind:
             new = as_viewed(ask.kind, as_stored(version, new))
         if (new.get("apiVersion"), new.get("kind")) != (ask.obj.get("apiVersion"), ask.obj.get("kind")):
