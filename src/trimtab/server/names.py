@@ -101,7 +101,7 @@ def qualified_name(text: str) -> list[str]:
     elif len(parts) > 2:
         example = _wrong(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
         text = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        return [f"a qualified name {example} {text}"]
+        return [f"a valid label key {example} {text}"]
     if not name:
         found.append("name part must be non-empty")
     elif len(name) > LABEL_MAX:
