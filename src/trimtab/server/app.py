@@ -9,6 +9,7 @@ connection is bound to an identity (`peers.py`); `create_app(server, trusted=Fal
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from trimtab.server import errors
@@ -18,6 +19,7 @@ from trimtab.server.authorization import Attributes
 from trimtab.server.discovery import discovery_reply
 from trimtab.server.errors import StatusError
 from trimtab.server.handlers import Handlers
+from trimtab.server.health import health_reply
 from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, Stream, error_reply
 from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
@@ -115,7 +117,8 @@ class Application:
             return self._plain(request)
         verb = _verb(request, target, watching)
         resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
-        counted.verb, counted.resource = verb, resource
+        counted.verb = verb
+        counted.resource = resource if _known(server, target) else "unknown"
         namespace = target.namespace or (target.name if target.plural == "namespaces" and not target.group else "")
         asked = Attributes(verb, target.group, resource, namespace, target.name)
         self._authorize(user, asked)
@@ -185,12 +188,8 @@ class Application:
         server, path = self._server, request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise errors.method_not_allowed()
-        if path in ("/livez", "/healthz"):
-            return Reply(b"ok", content_type="text/plain; charset=utf-8")
-        if path == "/readyz":
-            if server.ready:
-                return Reply(b"ok", content_type="text/plain; charset=utf-8")
-            return Reply(b"not ready: the API server is starting or stopping\n", 503, "text/plain; charset=utf-8")
+        if (health := health_reply(server, request, path)) is not None:
+            return health
         if path == "/metrics":
             return Reply(_metrics(server, server.metrics), content_type="text/plain; version=0.0.4; charset=utf-8")
         return discovery_reply(server, request, path)
@@ -219,6 +218,16 @@ def _verb(request: Request, target: Target, watching: bool) -> str:
     return verb
 
 
+def _known(server: ApiServer, target: Target) -> bool:
+    """Whether such a resource is served: what clients make up must not become names in the metrics."""
+    kind = server.registry.find(target.group, target.version, target.plural)
+    if kind is None or not target.subresource:
+        return kind is not None
+    return target.subresource in ("status", "scale") or any(
+        target.subresource == known for known, _, _ in kind.subresources
+    )
+
+
 def _metrics(server: ApiServer, metrics: Metrics) -> bytes:
     return metrics.text(
         {
@@ -226,8 +235,20 @@ def _metrics(server: ApiServer, metrics: Metrics) -> bytes:
             "trimtab_store_compacted_revision": ("History begins after this revision.", server.store.compacted),
             "trimtab_store_objects": ("Live objects.", len(server.store)),
             "apiserver_longrunning_requests": ("Open watches.", len(server.watches)),
+            "apiserver_current_inflight_requests": ("Requests of the network being answered.", server.turns.seats_used),
+            "apiserver_current_inqueue_requests": (
+                "Requests of the network that wait for their turn.",
+                server.turns.waiting,
+            ),
+            "process_resident_memory_bytes": ("Memory of the process.", _resident_bytes()),
+            "process_open_fds": ("Open file descriptors.", len(os.listdir("/proc/self/fd"))),
         }
     )
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

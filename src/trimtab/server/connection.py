@@ -72,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         """None once nothing more is to be read. (It holds this connection: the two are a cycle until then.)"""
         self._head_bytes = 0
+        self._head_unended = 0
+        """What has come since the head began, while it has not ended."""
         self._expects_continue = False
         self._reading: Exchange | None = None
         """Whose body comes in."""
@@ -118,6 +120,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._parser is None:
             return
+        if self._head_since:  # a header that does not end is told to nobody else
+            self._head_unended += len(data)
+            if self._head_unended > HEAD_MAX_BYTES:
+                self.refuse(b"431 Request Header Fields Too Large")
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as err:
@@ -157,6 +164,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_since = 0.0
+        self._head_unended = 0
         parser = self._parser
         if parser is None or (parser.should_upgrade() and self.asks_websocket()):
             return
@@ -167,6 +175,7 @@ class Connection(asyncio.Protocol):
             keep_alive=parser.should_keep_alive(),
             expects_continue=self._expects_continue,
         )
+        self.headers = []  # what comes behind the body is no part of the head
         self._reading = exchange
         if self._answering is None:
             self._start(exchange)

@@ -119,6 +119,12 @@ def too_large(limit_bytes: int) -> StatusError:
     return StatusError(413, "RequestEntityTooLarge", text)
 
 
+def body_timeout(seconds: float) -> StatusError:
+    return StatusError(
+        504, "Timeout", f"the body of the request did not come to its end within {seconds:g} s: send it again"
+    )
+
+
 def unsupported_media(got: str, accepted: Iterable[str]) -> StatusError:
     text = f'the body of the request was in an unknown format "{got}" - accepted media types include: {", ".join(accepted)}'
     return StatusError(415, "UnsupportedMediaType", text)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from trimtab.server.errors import StatusError, bad_request, too_large
+from trimtab.server.errors import StatusError, bad_request, body_timeout, too_large
 from trimtab.server.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ BODY_MAX_BYTES = 3 * 1024 * 1024
 GZIP_MIN_BYTES = 128 * 1024
 """Smaller replies cost more to compress than to send (the real server's threshold)."""
 
+BODY_S = 60.0
+"""How long a body may take to come (the real server's limit of a request)."""
 INTEGER_MAX = (1 << 63) - 1
 """What a number of the query may be: an int64, as in the real server."""
 
@@ -101,24 +103,29 @@ class Request:
         """The whole body, unpacked.
 
         Raises:
-            StatusError: 413 when it is larger than the limit; 400 when its encoding is unknown or broken.
+            StatusError: 413 when it is larger than the limit; 400 when its encoding is unknown or broken; 504 when it did not
+                come to its end in time.
             Disconnected: the client went away.
         """
         if int(self.headers.get("content-length") or 0) > limit_bytes:
             raise too_large(limit_bytes)
         pieces: list[bytes] = []
         size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            piece = message.get("body", b"")
-            size += len(piece)
-            if size > limit_bytes:
-                raise too_large(limit_bytes)
-            pieces.append(piece)
-            if not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    piece = message.get("body", b"")
+                    size += len(piece)
+                    if size > limit_bytes:
+                        raise too_large(limit_bytes)
+                    pieces.append(piece)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise body_timeout(BODY_S) from None
         body = b"".join(pieces) if len(pieces) > 1 else pieces[0]
         encoding = self.headers.get("content-encoding", "identity")
         if encoding == "identity":

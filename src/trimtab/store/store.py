@@ -115,6 +115,10 @@ class Store:
         """How many live records have a prefix, from `start` on."""
         return self._index.count(prefix, start)
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def __len__(self) -> int:
         return len(self._index)
 

@@ -23,9 +23,11 @@ class Application:
         self.let = asyncio.Event()
         self.gone = asyncio.Event()
         self.asked: list[tuple[str, str, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked.append((scope["method"], scope["path"], scope["query_string"]))
+        self.headers = scope["headers"]
         self.entered.set()
         body = b""
         match scope["path"]:
@@ -219,3 +221,33 @@ async def test_a_client_that_goes_away_is_noticed(client: Client) -> None:
     await asyncio.wait_for(client.app.entered.wait(), DEADLINE_S)
     await client.close()
     await asyncio.wait_for(client.app.gone.wait(), DEADLINE_S)
+
+
+async def test_one_header_without_end_is_refused(client: Client) -> None:
+    client.send(b"GET / HTTP/1.1\r\na: " + b"x" * HEAD_MAX_BYTES)
+    assert (await client.rest()).startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+
+
+async def test_what_comes_behind_a_body_is_no_header(client: Client) -> None:
+    client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    client.send(b"1\r\na\r\n0\r\nimpersonate-user: root\r\n\r\n")
+    await client.answer(b"a")
+    assert dict(client.app.headers) == {b"host": b"x", b"transfer-encoding": b"chunked"}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 4\r\ntransfer-encoding: chunked",
+        b"content-length: 4\r\ncontent-length: 5",
+        b"content-length: +4",
+        b"content-length: 4\r\n x: folded",
+        b"transfer-encoding: chunked, identity",
+        b"host : x",
+        b"a\0b: c",
+    ],
+)
+async def test_a_body_whose_end_two_readers_could_see_differently_is_refused(client: Client, head: bytes) -> None:
+    client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n")
+    assert (await client.rest()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert not any(path == "/smuggled" for _, path, _ in client.app.asked)
