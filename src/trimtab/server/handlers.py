@@ -193,7 +193,8 @@ class Handlers:
             if not isinstance(new, dict):
                 raise errors.bad_request("the patch does not leave an object behind")
             check_depth(new)
-            return copied(new)
+            result: JSON = copied(new)
+            return result
 
         return change
 
@@ -233,7 +234,8 @@ class Handlers:
             except ApplyInvalid as err:
                 raise errors.bad_request(str(err)) from None
             self._refuse_escalation(kind, target.namespace, merged, request, live)
-            return copied(merged)
+            result: JSON = copied(merged)
+            return result
 
         key = kind.key(target.namespace, target.name)
         for _ in range(3):
