@@ -13,6 +13,7 @@ from typing import Any
 
 from trimtab.server.definitions import enum_check, object_meta
 from trimtab.server.formats import format_check
+from trimtab.server.patterns import compiled
 from trimtab.server.structural import (
     ANY,
     INVALID,
@@ -31,7 +32,7 @@ from trimtab.server.structural import (
     value_text,
     walk,
 )
-from trimtab.server.structural_rules import regex, structural_errors
+from trimtab.server.structural_rules import structural_errors
 
 
 class SchemaInvalid(ValueError):
@@ -218,7 +219,7 @@ def _checks(schema: JSON) -> Iterator[Check]:
 
 
 def _pattern_check(pattern: str) -> Check:
-    search = regex(pattern).search
+    search = compiled(pattern).search
 
     def check(value: Any, path: Path, errors: list[FieldError]) -> None:
         if value.__class__ is str and search(value) is None:

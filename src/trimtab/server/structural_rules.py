@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from trimtab.server.patterns import compiled
 from trimtab.server.structural import DUPLICATE, FORBIDDEN, JSON, NOT_SUPPORTED, REQUIRED, FieldError, value_text
 
 DEPTH_MAX = 64
@@ -43,27 +44,6 @@ _NOT_IN_JUNCTORS = (
     "x-kubernetes-int-or-string",
 )
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
-_POSIX = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "digit": "0-9",
-    "lower": "a-z",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
-}
-
-
-def regex(pattern: str) -> re.Pattern[str]:
-    """A pattern in the syntax of RE2, which Kubernetes uses, for Python: classes are ASCII, `$` and `\\z` mean the very end.
-
-    Raises:
-        re.error: it is no valid pattern.
-    """
-    pattern = re.sub(r"\[:(\w+):\]", lambda m: _POSIX.get(m[1], m[0]), pattern)
-    pattern = re.sub(r"(?<!\\)((?:\\\\)*)(?:\$(?=$|\)|\|)|\\z)", r"\1\\Z", pattern)
-    return re.compile(pattern, re.ASCII)
 
 
 # --- the types of keywords ----------------------------------------------------------------------------------------
@@ -253,7 +233,7 @@ def _pattern_errors(schema: JSON, path: str) -> Iterator[FieldError]:
     pattern = schema.get("pattern")
     if pattern is not None:
         try:
-            regex(pattern)
+            compiled(pattern)
         except re.error as err:
             text = f"Invalid value: {value_text(pattern)}: must be a valid regular expression, but isn't: {err}"
             yield FieldError(f"{path}.pattern", text)

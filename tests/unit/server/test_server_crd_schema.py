@@ -93,7 +93,7 @@ V = f"{P}.properties[spec].properties[v]"
         (
             of(v={**TEXT, "pattern": "("}),
             f'{V}.pattern: Invalid value: "(": must be a valid regular expression, but isn\'t: '
-            "missing ), unterminated subpattern at position 0",
+            "error parsing regexp: missing closing ): `(`",
         ),
         (
             of(v={**TEXT, "allOf": [{"type": "string"}]}),
@@ -160,7 +160,7 @@ V = f"{P}.properties[spec].properties[v]"
         (
             of(v={**TEXT, "not": {"pattern": "("}}),
             f"{V}.not.pattern: Invalid value: "
-            '"(": must be a valid regular expression, but isn\'t: missing ), unterminated subpattern at position 0',
+            '"(": must be a valid regular expression, but isn\'t: error parsing regexp: missing closing ): `(`',
         ),
         (of(v="string"), f'{V}: Invalid value: "string": must be a schema'),
     ],
