@@ -51,6 +51,9 @@ class Options:
     asked: JSON = field(default_factory=dict)
     timeout_s: float | None = None
     """How long the client lets the whole request take."""
+    gathers: bool = False
+    """Keys that stand twice are told of together with the fields that the schema does not know (`duplicates`)."""
+    duplicates: list[str] = field(default_factory=list)
 
 
 def write_options(request: Request) -> Options:
@@ -118,7 +121,7 @@ def decode_object(body: bytes, content_type: str, options: Options) -> JSON:
     if content_type in ("", JSON_TYPE, *APPLY_TYPES[1:]) or content_type.endswith("+json"):
         value = decode_json(body, options)
     elif content_type in (YAML_TYPE, APPLY_TYPES[0], "text/yaml", "application/x-yaml"):
-        value = _decode_yaml(body, options)
+        value = _decode_yaml(body, options, apply=content_type == APPLY_TYPES[0])
     elif content_type == PROTOBUF_TYPE:
         value = _decode_protobuf(body)
     else:
@@ -142,36 +145,64 @@ def decode_json(body: bytes, options: Options) -> Any:
     return value
 
 
-def _duplicates(body: bytes) -> list[str]:
-    """The keys that stand twice in one object, as the paths that a person looks for."""
-    found: dict[str, None] = {}
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON as it was written, with the keys that stand twice in it."""
 
-    def pairs(items: list[tuple[str, Any]]) -> JSON:
+
+def _duplicates(body: bytes) -> list[str]:
+    """What is said of the keys that stand twice in one object, by their path."""
+    twice = False
+
+    def seen(items: list[tuple[str, Any]]) -> JSON:
+        nonlocal twice
         out = dict(items)
-        if len(out) < len(items):
-            seen: set[str] = set()
-            for key, _ in items:
-                if key in seen and len(found) < PROBLEMS_MAX:
-                    found[key] = None
-                seen.add(key)
+        twice = twice or len(out) < len(items)
         return out
 
-    json.loads(body, object_pairs_hook=pairs)
-    return list(found)
+    json.loads(body, object_pairs_hook=seen)
+    if not twice:
+        return []
+    found: dict[str, None] = {}
+    todo: list[tuple[str, Any]] = [("", json.loads(body, object_pairs_hook=_Pairs))]
+    while todo and len(found) < PROBLEMS_MAX:
+        path, value = todo.pop()
+        if isinstance(value, _Pairs):
+            keys: set[str] = set()
+            for key, child in value:
+                at = f"{path}.{key}" if path else key
+                if key in keys:
+                    found[f'duplicate field "{at}"'] = None
+                keys.add(key)
+                todo.append((at, child))
+        elif isinstance(value, list):
+            todo += [(f"{path}[{index}]", child) for index, child in enumerate(value)]
+    return list(found)[:PROBLEMS_MAX]
 
 
 def _report(duplicates: list[str], options: Options) -> None:
-    problems = [f'duplicate field "{key}"' for key in duplicates]
-    if problems and options.validation == "Strict":
-        raise strict_error(problems)
-    options.warnings += problems
+    if duplicates and options.validation == "Strict":
+        if options.gathers:
+            options.duplicates += duplicates
+            return
+        raise strict_error(duplicates)
+    options.warnings += duplicates
 
 
 def strict_error(problems: list[str]) -> StatusError:
     return bad_request("strict decoding error: " + ", ".join(problems))
 
 
-def _decode_yaml(body: bytes, options: Options) -> Any:
+def _report_yaml(duplicates: list[str], options: Options, *, apply: bool) -> None:
+    """The same in the words of the real server's YAML reader."""
+    if duplicates and options.validation == "Strict":
+        text = "yaml: unmarshal errors:\n  " + "\n  ".join(duplicates[:PROBLEMS_MAX])
+        if apply:
+            raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {text}")
+        raise strict_error([text])
+    options.warnings += duplicates
+
+
+def _decode_yaml(body: bytes, options: Options, *, apply: bool) -> Any:
     if body.lstrip()[:1] == b"{":
         try:
             value = _decode(body)
@@ -189,7 +220,7 @@ def _decode_yaml(body: bytes, options: Options) -> Any:
     except YamlProblem as err:
         raise bad_request(f"the body is not valid YAML: {err}") from None
     if options.validation != "Ignore":
-        _report(duplicates, options)
+        _report_yaml(duplicates, options, apply=apply)
     return value
 
 

@@ -27,7 +27,7 @@ _GET_UPDATE = ("get", "patch", "update")
 
 _OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _OPENAPI_V2 = b"\n\x032.0\x12\x16\n\nKubernetes\x12\x08unversed"
-"""A document that describes nothing. kubectl asks for it when version 3 has no such kind, and then says that there is no
+"""A document that describes nothing, in protobuf. kubectl asks for it when version 3 has no such kind, and then says that there is no
 such kind; without it, it only says that a download failed."""
 
 
@@ -45,6 +45,10 @@ def discovery_reply(server: ApiServer, request: Request, path: str) -> Reply:
 
         return openapi_reply(server, request, path)
     if path == "/openapi/v2":
+        if "protobuf" not in request.headers.get("accept", ""):
+            from trimtab.server.openapi_paths import openapi_v2_reply
+
+            return openapi_v2_reply(server, request)
         return Reply(_OPENAPI_V2, content_type=_OPENAPI_V2_TYPE)
     if path == "/":
         return json_reply({"paths": _paths(server)})

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from trimtab.api import JSON
+from trimtab.server.kinds import Kind
 
 
 class Cause(NamedTuple):
@@ -96,6 +97,15 @@ def not_acceptable(accepted: str) -> StatusError:
 def already_exists(plural: str, group: str, name: str) -> StatusError:
     text = f'{group_resource(plural, group)} "{name}" already exists'
     return StatusError(409, "AlreadyExists", text, _details(plural, group, name))
+
+
+def not_declared(kind: Kind, meta: JSON, paths: Sequence[str]) -> StatusError:
+    """A configuration to apply, with this metadata, has fields that the schema does not."""
+    version = kind.api_version if kind.group else f"/{kind.version}"
+    what = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}; {version}, Kind={kind.kind}"
+    found = [f".{path}: field not declared in schema" for path in paths]
+    text = found[0] if len(found) == 1 else "errors:\n  " + "\n  ".join(found)
+    return StatusError(500, "", f"failed to create typed patch object ({what}): {text}")
 
 
 def conflict(plural: str, group: str, name: str, why: str) -> StatusError:

@@ -131,6 +131,7 @@ class Handlers:
         if kind.namespaced and not target.namespace:
             raise errors.bad_request("an empty namespace may not be set during creation")
         options = write_options(request)
+        options.gathers = True
         obj = await read_object(request, options)
         self._refuse_escalation(kind, target.namespace, obj, request)
         written = await self._server.writer.create(kind, target.namespace, obj, options)
@@ -138,6 +139,7 @@ class Handlers:
 
     async def _replace(self, kind: Kind, target: Target, request: Request, subresource: str) -> Reply:
         options = write_options(request)
+        options.gathers = True
         obj = await read_object(request, options)
 
         def change(live: JSON) -> JSON:
@@ -207,15 +209,11 @@ class Handlers:
         config = await read_object(request, options)
         server = self._server
         schema = server.registry.schema(kind)
+        named = dict(config.get("metadata") or {})
         self._check_config(kind, target, config)
         dropped = schema.prune(config)
-        if dropped and options.validation != "Ignore":
-            from trimtab.server.bodies import strict_error
-
-            problems = [f'unknown field "{path}"' for path in dropped]
-            if options.validation == "Strict":
-                raise strict_error(problems)
-            options.warnings += problems
+        if dropped:
+            raise errors.not_declared(kind, named, dropped)
         now = server.now()
 
         def change(live: JSON | None) -> JSON:

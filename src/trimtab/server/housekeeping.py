@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from trimtab.server.builtin_kinds import REVIEWS
 from trimtab.server.deleting import FOREGROUND, ORPHAN, DeleteOptions
 from trimtab.server.errors import StatusError
 from trimtab.server.kinds import Kind
+from trimtab.server.namespace_conditions import deletion_conditions
 from trimtab.server.objects import Meta, Owner, decode, meta_of
 from trimtab.server.quotas import PREFIX as QUOTAS
 from trimtab.server.quotas import status_of
@@ -117,6 +119,10 @@ class Housekeeping:
             for owner in before:  # a foreground deletion may have waited for this one
                 self._enqueue_owner(key, owner)
             self._emptying = {scope: owner for scope, owner in self._emptying.items() if owner != key}
+        elif owners != before:
+            for owner in before:
+                if owner not in owners:
+                    self._enqueue_owner(key, owner)
         if key.startswith(PREFIX) or (record.deleted and key.startswith((SERVICE_ACCOUNTS, PODS))):
             self._server.sessions.look_again()
         if not record.deleted and (owners != before or (meta is not None and meta.deletion_timestamp)):
@@ -226,9 +232,10 @@ class Housekeeping:
         return kind.key(namespace, owner.name), kind
 
     async def _judge_owners(self, kind: Kind, key: str, meta: Meta) -> bool:
-        """Deletes an object without any owner left, drops references to owners that are gone. True: it was deleted."""
+        """Deletes an object without any owner left, drops references to owners that are gone or wait in the foreground for it.
+        True: it was deleted."""
         gone: set[str] = set()
-        foreground = False
+        waiting: set[str] = set()
         for owner in meta.owner_references:
             found = self._owner_key(key, owner)
             if found is None:
@@ -238,15 +245,16 @@ class Housekeeping:
             if owner_meta is None or owner_meta.uid != owner.uid:
                 gone.add(owner.uid)
             elif owner_meta.deletion_timestamp and FOREGROUND in owner_meta.finalizers:
-                foreground = True
+                waiting.add(owner.uid)
         if len(gone) == len(meta.owner_references):
             if not meta.deletion_timestamp:
                 await self._delete(kind, meta, "")
                 return True
-        elif foreground and not meta.deletion_timestamp and len(gone) + 1 == len(meta.owner_references):
-            await self._delete(kind, meta, "Foreground" if meta.uid in self._dependants else "")
-        elif gone:
-            await self._drop_references(kind, meta, gone)
+        elif len(gone | waiting) == len(meta.owner_references):
+            if not meta.deletion_timestamp:
+                await self._delete(kind, meta, "Foreground" if meta.uid in self._dependants else "")
+        elif gone or waiting:
+            await self._drop_references(kind, meta, gone | waiting)
         return False
 
     async def _delete_dependants(self, meta: Meta) -> bool:
@@ -258,8 +266,8 @@ class Housekeeping:
                 continue
             dependant = meta_of(record)
             blocked |= any(o.uid == meta.uid and o.block_owner_deletion for o in dependant.owner_references)
-            if not dependant.deletion_timestamp and len(dependant.owner_references) == 1:
-                await self._delete(kind, dependant, "Foreground" if dependant.uid in self._dependants else "")
+            if not dependant.deletion_timestamp:
+                await self._judge_owners(kind, key, dependant)
         return blocked
 
     async def _orphan(self, meta: Meta) -> None:
@@ -318,12 +326,16 @@ class Housekeeping:
     async def _empty_namespace(self, kind: Kind, key: str, meta: Meta) -> None:
         scope = f"/{meta.name}/"
         self._emptying[scope] = key
-        left = list(self._content(meta.name))
-        for content_kind, record in left:
-            content = meta_of(record)
-            if not content.deletion_timestamp:
-                await self._delete(content_kind, content, "Background")
+        # Pods first: what they use (policies, secrets, volumes) stays until the last of them has stopped.
+        for only_pods in (True, False):
+            for content_kind, record in list(self._content(meta.name)):
+                content = meta_of(record)
+                if not content.deletion_timestamp and (content_kind.collection == PODS or not only_pods):
+                    await self._delete(content_kind, content, "Background")
+            if only_pods and self._server.store.list(f"{PODS}{meta.name}/", limit=1):
+                break
         if next(self._content(meta.name), None) is not None:
+            await self._tell_what_remains(kind, meta)
             return  # its last object's deletion brings us back
         if self._server.writer.creating_in(meta.name):
             asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, key)
@@ -334,6 +346,21 @@ class Housekeeping:
             return obj
 
         await self._update(kind, meta, change, "finalize")
+
+    async def _tell_what_remains(self, kind: Kind, meta: Meta) -> None:
+        left, finalizers = Counter[str](), Counter[str]()
+        pods_only = bool(self._server.store.list(f"{PODS}{meta.name}/", limit=1))
+        for content_kind, record in self._content(meta.name):
+            if content_kind.collection == PODS or not pods_only:
+                left[f"{content_kind.plural}.{content_kind.group}"] += 1
+                finalizers.update(meta_of(record).finalizers)
+
+        def change(obj: JSON) -> JSON:
+            status = obj.get("status") or {}
+            told = deletion_conditions(status.get("conditions") or (), left, finalizers, self._server.now())
+            return obj | {"status": {**status, "conditions": told}}
+
+        await self._update(kind, meta, change, "status")
 
     async def _empty_crd(self, kind: Kind, key: str, meta: Meta) -> None:
         plural, _, group = meta.name.partition(".")

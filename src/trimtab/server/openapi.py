@@ -16,7 +16,8 @@ from trimtab.server.kinds import Kind
 
 JSON = dict[str, Any]
 
-_META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+METADATA = "Standard object's metadata."
 _SCHEMAS = "#/components/schemas/"
 _SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _PATCHES = (
@@ -48,7 +49,7 @@ def document(kinds: Sequence[Kind], crd_schema: Callable[[Kind], JSON | None]) -
         crd_schema: the `openAPIV3Schema` of a custom kind; None where it has none.
     """
     components: JSON = {}
-    wanted: set[str] = {_META + "Status", _META + "DeleteOptions", _META + "ObjectMeta", _META + "ListMeta"}
+    wanted: set[str] = {META + "Status", META + "DeleteOptions", META + "ObjectMeta", META + "ListMeta"}
     paths: JSON = {}
     for kind in kinds:
         name = schema_name(kind)
@@ -132,18 +133,31 @@ def _component(schema: JSON) -> JSON:
     return out
 
 
+def type_meta() -> JSON:
+    """`apiVersion` and `kind` as every object has them, described in the published words."""
+    published = definitions.text("io.k8s.api.core.v1.ConfigMap")["properties"]
+    return {
+        name: {"type": "string", "description": published[name].get("description", "")}
+        for name in ("apiVersion", "kind")
+    }
+
+
 def _custom_component(kind: Kind, schema: JSON) -> JSON:
     properties = {
         **schema.get("properties", {}),
-        "apiVersion": {"type": "string", "description": "The version of the schema of this object."},
-        "kind": {"type": "string", "description": "The kind of this object, in CamelCase."},
-        "metadata": {"description": "Standard object's metadata.", "allOf": [{"$ref": f"{_SCHEMAS}{_META}ObjectMeta"}]},
+        **type_meta(),
+        "metadata": {"description": METADATA, "allOf": [{"$ref": f"{_SCHEMAS}{META}ObjectMeta"}]},
     }
     gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
     return {"type": "object", **schema, "properties": properties, "x-kubernetes-group-version-kind": [gvk]}
 
 
 def _custom_list(kind: Kind, name: str) -> JSON:
+    return list_of(kind, {"allOf": [{"$ref": f"{_SCHEMAS}{META}ListMeta"}]}, {"allOf": [{"$ref": _SCHEMAS + name}]})
+
+
+def list_of(kind: Kind, meta: JSON, item: JSON) -> JSON:
+    """The definition of the list of a custom kind; `meta` and `item` are references."""
     gvk = {"group": kind.group, "version": kind.version, "kind": kind.list_name}
     return {
         "type": "object",
@@ -152,8 +166,8 @@ def _custom_list(kind: Kind, name: str) -> JSON:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"allOf": [{"$ref": f"{_SCHEMAS}{_META}ListMeta"}]},
-            "items": {"type": "array", "items": {"allOf": [{"$ref": _SCHEMAS + name}]}},
+            "metadata": meta,
+            "items": {"type": "array", "items": item},
         },
         "x-kubernetes-group-version-kind": [gvk],
     }
@@ -220,8 +234,8 @@ def _paths(kind: Kind, name: str) -> Iterator[tuple[str, JSON]]:
     shared = [*(place if kind.namespaced else []), _PRETTY]
     named = [_path_parameter("name", f"name of the {kind.kind}"), *shared]
     list_name = schema_name_of_list(kind, name)
-    collection = {"list": list_name, "create": name, "deletecollection": _META + "Status"}
-    item = {"get": name, "update": name, "patch": name, "delete": _META + "Status"}
+    collection = {"list": list_name, "create": name, "deletecollection": META + "Status"}
+    item = {"get": name, "update": name, "patch": name, "delete": META + "Status"}
     operations = _operations(kind, collection, "", kind.verbs)
     if operations:
         yield f"{scope}/{kind.plural}", {**operations, "parameters": shared}
@@ -297,11 +311,11 @@ def _operations(
         if verb in ("create", "update"):
             operation["requestBody"] = {"required": True, "content": content}
         elif verb == "patch":
-            patch = {"schema": {"$ref": f"{_SCHEMAS}{_META}Patch"}}
+            patch = {"schema": {"$ref": f"{_SCHEMAS}{META}Patch"}}
             types = [name for name in _PATCHES if not (kind.crd and "strategic" in name)]
             operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, patch)}
         elif verb in ("delete", "deletecollection"):
-            options = {"schema": {"$ref": f"{_SCHEMAS}{_META}DeleteOptions"}}
+            options = {"schema": {"$ref": f"{_SCHEMAS}{META}DeleteOptions"}}
             operation["requestBody"] = {"content": {"application/json": options}}
         out[method] = operation
     return out

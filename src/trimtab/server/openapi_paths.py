@@ -1,4 +1,4 @@
-"""Answers below `/openapi/v3`: the index, and the documents under their hash.
+"""Answers below `/openapi/v2` and `/openapi/v3`: the index, and the documents under their hash.
 
 A hash is made of what the document is made of (the program's and Kubernetes' version, the kinds, the revisions of their
 CRDs), not of the document itself, so that the index costs no document. The last few documents are kept encoded: kubectl
@@ -8,6 +8,7 @@ asks for one and then caches it by its hash.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -47,7 +48,22 @@ def openapi_reply(server: ApiServer, request: Request, path: str) -> Reply:
         headers.append(("cache-control", "public, immutable"))
     if request.headers.get("if-none-match") == etag:
         return Reply(b"", 304, "application/json", headers)
-    return Reply(_encoded(server, name, digest, kinds), 200, "application/json", headers)
+    body = _kept_or(name, digest, lambda: openapi.document(kinds, lambda kind: _crd_schema(server, kind)))
+    return Reply(body, 200, "application/json", headers)
+
+
+def openapi_v2_reply(server: ApiServer, request: Request) -> Reply:
+    """Answers `/openapi/v2` in JSON."""
+    from trimtab.server.openapi_v2 import document
+
+    kinds = [kind for kind in server.registry if kind.crd or kind.kind not in MEASURED]
+    digest = _digest(server, kinds)
+    etag = f'"{digest}"'
+    headers = [("etag", etag), ("vary", "accept")]
+    if request.headers.get("if-none-match") == etag:
+        return Reply(b"", 304, "application/json", headers)
+    body = _kept_or("v2", digest, lambda: document(kinds, lambda kind: _crd_schema(server, kind)))
+    return Reply(body, 200, "application/json", headers)
 
 
 def _digest(server: ApiServer, kinds: list[Kind]) -> str:
@@ -61,11 +77,11 @@ def _digest(server: ApiServer, kinds: list[Kind]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest().upper()
 
 
-def _encoded(server: ApiServer, name: str, digest: str, kinds: list[Kind]) -> bytes:
+def _kept_or(name: str, digest: str, make: Callable[[], JSON]) -> bytes:
     key = (name, digest)
     found = _kept.pop(key, None)
     if found is None:
-        found = msgspec.json.encode(openapi.document(kinds, lambda kind: _crd_schema(server, kind)))
+        found = msgspec.json.encode(make())
         while len(_kept) >= DOCUMENTS_KEPT:
             del _kept[next(iter(_kept))]
     _kept[key] = found

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 async def review(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
-    """Answers a review. Raises `StatusError` 400, 405."""
+    """Answers a review. Raises `StatusError` 400, 405, 406."""
+    if "as=" in (accept := request.headers.get("accept", "")) and all("as=" in part for part in accept.split(",")):
+        raise errors.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf")
     if request.method != "POST" or target.name:
         raise errors.method_not_allowed()
     body = await read_object(request, write_options(request))

@@ -381,9 +381,9 @@ class Writer:
 
     def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
         dropped = schema.prune(obj)
-        if not dropped or options.validation == "Ignore":
+        if not (dropped or options.duplicates) or options.validation == "Ignore":
             return
-        problems = [f'unknown field "{path}"' for path in dropped]
+        problems = [*(f'unknown field "{path}"' for path in dropped), *options.duplicates]
         if options.validation == "Strict":
             raise strict_error(problems)
         options.warnings += problems
@@ -517,6 +517,8 @@ def _desired(obj: JSON, kind: Kind) -> JSON:
     desired = {key: value for key, value in obj.items() if key not in skipped}
     if (kind.group, kind.kind) == ("apps", "Deployment"):
         desired["annotations"] = obj["metadata"].get("annotations")
+    if (kind.group, kind.kind) == ("", "Pod"):  # being given a node is no change of what is wanted
+        desired["spec"] = {key: value for key, value in desired.get("spec", {}).items() if key != "nodeName"}
     return desired
 
 

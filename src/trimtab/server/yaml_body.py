@@ -48,12 +48,13 @@ class YamlProblem(ValueError):
 class _Open:
     """A mapping or list that is being read. `key`: a mapping's, once it was read and until its value is."""
 
-    __slots__ = ("anchor", "awaits_value", "key", "merged", "size", "value")
+    __slots__ = ("anchor", "awaits_value", "key", "line", "merged", "size", "value")
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
         self.value = value
         self.anchor = anchor
         self.key: Any = None
+        self.line = 0
         self.awaits_value = False
         self.merged: list[Any] = []
         self.size = 1
@@ -78,7 +79,7 @@ class _Reader:
             value = _scalar(event)
             if event.anchor:
                 self._anchors[event.anchor] = (value, 1)
-            self._put(value, 1)
+            self._put(value, 1, event)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if len(self._open) >= DEPTH_MAX:
                 raise YamlProblem(f"nested more than {DEPTH_MAX} levels deep")
@@ -109,7 +110,7 @@ class _Reader:
             raise YamlProblem("document contains excessive aliasing")
         return copy.deepcopy(value), size
 
-    def _put(self, value: Any, size: int) -> None:
+    def _put(self, value: Any, size: int, event: Any = None) -> None:
         if not self._open:
             self.root = value
             return
@@ -119,13 +120,14 @@ class _Reader:
             top.value.append(_plain(value))
         elif not top.awaits_value:
             top.key, top.awaits_value = value if value is _MERGE else _key(value), True
+            top.line = event.start_mark.line + 1 if event is not None else top.line
         else:
             top.awaits_value = False
             if top.key is _MERGE:
                 self._merge(top, value)
                 return
             if top.key in top.value:
-                self.duplicates.append(top.key)
+                self.duplicates.append(f'line {top.line}: key "{top.key}" already set in map')
             top.value[top.key] = _plain(value)
 
     def _merge(self, top: _Open, value: Any) -> None:
@@ -193,7 +195,7 @@ def _resolved(text: str) -> Any:
 
 
 def load(body: bytes) -> tuple[Any, list[str]]:
-    """The document's value and the keys that stand twice in it. Raises `YamlProblem`."""
+    """The document's value and what is said of the keys that stand twice in it. Raises `YamlProblem`."""
     reader = _Reader()
     documents = 0
     try:

@@ -153,10 +153,14 @@ ALIASES = [{"ip": "192.0.2.1", "hostnames": ["a", "b.c"]}]
 
 def test_host_aliases_follow_what_is_there() -> None:
     own = hosts_file(pod(hostAliases=ALIASES), "10.0.0.7", "cluster.local", "127.0.0.1 machine\n")
-    assert own.endswith("10.0.0.7\tweb\n\n# Entries added by hostAliases of the pod.\n192.0.2.1\ta b.c\n")
+    assert own.endswith("10.0.0.7\tweb\n\n# Entries added by HostAliases.\n192.0.2.1\ta\tb.c\n")
+    assert own.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
     assert "machine" not in own
     shared = hosts_file(pod(hostNetwork=True, hostAliases=ALIASES), "192.0.2.5", "cluster.local", "127.0.0.1 machine")
-    assert shared == "127.0.0.1 machine\n\n# Entries added by hostAliases of the pod.\n192.0.2.1\ta b.c\n"
+    assert (
+        shared
+        == "# Kubernetes-managed hosts file (host network).\n127.0.0.1 machine\n\n# Entries added by HostAliases.\n192.0.2.1\ta\tb.c\n"
+    )
 
 
 def test_a_full_name_as_hostname_fits_the_kernel_or_is_named() -> None:

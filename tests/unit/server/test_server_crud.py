@@ -145,7 +145,7 @@ async def test_a_key_that_stands_twice_is_found(api: Api) -> None:
 
     strict = await api.call("POST", f"{CONFIGS}?fieldValidation=Strict", body)
 
-    assert (strict.status, strict.message) == (400, 'strict decoding error: duplicate field "x"')
+    assert (strict.status, strict.message) == (400, 'strict decoding error: duplicate field "data.x"')
 
 
 async def test_a_field_that_nothing_acts_on_is_warned_of(api: Api) -> None:

@@ -162,6 +162,6 @@ def test_yaml_keys_are_text_and_anchors_are_copies() -> None:
 
     assert loaded == {"base": "c", "use": {"x": [1], "w": 2}, "again": {"x": [1]}, "1": "a", "true": "b"}
     assert loaded["use"]["x"] is not loaded["again"]["x"]
-    assert duplicates == ["base"]
+    assert duplicates == ['line 6: key "base" already set in map']
     with pytest.raises(YamlProblem, match="map merge requires map or sequence of maps as the value"):
         load(b"a: {<<: 1}")

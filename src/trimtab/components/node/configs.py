@@ -146,17 +146,25 @@ def _resolver(pod: Pod, node: NodeFacts) -> Resolver:
     )
 
 
+HOSTS_HEADER = "# Kubernetes-managed hosts file.\n"
+"""The kubelet's own words, by which images tell whose file it is."""
+
+
 def hosts_file(pod: Pod, ip: str, cluster_domain: str, of_node: str = "") -> str:
     """/etc/hosts of the pod's containers. of_node: the machine's own, which pods on its network have besides."""
     name = (pod.spec.hostname or pod.name)[:HOSTNAME_LENGTH_MAX].rstrip("-.")
     names = [name]
     if pod.spec.subdomain:
         names.insert(0, f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{cluster_domain}")
-    text = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{' '.join(names)}\n"
     if pod.spec.host_network:
-        text = of_node if of_node.endswith("\n") or not of_node else f"{of_node}\n"
-    aliases = "".join(f"{alias.ip}\t{' '.join(alias.hostnames)}\n" for alias in pod.spec.host_aliases)
-    return text + (f"\n# Entries added by hostAliases of the pod.\n{aliases}" if aliases else "")
+        text = "# Kubernetes-managed hosts file (host network).\n" + of_node
+        text += "" if text.endswith("\n") else "\n"
+    else:
+        text = (
+            f"{HOSTS_HEADER}127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{' '.join(names)}\n"
+        )
+    aliases = "".join(f"{alias.ip}\t{chr(9).join(alias.hostnames)}\n" for alias in pod.spec.host_aliases)
+    return text + (f"\n# Entries added by HostAliases.\n{aliases}" if aliases else "")
 
 
 @dataclass(frozen=True)

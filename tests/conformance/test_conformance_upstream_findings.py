@@ -1,0 +1,155 @@
+"""What Kubernetes' own conformance tests found wanting here, each in a few lines, on either server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kubernetes
+import pytest
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def core(client: Any) -> Any:
+    return kubernetes.client.CoreV1Api(client)
+
+
+def until(found: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while not (answer := found()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return answer
+
+
+def sent(
+    client: Any, method: str, path: str, body: str, content_type: str, accept: str = "application/json", **query: str
+) -> tuple[int, str]:
+    """The code and the message of a refusal."""
+    settings = client.configuration
+    headers = {
+        "Content-Type": content_type,
+        "Accept": accept,
+        "Authorization": settings.get_api_key_with_prefix("BearerToken"),
+    }
+    url = f"{settings.host}{path}?" + "&".join(f"{key}={value}" for key, value in query.items())
+    answer = client.rest_client.pool_manager.request(method, url, body=body.encode(), headers=headers)
+    return answer.status, str(json.loads(answer.data).get("message", ""))
+
+
+def config_map(core: Any, namespace: str, name: str, *owners: Any, **meta: Any) -> Any:
+    references = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": o.metadata.name,
+            "uid": o.metadata.uid,
+            "blockOwnerDeletion": True,
+        }
+        for o in owners
+    ]
+    body = {"metadata": {"name": name, "ownerReferences": references, **meta}}
+    return core.create_namespaced_config_map(namespace, body)
+
+
+def test_a_key_that_stands_twice_is_named_by_its_path_beside_unknown_fields(client: Any, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/services"
+    body = '{"kind":"Service","apiVersion":"v1","metadata":{"name":"s"},"spec":{"none":1,"type":"ClusterIP","type":"NodePort"}}'
+    code, said = sent(client, "POST", path, body, "application/json", fieldValidation="Strict")
+    assert code == 400
+    assert said.endswith('strict decoding error: unknown field "spec.none", duplicate field "spec.type"')
+
+
+def test_a_key_that_stands_twice_in_yaml_is_named_by_its_line(client: Any, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps/twice"
+    body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\ndata:\n  a: b\n  a: c\n"
+    query = {"fieldManager": "me", "fieldValidation": "Strict"}
+    assert sent(client, "PATCH", path, body, "application/apply-patch+yaml", **query) == (
+        400,
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+        '  line 6: key "a" already set in map',
+    )
+
+
+def test_fields_that_no_schema_has_are_not_applied(client: Any, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps/odd"
+    body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: odd}\nspec: {a: b}\n"
+    assert sent(client, "PATCH", path, body, "application/apply-patch+yaml", fieldManager="me") == (
+        500,
+        "failed to create typed patch object (/odd; /v1, Kind=ConfigMap): .spec: field not declared in schema",
+    )
+
+
+def test_a_question_has_no_table(client: Any) -> None:
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    body = '{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}}}'
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    assert sent(client, "POST", path, body, "application/json", accept=table) == (
+        406,
+        "only the following media types are accepted: application/json, application/yaml, "
+        "application/vnd.kubernetes.protobuf",
+    )
+
+
+def test_an_owner_deleted_in_the_foreground_lets_those_go_that_have_another(core: Any, namespace: str) -> None:
+    going, staying = config_map(core, namespace, "going"), config_map(core, namespace, "staying")
+    config_map(core, namespace, "of-both", going, staying)
+    config_map(core, namespace, "of-one", going)
+    core.delete_namespaced_config_map("going", namespace, propagation_policy="Foreground")
+
+    def names() -> set[str]:
+        return {c.metadata.name for c in core.list_namespaced_config_map(namespace).items} - {"kube-root-ca.crt"}
+
+    until(lambda: names() == {"staying", "of-both"}, "the owner is gone, and what had only it")
+    kept = core.read_namespaced_config_map("of-both", namespace)
+    assert [owner.name for owner in kept.metadata.owner_references] == ["staying"]
+
+
+def test_a_namespace_is_emptied_of_its_pods_first(core: Any, namespace: str) -> None:
+    spec = {"containers": [{"name": "c", "image": "registry.invalid/i:1"}], "automountServiceAccountToken": False}
+    core.create_namespaced_pod(namespace, {"metadata": {"name": "p", "finalizers": ["x.dev/wait"]}, "spec": spec})
+    config_map(core, namespace, "kept")
+    core.delete_namespace(namespace)
+
+    def told() -> dict[str, Any]:
+        conditions = core.read_namespace(namespace).status.conditions or ()
+        return {c.type: (c.status, c.reason) for c in conditions}
+
+    try:
+        until(lambda: "NamespaceDeletionContentFailure" in told(), "the namespace tells how far it is")
+        assert told()["NamespaceDeletionContentFailure"] == ("False", "ContentDeleted")
+        assert core.read_namespaced_config_map("kept", namespace).metadata.deletion_timestamp is None
+        assert core.read_namespaced_pod("p", namespace).metadata.deletion_timestamp is not None
+    finally:
+        core.patch_namespaced_pod("p", namespace, {"metadata": {"finalizers": None}})
+
+    def gone() -> bool:
+        return all(item.metadata.name != namespace for item in core.list_namespace().items)
+
+    until(gone, "the namespace is gone")
+    core.create_namespace({"metadata": {"name": namespace}})
+
+
+def test_a_pod_that_is_given_a_node_keeps_its_generation(core: Any, namespace: str) -> None:
+    spec = {"containers": [{"name": "c", "image": "registry.invalid/i:1"}], "automountServiceAccountToken": False}
+    core.create_namespaced_pod(namespace, {"metadata": {"name": "p"}, "spec": spec})
+    binding = {"metadata": {"name": "p"}, "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"}}
+    core.create_namespaced_pod_binding("p", namespace, binding, _preload_content=False)
+    bound = core.read_namespaced_pod("p", namespace)
+    assert (bound.spec.node_name, bound.metadata.generation) == ("nowhere", 1)
+    core.delete_namespaced_pod("p", namespace, grace_period_seconds=0)
+
+
+def test_definitions_are_published_in_version_2_too(client: Any) -> None:
+    settings = client.configuration
+    headers = {"Authorization": settings.get_api_key_with_prefix("BearerToken"), "Accept": "application/json"}
+    answer = client.rest_client.pool_manager.request("GET", f"{settings.host}/openapi/v2", headers=headers)
+    document = json.loads(answer.data)
+    assert document["swagger"] == "2.0"
+    pod = document["definitions"]["io.k8s.api.core.v1.Pod"]
+    assert pod["properties"]["spec"]["$ref"] == "#/definitions/io.k8s.api.core.v1.PodSpec"
+    assert pod["x-kubernetes-group-version-kind"] == [{"group": "", "kind": "Pod", "version": "v1"}]
