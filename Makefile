@@ -86,6 +86,10 @@ test-kubernetes: setup-test
 test-cluster: setup-test
 	@.ci/test --cluster
 
+# Kubernetes' own conformance tests; the score goes into docs/conformance.md.
+conformance-score: setup-test
+	@programs=$$(.ci/conformance-programs) && $(SUDO) env "PATH=$$PATH" $(BIN)/python .ci/conformance-score "$$programs"
+
 lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
