@@ -6,7 +6,9 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates
 CLIENTS := kopf==1.45.* kr8s==0.20.* kubernetes_asyncio==36.* lightkube==1.0.* patroni==4.1.* "psycopg[binary]==3.3.*"
-TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd xfsprogs postgresql
+TEST_PACKAGES := docker-registry git curl busybox-static buildah age zstd xfsprogs
+# Of `make test-long` alone.
+LONG_PACKAGES := postgresql
 # Where a demo keeps its data; another engine can run beside it.
 DEMO_DATA ?= /var/lib/trimtab
 DEMO_FLAGS ?=
@@ -77,7 +79,15 @@ demo-stop:
 test: setup-test
 	@.ci/test
 
-test-long: setup-test
+# Debian's PostgreSQL would make a cluster of its own and start it.
+build/debian-long.done: Makefile
+	@mkdir -p build
+	@[ -e /etc/postgresql-common ] || { $(SUDO) mkdir /etc/postgresql-common && \
+	  echo "create_main_cluster = false" | $(SUDO) tee /etc/postgresql-common/createcluster.conf >/dev/null; }
+	@.ci/debian-packages $(SUDO) $(LONG_PACKAGES)
+	@touch $@
+
+test-long: setup-test build/debian-long.done
 	@.ci/test --long
 
 test-kubernetes: setup-test
