@@ -8,10 +8,10 @@ from trimtab.api import JSON
 from trimtab.server import names
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.problems import immutable, invalids, labels, too_long
+from trimtab.server.problems import immutable, invalid, invalids, labels, too_long
 
-_LABEL_NAMES = frozenset({"Namespace"})
-_LABEL_1035_NAMES = frozenset({"Service"})
+_LABEL_NAMES = frozenset({"Namespace", "Service", "StatefulSet"})
+_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _PATH_NAMES = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 
 ANNOTATIONS_MAX_BYTES = 256 * 1024
@@ -28,8 +28,6 @@ def name_problems(kind: Kind, name: str) -> list[str]:
         return names.path_segment(name)
     if builtin and kind.kind in _LABEL_NAMES:
         return names.dns_label(name)
-    if builtin and kind.kind in _LABEL_1035_NAMES:
-        return names.dns_1035_label(name)
     return names.dns_subdomain(name)
 
 
@@ -48,7 +46,10 @@ def metadata_problems(kind: Kind, meta: JSON) -> list[Cause]:
     if sum(len(key) + len(value) for key, value in annotations.items()) > ANNOTATIONS_MAX_BYTES:
         found.append(too_long("metadata.annotations", ANNOTATIONS_MAX_BYTES))
     for index, finalizer in enumerate(meta.get("finalizers") or ()):
-        found += invalids(f"metadata.finalizers[{index}]", finalizer, names.qualified_name(finalizer))
+        found += invalids("metadata.finalizers", finalizer, names.qualified_name(finalizer))
+        if "/" not in finalizer and finalizer not in _FINALIZERS and not kind.crd:
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            found.append(invalid(f"metadata.finalizers[{index}]", finalizer, text))
     found += _owner_problems(meta.get("ownerReferences") or [])
     return found
 
@@ -56,10 +57,11 @@ def metadata_problems(kind: Kind, meta: JSON) -> list[Cause]:
 def _owner_problems(references: list[JSON]) -> list[Cause]:
     found: list[Cause] = []
     controllers = 0
-    for index, reference in enumerate(references):
+    for reference in references:
         for key in ("apiVersion", "kind", "name", "uid"):
             if not reference.get(key):
-                found.append(Cause(f"metadata.ownerReferences[{index}].{key}", "Required value", "FieldValueRequired"))
+                text = "must not be empty" if key in ("name", "uid", "kind") else "version must not be empty"
+                found.append(invalid(f"metadata.ownerReferences.{key}", "", text))
         controllers += bool(reference.get("controller"))
     if controllers > 1:
         found.append(

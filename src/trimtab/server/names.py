@@ -105,14 +105,14 @@ def qualified_name(text: str) -> list[str]:
     if not name:
         found.append("name part must be non-empty")
     elif len(name) > LABEL_MAX:
-        found.append(f"name part {_long(LABEL_MAX)}")
+        found.append(f"name part {_long(LABEL_MAX, 'bytes')}")
     if not re.fullmatch(_QUALIFIED, name):
         found.append(f"name part {_wrong(_QUALIFIED_TEXT, _QUALIFIED, 'MyName', 'my.name', '123-abc')}")
     return found
 
 
 def label_value(text: str) -> list[str]:
-    found = [_long(LABEL_MAX)] if len(text) > LABEL_MAX else []
+    found = [_long(LABEL_MAX, "bytes")] if len(text) > LABEL_MAX else []
     if text and not re.fullmatch(_QUALIFIED, text):
         found.append(_wrong(_LABEL_VALUE_TEXT, f"({_QUALIFIED})?", "MyValue", "my_value", "12345"))
     return found
@@ -163,6 +163,12 @@ def header_name(text: str) -> list[str]:
     if re.fullmatch(_HEADER, text):
         return []
     return [_wrong("a valid HTTP header must consist of alphanumeric characters or '-'", _HEADER, "X-Header-Name")]
+
+
+def percent(text: str) -> list[str]:
+    if re.fullmatch("[0-9]+%", text):
+        return []
+    return [_wrong("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", "1%", "93%")]
 
 
 def path_segment(text: str) -> list[str]:

@@ -30,7 +30,7 @@ from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
 from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
-from trimtab.server.strategies import Surroundings, ephemeral, strategy_of
+from trimtab.server.strategies import Surroundings, ephemeral, rules_of, strategy_of
 from trimtab.server.views import as_stored, viewed
 from trimtab.store import ABSENT, Conflict, Put, Record, Store
 
@@ -431,6 +431,7 @@ class Writer:
                     found += strategy.part_problems(self._around, kind, subresource, new, old)
                 else:
                     found += strategy.problems(self._around, kind, new, old)
+                    found += rules_of(kind, new)
         self._raise_problems(kind, new, found)
         strategy.complete(self._around, kind, new, old)
         if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):

@@ -6,6 +6,10 @@ no rules beyond its schema.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from trimtab.api import JSON
+from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.core import (
@@ -21,6 +25,7 @@ from trimtab.server.strategies.core import (
     ServiceStrategy,
 )
 from trimtab.server.strategies.pods import NodeStrategy, PodStrategy
+from trimtab.server.strategies.rules import RULES
 from trimtab.server.strategies.webhook_configurations import WebhookConfigurationStrategy
 from trimtab.server.strategies.workloads import (
     CronJobStrategy,
@@ -32,7 +37,7 @@ from trimtab.server.strategies.workloads import (
     WorkloadStrategy,
 )
 
-__all__ = ["CrdStrategy", "Strategy", "Surroundings", "strategy_of"]
+__all__ = ["CrdStrategy", "Strategy", "Surroundings", "rules_of", "strategy_of"]
 
 _NONE = Strategy()
 _ADMISSION = "admissionregistration.k8s.io"
@@ -62,6 +67,12 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_ADMISSION, "ValidatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): CrdStrategy(),
 }
+
+
+def rules_of(kind: Kind, obj: JSON) -> Iterator[Cause]:
+    """What is wrong with an object of a built-in kind by itself, beyond its schema."""
+    rules = None if kind.crd else RULES.get((kind.group, kind.kind))
+    return rules(obj) if rules is not None else iter(())
 
 
 def strategy_of(kind: Kind) -> Strategy:

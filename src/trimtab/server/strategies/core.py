@@ -50,7 +50,7 @@ class SecretStrategy(Strategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = [
-            Cause(f"data[{key}]", f"Required value: a Secret of type {new['type']} has it", "FieldValueRequired")
+            Cause(f"data[{key}]", "Required value", "FieldValueRequired")
             for key in _SECRET_KEYS.get(new.get("type", ""), ())
             if key not in (new.get("data") or {})
         ]
@@ -62,7 +62,10 @@ class SecretStrategy(Strategy):
 class ConfigMapStrategy(Strategy):
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         twice = set(new.get("data") or ()) & set(new.get("binaryData") or ())
-        found = [Cause(f"data[{key}]", "Invalid value: the key is also in binaryData") for key in sorted(twice)]
+        found = [
+            Cause(f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData')
+            for key in sorted(twice)
+        ]
         return found + _immutable_data(new, old)
 
 
@@ -182,8 +185,8 @@ class IngressStrategy(Strategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new["spec"]
-        if not spec.get("rules") and not spec.get("defaultBackend"):
-            return [Cause("spec", "Invalid value: either `defaultBackend` or `rules` must be specified")]
+        if not spec.get("rules") and spec.get("defaultBackend") is None:
+            return [Cause("spec", "Invalid value: null: either `defaultBackend` or `rules` must be specified")]
         return []
 
 
@@ -196,7 +199,11 @@ class RoleBindingStrategy(Strategy):
                 for _ in immutable_problems("roleRef", new.get("roleRef"), old.get("roleRef"))
             ]
         for index, subject in enumerate(new.get("subjects") or ()):
-            if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+            if (
+                kind.kind == "ClusterRoleBinding"
+                and subject.get("kind") == "ServiceAccount"
+                and not subject.get("namespace")
+            ):
                 found.append(Cause(f"subjects[{index}].namespace", "Required value", "FieldValueRequired"))
         return found
 

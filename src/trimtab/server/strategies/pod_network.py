@@ -36,9 +36,7 @@ def _port(port: JSON, at: str, host_network: bool, taken: set[str]) -> Iterator[
     if not host:
         return
     if host_network and host != port.get("containerPort"):
-        yield Cause(
-            f"{at}.hostPort", f"Invalid value: {host}: must match `containerPort` when `hostNetwork` is set to true"
-        )
+        yield Cause(f"{at}.hostPort", f"Invalid value: {host}: must match `containerPort` when `hostNetwork` is true")
     if port.get("hostIP") and not _is_ip(port["hostIP"]):
         yield _no_ip(f"{at}.hostIP", port["hostIP"])
     key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{host}"

@@ -12,11 +12,12 @@ from trimtab.server import names as names_of
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.problems import invalids, required
+from trimtab.server.problems import forbidden, invalid, invalids, required
 from trimtab.server.strategies import ephemeral
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pod_network import network_problems
+from trimtab.server.strategies.pod_rules import container_problems, placement_problems, volume_source_problems
 from trimtab.server.strategies.pod_volumes import volume_problems
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
@@ -62,6 +63,17 @@ class PodStrategy(Strategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = pod_spec_problems(new["spec"], "spec", ("Always", "OnFailure", "Never"))
+        if old is not None:
+            before, after = old["spec"], new["spec"]
+            if len(before.get("containers") or ()) != len(after.get("containers") or ()):
+                return [*found, forbidden("spec.containers", "pod updates may not add or remove containers")]
+            was, now = before.get("activeDeadlineSeconds"), after.get("activeDeadlineSeconds")
+            if was is not None and now is not None and now > was:
+                found.append(invalid("spec.activeDeadlineSeconds", now, "must be less than or equal to previous value"))
+            kept = [_untimed(one) for one in after.get("tolerations") or ()]
+            if any(_untimed(one) not in kept for one in before.get("tolerations") or ()):
+                text = "existing toleration can not be modified except its tolerationSeconds"
+                found.append(forbidden("spec.tolerations", text))
         if old is not None and _fixed_part(new["spec"], old["spec"]) != _fixed_part(old["spec"], old["spec"]):
             found.append(
                 Cause(
@@ -122,6 +134,10 @@ def _prioritize(around: Surroundings, kind: Kind, pod: JSON) -> None:
     spec["preemptionPolicy"] = policy
 
 
+def _untimed(toleration: JSON) -> JSON:
+    return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+
+
 def _fixed_part(spec: JSON, old: JSON) -> JSON:
     """The spec without what may change. The node may be set once, as binding does."""
     changeable = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"}
@@ -171,12 +187,18 @@ def pod_spec_problems(
                     )
                 )
             found += _mount_problems(container, at, volumes)
+            probed = list_name != "initContainers" or container.get("restartPolicy") == "Always"
+            found += container_problems(container, at, probed=probed)
             found += _resource_problems(container, at)
             found += _sleep_problems(container, at, spec.get("terminationGracePeriodSeconds"))
+    found += placement_problems(spec, path)
+    found += volume_source_problems(spec, path)
     found += network_problems(spec, path)
     found += volume_problems(spec, path)
     policy = spec.get("restartPolicy")
-    if policy not in restart_policies:
+    if policy == "Always" and "Always" not in restart_policies:
+        found.append(required(f"{path}.restartPolicy", 'valid values: "OnFailure", "Never"'))
+    elif policy not in restart_policies:
         allowed = ", ".join(f'"{value}"' for value in restart_policies)
         found.append(
             Cause(

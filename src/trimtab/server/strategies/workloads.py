@@ -12,6 +12,7 @@ from trimtab.server import problems
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import immutable_problems
+from trimtab.server.problems import forbidden, invalid, required
 from trimtab.server.selectors import selector_of
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pods import pod_template_problems
@@ -25,9 +26,12 @@ class WorkloadStrategy(Strategy):
         selector = spec.get("selector")
         found: list[Cause] = []
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-        found += problems.labels(labels, "spec.template.metadata.labels")
-        if not selector or not (selector.get("matchLabels") or selector.get("matchExpressions")):
-            found.append(Cause("spec.selector", "Required value", "FieldValueRequired"))
+        found += problems.labels(labels, "spec.template.labels")
+        if selector is None:
+            found.append(required("spec.selector"))
+        elif not (selector.get("matchLabels") or selector.get("matchExpressions")):
+            what = kind.kind.lower() if kind.kind in ("DaemonSet", "StatefulSet") else "deployment"
+            found.append(invalid("spec.selector", {}, f"empty selector is invalid for {what}"))
         elif not selects(selector_of(selector), labels):
             found.append(
                 Cause(
@@ -125,16 +129,12 @@ class StatefulSetStrategy(WorkloadStrategy):
         if old is not None:
             before, after = old["spec"], new["spec"]
             fixed = (set(before) | set(after)) - self._CHANGEABLE
-            changed = sorted(field for field in fixed if before.get(field) != after.get(field))
-            if changed:
-                names = ", ".join(sorted(self._CHANGEABLE))
-                found.append(
-                    Cause(
-                        f"spec.{changed[0]}",
-                        f"Forbidden: updates to statefulset spec for fields other than {names} are forbidden",
-                        "FieldValueForbidden",
-                    )
+            if any(before.get(field) != after.get(field) for field in fixed):
+                text = (
+                    "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+                    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
                 )
+                found = [cause for cause in found if cause.field != "spec.selector"] + [forbidden("spec", text)]
         return found
 
 
@@ -186,9 +186,5 @@ class CronJobStrategy(Strategy):
         schedule = new["spec"].get("schedule") or ""
         if not schedule:
             return [Cause("spec.schedule", "Required value", "FieldValueRequired")]
-        if not schedule.startswith("@") and len(schedule.split()) != 5:
-            return [
-                Cause("spec.schedule", f'Invalid value: "{schedule}": expected 5 fields: minute hour day month weekday')
-            ]
         template = (new["spec"].get("jobTemplate") or {}).get("spec", {}).get("template")
         return pod_template_problems(template, "spec.jobTemplate.spec.template.spec", ("Never", "OnFailure"))
