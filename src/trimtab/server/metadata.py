@@ -12,6 +12,8 @@ from trimtab.server.problems import immutable, invalid, invalids, labels, too_lo
 
 _LABEL_NAMES = frozenset({"Namespace", "Service", "StatefulSet"})
 _FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+_LENIENT = frozenset({"apiextensions.k8s.io", "admissionregistration.k8s.io"})
+"""Groups whose objects may have finalizers of any name."""
 _PATH_NAMES = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 
 ANNOTATIONS_MAX_BYTES = 256 * 1024
@@ -47,7 +49,7 @@ def metadata_problems(kind: Kind, meta: JSON) -> list[Cause]:
         found.append(too_long("metadata.annotations", ANNOTATIONS_MAX_BYTES))
     for index, finalizer in enumerate(meta.get("finalizers") or ()):
         found += invalids("metadata.finalizers", finalizer, names.qualified_name(finalizer))
-        if "/" not in finalizer and finalizer not in _FINALIZERS and not kind.crd:
+        if "/" not in finalizer and finalizer not in _FINALIZERS and not kind.crd and kind.group not in _LENIENT:
             text = "name is neither a standard finalizer name nor is it fully qualified"
             found.append(invalid(f"metadata.finalizers[{index}]", finalizer, text))
     found += _owner_problems(meta.get("ownerReferences") or [])

@@ -44,7 +44,7 @@ def pod(ports: Any = (), **spec: Any) -> dict[str, Any]:
         ),
         (
             pod([{"containerPort": 80, "hostPort": 81}], hostNetwork=True),
-            "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is set to true",
+            "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true",
         ),
         (
             pod([{"containerPort": 80, "hostPort": 81}, {"containerPort": 82, "hostPort": 81}]),
