@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import ssl
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from cluster_process import ClusterProcess
+from engine_under_test import engine
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from rollout import Load, Target, _Connection, replace_pods
@@ -119,6 +121,53 @@ def test_shipnotes_is_shipped_with_its_database_behind_tls(shipping: Shipping) -
         assert (gate["status"], gate["reason"]) == ("True", "Attached")
         hook = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]
         assert hook["host"] == shipping.cluster.get("svc", "proxy-hooks", "-n", "trimtab-system")["spec"]["clusterIP"]
+
+
+def test_what_it_becomes_is_what_it_becomes_on_the_embedded_engine(shipping: Shipping, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with engine(tmp_path / "data") as running:
+        running.run("up", str(ROOT / "examples" / "shipnotes"), timeout_s=600)
+
+        def ours(*arguments: str) -> Any:
+            return json.loads(running.run("get", *arguments, "-o", "json").stdout)
+
+        here = {kind: essence(ours(kind, "-n", "default")) for kind in COMPARED}
+    there = {kind: essence(shipping.cluster.get(kind)) for kind in COMPARED}
+
+    for kind in COMPARED:
+        assert json.dumps(there[kind], sort_keys=True, indent=1) == json.dumps(here[kind], sort_keys=True, indent=1), (
+            kind
+        )
+
+
+COMPARED = ("deployments", "statefulsets", "services", "ingresses", "jobs", "apps")
+
+
+def essence(listing: Any) -> dict[str, Any]:
+    """What an App's objects say, without what a server or a place decides: addresses, where images are, hook, volume, uids."""
+    found = {}
+    for item in listing["items"]:
+        if item["metadata"]["name"] == "kubernetes":
+            continue
+        text = re.sub(r'"[^"]*/(shipnotes|postgres-15)@sha256:[0-9a-f]+"', r'"\1"', json.dumps(item.get("spec", {})))
+        spec = json.loads(text)
+        for name in ("clusterIP", "clusterIPs", "volumeName", "storageClassName", "manualSelector"):
+            spec.pop(name, None)
+        for claim in spec.get("volumeClaimTemplates", []):
+            claim.pop("status", None)
+        template = spec.get("template", {})
+        for container in template.get("spec", {}).get("containers", []):
+            container.pop("lifecycle", None)
+        if item["kind"] == "Job":  # labels and selector hold its uid
+            spec.pop("selector", None)
+            template["metadata"]["labels"] = sorted(template["metadata"]["labels"])
+        conditions = [[c["type"], c["status"], c.get("reason")] for c in item.get("status", {}).get("conditions") or []]
+        name = re.sub("migrate-[0-9a-f]+", "migrate", item["metadata"]["name"])
+        labels = {k: v for k, v in item["metadata"].get("labels", {}).items() if k != "trimtab.dev/owner"}
+        if item["kind"] == "Job":
+            labels = {}
+        found[name] = {"spec": spec, "labels": labels, "conditions": sorted(conditions)}
+    return found
 
 
 def test_a_pod_and_a_container_that_are_killed_come_back(shipping: Shipping) -> None:
