@@ -7,7 +7,7 @@ much of a body waits for its reader, nothing written while the client does not t
 does not come to its end, and a connection that nobody uses, are ended here.
 
 It speaks ASGI to the application, with the parts of the scope that the application looks at. An ASGI server of its own kind
-would bring its configuration, logging and protocols: twice the memory that is here for everything, and a third more time.
+would bring its configuration, logging and protocols: 3 to 4 MB more, and a quarter more CPU time for a GET (`benchmarks/api_choices.py`).
 """
 
 from __future__ import annotations
