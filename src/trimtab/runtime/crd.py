@@ -32,6 +32,10 @@ POLL_S = 0.1
 OPEN: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 
 
+UNAPPROVED = "unapproved, the fields of the published kind that Trimtab acts on"
+"""Why a definition in one of Kubernetes' own groups is not an approved one: such groups take no definition without a word."""
+
+
 def crd(kind: type[Resource]) -> JSON:
     """The CustomResourceDefinition of one of our kinds, as JSON.
 
@@ -66,10 +70,13 @@ def crd(kind: type[Resource]) -> JSON:
         version["additionalPrinterColumns"] = [
             {"name": name, "type": type, "jsonPath": path} for name, type, path in place.columns
         ]
+    metadata: JSON = {"name": f"{place.plural}.{place.group}"}
+    if f".{place.group}".endswith((".k8s.io", ".kubernetes.io")):
+        metadata["annotations"] = {"api-approved.kubernetes.io": UNAPPROVED}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{place.plural}.{place.group}"},
+        "metadata": metadata,
         "spec": {
             "group": place.group,
             "names": names,

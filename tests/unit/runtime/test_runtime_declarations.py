@@ -12,6 +12,7 @@ from msgspec import field
 from trimtab.api import JSON, Condition, Model, Ref, Resource, resource
 from trimtab.api.core import ConfigMap, Pod, PodTemplateSpec, Secret
 from trimtab.api.networking import Ingress
+from trimtab.api.storage import VolumeSnapshot
 from trimtab.runtime import Component, Desired, FieldWrite, Owned, Service, Undeclared, Writes, reconciler
 from trimtab.runtime.crd import crd
 from trimtab.runtime.declared import Declared, field_paths
@@ -269,3 +270,9 @@ def test_an_exclusive_kind_has_one_owner() -> None:
 )
 def test_what_a_path_names(path: str, place: tuple[str, str] | None) -> None:
     assert resource_place(path) == place
+
+
+def test_a_definition_in_a_group_of_kubernetes_says_that_it_is_not_the_approved_one() -> None:
+    [(name, reason)] = crd(VolumeSnapshot)["metadata"]["annotations"].items()
+    assert name == "api-approved.kubernetes.io"
+    assert reason.startswith("unapproved")
