@@ -125,6 +125,65 @@ def test_selectors_choose_objects_before_and_after_a_change(cluster: Cluster, ho
     assert [(r["operation"], r["name"]) for r in hook.reviews] == [("CREATE", "guarded"), ("UPDATE", "guarded")]
 
 
+def conditions(*expressions: str) -> list[dict[str, str]]:
+    return [{"name": f"c{index}", "expression": text} for index, text in enumerate(expressions)]
+
+
+def test_conditions_choose_requests(cluster: Cluster, hook: WebhookServer) -> None:
+    of_request = (
+        f"request.operation == 'CREATE' && request.namespace == '{cluster.namespace}' && request.name.startsWith('a')",
+        "request.kind.kind == 'ConfigMap' && request.requestResource.resource == 'configmaps'",
+        "'system:masters' in request.userInfo.groups && !request.dryRun && request.options.kind == 'CreateOptions'",
+        "!has(request.subResource) || request.subResource == ''",
+    )
+    cluster.configure(
+        "mutating",
+        hook_of("v.one", matchConditions=conditions(*of_request, "object.data.a == 'b' && oldObject == null")),
+        hook_of("v.gone", matchConditions=conditions("object == null", "oldObject.data.size() == 1")),
+    )
+
+    cluster.make("a")
+    cluster.make("b")
+    cluster.make("a", "?dryRun=All", metadata={"generateName": "a"})
+    cluster.call("DELETE", f"{cluster.path}/a")
+
+    assert [(review["operation"], review["name"]) for review in hook.reviews] == [("CREATE", "a"), ("DELETE", "a")]
+
+
+def test_a_condition_without_a_value_is_a_failure_unless_another_is_false(
+    cluster: Cluster, hook: WebhookServer
+) -> None:
+    cluster.configure(
+        "validating",
+        hook_of("v.ignored", matchConditions=conditions("object.data.x == 'b'"), failurePolicy="Ignore"),
+        hook_of("v.false", matchConditions=conditions("object.data.x == 'b'", "false")),
+        hook_of("v.fail", matchConditions=conditions("true", "object.data.y == 'b'", "object.data.z == 'b'")),
+    )
+
+    both = cluster.refused(data={"x": "b"})
+    one = cluster.refused(data={"x": "b", "y": "b"})
+    cluster.make(data={"y": "b", "z": "b"})
+
+    text = "expression 'object.data.{0} == 'b'' resulted in error: no such key: {0}"
+    start = 'configmaps "refused" is forbidden: '
+    assert both["message"] == f"{start}[{text.format('y')}, {text.format('z')}]"
+    assert one["message"] == start + text.format("z")
+    assert (one["code"], one["reason"]) == (403, "Forbidden")
+    assert [review["object"]["data"] for review in hook.reviews] == [{"y": "b", "z": "b"}]
+
+
+def test_conditions_that_cost_too_much_are_a_failure(cluster: Cluster) -> None:
+    loops = "object.data.a.split('').all(x, object.data.a.split('').all(y, y == x))"
+    cluster.configure("validating", hook_of("v.once", matchConditions=conditions(*[loops] * 3)))
+
+    costly = cluster.refused(data={"a": "b" * 2000})
+    cheap = cluster.make(data={"a": "bb"})
+
+    out = "validation failed due to running out of cost budget, no further validation rules will be run"
+    assert costly["message"] == f'configmaps "refused" is forbidden: {out}'
+    assert cheap["data"] == {"a": "bb"}
+
+
 def test_an_equivalent_version_is_asked_about_in_the_version_of_the_rule(cluster: Cluster, hook: WebhookServer) -> None:
     rule = {"operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v1"]}
     rule["resources"] = ["horizontalpodautoscalers"]
@@ -386,3 +445,44 @@ def test_bad_configurations_are_refused(cluster: Cluster) -> None:
     ]
     versions = 'Invalid value: ["v2"]: must include at least one of v1, v1beta1'
     assert causes({**good, "admissionReviewVersions": ["v2"]}) == [(f"{at}.admissionReviewVersions", versions)]
+
+
+def test_bad_conditions_are_refused(cluster: Cluster) -> None:
+    def causes(*found: dict[str, str]) -> list[tuple[str, str]]:
+        hook = {
+            "name": "a.b.example.com",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "matchConditions": list(found),
+        }
+        body = {"metadata": {"name": "bad"}, "webhooks": [hook]}
+        status = cluster.refusal("POST", f"{GROUP}/mutatingwebhookconfigurations", body)
+        assert status["code"] == 422, status
+        at = "webhooks[0].matchConditions"
+        return [(cause["field"].removeprefix(at), cause["message"]) for cause in status["details"]["causes"]]
+
+    assert causes({"name": "a", "expression": "true"}, {"name": "a", "expression": "true"}) == [
+        ("[1].name", 'Duplicate value: "a"')
+    ]
+    assert causes({"name": "", "expression": " "}) == [
+        ("[0].expression", "Required value"),
+        ("[0].name", "Required value"),
+    ]
+    assert causes(*conditions(*["true"] * 65)) == [("", "Too many: 65: must have at most 64 items")]
+    assert causes(*conditions("object.x")) == [
+        ("[0].expression", 'Invalid value: "object.x": must evaluate to bool but got dyn')
+    ]
+    [(field, message)] = causes(*conditions("request.uid == 'x'"))
+    assert field == "[0].expression"
+    assert message == (
+        "Invalid value: \"request.uid == 'x'\": compilation failed: ERROR: <input>:1:8: undefined field 'uid'\n"
+        " | request.uid == 'x'\n | .......^"
+    )
+    [(field, message)] = causes(*conditions("params.x == 'x'"))
+    assert message.startswith(
+        "Invalid value: \"params.x == 'x'\": compilation failed: ERROR: <input>:1:1: "
+        "undeclared reference to 'params' (in container '')"
+    )
+    [(field, message)] = causes({"name": "no name", "expression": "true"})
+    assert field == "[0].name"

@@ -229,10 +229,12 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
     "core.v1.Container": ("env", "ports"),
     "core.v1.EphemeralContainer": ("env", "ports"),
     "core.v1.PodSpec": ("hostAliases", "imagePullSecrets"),
+    "admissionregistration.v1.MutatingWebhook": ("matchConditions",),
     "admissionregistration.v1.MutatingWebhookConfiguration": ("webhooks",),
+    "admissionregistration.v1.ValidatingWebhook": ("matchConditions",),
     "admissionregistration.v1.ValidatingWebhookConfiguration": ("webhooks",),
 }
-"""Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says."""
+"""Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says, or refuses that in the words of their kind."""
 
 DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {
     "core.v1.Container": _pull_policy,

@@ -45,6 +45,10 @@ def too_long(at: str, limit: int) -> Cause:
     return Cause(at, f"Too long: may not be more than {limit} bytes", "FieldValueTooLong")
 
 
+def too_many(at: str, count: int, limit: int) -> Cause:
+    return Cause(at, f"Too many: {count}: must have at most {limit} items", "FieldValueTooMany")
+
+
 def unsupported(at: str, value: Any, allowed: Iterable[str]) -> Cause:
     supported = ", ".join(f'"{one}"' for one in allowed)
     return Cause(at, f"Unsupported value: {shown(value)}: supported values: {supported}", "FieldValueNotSupported")

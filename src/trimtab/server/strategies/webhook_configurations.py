@@ -12,11 +12,13 @@ from trimtab.api import JSON
 from trimtab.server import names
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.problems import duplicate, forbidden, invalid, invalids, one_of, required, selector, unsupported
+from trimtab.server.problems import duplicate, invalid, invalids, one_of, required, selector, too_many, unsupported
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _VERSIONS = ("v1", "v1beta1")
+CONDITIONS_MAX = 64
+"""Of one webhook."""
 _FORM = "; desired format: https://host[/path]"
 
 
@@ -24,9 +26,13 @@ class WebhookConfigurationStrategy(Strategy):
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found: list[Cause] = []
         seen: set[str] = set()
+        conditions = _conditions(new)
+        checked = old is None or conditions != _conditions(old)
         for index, hook in enumerate(new.get("webhooks") or ()):
             at = f"webhooks[{index}]"
             found += _hook_problems(hook, at)
+            if checked and conditions[index]:
+                found += _condition_problems(conditions[index], f"{at}.matchConditions")
             found += _version_problems(hook.get("admissionReviewVersions") or [], f"{at}.admissionReviewVersions")
             name = hook.get("name") or ""
             if name and name in seen:
@@ -52,8 +58,41 @@ def _hook_problems(hook: JSON, at: str) -> Iterator[Cause]:
         yield from selector(hook.get(name), f"{at}.{name}")
     yield from one_of(hook, "reinvocationPolicy", ("IfNeeded", "Never"), at)
     yield from _client_problems(hook.get("clientConfig") or {}, f"{at}.clientConfig")
-    if hook.get("matchConditions"):
-        yield forbidden(f"{at}.matchConditions", "not evaluated here: leave them out, and let the webhook decide")
+
+
+def _conditions(configuration: JSON) -> list[list[JSON]]:
+    """Those of each webhook."""
+    return [hook.get("matchConditions") or [] for hook in configuration.get("webhooks") or ()]
+
+
+def _condition_problems(conditions: list[JSON], at: str) -> Iterator[Cause]:
+    if len(conditions) > CONDITIONS_MAX:
+        yield too_many(at, len(conditions), CONDITIONS_MAX)
+    seen: set[str] = set()
+    for index, condition in enumerate(conditions):
+        here = f"{at}[{index}]"
+        yield from _expression_problems((condition.get("expression") or "").strip(), f"{here}.expression")
+        name = condition.get("name") or ""
+        if not name:
+            yield required(f"{here}.name")
+            continue
+        yield from invalids(f"{here}.name", name, names.qualified_name(name))
+        if name in seen:
+            yield duplicate(f"{here}.name", name)
+        seen.add(name)
+
+
+def _expression_problems(expression: str, at: str) -> Iterator[Cause]:
+    from trimtab.server.cel import CompileError
+    from trimtab.server.webhooks.conditions import compiled
+
+    if not expression:
+        yield required(at)
+        return
+    try:
+        compiled(expression)
+    except CompileError as err:
+        yield invalid(at, expression, str(err))
 
 
 def _name_problems(name: str, at: str) -> Iterator[Cause]:

@@ -32,6 +32,7 @@ from trimtab.store import Store
 
 if TYPE_CHECKING:
     from trimtab.server.registry import Registry
+    from trimtab.server.webhooks.conditions import Conditions
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Admission:
         invoked: set[Hook] = set()
         changed = False
         for hook, version in concerned.mutating:
-            if not self._chosen(hook, ask):
+            if not self._chosen(hook, version, ask):
                 continue
             if await self._changes(hook, version, ask, default):
                 changed = True
@@ -139,7 +140,7 @@ class Admission:
         if ask.obj != before:
             again |= invoked
         for hook, version in concerned.mutating:
-            if hook in again and self._chosen(hook, ask):
+            if hook in again and self._chosen(hook, version, ask):
                 await self._changes(hook, version, ask, default)
 
     async def _changes(self, hook: Hook, version: Kind, ask: Ask, default: Callable[[JSON], None]) -> bool:
@@ -177,7 +178,7 @@ class Admission:
 
     async def validate(self, concerned: Concerned, ask: Ask) -> None:
         """Raises `StatusError`: somebody refuses, or cannot be asked and has to be."""
-        chosen = [(hook, version) for hook, version in concerned.validating if self._chosen(hook, ask)]
+        chosen = [(hook, version) for hook, version in concerned.validating if self._chosen(hook, version, ask)]
         if len(chosen) == 1:
             await self._asked(*chosen[0], ask, mutating=False)
             return
@@ -188,7 +189,9 @@ class Admission:
 
     # Both
 
-    def _chosen(self, hook: Hook, ask: Ask) -> bool:
+    def _chosen(self, hook: Hook, version: Kind, ask: Ask) -> bool:
+        """Whether selectors and conditions choose the request. Raises `StatusError` where conditions cannot say, and have to."""
+
         def labels() -> Mapping[str, str] | None:
             if ask.kind.plural == "namespaces":
                 if not ask.subresource and ask.operation in ("CREATE", "UPDATE"):
@@ -196,7 +199,9 @@ class Admission:
                 return self._labels(ask.name)
             return self._labels(ask.namespace) if ask.namespace else None
 
-        return hook.selects(labels, ask.obj, ask.old)
+        if not hook.selects(labels, ask.obj, ask.old):
+            return False
+        return hook.conditions is None or _holds(hook, hook.conditions, version, ask)
 
     async def _asked(self, hook: Hook, version: Kind, ask: Ask, *, mutating: bool) -> _Response | None:
         """What a webhook says that lets the request pass; None when it could not be asked and need not. Raises `StatusError`."""
@@ -236,24 +241,41 @@ class Admission:
         return False
 
 
+def _holds(hook: Hook, conditions: Conditions, version: Kind, ask: Ask) -> bool:
+    from trimtab.server.webhooks.conditions import ConditionsFailed
+
+    old, obj = _converted(ask, version, ask.old), _converted(ask, version, ask.obj)
+    try:
+        return conditions.hold(_request(version, ask), obj, old)
+    except ConditionsFailed as err:
+        if hook.ignores_failures:
+            log.warning("match conditions of %s (configuration %s): %s", hook.name, hook.configuration, err)
+            return False
+        raise errors.forbidden(ask.kind.plural, ask.kind.group, ask.name, str(err)) from None
+
+
 def _version(hook: Hook) -> str:
     return next((version for version in hook.versions if version in ("v1", "v1beta1")), "v1")
 
 
 def _review(uid: str, hook: Hook, version: Kind, ask: Ask) -> JSON:
+    objects = {"object": _converted(ask, version, ask.obj), "oldObject": _converted(ask, version, ask.old)}
+    request = {"uid": uid, **_request(version, ask), **objects}
+    return {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{_version(hook)}", "request": request}
+
+
+def _request(version: Kind, ask: Ask) -> JSON:
+    """An AdmissionRequest without its objects."""
     kind = ask.kind
     body = ask.body
     asker = asking.get()
     request: JSON = {
-        "uid": uid,
         "kind": _gvk(*(body or (version.group, version.version, version.kind))),
         "resource": {"group": version.group, "version": version.version, "resource": version.plural},
         "requestKind": _gvk(*(body or (kind.group, kind.version, kind.kind))),
         "requestResource": {"group": kind.group, "version": kind.version, "resource": kind.plural},
         "operation": ask.operation,
         "userInfo": (asker.user if asker is not None else _SERVER_ITSELF).wire(),
-        "object": _converted(ask, version, ask.obj),
-        "oldObject": _converted(ask, version, ask.old),
         "dryRun": ask.dry_run,
         "options": ask.options or None,
     }
@@ -261,7 +283,7 @@ def _review(uid: str, hook: Hook, version: Kind, ask: Ask) -> JSON:
     request |= {key: value for key, value in named.items() if value}
     if ask.subresource:
         request["requestSubResource"] = ask.subresource
-    return {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{_version(hook)}", "request": request}
+    return request
 
 
 def _gvk(group: str, version: str, kind: str) -> JSON:

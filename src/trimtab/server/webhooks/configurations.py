@@ -20,6 +20,7 @@ from trimtab.store import Compacted, Record, Store, StoreClosed
 if TYPE_CHECKING:
     from trimtab.api.labels import LabelSelector
     from trimtab.server.registry import Registry
+    from trimtab.server.webhooks.conditions import Conditions
 
 GROUP = "admissionregistration.k8s.io"
 PREFIX = f"/{GROUP}/"
@@ -71,6 +72,10 @@ def _matches_resource(pattern: str, plural: str, subresource: str) -> bool:
     return resource in ("*", plural) and sub in ("*", subresource)
 
 
+class _Condition(msgspec.Struct):
+    expression: str
+
+
 class _Hook(msgspec.Struct, rename="camel"):
     name: str
     client_config: ClientConfig
@@ -83,6 +88,7 @@ class _Hook(msgspec.Struct, rename="camel"):
     timeout_seconds: int = 10
     admission_review_versions: tuple[str, ...] = ()
     reinvocation_policy: str = "Never"
+    match_conditions: tuple[_Condition, ...] = ()
 
 
 class _Meta(msgspec.Struct):
@@ -113,6 +119,17 @@ class Hook:
         self._rules = spec.rules
         self._namespaces = _selector(spec.namespace_selector)
         self._objects = _selector(spec.object_selector)
+        self._expressions = [condition.expression for condition in spec.match_conditions]
+        self._conditions: Conditions | None = None
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What a request must be like, compiled when it is first wanted; None: like any."""
+        if self._expressions and self._conditions is None:
+            from trimtab.server.webhooks.conditions import Conditions
+
+            self._conditions = Conditions(self._expressions)
+        return self._conditions
 
     def called_as(self, kind: Kind, operation: str, subresource: str, equals: Callable[[], list[Kind]]) -> Kind | None:
         """The version of the resource in which the webhook wants to be asked about it; None: it does not."""
