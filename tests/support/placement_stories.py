@@ -69,7 +69,10 @@ PRIORITIES = [
         "taint-eviction",
         objects=[
             lonely_pod("bears", tolerations=[Toleration(key="out", operator="Exists")]),
-            lonely_pod("flees", tolerations=[Toleration(key="out", operator="Exists", toleration_seconds=20)]),
+            lonely_pod(
+                "flees",
+                tolerations=[Toleration(key="out", operator="Exists", effect="NoExecute", toleration_seconds=20)],
+            ),
         ],
         steps=[step(taint, both_run)],
         goal=one_stays,

@@ -85,6 +85,7 @@ DEFAULTS: Mapping[str, JSON] = {
         "failedJobsHistoryLimit": 1,
     },
     "batch.v1.JobSpec": {"completionMode": "NonIndexed", "suspend": False},
+    "batch.v1.PodFailurePolicyOnPodConditionsPattern": {"status": "True"},
     "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
     "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
     "networking.v1.IngressClassParametersReference": {"scope": "Cluster"},
