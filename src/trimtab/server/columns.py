@@ -339,6 +339,29 @@ def _created(obj: JSON, now: datetime) -> list[Any]:
     return [_name(obj), obj["metadata"].get("creationTimestamp", "")]
 
 
+def _csi_driver(obj: JSON, now: datetime) -> list[Any]:
+    spec = _spec(obj)
+    tokens = spec.get("tokenRequests")
+    return [
+        _name(obj),
+        spec.get("attachRequired", True),
+        spec.get("podInfoOnMount", False),
+        spec.get("storageCapacity", False),
+        "<unset>" if tokens is None else ",".join(token.get("audience", "") for token in tokens),
+        spec.get("requiresRepublish", False),
+        ",".join(spec.get("volumeLifecycleModes") or ()) or NONE,
+        _age(obj, now),
+    ]
+
+
+def _address(obj: JSON, now: datetime) -> list[Any]:
+    parent = _spec(obj).get("parentRef") or {}
+    group, namespace = parent.get("group"), parent.get("namespace")
+    resource = f"{parent.get('resource', '')}{'.' + group if group else ''}".lower()
+    steps = [step for step in (resource, namespace, parent.get("name", "")) if step]
+    return [_name(obj), "/".join(steps) or NONE]
+
+
 def _fields(*paths: str) -> Cells:
     """Cells of plain fields of the object, with the age at the end."""
 
@@ -477,6 +500,25 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
         _columns("Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion:boolean, Age"),
         _storage_class,
     ),
+    ("storage.k8s.io", "CSIDriver"): (
+        _columns(
+            "AttachRequired:boolean, PodInfoOnMount:boolean, StorageCapacity:boolean, TokenRequests, "
+            "RequiresRepublish:boolean, Modes, Age"
+        ),
+        _csi_driver,
+    ),
+    ("storage.k8s.io", "CSINode"): (
+        _columns("Drivers:integer, Age"),
+        lambda obj, now: [_name(obj), len(_spec(obj).get("drivers") or ()), _age(obj, now)],
+    ),
+    ("storage.k8s.io", "CSIStorageCapacity"): (_columns("Created At"), _created),
+    ("storage.k8s.io", "VolumeAttributesClass"): (_columns("DriverName, Age"), _fields("driverName")),
+    ("networking.k8s.io", "IPAddress"): (_columns("ParentRef"), _address),
+    ("networking.k8s.io", "ServiceCIDR"): (
+        _columns("CIDRs, Age"),
+        lambda obj, now: [_name(obj), ",".join(_spec(obj).get("cidrs") or ()), _age(obj, now)],
+    ),
+    ("node.k8s.io", "RuntimeClass"): (_columns("Handler, Age"), _fields("handler")),
     ("storage.k8s.io", "VolumeAttachment"): (_columns("Attacher, PV, Node, Attached:boolean, Age"), _attachment),
     (_RBAC, "Role"): (_columns("Created At"), _created),
     (_RBAC, "ClusterRole"): (_columns("Created At"), _created),

@@ -68,8 +68,24 @@ def _walk(value: Any, tree: Tree, path: str, found: list[str]) -> None:
                 _walk(child, below, at, found)
 
 
+STORED_ONLY = frozenset(
+    {
+        ("networking.k8s.io/v1", "IPAddress"),
+        ("networking.k8s.io/v1", "ServiceCIDR"),
+        ("node.k8s.io/v1", "RuntimeClass"),
+        ("storage.k8s.io/v1", "CSIDriver"),
+        ("storage.k8s.io/v1", "CSINode"),
+        ("storage.k8s.io/v1", "CSIStorageCapacity"),
+        ("storage.k8s.io/v1", "VolumeAttributesClass"),
+    }
+)
+"""Kinds that clients ask for, and that no part of Trimtab acts on."""
+
+
 def warnings_of(obj: JSON, before: JSON | None) -> list[str]:
-    """One warning a field that the write adds and nothing acts on."""
+    """One warning a field that the write adds and nothing acts on; one for a new object on which nothing acts at all."""
+    if before is None and (obj.get("apiVersion"), obj.get("kind")) in STORED_ONLY:
+        return [f"{obj['kind']}: nothing acts on objects of this kind, they are only stored"]
     known = set(unacted_fields(before)) if before else set()
     new = [path for path in unacted_fields(obj) if path not in known]
     texts = [] if before else list(_hidden(obj, ""))[:WARNINGS_MAX]

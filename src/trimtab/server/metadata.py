@@ -28,6 +28,8 @@ def name_problems(kind: Kind, name: str) -> list[str]:
     builtin = not kind.crd
     if builtin and kind.kind in _PATH_NAMES:
         return names.path_segment(name)
+    if builtin and kind.kind == "IPAddress":
+        return names.ip_address(name)
     if builtin and kind.kind in _LABEL_NAMES:
         return names.dns_label(name)
     return names.dns_subdomain(name)

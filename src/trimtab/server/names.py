@@ -6,6 +6,7 @@ those of k8s.io/apimachinery `util/validation`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 LABEL_MAX = 63
@@ -169,6 +170,14 @@ def percent(text: str) -> list[str]:
     if re.fullmatch("[0-9]+%", text):
         return []
     return [_wrong("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", "1%", "93%")]
+
+
+def ip_address(text: str) -> list[str]:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    return []
 
 
 def path_segment(text: str) -> list[str]:

@@ -26,6 +26,7 @@ from trimtab.server.strategies.core import (
 )
 from trimtab.server.strategies.pods import NodeStrategy, PodStrategy
 from trimtab.server.strategies.rules import RULES
+from trimtab.server.strategies.stored import STORED
 from trimtab.server.strategies.webhook_configurations import WebhookConfigurationStrategy
 from trimtab.server.strategies.workloads import (
     CronJobStrategy,
@@ -66,6 +67,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_ADMISSION, "MutatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     (_ADMISSION, "ValidatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): CrdStrategy(),
+    **STORED,
 }
 
 
