@@ -102,6 +102,13 @@ def test_what_is_wrong_with_them_is_refused(cluster: Cluster) -> None:
     assert causes("POST", f"{STORAGE}/csinodes", {**meta, "spec": {"drivers": [{"name": "a", "nodeID": ""}]}}) == [
         ("spec.drivers[0].nodeID", "Required value")
     ]
+    twice = [{"name": "a", "nodeID": "n"}] * 2
+    assert causes("POST", f"{STORAGE}/csinodes", {**meta, "spec": {"drivers": twice}}) == [
+        ("spec.drivers[1].name", 'Duplicate value: "a"')
+    ]
+    no_size = {**meta, "storageClassName": "fast", "capacity": "much"}
+    refused = cluster.refusal("POST", f"{STORAGE}/namespaces/{cluster.namespace}/csistoragecapacities", no_size)
+    assert refused["code"] in (400, 422), "400 where quantities are decoded, 422 where they are checked"
     assert causes("POST", f"{NETWORK}/servicecidrs", {**meta, "spec": {"cidrs": []}}) == [
         ("spec.cidrs", "Required value: at least one CIDR required")
     ]

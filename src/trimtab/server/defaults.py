@@ -240,6 +240,7 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
     "core.v1.Container": ("env", "ports"),
     "core.v1.EphemeralContainer": ("env", "ports"),
     "core.v1.PodSpec": ("hostAliases", "imagePullSecrets"),
+    "storage.v1.CSINodeSpec": ("drivers",),
     "admissionregistration.v1.MutatingWebhook": ("matchConditions",),
     "admissionregistration.v1.MutatingWebhookConfiguration": ("webhooks",),
     "admissionregistration.v1.ValidatingWebhook": ("matchConditions",),

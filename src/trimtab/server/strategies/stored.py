@@ -111,8 +111,12 @@ def _capacity(obj: JSON) -> Iterator[Cause]:
     yield from selector(obj.get("nodeTopology"), "nodeTopology")
     name = obj.get("storageClassName") or ""
     yield from invalids("storageClassName", name, names.dns_subdomain(name))
-    if obj.get("capacity") is not None and parse_quantity(str(obj["capacity"])) < 0:
-        yield invalid("capacity", obj["capacity"], "must be greater than or equal to 0")
+    size = obj.get("capacity")
+    try:
+        if size is not None and parse_quantity(str(size)) < 0:
+            yield invalid("capacity", size, "must be greater than or equal to 0")
+    except ValueError as err:
+        yield invalid("capacity", size, str(err))
 
 
 def _capacity_changes(new: JSON, old: JSON) -> Iterator[Cause]:
