@@ -461,12 +461,17 @@ def _moment(value: Any, wire: int, where: str) -> datetime | None:
 
 def _read_time(value: Any, wire: int, where: str, depth: int) -> str | None:
     moment = _moment(value, wire, where)
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else _written(moment, "seconds")
 
 
 def _read_micro_time(value: Any, wire: int, where: str, depth: int) -> str | None:
     moment = _moment(value, wire, where)
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return None if moment is None else _written(moment, "microseconds")
+
+
+def _written(moment: datetime, until: str) -> str:
+    """Four digits of the year, whichever it is: strftime writes the year 1 as "1"."""
+    return moment.replace(tzinfo=None).isoformat(timespec=until) + "Z"
 
 
 _SPECIAL: dict[str, Read] = {

@@ -84,6 +84,7 @@ async def test_the_environment_of_a_container() -> None:
     async def get(kind: type[Any], name: str, namespace: str | None = None, /) -> Any:
         found: dict[tuple[type[Any], str], Any] = {
             (ConfigMap, "conf"): ConfigMap(data={"A": "1"}),
+            (ConfigMap, "odd"): ConfigMap(data={"a-b": "1", "c.d": "2", "3": "3"}),
             (Secret, "sec"): Secret(data={"k": "aGlkZGVu"}),
         }
         return found.get((kind, name))
@@ -100,6 +101,8 @@ async def test_the_environment_of_a_container() -> None:
             {"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['x/y']"}}},
         ],
     ) == {"P_A": "1", "L": "l", "B": "1$(C)l", "X": "z"}
+    odd = await env(envFrom=[{"prefix": "p.", "configMapRef": {"name": "odd"}}])
+    assert odd == {"P_A": "0", "L": "l", "p.a-b": "1", "p.c.d": "2", "p.3": "3"}, "no identifiers of C, all the same"
     cases = [
         (
             {"secretKeyRef": {"name": "sec", "key": "no"}},

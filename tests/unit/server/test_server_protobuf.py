@@ -405,3 +405,13 @@ def test_a_definition_of_a_custom_kind() -> None:
     bad = envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", message((2, message((7, broken)))))
     with pytest.raises(ProtobufError, match="the embedded JSON is not valid"):
         decode(bad)
+
+
+def test_a_time_of_year_one_is_written_with_four_digits() -> None:
+    long_ago = message((1, -62135596800 + 5), (2, 7000))
+    lease = message((1, message((1, "held"))), (2, message((4, long_ago))))
+    assert decode(envelope("coordination.k8s.io/v1", "Lease", lease))["spec"] == {
+        "renewTime": "0001-01-01T00:00:05.000007Z"
+    }
+    pod = message((1, message((1, "old"), (8, message((1, -62135596800 + 5))))))
+    assert decode(envelope("v1", "Pod", pod))["metadata"]["creationTimestamp"] == "0001-01-01T00:00:05Z"
