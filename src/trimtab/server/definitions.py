@@ -14,12 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trimtab.api.quantity import parse_quantity
 from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE, REPEATS
 from trimtab.server.formats import format_check, integer_range
 from trimtab.server.structural import (
     ANY,
     JSON,
     NOT_SUPPORTED,
+    TYPE_INVALID,
     Check,
     FieldError,
     Node,
@@ -232,7 +234,20 @@ def _checks(shape: JSON) -> list[Check]:
         found = format_check(wanted)
         if found is not None:
             checks.append(found)
+    if _kind(shape) == "quantity":
+        checks.append(_quantity)
     return checks
+
+
+def _quantity(value: Any, path: Any, errors: list[FieldError]) -> None:
+    """What is no quantity is not even read: the fault counts as one of type."""
+    try:
+        parse_quantity(value)
+    except ValueError:
+        errors.append(FieldError(path_text(path), _NO_QUANTITY, TYPE_INVALID))
+
+
+_NO_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
 def enum_check(allowed: list[Any]) -> Check:

@@ -444,3 +444,21 @@ async def test_a_pod_says_how_long_it_outlasts_its_nodes_silence(api: Api) -> No
     ):
         made = (await api.post(PODS, pod(name, *given))).ok()
         assert made["spec"]["tolerations"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/api/v1/namespaces/default/persistentvolumeclaims",
+            {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "much"}}}},
+        ),
+        ("/api/v1/namespaces/default/resourcequotas", {"spec": {"hard": {"pods": "much"}}}),
+    ],
+)
+async def test_what_is_no_quantity_is_not_read(api: Api, path: str, body: dict[str, Any]) -> None:
+    refused = await api.post(path, {"metadata": {"name": "a"}, **body})
+
+    assert refused.status == 400
+    assert "cannot be handled as a" in refused.message
+    assert "quantities must match the regular expression" in refused.message
