@@ -149,4 +149,5 @@ async def test_what_a_pod_says_of_names_and_neighbours_holds(world: NodeWorld) -
     await world.until_ready("host")
     shared = Path(f"/proc/{await world.main_pid('host')}/root/etc")
     assert f"nameserver {world.settings.gateway}" in (shared / "resolv.conf").read_text()
-    assert (shared / "hosts").read_text() == await asyncio.to_thread(Path("/etc/hosts").read_text)
+    machines = await asyncio.to_thread(Path("/etc/hosts").read_text)
+    assert (shared / "hosts").read_text() == f"# Kubernetes-managed hosts file (host network).\n{machines}"

@@ -41,14 +41,15 @@ def refuse_pods(new: JSON, old: JSON | None) -> list[str]:
 
 def test_what_the_api_refuses_is_told_on_the_deployment() -> None:
     async def test(plane: Running) -> None:
-        plane.api.server.writer._checks["v1", "Pod"] = [refuse_pods]
+        checks = plane.api.server.writer._admission._checks
+        checks["v1", "Pod"] = [refuse_pods]
         await plane.apply(deployment())
         await plane.settle(30)
         told = await plane.condition(deployment(), "ReplicaFailure")
         assert told is not None
         assert told[:2] == ("True", "FailedCreate")
         assert "spec.containers[0].securityContext.privileged: Forbidden: not here" in told[2]
-        plane.api.server.writer._checks.clear()
+        checks.clear()
         await plane.settle(120)
         assert len(await plane.names(Pod)) == 2
         assert await plane.condition(deployment(), "ReplicaFailure") is None
