@@ -9,11 +9,19 @@ from typing import Any
 
 from simulated_containerd import NO_FAULTS, NODE, NodeAdapters
 from trimtab.api import ObjectMeta, from_wire
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Container, Node, Pod
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.eviction import Level, PodUsage
 from trimtab.components.node.node_config import GIB, NodeConfig
-from trimtab.components.node.pressure import LOOK_AGAIN_S, LOOK_EVERY_S, Pressure, Relief, reported
+from trimtab.components.node.pressure import (
+    LOOK_AGAIN_S,
+    LOOK_EVERY_S,
+    PULL_S_MAX,
+    PULL_SETTLES_S,
+    Pressure,
+    Relief,
+    reported,
+)
 from trimtab.runtime.simulation import SimulatedClock, simulate
 
 DISK = 100 * GIB
@@ -148,6 +156,39 @@ def test_the_next_one_waits_until_the_last_is_gone() -> None:
         return evicted, world.evicted()
 
     assert run(story) == ([["large"]] * 3, ["a", "large"]), "but not for ever"
+
+
+def test_no_pod_goes_while_a_pull_fills_the_disk() -> None:
+    async def story(world: World) -> Any:
+        world.pods = [pod("a"), pod("large")]
+        world.free = GIB
+        image = Container(name="main", image="bomb:1")
+        pull = asyncio.create_task(world.agent.images.ensure(image, None))
+        await asyncio.sleep(0)
+        meanwhile = (await world.relief.look(), world.evicted())
+        await pull
+        settling = (await world.relief.look(), world.evicted())
+        await asyncio.sleep(PULL_SETTLES_S)
+        return meanwhile, settling, (await world.relief.look(), world.evicted())
+
+    assert run(story) == ((LOOK_AGAIN_S, []), (LOOK_AGAIN_S, []), (LOOK_AGAIN_S, ["large"]))
+
+
+def test_pulls_that_do_not_end_save_no_pod() -> None:
+    async def story(world: World) -> Any:
+        world.pods = [pod("large")]
+        world.free = GIB
+        looks = 0
+        while not world.evicted():
+            pull = asyncio.create_task(world.agent.images.ensure(Container(name="main", image=f"i:{looks}"), None))
+            await asyncio.sleep(0)
+            await world.relief.look()
+            await asyncio.sleep(LOOK_AGAIN_S)
+            await pull
+            looks += 1
+        return asyncio.get_running_loop().time()
+
+    assert PULL_S_MAX <= run(story) <= 2 * PULL_S_MAX
 
 
 def test_nobody_left_is_said_once() -> None:

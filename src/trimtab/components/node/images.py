@@ -103,6 +103,7 @@ class Images:
         self.removal = asyncio.Lock()
         """Held while an image is removed, so that nobody takes it for present meanwhile."""
         self._pulls: dict[tuple[str, str], asyncio.Task[ImageInfo]] = {}
+        self._pulled_at: datetime | None = None
 
     def present(self, reference: str) -> ImageInfo | None:
         """What is known to be on this node, without asking."""
@@ -172,8 +173,17 @@ class Images:
         task = self._pulls.get(key)
         if task is None:
             task = self._pulls[key] = asyncio.get_running_loop().create_task(self._pull(reference, auth))
-            task.add_done_callback(lambda _: self._pulls.pop(key, None))
+            task.add_done_callback(lambda _: self._ended(key))
         return await asyncio.shield(task)
+
+    def _ended(self, key: tuple[str, str]) -> None:
+        self._pulls.pop(key, None)
+        self._pulled_at = self._now()
+
+    def busy(self, within_s: float) -> bool:
+        """Whether an image is being pulled, or a pull ended, well or not, up to so many seconds ago."""
+        since = self._pulled_at
+        return bool(self._pulls) or (since is not None and (self._now() - since).total_seconds() < within_s)
 
     async def _pull(self, reference: str, auth: Mapping[str, str] | None) -> ImageInfo:
         pulled = await self._runtime.pull(reference, auth)

@@ -42,6 +42,10 @@ LEAVING_S_MAX = 30.0
 """An evicted pod that does not end by then is not waited for any longer."""
 ALARM_BYTES_MIN = 64 << 20
 """With less left, reading files alone would ring all the time."""
+PULL_S_MAX = 30.0
+"""A short disk waits so long for pulls before a pod has to go: one that does not fit fails by itself and leaves its room."""
+PULL_SETTLES_S = 5.0
+"""containerd removes what it unpacked of a failed pull a moment after it said so."""
 COUNT_SHARE = 20
 """Counting files may take a twentieth of the time."""
 
@@ -149,6 +153,7 @@ class Relief:
         self._images = ImageCollector(agent.runtime, agent.images, config.image_age_s, process.clock.now)
         self._count_at_s = 0.0
         self._waits_since_s: float | None = None
+        self._pulls_since_s: float | None = None
         self._stuck: Threshold | None = None
 
     async def look(self) -> float:
@@ -195,6 +200,15 @@ class Relief:
         self._waits_since_s = self._waits_since_s or now_s
         return now_s - self._waits_since_s < LEAVING_S_MAX
 
+    def _waits_for_pulls(self) -> bool:
+        """Whether a pull may be what fills the disk: no pod goes for an image that may not fit anyway."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._agent.images.busy(PULL_SETTLES_S):
+            self._pulls_since_s = None
+            return False
+        self._pulls_since_s = self._pulls_since_s or now_s
+        return now_s - self._pulls_since_s < PULL_S_MAX
+
     # Conditions
 
     async def _tell(self, verdict: Verdict, levels: Mapping[str, Level]) -> None:
@@ -234,6 +248,8 @@ class Relief:
                 await self._say("FreedRemains", f"removed logs and files of ended pods: {names}")
                 return LOOK_AGAIN_S
             await self._free_images(lambda: not self._guard.crossed(threshold, self._levels()[signal]))
+            if self._guard.crossed(threshold, self._levels()[signal]) and self._waits_for_pulls():
+                return LOOK_AGAIN_S
         level = self._levels()[signal]
         if not self._guard.crossed(threshold, level):
             return LOOK_AGAIN_S
