@@ -1,0 +1,124 @@
+"""Pipelines in plain Python: what a `ship.py` imports.
+
+    from trimtab.ci import image, pipeline, src, step
+
+    py = image("python:3.11-slim").workdir("/w")
+
+    @step(timeout="5m")
+    def unit():
+        return py.add(src("app/**", "tests/**")).run("pytest -q")
+
+    @pipeline
+    def ci():
+        return unit()
+
+In reading order: `values` (what is said), `evaluate` (the user's file becomes a graph), `graph`, `params`. Only the standard
+library is imported: that nothing has changed should be known before a framework would have been loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import overload
+
+from trimtab.ci.evaluate import TIMEOUT_S, PipelineFunction, Shard, StepFunction
+from trimtab.ci.params import Param
+from trimtab.ci.site import DefinitionError
+from trimtab.ci.values import Base, Call, Container, Secret, Service, Source
+
+__all__ = [
+    "Call",
+    "Container",
+    "DefinitionError",
+    "Param",
+    "Shard",
+    "image",
+    "pipeline",
+    "secret",
+    "service",
+    "src",
+    "step",
+]
+
+
+def image(
+    reference: str | None = None, *, debian: tuple[str, ...] | list[str] = (), python: tuple[str, ...] | list[str] = ()
+) -> Container:
+    """Where a step begins: an image of a registry, or a minimal one of Debian packages and Python requirements.
+
+    References are resolved to a digest once, in `trimtab.lock`.
+    """
+    if (reference is None) == (not debian):
+        raise DefinitionError("image() takes a reference, or debian=[...] (with python=[...])")
+    if reference is not None and python:
+        raise DefinitionError(
+            "image(): python=[...] goes with debian=[...]; add a step that installs into another image"
+        )
+    return Container(Base(reference, tuple(debian), tuple(python)))
+
+
+def src(*patterns: str, exclude: tuple[str, ...] | list[str] = ()) -> Source:
+    """Files of the project. Patterns are relative to the directory of `ship.py`; `**` crosses directories."""
+    if not patterns:
+        raise DefinitionError('src() takes patterns, for example src("app/**", "pyproject.toml")')
+    for pattern in (*patterns, *exclude):
+        if not isinstance(pattern, str) or not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+            raise DefinitionError(
+                f"src({pattern!r}): patterns are relative to the directory of ship.py and stay below it"
+            )
+    return Source(tuple(patterns), tuple(exclude))
+
+
+def secret(reference: str) -> Secret:
+    """A value of a SOPS file: `secret("ci/secrets.enc.yaml#registry.password")`."""
+    file, _, key = reference.partition("#")
+    if not file or not key:
+        raise DefinitionError(f"secret({reference!r}): write FILE#KEY, for example ci/secrets.enc.yaml#token")
+    return Secret(file, key)
+
+
+def service(container: Container | str, *, env: Mapping[str, str] | None = None, ready: str) -> Service:
+    """What runs beside a step. ready: `:PORT` that answers, or a command that succeeds, when it can be used."""
+    if isinstance(container, str):
+        container = image(container)
+    if not isinstance(container, Container):
+        raise DefinitionError("service() takes an image")
+    return Service(container.env(**dict(env or {})), ready)
+
+
+@overload
+def step(function: Callable[..., Container], /) -> StepFunction: ...
+@overload
+def step(
+    *,
+    shard: int = 1,
+    matrix: Mapping[str, list[str]] | None = None,
+    timeout: str | float = TIMEOUT_S,
+    retry_failed_tests: int = 0,
+) -> Callable[[Callable[..., Container]], StepFunction]: ...
+def step(
+    function: Callable[..., Container] | None = None,
+    /,
+    *,
+    shard: int = 1,
+    matrix: Mapping[str, list[str]] | None = None,
+    timeout: str | float = TIMEOUT_S,
+    retry_failed_tests: int = 0,
+) -> StepFunction | Callable[[Callable[..., Container]], StepFunction]:
+    """Makes a step of a function that returns a container.
+
+    shard: how many parts its tests are split into. matrix: by parameter the values that it is run with. timeout: seconds, or
+    "5m". retry_failed_tests: how often tests that failed are tried again, alone.
+    """
+
+    def made(function: Callable[..., Container]) -> StepFunction:
+        return StepFunction(
+            function, shard=shard, matrix=matrix, timeout=timeout, retry_failed_tests=retry_failed_tests
+        )
+
+    return made if function is None else made(function)
+
+
+def pipeline(function: Callable[..., Call | None]) -> PipelineFunction:
+    """Makes a pipeline of a function that calls steps and returns the calls, joined by `&`."""
+    return PipelineFunction(function)

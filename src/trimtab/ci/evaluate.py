@@ -1,0 +1,383 @@
+"""From `ship.py` to a `Graph`: the user's functions run once, purely, in milliseconds; nothing of the work is done.
+
+    load(path) -> the module's pipelines, and its steps
+    evaluate(pipeline, values) -> Graph
+
+While they run, reading files, the network, processes and the environment are refused at the user's own line: what a step
+depends on has to be declared, or its cache could not be right. Clock and randomness are not refused but found out:
+`evaluate(..., twice=True)` compares two evaluations.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from trimtab.ci.graph import Graph, Labels, Step
+from trimtab.ci.site import DefinitionError, Site, caller
+from trimtab.ci.values import Call, Container, Output, Source, duration_s
+
+TIMEOUT_S = 3600.0
+"""Of a step that says none: a hung step ends some time."""
+SHARDS_MAX = 256
+STEPS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the tests a sharded step takes: `index` of 1 to `count`."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+class StepFunction:
+    """A function with `@step`: called while a pipeline is defined it gives a `Call`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Container],
+        *,
+        shard: int = 1,
+        matrix: Mapping[str, list[str]] | None = None,
+        timeout: str | float = TIMEOUT_S,
+        retry_failed_tests: int = 0,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        code = function.__code__
+        self.site = Site(code.co_filename, code.co_firstlineno)
+        self.shards = shard
+        self.matrix = {name: list(entries) for name, entries in (matrix or {}).items()}
+        self.timeout_s = duration_s(timeout, f"the timeout of {function.__name__}()")
+        self.retry_failed_tests = retry_failed_tests
+        takes = inspect.signature(function).parameters
+        if not isinstance(shard, int) or not 1 <= shard <= SHARDS_MAX:
+            raise DefinitionError(f"@step(shard={shard!r}): a number from 1 to {SHARDS_MAX}", self.site)
+        if shard > 1 and "shard" not in takes:
+            raise DefinitionError(f"@step(shard={shard}): {function.__name__}() has to take shard", self.site)
+        for name, entries in self.matrix.items():
+            if name not in takes:
+                raise DefinitionError(f"@step(matrix=...): {function.__name__}() has to take {name}", self.site)
+            if not entries:
+                raise DefinitionError(f"@step(matrix=...): {name} has no values", self.site)
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+        return current().call(self, args, kwargs)
+
+
+class PipelineFunction:
+    """A function with `@pipeline`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        code: CodeType = function.__code__
+        self.site = Site(code.co_filename, code.co_firstlineno)
+        self.name = function.__name__
+
+
+@dataclass
+class Evaluation:
+    """What has been called so far."""
+
+    steps: dict[str, Step] = field(default_factory=dict)
+    after: dict[str, dict[str, None]] = field(default_factory=dict)
+    calls: dict[tuple[Any, ...], Call] = field(default_factory=dict)
+    entered: list[StepFunction] = field(default_factory=list)
+
+    def call(self, function: StepFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The steps that a call comes to; the same call again is the same steps."""
+        site = caller()
+        try:
+            bound = inspect.signature(function.function).bind_partial(*args, **kwargs)
+        except TypeError as err:
+            raise DefinitionError(f"{function.name}(): {err}", site) from None
+        known = (function.name, _frozen(bound.arguments, function, site))
+        if known in self.calls:
+            return self.calls[known]
+        if function in self.entered:
+            circle = [f.name for f in self.entered[self.entered.index(function) :]]
+            raise DefinitionError(f"steps need each other: {' -> '.join([*circle, function.name])}", site)
+        self.entered.append(function)
+        try:
+            made = [self._one(function, bound.arguments, extra, site) for extra in _variants(function)]
+        finally:
+            self.entered.pop()
+        outputs = tuple(name for name, _ in made[0].container.outputs)
+        self.calls[known] = Call(tuple(step.id for step in made), outputs, site)
+        return self.calls[known]
+
+    def _one(self, function: StepFunction, given: Mapping[str, Any], extra: dict[str, Any], site: Site) -> Step:
+        try:
+            container = function.function(**{**given, **extra})
+        except TypeError as err:
+            if err.__traceback__ is not None and err.__traceback__.tb_next is None:
+                raise DefinitionError(f"{function.name}(): {err}", site) from None
+            raise
+        if not isinstance(container, Container):
+            what = "nothing" if container is None else type(container).__name__
+            raise DefinitionError(
+                f"{function.name}() returned {what}; return image(...) with what is to be run", function.site
+            )
+        labels = Labels(function.site, function.timeout_s, function.retry_failed_tests)
+        shard = extra.get("shard")
+        step = Step(
+            self._id(function, given, extra),
+            function.name,
+            container,
+            labels,
+            (shard.index, shard.count) if shard else None,
+        )
+        if len(self.steps) >= STEPS_MAX:
+            raise DefinitionError(f"more than {STEPS_MAX} steps; is {function.name}() called in a loop?", site)
+        self.steps[step.id] = step
+        return step
+
+    def _id(self, function: StepFunction, given: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+        said = {
+            name: value
+            for name, value in {**given, **extra}.items()
+            if isinstance(value, str | int | float) or value is None
+        }
+        parts = [f"{name}={value}" for name, value in sorted(said.items())]
+        if "shard" in extra:
+            parts.insert(0, str(extra["shard"]))
+        plain = f"{function.name}[{','.join(parts)}]" if parts else function.name
+        numbered = (f"{plain}#{n}" for n in itertools.count(2))
+        return next(i for i in itertools.chain((plain,), numbered) if i not in self.steps)
+
+    def order(self, first: Call, later: Call) -> None:
+        for step in later.steps:
+            self.after.setdefault(step, {}).update(dict.fromkeys(first.steps))
+
+
+def _variants(function: StepFunction) -> Iterator[dict[str, Any]]:
+    shards = [{"shard": Shard(i + 1, function.shards)} for i in range(function.shards)] if function.shards > 1 else [{}]
+    for entries in itertools.product(*function.matrix.values()):
+        for shard in shards:
+            yield {**dict(zip(function.matrix, entries, strict=True)), **shard}
+
+
+def _frozen(arguments: Mapping[str, Any], function: StepFunction, site: Site) -> tuple[Any, ...]:
+    for name, value in arguments.items():
+        if not isinstance(value, str | int | float | Call | Output | Source | Container | None):
+            raise DefinitionError(
+                f"{function.name}({name}=...) is a {type(value).__name__}; a step takes texts, numbers, files and what steps gave",
+                site,
+            )
+    return tuple(sorted((name, repr(value)) for name, value in arguments.items()))
+
+
+_running: list[Evaluation] = []
+
+
+def current() -> Evaluation:
+    """The evaluation in which a step is called."""
+    if not _running:
+        raise DefinitionError("steps are called in a pipeline: def ci() with @pipeline")
+    return _running[-1]
+
+
+# The user's file
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a file declares, by name."""
+
+    path: Path
+    pipelines: Mapping[str, PipelineFunction]
+    steps: Mapping[str, StepFunction]
+
+
+def load(path: Path) -> Definition:
+    """Runs the user's file. Raises `DefinitionError` for what does not go on in it, at its line."""
+    path = path.absolute()
+    try:
+        code = compile(path.read_text(), str(path), "exec")
+    except OSError as err:
+        raise DefinitionError(
+            f"{err.strerror}; `trimtab ci run` wants a ship.py in the directory of the project", Site(str(path), 1)
+        ) from None
+    except SyntaxError as err:
+        raise DefinitionError(f"{err.msg}", Site(str(path), err.lineno or 1)) from None
+    module = ModuleType("ship")
+    module.__file__ = str(path)
+    sys.path.insert(0, str(path.parent))
+    try:
+        with pure(path.parent), _at_its_line(path.parent):
+            exec(code, module.__dict__)
+    finally:
+        sys.path.remove(str(path.parent))
+    found = vars(module).values()
+    return Definition(
+        path,
+        {f.name: f for f in found if isinstance(f, PipelineFunction)},
+        {f.name: f for f in found if isinstance(f, StepFunction)},
+    )
+
+
+def evaluate(
+    definition: Definition, pipeline: PipelineFunction, values: Mapping[str, Any], *, twice: bool = False
+) -> Graph:
+    """The graph of a pipeline. twice: also looks whether it comes out the same again. Raises `DefinitionError`."""
+    graph = _once(definition, pipeline, values)
+    graph.order()
+    if twice and (other := _once(definition, pipeline, values)).canonical() != graph.canonical():
+        raise DefinitionError(
+            f"{pipeline.name}() comes out differently each time: {_difference(graph, other)}", pipeline.site
+        )
+    return graph
+
+
+def _once(definition: Definition, pipeline: PipelineFunction, values: Mapping[str, Any]) -> Graph:
+    evaluation = Evaluation()
+    _running.append(evaluation)
+    try:
+        with pure(definition.path.parent), _at_its_line(definition.path.parent):
+            result = pipeline.function(**values)
+    finally:
+        _running.pop()
+    wanted = result.steps if isinstance(result, Call) else ()
+    if result is not None and not isinstance(result, Call):
+        raise DefinitionError(
+            f"{pipeline.name}() returned {type(result).__name__}; return the calls of steps, joined by &", pipeline.site
+        )
+    if not evaluation.steps:
+        raise DefinitionError(f"{pipeline.name}() calls no step", pipeline.site)
+    after = {step: tuple(waits) for step, waits in evaluation.after.items()}
+    return Graph(pipeline.name, evaluation.steps, after, wanted or tuple(evaluation.steps))
+
+
+def _difference(one: Graph, other: Graph) -> str:
+    for id in (*one.steps, *other.steps):
+        if id not in one.steps or id not in other.steps:
+            return f"{id} is only there at times"
+        before, after = one.steps[id].action(), other.steps[id].action()
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                return f"{name} of {id}; a clock or a random number may be the reason"
+    return "the order of steps"
+
+
+@contextmanager
+def _at_its_line(directory: Path) -> Iterator[None]:
+    """Makes whatever else goes wrong in the user's code an error at the user's line."""
+    try:
+        yield
+    except DefinitionError:
+        raise
+    except Exception as err:
+        raise DefinitionError(f"{type(err).__name__}: {err}", _innermost(err, directory)) from err
+
+
+def _innermost(err: BaseException, directory: Path) -> Site:
+    found = Site(str(directory), 1)
+    trace = err.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith(str(directory)):
+            found = Site(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+# Purity
+
+_REFUSED = {
+    "open": "reads or writes {0}",
+    "os.listdir": "looks into {0}",
+    "os.scandir": "looks into {0}",
+    "subprocess.Popen": "starts {0}",
+    "os.system": "starts a command",
+    "os.exec": "starts {0}",
+    "os.fork": "starts a process",
+    "os.posix_spawn": "starts {0}",
+    "socket.connect": "speaks to the network",
+    "socket.getaddrinfo": "looks up {0}",
+    "socket.bind": "listens on the network",
+}
+_watched: list[str] = []
+_hooked = False
+
+
+@contextmanager
+def pure(directory: Path) -> Iterator[None]:
+    """Refuses what reaches out of the definition, when code below `directory` does it."""
+    global _hooked
+    if not _hooked:
+        sys.addaudithook(_audit)
+        _hooked = True
+    environment = os.environ
+    _watched.append(str(directory))
+    os.environ = _Environment(environment, str(directory))
+    try:
+        yield
+    finally:
+        os.environ = environment
+        _watched.pop()
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if not _watched or event not in _REFUSED:
+        return
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib"):
+            return  # an import reads the module that it imports
+        if name.startswith(_watched[-1]):
+            text = _REFUSED[event].format(args[0] if args else "")
+            hint = (
+                "; declare files by src(...) and read them in a step"
+                if event in ("open", "os.listdir", "os.scandir")
+                else "; do that in a step"
+            )
+            raise DefinitionError(f"{text} while the pipeline is defined{hint}", Site(name, frame.f_lineno))
+        if frame.f_back is None:
+            return
+        frame = frame.f_back
+
+
+class _Environment(Mapping[str, str]):
+    """`os.environ` for the user's file: refused there, as it is for the libraries that it imports."""
+
+    def __init__(self, real: Mapping[str, str], directory: str) -> None:
+        self._real = real
+        self._directory = directory
+
+    def _look(self, name: str) -> None:
+        frame: Any = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename in (__file__, "<frozen _collections_abc>"):
+            frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename.startswith(self._directory):
+            raise DefinitionError(
+                f"reads the environment variable {name} while the pipeline is defined; make it a parameter: def ci({name.lower()}: str = ...)",
+                Site(frame.f_code.co_filename, frame.f_lineno),
+            )
+
+    def __getitem__(self, name: str) -> str:
+        self._look(name)
+        return self._real[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._real)
+
+    def __len__(self) -> int:
+        return len(self._real)

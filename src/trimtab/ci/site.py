@@ -1,0 +1,37 @@
+"""Where in the user's file something was said: every complaint of `trimtab.ci` names that line."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_OWN = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A line of a file."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def caller() -> Site:
+    """The innermost line outside of this package that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame = frame.f_back
+    return Site(frame.f_code.co_filename, frame.f_lineno)
+
+
+class DefinitionError(Exception):
+    """What is wrong with a definition, in one line, and where it was said."""
+
+    def __init__(self, message: str, site: Site | None = None) -> None:
+        self.site = site or caller()
+        self.message = message
+        super().__init__(f"{self.site}: {message}")
