@@ -95,6 +95,8 @@ def step(
     matrix: Mapping[str, list[str]] | None = None,
     timeout: str | float = TIMEOUT_S,
     retry_failed_tests: int = 0,
+    cpus: float = 1.0,
+    memory: str | int = 0,
 ) -> Callable[[Callable[..., Container]], StepFunction]: ...
 def step(
     function: Callable[..., Container] | None = None,
@@ -104,16 +106,25 @@ def step(
     matrix: Mapping[str, list[str]] | None = None,
     timeout: str | float = TIMEOUT_S,
     retry_failed_tests: int = 0,
+    cpus: float = 1.0,
+    memory: str | int = 0,
 ) -> StepFunction | Callable[[Callable[..., Container]], StepFunction]:
     """Makes a step of a function that returns a container.
 
     shard: how many parts its tests are split into. matrix: by parameter the values that it is run with. timeout: seconds, or
-    "5m". retry_failed_tests: how often tests that failed are tried again, alone.
+    "5m". retry_failed_tests: how often tests that failed are tried again, alone. cpus: how many it keeps busy, for what may run
+    beside it. memory: the most that it may use, in bytes or as "2Gi"; 0 for no limit of its own.
     """
 
     def made(function: Callable[..., Container]) -> StepFunction:
         return StepFunction(
-            function, shard=shard, matrix=matrix, timeout=timeout, retry_failed_tests=retry_failed_tests
+            function,
+            shard=shard,
+            matrix=matrix,
+            timeout=timeout,
+            retry_failed_tests=retry_failed_tests,
+            cpus=cpus,
+            memory=memory,
         )
 
     return made if function is None else made(function)

@@ -3,9 +3,8 @@
     load(path) -> the module's pipelines, and its steps
     evaluate(pipeline, values) -> Graph
 
-While they run, reading files, the network, processes and the environment are refused at the user's own line: what a step
-depends on has to be declared, or its cache could not be right. Clock and randomness are not refused but found out:
-`evaluate(..., twice=True)` compares two evaluations.
+While they run, whatever reaches out of the definition is refused at the user's own line (`purity`). Both give the same for the
+same text: `evaluate(..., twice=True)` compares two evaluations, too.
 """
 
 from __future__ import annotations
@@ -23,12 +22,14 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from trimtab.ci.graph import Graph, Labels, Step
+from trimtab.ci.purity import of_the_user, pure
 from trimtab.ci.site import DefinitionError, Site, caller
-from trimtab.ci.values import Call, Container, Output, Source, duration_s
+from trimtab.ci.values import Call, Container, Output, Source, duration_s, size_bytes
 
 TIMEOUT_S = 3600.0
 """Of a step that says none: a hung step ends some time."""
 SHARDS_MAX = 256
+CPUS_MAX = 1024
 STEPS_MAX = 10_000
 
 
@@ -54,6 +55,8 @@ class StepFunction:
         matrix: Mapping[str, list[str]] | None = None,
         timeout: str | float = TIMEOUT_S,
         retry_failed_tests: int = 0,
+        cpus: float = 1.0,
+        memory: str | int = 0,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -63,6 +66,10 @@ class StepFunction:
         self.matrix = {name: list(entries) for name, entries in (matrix or {}).items()}
         self.timeout_s = duration_s(timeout, f"the timeout of {function.__name__}()")
         self.retry_failed_tests = retry_failed_tests
+        self.cpus = cpus
+        self.memory_bytes = size_bytes(memory, f"the memory of {function.__name__}()") if memory else 0
+        if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus <= CPUS_MAX:
+            raise DefinitionError(f"@step(cpus={cpus!r}): a number above 0, at most {CPUS_MAX}", self.site)
         takes = inspect.signature(function).parameters
         if not isinstance(shard, int) or not 1 <= shard <= SHARDS_MAX:
             raise DefinitionError(f"@step(shard={shard!r}): a number from 1 to {SHARDS_MAX}", self.site)
@@ -86,7 +93,7 @@ class PipelineFunction:
     """A function with `@pipeline`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, function)
+        self.__doc__ = function.__doc__
         self.function = function
         code: CodeType = function.__code__
         self.site = Site(code.co_filename, code.co_firstlineno)
@@ -126,17 +133,19 @@ class Evaluation:
 
     def _one(self, function: StepFunction, given: Mapping[str, Any], extra: dict[str, Any], site: Site) -> Step:
         try:
-            container = function.function(**{**given, **extra})
+            container: object = function.function(**{**given, **extra})
         except TypeError as err:
             if err.__traceback__ is not None and err.__traceback__.tb_next is None:
                 raise DefinitionError(f"{function.name}(): {err}", site) from None
             raise
-        if not isinstance(container, Container):
+        if not isinstance(container, Container):  # the user's function may be without types
             what = "nothing" if container is None else type(container).__name__
             raise DefinitionError(
                 f"{function.name}() returned {what}; return image(...) with what is to be run", function.site
             )
-        labels = Labels(function.site, function.timeout_s, function.retry_failed_tests)
+        labels = Labels(
+            function.site, function.timeout_s, function.retry_failed_tests, float(function.cpus), function.memory_bytes
+        )
         shard = extra.get("shard")
         step = Step(
             self._id(function, given, extra),
@@ -284,100 +293,15 @@ def _at_its_line(directory: Path) -> Iterator[None]:
         yield
     except DefinitionError:
         raise
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         raise DefinitionError(f"{type(err).__name__}: {err}", _innermost(err, directory)) from err
 
 
 def _innermost(err: BaseException, directory: Path) -> Site:
-    found = Site(str(directory), 1)
+    found = Site(os.path.join(directory, "ship.py"), 1)
     trace = err.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(str(directory)):
+        if of_the_user(trace.tb_frame.f_code.co_filename, os.path.join(directory, "")):
             found = Site(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return found
-
-
-# Purity
-
-_REFUSED = {
-    "open": "reads or writes {0}",
-    "os.listdir": "looks into {0}",
-    "os.scandir": "looks into {0}",
-    "subprocess.Popen": "starts {0}",
-    "os.system": "starts a command",
-    "os.exec": "starts {0}",
-    "os.fork": "starts a process",
-    "os.posix_spawn": "starts {0}",
-    "socket.connect": "speaks to the network",
-    "socket.getaddrinfo": "looks up {0}",
-    "socket.bind": "listens on the network",
-}
-_watched: list[str] = []
-_hooked = False
-
-
-@contextmanager
-def pure(directory: Path) -> Iterator[None]:
-    """Refuses what reaches out of the definition, when code below `directory` does it."""
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_audit)
-        _hooked = True
-    environment = os.environ
-    _watched.append(str(directory))
-    os.environ = _Environment(environment, str(directory))
-    try:
-        yield
-    finally:
-        os.environ = environment
-        _watched.pop()
-
-
-def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if not _watched or event not in _REFUSED:
-        return
-    frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith("<frozen importlib"):
-            return  # an import reads the module that it imports
-        if name.startswith(_watched[-1]):
-            text = _REFUSED[event].format(args[0] if args else "")
-            hint = (
-                "; declare files by src(...) and read them in a step"
-                if event in ("open", "os.listdir", "os.scandir")
-                else "; do that in a step"
-            )
-            raise DefinitionError(f"{text} while the pipeline is defined{hint}", Site(name, frame.f_lineno))
-        if frame.f_back is None:
-            return
-        frame = frame.f_back
-
-
-class _Environment(Mapping[str, str]):
-    """`os.environ` for the user's file: refused there, as it is for the libraries that it imports."""
-
-    def __init__(self, real: Mapping[str, str], directory: str) -> None:
-        self._real = real
-        self._directory = directory
-
-    def _look(self, name: str) -> None:
-        frame: Any = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename in (__file__, "<frozen _collections_abc>"):
-            frame = frame.f_back
-        if frame is not None and frame.f_code.co_filename.startswith(self._directory):
-            raise DefinitionError(
-                f"reads the environment variable {name} while the pipeline is defined; make it a parameter: def ci({name.lower()}: str = ...)",
-                Site(frame.f_code.co_filename, frame.f_lineno),
-            )
-
-    def __getitem__(self, name: str) -> str:
-        self._look(name)
-        return self._real[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._real)
-
-    def __len__(self) -> int:
-        return len(self._real)

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from trimtab.ci.site import DefinitionError, Site
-from trimtab.ci.values import Call, Container, Output, Service, Source
+from trimtab.ci.values import Container, Output, Run, Service, Source
 
 JSON = dict[str, Any]
 
@@ -24,11 +24,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Labels:
-    """What does not change the result of a step: `site` (for messages), limits and tries."""
+    """What does not change the result of a step: `site` (for messages), limits and tries. memory_bytes: 0 for no limit of its own."""
 
     site: Site
     timeout_s: float
     retry_failed_tests: int = 0
+    cpus: float = 1.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _container(container: Container) -> JSON:
         "user": container.run_as,
         "net": container.net,
         "inputs": [{"to": m.to, "from": refs} for m in container.mounts for refs in _refs(m.what)],
-        "runs": [{"argv": list(run.argv), **({"junit": run.junit} if run.junit else {})} for run in container.runs],
+        "runs": [_run(run, container) for run in container.runs],
         "outputs": [{"name": name, "path": path} for name, path in sorted(container.outputs)],
         "caches": [{"path": volume.path, "key": volume.key} for volume in container.caches],
         "secrets": {variable: f"{secret.file}#{secret.key}" for variable, secret in container.secrets},
@@ -85,6 +87,20 @@ def _container(container: Container) -> JSON:
         "cmd": list(container.command),
     }
     return {name: value for name, value in out.items() if value not in ({}, [], "")}
+
+
+def _run(run: Run, container: Container) -> JSON:
+    """A command; where, with what and as whom only where that differs from what the container ends with."""
+    out: JSON = {"argv": list(run.argv)}
+    if run.directory != container.directory:
+        out["cwd"] = run.directory
+    if run.environment != container.environment:
+        out["env"] = dict(run.environment)
+    if run.run_as != container.run_as:
+        out["user"] = run.run_as
+    if run.junit:
+        out["junit"] = run.junit
+    return out
 
 
 def _service(service: Service) -> JSON:
@@ -143,7 +159,3 @@ class Graph:
             "wanted": sorted(self.wanted),
         }
         return json.dumps(doc, sort_keys=True, separators=(",", ":"))
-
-
-def merged(*calls: Call) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(step for call in calls for step in call.steps))

@@ -20,6 +20,8 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti)")
+_UNITS_BYTES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 Network = Literal["none", "allow"]
 
@@ -31,6 +33,15 @@ def duration_s(value: str | float, what: str) -> float:
     if isinstance(seconds, str | bool) or seconds <= 0:
         raise DefinitionError(f'{what} is {value!r}; write a number of seconds, or "90s", "5m", "1h"')
     return float(seconds)
+
+
+def size_bytes(value: str | int, what: str) -> int:
+    """Bytes of `1048576` or `"512Mi"`. Raises `DefinitionError`."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size = int(float(match[1]) * _UNITS_BYTES[match[2]]) if match else value
+    if isinstance(size, str | bool) or size <= 0:
+        raise DefinitionError(f'{what} is {value!r}; write a number of bytes, or "512Mi", "2Gi"')
+    return size
 
 
 @dataclass(frozen=True)
@@ -91,9 +102,12 @@ class CacheVolume:
 
 @dataclass(frozen=True)
 class Run:
-    """A command. junit: the report that it leaves, for results by test."""
+    """A command, with where, in what environment and as whom it runs. junit: the report that it leaves, for results by test."""
 
     argv: tuple[str, ...]
+    directory: str
+    environment: tuple[tuple[str, str], ...]
+    run_as: str
     junit: str | None = None
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
@@ -194,7 +208,9 @@ class Container:
         if not argv or not all(isinstance(part, str) and part for part in argv):
             raise DefinitionError("run() takes a command: one string for the shell, or its arguments one by one")
         command = ("/bin/sh", "-ec", argv[0]) if len(argv) == 1 else argv
-        return self._with(runs=(*self.runs, Run(command, self._path(junit) if junit else None)))
+        report = self._path(junit) if junit else None
+        run = Run(command, self.directory, self.environment, self.run_as, report)
+        return self._with(runs=(*self.runs, run))
 
     def output(self, path: str, name: str = "") -> Container:
         """Keeps what is at `path` when all commands are done: other steps can add it."""
