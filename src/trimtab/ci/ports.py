@@ -18,9 +18,9 @@ from trimtab.ci.graph import Graph, Step
 
 JSON = dict[str, Any]
 
-Ended = Literal["exit", "timeout", "stalled", "cancelled", "memory", "disk", "output", "service"]
-"""How a step that failed has ended: by its own exit status, or by what stopped it. `output`: a declared one was not there;
-`service`: one did not become ready."""
+Reason = Literal["exit", "timeout", "cancelled", "memory", "disk", "output", "service"]
+"""How a step has ended: by its own exit status, or by what stopped it. `output`: a declared one was not there; `service`: one
+did not become ready."""
 
 
 class EngineFault(Exception):
@@ -156,7 +156,7 @@ class Outcome:
     ended: "exit" with status 0 is success. said: one line more, for whoever reads of a failure. kept: where its state is.
     """
 
-    ended: Ended
+    ended: Reason
     exit: int
     outputs: Mapping[str, str]
     seconds: float
@@ -178,9 +178,9 @@ class Stop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._then: list[Callable[[], None]] = []
-        self.reason: Ended | None = None
+        self.reason: Reason | None = None
 
-    def ask(self, reason: Ended) -> None:
+    def ask(self, reason: Reason) -> None:
         """Ends it; the first reason holds."""
         with self._lock:
             if self.reason is not None:
