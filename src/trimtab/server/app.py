@@ -25,6 +25,7 @@ from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
+from trimtab.server.subresources import PROXY
 from trimtab.server.tunnel import Tunnel
 from trimtab.server.turns import Turn
 from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
@@ -207,6 +208,8 @@ class _Counted:
 
 def _verb(request: Request, target: Target, watching: bool) -> str:
     verb = _VERBS.get(request.method)
+    if target.subresource == PROXY:
+        return verb or ""  # what the pod makes of it is not known here: only who may do everything may send it
     if verb is None:
         raise errors.method_not_allowed()
     if watching:

@@ -10,6 +10,7 @@ from trimtab.server.kinds import ALL_VERBS, Kind, Scale
 _GET_UPDATE = ("get", "patch", "update")
 _CREATE = ("create",)
 _CONNECT = ("create", "get")
+_PROXIED = ("create", "delete", "get", "patch", "update")
 _MEASURED = ("get", "list")
 ALL = ("all",)
 
@@ -21,6 +22,7 @@ _POD_SUBRESOURCES = (
     ("exec", "PodExecOptions", _CONNECT),
     ("log", "Pod", ("get",)),
     ("portforward", "PodPortForwardOptions", _CONNECT),
+    ("proxy", "PodProxyOptions", _PROXIED),
 )
 
 _API_EXTENSIONS = ("api-extensions",)
@@ -92,7 +94,17 @@ BUILTIN_KINDS: tuple[Kind, ...] = (
         generation=False,
         subresources=(("token", "TokenRequest", _CREATE),),
     ),
-    Kind("", "v1", "Service", "services", short_names=("svc",), categories=ALL, status=True, generation=False),
+    Kind(
+        "",
+        "v1",
+        "Service",
+        "services",
+        short_names=("svc",),
+        categories=ALL,
+        status=True,
+        generation=False,
+        subresources=(("proxy", "ServiceProxyOptions", _PROXIED),),
+    ),
     Kind(
         ADMISSION,
         "v1",

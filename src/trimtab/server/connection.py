@@ -195,6 +195,7 @@ class Connection(asyncio.Protocol):
             "type": "http",
             "method": self._parser.get_method().decode("ascii"),
             "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
             "extensions": self.extensions,

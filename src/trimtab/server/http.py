@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,6 +20,7 @@ from trimtab.server.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from trimtab.server.authentication import User
+    from trimtab.server.proxying import Proxied
     from trimtab.server.turns import Turn
 
 Message = MutableMapping[str, Any]
@@ -134,6 +135,13 @@ class Request:
             raise bad_request(f'the content encoding "{encoding}" is not known: send gzip or identity')
         return _unzip(body, limit_bytes)
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, unlimited, as it was sent. Ends with it, or when the client goes away."""
+        while (message := await self._receive())["type"] != "http.disconnect":
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                return
+
     async def disconnected(self) -> None:
         """Returns when the client has gone away."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -239,7 +247,7 @@ class Stream:
                 self.close()
 
 
-Answer = Reply | Stream | Tunnel
+Answer: TypeAlias = "Reply | Stream | Tunnel | Proxied"
 
 
 def json_reply(value: object, status: int = 200, warnings: Sequence[str] = ()) -> Reply:

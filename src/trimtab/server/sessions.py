@@ -1,4 +1,4 @@
-"""What users of the network keep open (watches, followed logs, exec and port-forward streams), and its end when they may no
+"""What users of the network keep open (watches, followed logs, proxied requests, exec and port-forward streams), and its end when they may no
 longer: their token expired or was revoked, or the permission is gone.
 
 A request is checked once, when it begins; what stays open for hours must be looked at again. `look_again` is called when a
@@ -11,10 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from trimtab.server.clock import Clock
 from trimtab.server.http import Stream
 from trimtab.server.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from trimtab.server.proxying import Proxied
 
 Allowed = Callable[[], bool]
 """Whether what is open may go on."""
@@ -46,9 +50,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def guard(self, answer: Stream | Tunnel, allowed: Allowed, until: float) -> Stream | Tunnel:
+    def guard(self, answer: Stream | Tunnel | Proxied, allowed: Allowed, until: float) -> Stream | Tunnel | Proxied:
         """The same answer, ended when it may no longer go on. until: when the token expires, in Unix seconds; 0 never."""
-        if isinstance(answer, Tunnel):
+        if not isinstance(answer, Stream):
             return replace(answer, guard=lambda end: self._opened(Session(allowed, end), until))
 
         async def run(write: Callable[[bytes], Awaitable[None]]) -> None:

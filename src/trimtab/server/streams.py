@@ -1,6 +1,7 @@
 """Logs, exec, attach and port-forward of pods: checked here, done by the node agent.
 
-A log is a plain response, copied as it comes. The others are WebSocket upgrades, handed over whole (`tunnel.py`).
+A log is a plain response, copied as it comes, unless WebSocket is asked for. The others are WebSocket upgrades, handed over whole
+(`tunnel.py`).
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ async def stream_reply(server: ApiServer, kind: Kind, target: Target, request: R
     action = "logs" if target.subresource == "log" else target.subresource
     path = f"/{action}/{quote(target.namespace)}/{quote(target.name)}" + (f"?{query}" if query else "")
     upgrades = request.headers.get("upgrade", "").lower() == "websocket"
-    if target.subresource != "log" and upgrades:
-        server.wrote(kind, "entered", pod, subresource=target.subresource)
+    if upgrades:
+        if target.subresource != "log":
+            server.wrote(kind, "entered", pod, subresource=target.subresource)
         return Tunnel(socket, path, request.user.name)
     # A stream without WebSocket is refused by the agent, which first looks whether there is anything to stream: clients ask
     # in the older way, too, after any refusal, and show what that one said.

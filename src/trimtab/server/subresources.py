@@ -27,6 +27,7 @@ from trimtab.server.views import viewed
 if TYPE_CHECKING:
     from trimtab.server.server import ApiServer
 
+PROXY = "proxy"
 STREAMS = ("log", "exec", "attach", "portforward")
 
 
@@ -39,6 +40,11 @@ async def handle_subresource(server: ApiServer, kind: Kind, target: Target, verb
         if name != "log":
             await _connected(server, kind, target, request)
         return await stream_reply(server, kind, target, request)
+    if name == PROXY:
+        from trimtab.server.proxying import proxy_answer
+
+        await _connected(server, kind, target, request)
+        return proxy_answer(server, kind, target, request)
     if name == "finalize" and verb == "update":
         return await _finalize(server, kind, target, request)
     if verb != "create":
@@ -66,8 +72,9 @@ async def _connected(server: ApiServer, kind: Kind, target: Target, request: Req
         said["command"] = request.values("command")
     if ports := [int(port) for port in request.values("ports") if port.isdigit()]:
         said["ports"] = ports
-    names = {"exec": "PodExecOptions", "attach": "PodAttachOptions", "portforward": "PodPortForwardOptions"}
-    body = ("", "v1", names[target.subresource])
+    if target.subresource == PROXY:
+        said["path"] = target.rest
+    body = ("", "v1", next(body for known, body, _ in kind.subresources if known == target.subresource))
     await server.hooks.about(kind, target, "CONNECT", Options(), body, said)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import struct
 import zlib
@@ -138,6 +139,30 @@ async def test_exec_carries_input_output_errors_and_the_exit_code(world: NodeWor
         async with session.ws_connect(f"{url}&command=nonsense-command", protocols=["v4.channel.k8s.io"]) as ws:
             out, status = await asyncio.wait_for(talk(ws), 10)
         assert status["details"]["causes"][0]["message"] == "127"
+
+
+async def test_older_subprotocols_say_nothing_of_success_and_carry_text_if_asked(world: NodeWorld) -> None:
+    await world.run_pod("web", "echo first; sleep 1000")
+    await world.until_ready("web")
+    async with session_of(world) as session:
+        url = "http://node/exec/default/web?stdin=1&stdout=1&stderr=1&command=/bin/sh&command=-c"
+        async with session.ws_connect(f"{url}&command=echo+out", protocols=["channel.k8s.io"]) as ws:
+            assert [m.data async for m in ws] == [b"\1out\n"]
+        async with session.ws_connect(f"{url}&command=exit+3") as ws:
+            said = [m.data async for m in ws]
+        assert said == [b"\3command terminated with non-zero exit code: error executing command, exit code 3"]
+        async with session.ws_connect(f"{url}&command=read+a;echo+$a", protocols=["base64.channel.k8s.io"]) as ws:
+            await ws.send_str("not base64")
+            await ws.send_str("0" + base64.b64encode(b"in\n").decode())
+            assert [m.data async for m in ws] == ["1" + base64.b64encode(b"in\n").decode()]
+
+        logs = "http://node/logs/default/web"
+        async with session.ws_connect(logs, protocols=["binary.k8s.io"]) as ws:
+            assert b"".join([m.data async for m in ws]) == b"first\n"
+        async with session.ws_connect(f"{logs}?follow=1", protocols=["base64.binary.k8s.io"]) as ws:
+            assert base64.b64decode(await asyncio.wait_for(ws.receive_str(), 10)) == b"first\n"
+        async with session.ws_connect(f"{logs}?container=main", protocols=["binary.k8s.io"]) as ws:
+            assert (await asyncio.wait_for(ws.receive_bytes(), 10)) == b"first\n"
 
 
 async def test_exec_with_a_terminal_resizes_and_ends_with_its_client(world: NodeWorld) -> None:

@@ -1,21 +1,20 @@
 """Logs, exec, attach and port-forward for the API server, on the agent's unix socket.
 
-    GET /logs/NAMESPACE/POD?container=&follow=&tailLines=...        plain text
+    GET /logs/NAMESPACE/POD?container=&follow=&tailLines=...        plain text, or WebSocket messages of it
     GET /exec | /attach | /portforward /NAMESPACE/POD?...           WebSocket
     GET /usage                                                      JSON: what the node and its pods use now
 
-The WebSocket protocols are Kubernetes' `v5.channel.k8s.io` and `v4.channel.k8s.io`: a binary message begins with the
-number of its channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 a terminal's new size; in v5, 255 closes the channel
-that follows). Port-forward is in `forward.py`.
+What the WebSockets of exec and attach carry is in `channels.py`, of port-forward in `forward.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +23,7 @@ from aiohttp import web
 
 from trimtab.api.core import Pod
 from trimtab.components.node.agent import NodeAgent
+from trimtab.components.node.channels import CLOSE, ERROR, PROTOCOLS, RESIZE, STDERR, STDIN, STDOUT, Channels
 from trimtab.components.node.cri import Cri
 from trimtab.components.node.decide import all_containers, container_of
 from trimtab.components.node.execute import Execution, execute
@@ -33,8 +33,7 @@ from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
 from trimtab.components.node.usage import Usage
 from trimtab.runtime.process import Process
 
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+LOG_PROTOCOLS = ("binary.k8s.io", "base64.binary.k8s.io")
 FORWARD_PROTOCOLS = (SPDY_PROTOCOL, "v4.channel.k8s.io", "v5.channel.k8s.io", "portforward.k8s.io")
 CHUNK_BYTES = 32 * 1024
 MESSAGE_BYTES_MAX = 16 << 20
@@ -124,12 +123,14 @@ class Streams:
         if _flag(request, "previous"):
             view = _previous(pod, views)
         options = _log_options(request, self._process.clock.now())
-        path = self._agent.log_path(view)
+        pieces = read(self._agent.log_path(view), options, self._agent.ended(view.id))
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return await _log_messages(request, pieces)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            async for piece in read(path, options, self._agent.ended(view.id)):
+            async for piece in pieces:
                 await response.write(piece)
         except (FileNotFoundError, ConnectionError):
             pass  # the pod or the client is gone
@@ -145,16 +146,16 @@ class Streams:
         if not command:
             raise Refused(400, "you must specify at least one command for the container")
         tty, stdin = _flag(request, "tty"), _flag(request, "stdin")
-        socket = await _upgrade(request, PROTOCOLS)
+        channels = Channels(await _upgrade(request, PROTOCOLS))
         try:
             async with execute(self._cri, view.id, command, self._run, tty=tty, stdin=stdin) as execution:
-                code = await _converse(socket, execution)
+                code = await _converse(channels, execution)
         except RuntimeFailure as err:
-            await _finish(socket, _failure(str(err)))
-            return socket
+            await channels.finish(_failure(str(err)))
+            return channels.socket
         if code is not None:
-            await _finish(socket, _status(code))
-        return socket
+            await channels.finish(_status(code))
+        return channels.socket
 
     # Attach
 
@@ -172,21 +173,21 @@ class Streams:
         output = await self._cri.attach_url(view.id, stdin=listens, output=True, tty=tty)
         source = await self._cri.attach_url(view.id, stdin=True, output=False, tty=False) if apart else ""
         once = container is not None and bool(container.stdin_once)
-        socket = await _upgrade(request, PROTOCOLS)
+        channels = Channels(await _upgrade(request, PROTOCOLS))
         async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
             far = await stack.enter_async_context(_far(session, output))
             into = await stack.enter_async_context(_far(session, source)) if source else far
-            inward = asyncio.create_task(_pump_in(socket, far, into if stdin else None, once=once))
+            inward = asyncio.create_task(_pump_in(channels, far, into if stdin else None, once=once))
             try:
                 async for message in far:
-                    if message.type == aiohttp.WSMsgType.BINARY:
-                        await socket.send_bytes(message.data)
+                    if message.type == aiohttp.WSMsgType.BINARY and message.data:
+                        await _passed_on(channels, message.data[0], message.data[1:])
             except ConnectionError:
                 pass  # the client went away
             finally:
                 inward.cancel()
-        await socket.close()
-        return socket
+        await channels.socket.close()
+        return channels.socket
 
     # Port-forward
 
@@ -284,12 +285,12 @@ async def _upgrade(request: web.Request, protocols: tuple[str, ...]) -> web.WebS
 # Exec's conversation
 
 
-async def _converse(socket: web.WebSocketResponse, execution: Execution) -> int | None:
+async def _converse(channels: Channels, execution: Execution) -> int | None:
     """Carries input and output until the process has ended: its exit code, or None when the client left before."""
-    inward = asyncio.create_task(_input(socket, execution))
-    outputs = [asyncio.create_task(_output(socket, STDOUT, execution.stdout))]
+    inward = asyncio.create_task(_input(channels, execution))
+    outputs = [asyncio.create_task(_output(channels, STDOUT, execution.stdout))]
     if execution.stderr is not None:
-        outputs.append(asyncio.create_task(_output(socket, STDERR, execution.stderr)))
+        outputs.append(asyncio.create_task(_output(channels, STDERR, execution.stderr)))
     ended = asyncio.create_task(execution.wait())
     try:
         await asyncio.wait([ended, inward], return_when=asyncio.FIRST_COMPLETED)
@@ -304,12 +305,9 @@ async def _converse(socket: web.WebSocketResponse, execution: Execution) -> int 
         await asyncio.gather(inward, ended, *outputs, return_exceptions=True)
 
 
-async def _input(socket: web.WebSocketResponse, execution: Execution) -> None:
+async def _input(channels: Channels, execution: Execution) -> None:
     """Returns when the client has left."""
-    async for message in socket:
-        if message.type != aiohttp.WSMsgType.BINARY or not message.data:
-            continue
-        channel, data = message.data[0], message.data[1:]
+    async for channel, data in channels.received():
         with contextlib.suppress(RuntimeFailure):
             if channel == STDIN:
                 await execution.write(data)
@@ -325,10 +323,10 @@ async def _resize(execution: Execution, data: bytes) -> None:
         await execution.resize(int(size["Width"]), int(size["Height"]))
 
 
-async def _output(socket: web.WebSocketResponse, channel: int, reader: asyncio.StreamReader) -> None:
+async def _output(channels: Channels, channel: int, reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(CHUNK_BYTES):
-            await socket.send_bytes(bytes([channel]) + data)
+            await channels.send(channel, data)
 
 
 def _status(code: int) -> dict[str, Any]:
@@ -347,13 +345,48 @@ def _failure(message: str) -> dict[str, Any]:
     return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
 
 
-async def _finish(socket: web.WebSocketResponse, status: dict[str, Any]) -> None:
-    with contextlib.suppress(ConnectionError):
-        await socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
-        await socket.close()
-
-
 # The other conversations
+
+
+async def _log_messages(request: web.Request, pieces: AsyncIterator[bytes]) -> web.WebSocketResponse:
+    """A log as WebSocket messages: binary ones, or base64 in text, as the client asks."""
+    socket = await _upgrade(request, LOG_PROTOCOLS)
+    text = socket.ws_protocol == "base64.binary.k8s.io"
+    reading = asyncio.create_task(_left(socket))
+    sending = asyncio.create_task(_sent(socket, pieces, text=text))
+    try:
+        await asyncio.wait([reading, sending], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (reading, sending):
+            task.cancel()
+        await asyncio.gather(reading, sending, return_exceptions=True)
+    with contextlib.suppress(ConnectionError):
+        await socket.close()
+    return socket
+
+
+async def _left(socket: web.WebSocketResponse) -> None:
+    """Returns when the client has left; what it says is of no interest."""
+    async for _ in socket:
+        pass
+
+
+async def _sent(socket: web.WebSocketResponse, pieces: AsyncIterator[bytes], *, text: bool) -> None:
+    with contextlib.suppress(FileNotFoundError, ConnectionError):  # the pod or the client is gone
+        async for piece in pieces:
+            if text:
+                await socket.send_str(base64.b64encode(piece).decode())
+            else:
+                await socket.send_bytes(piece)
+
+
+async def _passed_on(channels: Channels, channel: int, data: bytes) -> None:
+    """One message of containerd's for the client. How the stream ended is told in the client's own way."""
+    if channel != ERROR:
+        await channels.send(channel, data)
+        return
+    with contextlib.suppress(ValueError):
+        await channels.end(json.loads(data))
 
 
 def _far(session: aiohttp.ClientSession, url: str) -> Any:
@@ -362,7 +395,7 @@ def _far(session: aiohttp.ClientSession, url: str) -> Any:
 
 
 async def _pump_in(
-    socket: web.WebSocketResponse,
+    channels: Channels,
     far: aiohttp.ClientWebSocketResponse,
     into: aiohttp.ClientWebSocketResponse | None,
     *,
@@ -371,18 +404,15 @@ async def _pump_in(
     """What the client sends: its input goes to `into`. Ends with the client; or, as Kubernetes has it, with its input where
     that is not all that the container gets (`once`)."""
     with contextlib.suppress(ConnectionError):
-        async for message in socket:
-            if message.type != aiohttp.WSMsgType.BINARY or not message.data:
-                continue
-            channel = message.data[0]
-            if channel == CLOSE and message.data[1:2] == bytes([STDIN]) and into is not None and into is not far:
+        async for channel, data in channels.received():
+            if channel == CLOSE and data[:1] == bytes([STDIN]) and into is not None and into is not far:
                 await into.close()
                 if not once:
                     break
             elif channel == STDIN and into is not None and not into.closed:
-                await into.send_bytes(message.data)
+                await into.send_bytes(bytes([channel]) + data)
             elif channel == RESIZE:
-                await far.send_bytes(message.data)
+                await far.send_bytes(bytes([channel]) + data)
     if into is not None:
         await into.close()
     await far.close()
