@@ -155,7 +155,10 @@ def specs() -> list[tuple[ImageSpec, tuple[str, ...]]]:
         links=SHELL,
         cmd=["nginx"],
     )
-    busybox = ImageSpec(name="conformance/busybox", debian=["busybox"], links=SHELL, cmd=["sh"])
+    # Debian's busybox has a shell that drops variables whose names are no identifiers, which upstream's keeps, and bash.
+    busybox = ImageSpec(
+        name="conformance/busybox", debian=["busybox", "bash"], links={**SHELL, "/usr/bin/sh": "bash"}, cmd=["sh"]
+    )
     return [
         (agnhost, (f"{REGISTRY}/agnhost:2.63.0", f"{REGISTRY}/agnhost:2.55")),
         (nginx, (f"{REGISTRY}/nginx:1.15-4", f"{REGISTRY}/nginx:1.27-0")),

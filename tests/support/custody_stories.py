@@ -88,8 +88,10 @@ async def make_again(stage: Stage) -> None:
 
 
 async def relabel(stage: Stage) -> None:
+    """All labels are replaced, those by which the runtime knows its objects among them."""
     pod = min(await stage.list(Pod), key=lambda pod: pod.name)
-    await stage.client.patch(pod, {"metadata": {"labels": {"app": "looked-at"}}}, manager="user")
+    labels = {**dict.fromkeys(pod.metadata.labels), "app": "looked-at"}
+    await stage.client.patch(pod, {"metadata": {"labels": labels}}, manager="user")
 
 
 async def one_released(stage: Stage) -> str | None:

@@ -13,7 +13,7 @@ applied is still as we applied it, without keeping `managedFields` in memory.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -126,10 +126,15 @@ class _Pending:
 
 
 class Cache(Generic[K]):
-    """The objects of one kind, with an index by namespace and by the value of each of `index_labels`."""
+    """The objects of one kind, with an index by namespace and by the value of each of `index_labels`.
 
-    def __init__(self, kind: type[K], index_labels: Sequence[str] = ()) -> None:
+    otherwise: what stands for an indexed label that an object lacks."""
+
+    def __init__(
+        self, kind: type[K], index_labels: Sequence[str] = (), otherwise: Callable[[K, str], str] | None = None
+    ) -> None:
         self.kind = kind
+        self._otherwise = otherwise
         self.entries: dict[Key, Entry[K]] = {}
         self.writes = 0
         """Counts our own writes; `replace` takes the count at the time its list was asked for."""
@@ -163,7 +168,7 @@ class Cache(Generic[K]):
         return ordered
 
     def labelled(self, label: str, value: str) -> Sequence[K]:
-        """The objects whose indexed `label` has `value`, by namespace and name."""
+        """The objects whose indexed `label` has `value`, or for which something else stands for it, by namespace and name."""
         return [self.entries[key].obj for key in sorted(self._by_label[label].get(value, ()))]
 
     def select(self, labels: Sequence[tuple[str, str]], namespace: str | None = None) -> Sequence[K]:
@@ -176,7 +181,7 @@ class Cache(Generic[K]):
         if label not in self._by_label and len(self._by_label) < INDEXES_MAX:
             index = self._by_label[label] = {}
             for key, entry in self.entries.items():
-                if found := entry.obj.metadata.labels.get(label):
+                if found := self._value(entry.obj, label):
                     index.setdefault(found, {})[key] = None
         if not value or label not in self._by_label:
             return [obj for obj in self.list(namespace) if _has(obj, labels)]
@@ -289,7 +294,7 @@ class Cache(Generic[K]):
         self.entries[key] = entry
         self._by_namespace.setdefault(key[0], {})[key] = None
         for label, index in self._by_label.items():
-            if value := entry.obj.metadata.labels.get(label):
+            if value := self._value(entry.obj, label):
                 index.setdefault(value, {})[key] = None
         self._sorted.clear()
         writer, subresource = writer_of(old, entry, self.writing.get(key, ""))
@@ -302,10 +307,13 @@ class Cache(Generic[K]):
         self._sorted.clear()
         return Change(self.kind, key, old.obj, None, by, own=own)
 
+    def _value(self, obj: K, label: str) -> str:
+        return obj.metadata.labels.get(label) or (self._otherwise(obj, label) if self._otherwise else "")
+
     def _unindex(self, key: Key, obj: K) -> None:
         _discard(self._by_namespace, key[0], key)
         for label, index in self._by_label.items():
-            if value := obj.metadata.labels.get(label):
+            if value := self._value(obj, label):
                 _discard(index, value, key)
 
 

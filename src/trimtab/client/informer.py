@@ -70,9 +70,10 @@ class Informer(Generic[K]):
         namespace: str | None = None,
         fields: str = "",
         index_labels: Sequence[str] = (),
+        otherwise: Callable[[K, str], str] | None = None,
     ) -> None:
         self.kind = kind
-        self.cache: Cache[K] = Cache(kind, index_labels)
+        self.cache: Cache[K] = Cache(kind, index_labels, otherwise)
         self.relists = 0
         self.problem = ""
         """Why the copy is not current now, in one line; empty while it is."""

@@ -110,12 +110,15 @@ class Owned:
     """A kind that a reconciler creates. `shared` kinds are created by several components; each object has one owner.
 
     `retain`: what was created outlives the subject (the claims of a StatefulSet): it gets no owner reference, is never
-    swept, and is taken over again, by name, when the subject comes back.
+    swept, and is taken over again, by name, when the subject comes back. `by_reference`: an object that lost its labels
+    (somebody replaced all of them) is still known by the controller that its reference names. Only for kinds that no other
+    reconciler creates for the same subjects.
     """
 
     kind: type[Resource]
     shared: bool = True
     retain: bool = False
+    by_reference: bool = False
 
 
 @dataclass(frozen=True)

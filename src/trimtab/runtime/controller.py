@@ -31,7 +31,7 @@ from trimtab.runtime.effects import Effect, EffectsLeft
 from trimtab.runtime.events import Said
 from trimtab.runtime.handover import Handover
 from trimtab.runtime.orphans import Orphans
-from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, Identity, ObjectHeld
+from trimtab.runtime.ownership import Identity, ObjectHeld
 from trimtab.runtime.queue import Cause, Queue
 from trimtab.runtime.run import RunContext
 
@@ -64,7 +64,7 @@ class Controller:
     """Runs one reconciler of one component until cancelled."""
 
     def __init__(self, process: Process, component: str, reconciler: Reconciler[Any]) -> None:
-        self.identity = Identity(component, reconciler.name)
+        self.identity = Identity.of(component, reconciler)
         self.reconciler = reconciler
         self.declared = Declared(component, reconciler)
         self.runs = 0
@@ -129,8 +129,8 @@ class Controller:
             if change.by != self.identity.health_manager:
                 keys[change.key] = None
         for side in (change.old, change.new):
-            if side is not None and side.metadata.labels.get(RECONCILER_LABEL) == self.identity.label:
-                uid = side.metadata.labels.get(OWNER_LABEL, "")
+            uid = self.identity.maker_for(side) if side is not None else None
+            if uid is not None:
                 if uid in self._keys:
                     keys[self._keys[uid]] = None
                 elif change.new is not None and self._started:

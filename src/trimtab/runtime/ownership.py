@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab.api import JSON, Ref, Resource, to_wire
+from trimtab.api import JSON, OwnerReference, Ref, Resource, to_wire
 from trimtab.client.wire import encode
 from trimtab.runtime.component import Reconciler
 
@@ -32,10 +32,14 @@ class Identity:
 
     component: str
     reconciler: str
+    subject: type[Resource] | None = None
+    by_reference: frozenset[type[Resource]] = frozenset()
+    """What is known, without its labels, by the subject that its reference names as its controller."""
 
     @classmethod
     def of(cls, component: str, reconciler: Reconciler[Resource]) -> Identity:
-        return cls(component, reconciler.name)
+        known = frozenset(owned.kind for owned in reconciler.owns if owned.by_reference)
+        return cls(component, reconciler.name, reconciler.subject, known)
 
     @property
     def label(self) -> str:
@@ -65,12 +69,41 @@ class Identity:
 
     def made(self, obj: Resource, uid: str) -> bool:
         """Whether this reconciler made `obj` for the subject with `uid`."""
+        return bool(uid) and self.maker_for(obj) == uid
+
+    def maker_for(self, obj: Resource) -> str | None:
+        """The uid of the subject for which this reconciler made `obj`; None when it did not."""
         labels = obj.metadata.labels
-        return labels.get(OWNER_LABEL) == uid and labels.get(RECONCILER_LABEL) == self.label
+        if labels.get(RECONCILER_LABEL) == self.label:
+            return labels.get(OWNER_LABEL, "")
+        if type(obj) not in self.by_reference or OWNER_LABEL in labels or RECONCILER_LABEL in labels:
+            return None
+        controller = controller_of(obj)
+        kind = self.subject.resource_type if self.subject is not None else None
+        if (
+            controller is None
+            or kind is None
+            or (controller.api_version, controller.kind) != (kind.api_version, kind.kind)
+        ):
+            return None
+        return controller.uid
 
     def owns(self, obj: Resource, uid: str) -> bool:
         """Whether this reconciler made `obj` for the subject with `uid`, and nobody has set it free since."""
         return self.made(obj, uid) and not set_free(obj)
+
+
+def controller_of(obj: Resource) -> OwnerReference | None:
+    """The controller that an object's references name."""
+    return next((reference for reference in obj.metadata.owner_references if reference.controller), None)
+
+
+def controller_instead(obj: Resource, label: str) -> str:
+    """What stands for the owner's label on an object that has lost it."""
+    if label != OWNER_LABEL or RECONCILER_LABEL in obj.metadata.labels:
+        return ""
+    controller = controller_of(obj)
+    return controller.uid if controller is not None else ""
 
 
 def set_free(obj: Resource) -> bool:

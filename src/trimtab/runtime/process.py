@@ -29,7 +29,7 @@ from trimtab.runtime.events import Events
 from trimtab.runtime.graph import conflicts
 from trimtab.runtime.heartbeat import beat
 from trimtab.runtime.journal import Entry, Journal
-from trimtab.runtime.ownership import MANAGER_PREFIX, OWNER_LABEL, Identity
+from trimtab.runtime.ownership import MANAGER_PREFIX, OWNER_LABEL, Identity, controller_instead
 from trimtab.runtime.services import run_service
 from trimtab.runtime.settings import Settings
 
@@ -123,7 +123,9 @@ class Process:
         """The shared live copy of `kind`; starts with the first call. Await its `wait_synced` before trusting it."""
         informer = self.informers.get(kind)
         if informer is None:
-            informer = Informer(self.client, kind, clock=self.clock, index_labels=(OWNER_LABEL,))
+            informer = Informer(
+                self.client, kind, clock=self.clock, index_labels=(OWNER_LABEL,), otherwise=controller_instead
+            )
             if self._observes and kind.__name__ not in QUIET_KINDS:
                 informer.subscribe(self._observed)
             self.informers[kind] = informer

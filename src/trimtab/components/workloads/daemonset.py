@@ -27,7 +27,7 @@ from trimtab.components.workloads.names import free_names
 from trimtab.components.workloads.ordinals import revision
 from trimtab.components.workloads.replicaset import next_available_s, pod_of
 from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, history, of
-from trimtab.runtime import Context, Desired, reconciler
+from trimtab.runtime import Context, Desired, Owned, reconciler
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _borne(spec: PodSpec) -> list[Toleration]:
     return [toleration for toleration in wanted if toleration not in spec.tolerations]
 
 
-@reconciler(DaemonSet, reads=[Node], owns=[ControllerRevision, Pod])
+@reconciler(DaemonSet, reads=[Node], owns=[ControllerRevision, Owned(Pod, by_reference=True)])
 async def daemonset(subject: DaemonSet, ctx: Context) -> Desired:
     """Keeps one pod of a DaemonSet on every node that it is meant for."""
     held = await custody(ctx, Pod, subject.namespace, subject.spec.selector)

@@ -25,7 +25,7 @@ from trimtab.components.workloads.conditions import wire
 from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.names import POD_TEMPLATE_HASH, same_template, template_hash
 from trimtab.components.workloads.replicaset import earliest
-from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler
+from trimtab.runtime import Context, Desired, FieldWrite, Owned, Writes, reconciler
 
 REVISION = "deployment.kubernetes.io/revision"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -173,7 +173,10 @@ def trouble(pods: Sequence[Pod]) -> str | None:
 
 
 @reconciler(
-    Deployment, reads=[Pod], owns=[ReplicaSet], writes=[Writes(Deployment, (f"metadata.annotations[{REVISION}]",))]
+    Deployment,
+    reads=[Pod],
+    owns=[Owned(ReplicaSet, by_reference=True)],
+    writes=[Writes(Deployment, (f"metadata.annotations[{REVISION}]",))],
 )
 async def deployment(subject: Deployment, ctx: Context) -> Desired:
     """Rolls a Deployment out, step by step, and reports how far it is."""

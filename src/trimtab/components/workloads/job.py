@@ -38,7 +38,7 @@ from trimtab.components.workloads.job_tally import (
 )
 from trimtab.components.workloads.names import free_names
 from trimtab.components.workloads.replicaset import pod_of
-from trimtab.runtime import Adopt, Context, Desired, Lift, reconciler
+from trimtab.runtime import Adopt, Context, Desired, Lift, Owned, reconciler
 
 CONTROLLER = "kubernetes.io/job-controller"
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
@@ -113,7 +113,7 @@ def _of_index(job: Job, pods: Sequence[Pod], name: str, index: int) -> Pod:
 # The Job
 
 
-@reconciler(Job, owns=[Pod], selects=ours)
+@reconciler(Job, owns=[Owned(Pod, by_reference=True)], selects=ours)
 async def job(subject: Job, ctx: Context) -> Desired:
     """Runs a Job's pods until it is complete or has failed, and removes it when its time to live is up."""
     held = await custody(ctx, Pod, subject.namespace, subject.spec.selector, finalizers=(TRACKING,))

@@ -20,7 +20,7 @@ from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.custody import custody, unused
 from trimtab.components.workloads.names import free_names
-from trimtab.runtime import Context, Desired, reconciler
+from trimtab.runtime import Context, Desired, Owned, reconciler
 
 FAILED_PODS_KEPT = 6
 """Enough to see what went wrong, few enough that a pod that always fails fills no store."""
@@ -122,13 +122,13 @@ def failing_condition(pods: Sequence[Pod], retry_s: float | None) -> Condition |
     return Condition(type="ReplicaFailure", status="True", reason="PodsFailing", message=message)
 
 
-@reconciler(ReplicaSet, owns=[Pod])
+@reconciler(ReplicaSet, owns=[Owned(Pod, by_reference=True)])
 async def replicaset(subject: ReplicaSet, ctx: Context) -> Desired:
     """Keeps as many pods of one template running as the ReplicaSet asks for."""
     return await _keep(subject, subject.spec.selector, ctx)
 
 
-@reconciler(ReplicationController, owns=[Pod])
+@reconciler(ReplicationController, owns=[Owned(Pod, by_reference=True)])
 async def replication_controller(subject: ReplicationController, ctx: Context) -> Desired:
     """Keeps as many pods of one template running as the ReplicationController asks for."""
     return await _keep(subject, LabelSelector(match_labels=subject.spec.selector), ctx)

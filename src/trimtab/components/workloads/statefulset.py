@@ -147,7 +147,7 @@ def status_of(subject: StatefulSet, want: Wanted, seen: int, pods: Sequence[Pod]
 @reconciler(
     StatefulSet,
     reads=[PersistentVolumeClaim],
-    owns=[ControllerRevision, Owned(PersistentVolumeClaim, retain=True), Pod],
+    owns=[ControllerRevision, Owned(PersistentVolumeClaim, retain=True), Owned(Pod, by_reference=True)],
     writes=[Writes(PersistentVolumeClaim, ("metadata.ownerReferences",))],
 )
 async def statefulset(subject: StatefulSet, ctx: Context) -> Desired:
