@@ -53,7 +53,10 @@ def explain(err: BaseException) -> tuple[str, int] | None:
     if isinstance(err, BaseExceptionGroup):
         return explain(err.exceptions[0])
     from trimtab.client import ApiError, KubeconfigError
+    from trimtab.secrets.errors import SopsError
 
+    if isinstance(err, SopsError):
+        return str(err), 1
     if isinstance(err, ApiError):
         return str(err), 4 if err.status == 404 else 1
     if isinstance(err, KubeconfigError):

@@ -43,6 +43,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "why": ("trimtab.cli.history:why", "Why an object is as it is: the chain of causes."),
         "graph": ("trimtab.cli.history:graph", "Which component reads and writes what."),
     },
+    "Secrets": {
+        "secret": ("trimtab.cli.secret:secret", "Secrets in git: SOPS files with age keys."),
+    },
     "From components": CONTRIBUTED,
 }
 
