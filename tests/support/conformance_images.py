@@ -144,7 +144,7 @@ def specs() -> list[tuple[ImageSpec, tuple[str, ...]]]:
         debian=["busybox", "bash", "bind9-dnsutils", "curl", "iproute2", "iperf", "netcat-openbsd"],
         files={"/agnhost": "agnhost", "/localhost.crt": "localhost.crt", "/localhost.key": "localhost.key"},
         inline={"/etc/passwd": PASSWD, "/etc/group": GROUP, "/uploads/.keep": ""},
-        links={**own, "/agnhost-2": "agnhost"},
+        links={**own, "/usr/bin/nc": "nc.openbsd", "/agnhost-2": "agnhost"},
         entrypoint=["/agnhost"],
         cmd=["pause"],
     )

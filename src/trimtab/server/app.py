@@ -12,6 +12,8 @@ import logging
 import os
 import time
 
+import msgspec
+
 from trimtab.server import errors
 from trimtab.server.audit import Asking, asking
 from trimtab.server.authentication import User, impersonated
@@ -20,12 +22,24 @@ from trimtab.server.discovery import discovery_reply
 from trimtab.server.errors import StatusError
 from trimtab.server.handlers import Handlers
 from trimtab.server.health import health_reply
-from trimtab.server.http import Answer, Disconnected, Receive, Reply, Request, Scope, Send, Stream, error_reply
+from trimtab.server.http import (
+    Answer,
+    Disconnected,
+    Receive,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    Stream,
+    error_reply,
+    json_reply,
+)
 from trimtab.server.metrics import Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
 from trimtab.server.subresources import PROXY
+from trimtab.server.tokens import CONFIGURATION_PATH, KEYS_PATH, KEYS_TYPE
 from trimtab.server.tunnel import Tunnel
 from trimtab.server.turns import Turn
 from trimtab.store import Compacted, DiskFull, Overloaded, StoreClosed
@@ -193,6 +207,8 @@ class Application:
             return health
         if path == "/metrics":
             return Reply(_metrics(server, server.metrics), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if path in (CONFIGURATION_PATH, KEYS_PATH):
+            return _openid(server, request, path)
         return discovery_reply(server, request, path)
 
 
@@ -247,6 +263,13 @@ def _metrics(server: ApiServer, metrics: Metrics) -> bytes:
             "process_open_fds": ("Open file descriptors.", len(os.listdir("/proc/self/fd"))),
         }
     )
+
+
+def _openid(server: ApiServer, request: Request, path: str) -> Reply:
+    """How ServiceAccount tokens are checked by others."""
+    if path == KEYS_PATH:
+        return Reply(msgspec.json.encode(server.tokens.keys()), content_type=KEYS_TYPE)
+    return json_reply(server.tokens.configuration(request.headers.get("host") or "kubernetes.default.svc"))
 
 
 def _resident_bytes() -> int:

@@ -34,10 +34,16 @@ class User:
     uid: str = ""
     trusted: bool = False
     until: float = 0.0
+    extra: tuple[tuple[str, str], ...] = ()
+    """What else is known of who asks, by the names of Kubernetes: which token it was, for which pod."""
 
     def wire(self) -> dict[str, object]:
         out: dict[str, object] = {"username": self.name, "groups": list(self.groups)}
-        return out | {"uid": self.uid} if self.uid else out
+        if self.uid:
+            out["uid"] = self.uid
+        if self.extra:
+            out["extra"] = {name: [value] for name, value in self.extra}
+        return out
 
 
 class TokenReader(Protocol):

@@ -10,6 +10,7 @@ from trimtab.api import JSON
 from trimtab.server.builtin_kinds import BUILTIN_KINDS, MEASURED, METRICS, PRIORITY_CLASSES, RBAC, REVIEWS
 from trimtab.server.clock import new_uid, timestamp
 from trimtab.server.objects import decode, encode
+from trimtab.server.tokens import CONFIGURATION_PATH, KEYS_PATH
 from trimtab.store import ABSENT, Put
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
+_ISSUER_DISCOVERY = "system:service-account-issuer-discovery"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 _KEPT_FROM_EDITORS = frozenset({"roles", "rolebindings", "resourcequotas", "limitranges", "namespaces"})
@@ -133,6 +135,9 @@ def _objects() -> Iterator[tuple[str, JSON]]:
             {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
         ],
     )
+    published = [CONFIGURATION_PATH, f"{CONFIGURATION_PATH}/", KEYS_PATH, f"{KEYS_PATH}/"]
+    yield _role(_ISSUER_DISCOVERY, [{"nonResourceURLs": published, "verbs": ["get"]}])
+    yield _binding(_ISSUER_DISCOVERY, ["system:serviceaccounts"])
     yield _binding("cluster-admin", ["system:masters"])
     yield _binding("system:discovery", ["system:authenticated"])
     yield _binding("system:basic-user", ["system:authenticated"])
@@ -150,7 +155,8 @@ def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iter
         names.append(kind.plural)
         if kind.scale is not None:
             names.append(f"{kind.plural}/scale")
-        names += [f"{kind.plural}/{name}" for name, _, _ in kind.subresources if name != "binding"]
+        left_out = ("binding",) if verbs != _READ else ("binding", "proxy")  # what a pod serves is more than its object
+        names += [f"{kind.plural}/{name}" for name, _, _ in kind.subresources if name not in left_out]
     for group, resources in groups.items():
         yield {"apiGroups": [group], "resources": resources, "verbs": verbs}
     yield {"apiGroups": [""], "resources": ["namespaces"], "verbs": _READ}

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ipaddress
 import random
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ CONNECT_S = 10.0
 CHUNK_BYTES = 64 * 1024
 PAGE_MAX_BYTES = 1024 * 1024
 """A longer page is passed on with its links as they are."""
+_ITS_OWN = re.compile(r"(/+[^/]+){7}")
+"""/api/v1/namespaces/NAMESPACE/pods/NAME/proxy"""
 _SCHEMES = ("", "http", "https")
 _HOP_BY_HOP = frozenset(
     [
@@ -63,14 +66,15 @@ def proxy_answer(server: ApiServer, kind: Kind, target: Target, request: Request
     host, port = (_pod_place if kind.kind == "Pod" else _service_place)(server, target, name, port)
     raw = request.scope.get("raw_path") or quote(request.path, safe="/%:@!$&'()*+,;=~-._").encode()
     path = raw.decode("latin-1")
-    inside = path.partition("/proxy")[2] if not target.rest else path.partition("/proxy/")[2]
+    before = _ITS_OWN.match(path)
+    assert before is not None  # the path was read as one of a proxy
+    inside = path[before.end() :]
     query = request.scope.get("query_string", b"").decode("latin-1")
     if not inside and request.method in ("GET", "HEAD"):
         return Reply(b"", 301, headers=[("location", f"{path}/" + (f"?{query}" if query else ""))])
-    inside = "/" + inside.lstrip("/")
-    before = path.removesuffix(inside) if inside != "/" else path.rstrip("/")
     https = scheme == "https"
-    return Proxied(host, int(port or (443 if https else 80)), https, inside + (f"?{query}" if query else ""), before)
+    inside = (inside or "/") + (f"?{query}" if query else "")
+    return Proxied(host, int(port or (443 if https else 80)), https, inside, before[0])
 
 
 def _split(text: str, kind: Kind) -> tuple[str, str, str]:

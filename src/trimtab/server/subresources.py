@@ -307,4 +307,7 @@ def _bound(server: ApiServer, target: Target, reference: JSON | None) -> JSON | 
     if reference.get("uid") and reference["uid"] != meta.uid:
         why = f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record"
         raise StatusError(409, "Conflict", why)
-    return {"kind": "Pod", "name": name, "uid": meta.uid}
+    node = decode(record)["spec"].get("nodeName") or ""
+    machine = server.store.get(f"/core/nodes/{node}") if node else None
+    held = {"node": {"name": node, "uid": meta_of(machine).uid}} if machine is not None else {}
+    return {"kind": "Pod", "name": name, "uid": meta.uid, **held}

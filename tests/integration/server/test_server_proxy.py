@@ -92,24 +92,24 @@ async def sent(session: aiohttp.ClientSession, method: str, path: str, body: Any
 
 async def serving_pod(session: aiohttp.ClientSession, address: str, port: int) -> None:
     container = {"name": "main", "image": "x", "ports": [{"containerPort": port}]}
-    await sent(session, "POST", PODS, {"metadata": {"name": "web"}, "spec": {"containers": [container]}})
+    await sent(session, "POST", PODS, {"metadata": {"name": "proxy-web"}, "spec": {"containers": [container]}})
     status = {"status": {"podIP": address, "podIPs": [{"ip": address}]}}
     merge = {"Content-Type": "application/merge-patch+json"}
-    await sent(session, "PATCH", f"{PODS}/web/status", status, headers=merge)
+    await sent(session, "PATCH", f"{PODS}/proxy-web/status", status, headers=merge)
 
 
 async def test_a_pod_is_asked_as_the_client_asks(session: aiohttp.ClientSession, address: str, port: int) -> None:
     await serving_pod(session, address, port)
     for method in ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"):
         async with session.request(
-            method, f"{PODS}/web/proxy/a%2Fb/?x=1&x=2", data=io.BytesIO(b"m" * 5_000_000)
+            method, f"{PODS}/proxy-web/proxy/a%2Fb/?x=1&x=2", data=io.BytesIO(b"m" * 5_000_000)
         ) as answer:
             said = json.loads(await answer.read())
         assert (answer.status, said["method"], said["path"]) == (207, method, "/a%2Fb/?x=1&x=2")
         assert len(said["body"]) == 5_000_000
         assert "Authorization" not in said["headers"]
-        assert said["headers"]["x-forwarded-uri"] == f"{PODS}/web/proxy/a%2Fb/"
-    async with session.head(f"{PODS}/http:web:{port}/proxy/a") as answer:
+        assert said["headers"]["x-forwarded-uri"] == f"{PODS}/proxy-web/proxy/a%2Fb/"
+    async with session.head(f"{PODS}/http:proxy-web:{port}/proxy/a") as answer:
         assert (answer.status, await answer.read()) == (207, b"")
 
 
@@ -117,10 +117,12 @@ async def test_links_and_redirections_stay_within_the_proxy(
     session: aiohttp.ClientSession, address: str, port: int
 ) -> None:
     await serving_pod(session, address, port)
-    within = f"{PODS}/web/proxy"
+    within = f"{PODS}/proxy-web/proxy"
     async with session.get(f"{within}/page") as answer:
         page = await answer.text()
     assert page == f'<!-- <a href="/no"> --><A class=x HREF="{within}/in?a=1&amp;b">t</A> &b'
+    async with session.get(f"{within}/") as answer:
+        assert json.loads(await answer.read())["path"] == "/"
     async with session.get(f"{within}/moved", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (302, f"{within}/there")
     async with session.get(f"{within}?a=b", allow_redirects=False) as answer:
@@ -132,43 +134,46 @@ async def test_a_service_leads_to_its_pods_and_to_nothing_else(
 ) -> None:
     await serving_pod(session, address, port)
     await sent(
-        session, "POST", SERVICES, {"metadata": {"name": "web"}, "spec": {"ports": [{"name": "http", "port": 80}]}}
+        session,
+        "POST",
+        SERVICES,
+        {"metadata": {"name": "proxy-web"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
     )
-    async with session.get(f"{SERVICES}/web:http/proxy/") as answer:
+    async with session.get(f"{SERVICES}/proxy-web:http/proxy/") as answer:
         assert (answer.status, (await answer.json())["message"]) == (
             503,
-            'no endpoints available for service "web:http"',
+            'no endpoints available for service "proxy-web:http"',
         )
     endpoints = [{"addresses": [address], "targetRef": {"kind": "Pod", "name": "none", "namespace": "default"}}]
     made = {
-        "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+        "metadata": {"name": "proxy-web", "labels": {"kubernetes.io/service-name": "proxy-web"}},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": port}],
         "endpoints": endpoints,
     }
     await sent(session, "POST", SLICES, made)
-    async with session.get(f"{SERVICES}/web:http/proxy/") as answer:
+    async with session.get(f"{SERVICES}/proxy-web:http/proxy/") as answer:
         assert answer.status == 503
-    endpoints[0]["targetRef"]["name"] = "web"  # type: ignore[index]
-    await sent(session, "PUT", f"{SLICES}/web", made)
-    for name in ("web:http", "web:80", "http:web:80"):
+    endpoints[0]["targetRef"]["name"] = "proxy-web"  # type: ignore[index]
+    await sent(session, "PUT", f"{SLICES}/proxy-web", made)
+    for name in ("proxy-web:http", "proxy-web:80", "http:proxy-web:80"):
         async with session.get(f"{SERVICES}/{name}/proxy/in") as answer:
             assert (answer.status, json.loads(await answer.read())["path"]) == (207, "/in")
-    async with session.get(f"{SERVICES}/web:81/proxy/") as answer:
-        assert (await answer.json())["message"] == 'no service port 81 found for service "web"'
+    async with session.get(f"{SERVICES}/proxy-web:81/proxy/") as answer:
+        assert (await answer.json())["message"] == 'no service port 81 found for service "proxy-web"'
 
 
 async def test_an_answer_without_end_ends_with_its_client_and_nobody_is_asked_on_loopback(
     session: aiohttp.ClientSession, address: str, port: int
 ) -> None:
     await serving_pod(session, address, port)
-    async with session.get(f"{PODS}/web/proxy/endless") as answer:
+    async with session.get(f"{PODS}/proxy-web/proxy/endless") as answer:
         assert (await answer.content.readexactly(4)) == b"onon"
     merge = {"Content-Type": "application/merge-patch+json"}
     for bad in ("127.0.0.1", "169.254.169.254"):
         status = {"status": {"podIP": bad, "podIPs": [{"ip": bad}]}}
-        await sent(session, "PATCH", f"{PODS}/web/status", status, headers=merge)
-        async with session.get(f"{PODS}/web/proxy/") as answer:
+        await sent(session, "PATCH", f"{PODS}/proxy-web/status", status, headers=merge)
+        async with session.get(f"{PODS}/proxy-web/proxy/") as answer:
             assert (answer.status, (await answer.json())["message"]) == (400, "address not allowed")
     async with session.get(f"{PODS}/a:b:c:d/proxy/") as answer:
         assert (answer.status, (await answer.json())["message"]) == (400, 'invalid pod request "a:b:c:d"')
@@ -181,7 +186,7 @@ async def test_a_pod_that_does_not_answer_is_unavailable(
         closed.bind((address, 0))
         nobody = closed.getsockname()[1]
         await serving_pod(session, address, port)
-        async with session.get(f"{PODS}/web:{nobody}/proxy/") as answer:
+        async with session.get(f"{PODS}/proxy-web:{nobody}/proxy/") as answer:
             said = (await answer.json())["message"]
     assert answer.status == 503
     assert said == f"error trying to reach service: dial tcp {address}:{nobody}: connection refused"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from api_in_process import Api, Watching, running_api
 from trimtab.server import ServerSettings
@@ -300,3 +306,45 @@ async def test_roles_of_an_older_version_are_widened_unless_their_owner_says_no(
     (await api.patch(url, no)).ok()
     await bootstrap(api.server)
     assert (await api.get(url)).ok()["rules"] == [own]
+
+
+async def test_anybody_can_check_a_token_with_the_published_key(api: Api) -> None:
+    account = api.with_headers(authorization=f"Bearer {await token_of(api)}")
+    told = (await account.get("/.well-known/openid-configuration")).ok()
+    assert told["issuer"] == "https://kubernetes.default.svc.cluster.local"
+    assert told["jwks_uri"].endswith("/openid/v1/jwks")
+    (key,) = msgspec.json.decode((await account.get("/openid/v1/jwks")).ok())["keys"]
+    assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("EC", "P-256", "ES256", "sig")
+
+    head, claims, signature = (await token_of(api)).split(".")
+    assert msgspec.json.decode(unpadded(head)) == {"alg": "ES256", "kid": key["kid"], "typ": "JWT"}
+    place = ec.EllipticCurvePublicNumbers(number(unpadded(key["x"])), number(unpadded(key["y"])), ec.SECP256R1())
+    pair = encode_dss_signature(number(unpadded(signature)[:32]), number(unpadded(signature)[32:]))
+    place.public_key().verify(pair, f"{head}.{claims}".encode(), ec.ECDSA(SHA256()))
+    assert (await api.with_headers(authorization="").get("/openid/v1/jwks")).status == 403
+
+
+async def test_a_token_of_an_earlier_version_is_read_until_it_expires(api: Api, tmp_path: Path) -> None:
+    _, claims, _ = (await token_of(api)).split(".")
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
+    secret = (tmp_path / "sa.key").read_bytes()
+    made = hmac.new(secret, f"{head}.{claims}".encode(), "sha256").digest()
+    earlier = f"{head}.{claims}.{base64.urlsafe_b64encode(made).decode().rstrip('=')}"
+    url = "/apis/authentication.k8s.io/v1/tokenreviews"
+    assert (await api.post(url, {"spec": {"token": earlier}})).ok()["status"]["authenticated"] is True
+    for bad in (f"{head}.{claims}.", f"{head}.{claims}.AAAA", f"{claims}.{claims}.AAAA", "..", "e30.e30.e30"):
+        assert (await api.post(url, {"spec": {"token": bad}})).ok()["status"]["authenticated"] is False
+
+
+async def test_a_token_review_tells_which_token_it_was(api: Api) -> None:
+    url = "/apis/authentication.k8s.io/v1/tokenreviews"
+    user = (await api.post(url, {"spec": {"token": await token_of(api)}})).ok()["status"]["user"]
+    assert user["extra"]["authentication.kubernetes.io/credential-id"][0].startswith("JTI=")
+
+
+def unpadded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def number(data: bytes) -> int:
+    return int.from_bytes(data)
