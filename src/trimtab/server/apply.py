@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 
 from trimtab.server.fieldset import (
+    LEAF,
     Fields,
     canonical,
     difference_roots,
@@ -24,6 +25,7 @@ from trimtab.server.fieldset import (
     union_roots,
 )
 from trimtab.server.merge import ApplyInvalid, compare, field_set, merge, prune_stale
+from trimtab.server.metadata import STATUS_ALONE, STATUS_KEEPS
 from trimtab.server.structural import JSON, Schema
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -205,7 +207,11 @@ def _without_managed(obj: JSON) -> JSON:
 def _own_part(fields: Fields, schema: Schema, subresource: str) -> Fields:
     """What of a set a write through this (sub)resource can own."""
     if subresource == "status":
-        return {"f:status": fields["f:status"]} if "f:status" in fields else {}
+        if not schema.builtin or schema.kind in STATUS_ALONE:
+            return {"f:status": fields["f:status"]} if "f:status" in fields else {}
+        fields = {key: value for key, value in fields.items() if key != "f:spec"}
+        kept = {f"f:{STATUS_KEEPS[schema.kind]}": LEAF} if schema.kind in STATUS_KEEPS else {}
+        return difference_roots(fields, {**_STRIPPED, "f:metadata": {**_STRIPPED["f:metadata"], **kept}})
     if schema.status_subresource and "f:status" in fields:
         fields = {key: value for key, value in fields.items() if key != "f:status"}
     return difference_roots(fields, _STRIPPED)
@@ -292,16 +298,19 @@ def _apply(
         managed.give_up(changed, removed, me)
         if changed or removed:
             managed.put(me, mine, version, now)
-    if me in managed.entries and "time" not in managed.entries[me]:
-        managed.put(me, mine, version, now)
     return _with_managed(after, managed)
 
 
 def _config(patch: JSON, schema: Schema, subresource: str) -> JSON:
     """The part of the configuration that this (sub)resource writes."""
     if subresource == "status":
-        return {key: patch[key] for key in ("apiVersion", "kind", "status") if key in patch}
-    if schema.status_subresource and "status" in patch:
+        if not schema.builtin or schema.kind in STATUS_ALONE:
+            return {key: patch[key] for key in ("apiVersion", "kind", "status") if key in patch}
+        patch = {key: value for key, value in patch.items() if key != "spec"}
+        kept = STATUS_KEEPS.get(schema.kind)
+        if kept in (patch.get("metadata") or {}):
+            patch["metadata"] = {key: value for key, value in patch["metadata"].items() if key != kept}
+    elif schema.status_subresource and "status" in patch:
         patch = {key: value for key, value in patch.items() if key != "status"}
     meta = patch.get("metadata")
     if meta and "creationTimestamp" in meta:

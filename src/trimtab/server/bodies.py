@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server.errors import StatusError, bad_request, unsupported_media
+from trimtab.server.errors import Cause, StatusError, bad_request, invalid, unsupported_media
 from trimtab.server.http import Request
 
 JSON_TYPE = "application/json"
@@ -65,12 +65,12 @@ def write_options(request: Request) -> Options:
     if not manager:
         manager = request.headers.get("user-agent", "").partition("/")[0][:MANAGER_MAX] or "unknown"
     validation = query.get("fieldValidation", "") or "Warn"
+    options = {"POST": "CreateOptions", "PUT": "UpdateOptions"}.get(request.method, "PatchOptions")
     if validation not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(
-            f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        )
+        text = f'Unsupported value: "{validation}": supported values: "", "Ignore", "Strict", "Warn"'
+        raise invalid(options, "meta.k8s.io", "", [Cause("fieldValidation", text, "FieldValueNotSupported")])
     asked: JSON = {name: query[name] for name in ("fieldManager", "fieldValidation") if query.get(name)}
-    dry = dry_run(request.values("dryRun"))
+    dry = dry_run(request.values("dryRun"), options)
     if dry:
         asked["dryRun"] = ["All"]
     return Options(manager, dry, validation, request.flag("force"), asked=asked, timeout_s=timeout_of(request))
@@ -93,10 +93,13 @@ def timeout_of(request: Request) -> float | None:
     return hours * 3600 + minutes * 60 + seconds + millis / 1000 or None
 
 
-def dry_run(values: list[str]) -> bool:
+def dry_run(values: list[str], options: str) -> bool:
+    """Whether a write is only tried. Raises `StatusError` 422 naming the kind of `options` that the values stand in."""
     for value in values:
         if value != "All":
-            raise bad_request(f'dryRun: Unsupported value: "{value}": supported values: "All"')
+            shown = json.dumps(values, separators=(",", ":"))
+            text = f'Unsupported value: {shown}: supported values: "All"'
+            raise invalid(options, "meta.k8s.io", "", [Cause("dryRun", text, "FieldValueNotSupported")])
     return bool(values)
 
 

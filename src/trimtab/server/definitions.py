@@ -193,9 +193,13 @@ def _compile_object(made: Node, shape: JSON, definition: str) -> None:
         for name in REPEATS.get(short, ()):
             made.fields[name].repeats = True
         made.required = tuple(shape.get("required", ()))
-        defaults = DEFAULTS.get(short)
-        if defaults:
-            made.defaults = tuple((key, compile_default(value)) for key, value in defaults.items())
+        structs: JSON = {name: {} for name in shape.get("structs", ()) if name in properties and name != "metadata"}
+        if short == "core.v1.PodTemplateSpec":
+            structs["metadata"] = {}
+        defaults = structs | DEFAULTS.get(short, {})
+        made.drops = frozenset(shape.get("drops", ()))
+        made.zeros = tuple((name, zero) for name, zero in shape.get("zeros", {}).items() if name in properties)
+        made.defaults = tuple((key, compile_default(value)) for key, value in defaults.items())
         made.defaulter = DEFAULTERS.get(short)
     additional = shape.get("additionalProperties")
     if isinstance(additional, dict):

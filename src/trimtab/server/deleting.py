@@ -16,6 +16,7 @@ from trimtab.api import JSON
 from trimtab.server import errors
 from trimtab.server.bodies import Options, decode_object, dry_run, timeout_of
 from trimtab.server.clock import Clock
+from trimtab.server.errors import Cause
 from trimtab.server.hooks import Asked, Hooks, notes_of
 from trimtab.server.http import Request
 from trimtab.server.kinds import Kind
@@ -75,14 +76,21 @@ async def delete_options(request: Request) -> DeleteOptions:
         raise errors.bad_request("dryRun: Invalid value: must be a list")
     grace = request.integer("gracePeriodSeconds")
     grace = body.get("gracePeriodSeconds") if grace is None else grace
-    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
-        raise errors.bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be a non-negative integer")
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        raise errors.bad_request(f"gracePeriodSeconds: Invalid value: {grace}: must be an integer")
+    if grace is not None and grace < 0:
+        grace = 1
     policy = request.query.get("propagationPolicy") or body.get("propagationPolicy") or ""
-    if policy and policy not in POLICIES:
-        raise errors.bad_request(
-            f'propagationPolicy: Unsupported value: "{policy}": supported values: "Background", "Foreground", "Orphan"'
-        )
     orphans = request.flag("orphanDependents") if "orphanDependents" in request.query else body.get("orphanDependents")
+    problem = None
+    if policy and orphans is not None:
+        text = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+        problem = Cause("propagationPolicy", text)
+    elif policy and policy not in POLICIES:
+        text = f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"'
+        problem = Cause("propagationPolicy", text, "FieldValueNotSupported")
+    if problem is not None:
+        raise errors.invalid("DeleteOptions", "meta.k8s.io", "", [problem])
     if not policy and orphans is not None:
         policy = "Orphan" if orphans else "Background"
     return DeleteOptions(
@@ -90,7 +98,7 @@ async def delete_options(request: Request) -> DeleteOptions:
         policy,
         conditions.get("uid") or "",
         conditions.get("resourceVersion") or "",
-        dry_run(request.values("dryRun") or dry),
+        dry_run(request.values("dryRun") or dry, "DeleteOptions"),
         timeout_of(request),
     )
 

@@ -53,6 +53,13 @@ class Denied(StatusError):
     """A refusal in the words of somebody whom the server has asked: whatever its reason says, trying again does not help."""
 
 
+class Undecodable(StatusError):
+    """A body that is no object of the kind: a bad request, or a bad patch where a patch led to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "BadRequest", message)
+
+
 def group_resource(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 

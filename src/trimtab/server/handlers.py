@@ -23,7 +23,7 @@ from trimtab.server.bodies import (
 )
 from trimtab.server.builtin_kinds import MEASURED, RBAC, REVIEWS
 from trimtab.server.deleting import delete_options, deleted_status
-from trimtab.server.errors import StatusError
+from trimtab.server.errors import Cause, StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
 from trimtab.server.kinds import Kind
 from trimtab.server.objects import copied
@@ -149,6 +149,11 @@ class Handlers:
             self._refuse_escalation(kind, target.namespace, new, request, live)
             return new
 
+        live = self._server.store.get(kind.key(target.namespace, target.name))
+        if live is None and kind.created_by_update and not subresource:
+            self._refuse_escalation(kind, target.namespace, obj, request)
+            written = await self._server.writer.create(kind, target.namespace, obj, options, name=target.name)
+            return self._written(kind, request, written, options)
         written = await self._server.writer.update(
             kind, target.namespace, target.name, change, options, subresource=subresource
         )
@@ -167,9 +172,12 @@ class Handlers:
             self._refuse_escalation(kind, target.namespace, new, request, live)
             return new
 
-        written = await self._server.writer.update(
-            kind, target.namespace, target.name, change, options, subresource=subresource
-        )
+        try:
+            written = await self._server.writer.update(
+                kind, target.namespace, target.name, change, options, subresource=subresource
+            )
+        except errors.Undecodable as err:
+            raise errors.invalid("", "", "", [Cause("patch", f"Invalid value: {err.message}")]) from None
         return self._written(kind, request, written, options)
 
     def _patch_function(self, kind: Kind, content_type: str, body: bytes, options: Options) -> Change:
@@ -187,6 +195,8 @@ class Handlers:
                 if content_type == JSON_PATCH:
                     new = json_patch(live, patch)
                 elif content_type == MERGE_PATCH:
+                    if not isinstance(patch, dict):
+                        raise PatchError("error decoding patch: a merge patch must be an object")
                     new = merge_patch(live, patch)
                 else:
                     new = strategic_merge_patch(live, patch, schema)
@@ -211,9 +221,11 @@ class Handlers:
         schema = server.registry.schema(kind)
         named = dict(config.get("metadata") or {})
         self._check_config(kind, target, config)
-        dropped = schema.prune(config)
+        dropped = schema.prune(copied(config))  # what is sent empty is owned, so the configuration itself stays
         if dropped:
             raise errors.not_declared(kind, named, dropped)
+        group = f"{kind.group}/{kind.version}" if kind.group else f"/{kind.version}"
+        typed = f"{named.get('namespace') or ''}/{config['metadata'].get('name', '')}; {group}, Kind={kind.kind}"
         now = server.now()
 
         def change(live: JSON | None) -> JSON:
@@ -230,7 +242,7 @@ class Handlers:
             except ApplyConflict as err:
                 raise errors.apply_conflict(str(err), err.causes()) from None
             except ApplyInvalid as err:
-                raise errors.bad_request(str(err)) from None
+                raise errors.bad_request(f"failed to create typed patch object ({typed}): {err}") from None
             self._refuse_escalation(kind, target.namespace, merged, request, live)
             result: JSON = copied(merged)
             return result
@@ -274,6 +286,8 @@ class Handlers:
         meta = config.setdefault("metadata", {})
         if not isinstance(meta, dict):
             raise errors.bad_request("metadata: expected an object")
+        if meta.get("managedFields") is not None:
+            raise errors.bad_request("metadata.managedFields must be nil")
         if meta.setdefault("name", target.name) != target.name:
             raise errors.bad_request(
                 f"the name of the object ({meta['name']}) does not match the name on the URL ({target.name})"
@@ -300,14 +314,12 @@ class Handlers:
         for record in page.records:
             meta = viewed(kind, record)["metadata"]
             try:
-                written = await self._server.deleter.delete(
-                    kind, meta.get("namespace", ""), meta["name"], options, named=False
-                )
+                await self._server.deleter.delete(kind, meta.get("namespace", ""), meta["name"], options, named=False)
             except StatusError as err:
                 if err.code != 404 or isinstance(err, errors.Denied):
                     raise
             else:
-                deleted.append(written.record)
+                deleted.append(record)
         page.records = deleted
         return list_answer(kind, page, rendering_of(request, self._server.clock))
 
@@ -329,8 +341,8 @@ def _deprecation(kind: Kind) -> list[str]:
 
 
 def _patch_refused(err: Exception) -> StatusError:
-    from trimtab.server.patch import JsonPatchTestFailed
+    from trimtab.server.patch import JsonPatchRefused
 
-    if isinstance(err, JsonPatchTestFailed):
+    if isinstance(err, JsonPatchRefused):
         return StatusError(422, "Invalid", f"the server rejected our request due to an error in our request: {err}")
     return errors.bad_request(str(err))

@@ -35,6 +35,37 @@ class Column:
     priority: int = 0
 
 
+_NEEDS_VERSION = frozenset(
+    {
+        "Lease",
+        "PodDisruptionBudget",
+        "VolumeAttachment",
+        "CSIDriver",
+        "CSINode",
+        "CSIStorageCapacity",
+        "RuntimeClass",
+        "CustomResourceDefinition",
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    }
+)
+_CREATED_BY_UPDATE = frozenset(
+    {
+        "Role",
+        "ClusterRole",
+        "RoleBinding",
+        "ClusterRoleBinding",
+        "Lease",
+        "LimitRange",
+        "Event",
+        "Service",
+        "Endpoints",
+        "RuntimeClass",
+    }
+)
+"""What the strategies of k8s.io/kubernetes `pkg/registry` say (`AllowUnconditionalUpdate`, `AllowCreateOnUpdate`)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:
     """One served kind in one version."""
@@ -68,6 +99,16 @@ class Kind:
     """Its CRD is being deleted: no more objects are taken in."""
     warning: str = ""
     """Said with every answer: the version is deprecated."""
+
+    @property
+    def needs_version(self) -> bool:
+        """A PUT has to say which version it replaces."""
+        return bool(self.crd) or self.kind in _NEEDS_VERSION
+
+    @property
+    def created_by_update(self) -> bool:
+        """A PUT of what does not exist creates it."""
+        return not self.crd and self.kind in _CREATED_BY_UPDATE
 
     @property
     def api_version(self) -> str:

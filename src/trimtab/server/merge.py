@@ -223,6 +223,8 @@ def _compare_map(node: Node, old: JSON, new: JSON, changed: Fields, removed: Fie
         if before is _MISSING:
             if child.inline and (value.__class__ is dict or value.__class__ is list):
                 before = value.__class__()
+            elif (value is None and child.python in (dict, list)) or (key, value) in node.zeros:
+                continue
             else:
                 changed["f:" + key] = whole(child, value)
                 continue
@@ -230,6 +232,8 @@ def _compare_map(node: Node, old: JSON, new: JSON, changed: Fields, removed: Fie
     for key, value in old.items():
         if key not in new:
             child = fields.get(key) or values
+            if (value is None and child.python in (dict, list)) or (key, value) in node.zeros:
+                continue
             if child.inline and (value.__class__ is dict or value.__class__ is list):
                 _compare_value(child, value, value.__class__(), "f:" + key, changed, removed)
             else:

@@ -19,7 +19,7 @@ _PATH_NAMES = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBindi
 ANNOTATIONS_MAX_BYTES = 256 * 1024
 GENERATED_PREFIX_MAX = 58
 
-PRESERVED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+PRESERVED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 """What only the server writes: a client's value is replaced by the live one."""
 
 
@@ -59,18 +59,25 @@ def metadata_problems(kind: Kind, meta: JSON) -> list[Cause]:
 
 
 def _owner_problems(references: list[JSON]) -> list[Cause]:
+    path = "metadata.ownerReferences"
     found: list[Cause] = []
-    controllers = 0
+    controller = ""
     for reference in references:
-        for key in ("apiVersion", "kind", "name", "uid"):
+        version = reference.get("apiVersion") or ""
+        if not version.rpartition("/")[2]:
+            found += invalids(f"{path}.apiVersion", version, ["version must not be empty"])
+        for key in ("kind", "name", "uid"):
             if not reference.get(key):
-                text = "must not be empty" if key in ("name", "uid", "kind") else "version must not be empty"
-                found.append(invalid(f"metadata.ownerReferences.{key}", "", text))
-        controllers += bool(reference.get("controller"))
-    if controllers > 1:
-        found.append(
-            Cause("metadata.ownerReferences", "Invalid value: only one reference can have controller set to true")
-        )
+                found += invalids(f"{path}.{key}", "", ["must not be empty"])
+        if reference.get("controller"):
+            this = f"{reference.get('kind')}/{reference.get('name')}"
+            if controller:
+                text = (
+                    'Only one reference can have Controller set to true. Found "true" in references for '
+                    f"{controller} and {this}"
+                )
+                found.append(Cause(path, f"Invalid value: {text}"))
+            controller = controller or this
     return found
 
 
@@ -90,7 +97,9 @@ def carry_over(new: JSON, old: JSON) -> None:
         new["generateName"] = old["generateName"]
 
 
-_STATUS_ALONE = frozenset(
+STATUS_KEEPS = {"Pod": "ownerReferences", "Deployment": "labels"}
+"""What of its metadata a write of a built-in kind's status leaves alone."""
+STATUS_ALONE = frozenset(
     {"CustomResourceDefinition", "VolumeAttachment", "FlowSchema", "PriorityLevelConfiguration", "ServiceCIDR"}
 )
 
@@ -101,11 +110,11 @@ def status_metadata(kind: Kind, new: JSON, old: JSON, *, tracked: bool) -> JSON:
 
     tracked: the managed fields of `new` are settled.
     """
-    if kind.crd or kind.kind in _STATUS_ALONE:
+    if kind.crd or kind.kind in STATUS_ALONE:
         return {**old, "managedFields": new.get("managedFields")} if tracked else dict(old)
     meta = dict(new)
     carry_over(meta, old)
-    kept = {"Pod": "ownerReferences", "Deployment": "labels"}.get(kind.kind)
+    kept = STATUS_KEEPS.get(kind.kind)
     if kept in old:
         meta[kept] = old[kept]
     elif kept:

@@ -31,8 +31,8 @@ _MISSING: Any = object()
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
-class JsonPatchTestFailed(PatchError):
-    """A `test` operation did not find what it expects."""
+class JsonPatchRefused(PatchError):
+    """An operation does not go with the document: nothing stands at its path, or a `test` does not find what it expects."""
 
 
 def merge_patch(doc: Any, patch: Any) -> Any:
@@ -55,8 +55,10 @@ def json_patch(doc: Any, ops: Any) -> Any:
 
     Raises:
         PatchError: an operation is malformed, its path does not exist, or all together they would do too much;
-            JsonPatchTestFailed for a failed `test`.
+            `JsonPatchRefused` where an operation does not go with the document.
     """
+    if ops is None:
+        return doc
     if not isinstance(ops, list):
         raise PatchError("a JSON patch must be a list of operations")
     if len(ops) > OPERATIONS_MAX:
@@ -66,7 +68,7 @@ def json_patch(doc: Any, ops: Any) -> Any:
         try:
             patching.operate(op)
         except PatchError as err:
-            raise type(err)(f"JSON patch operation {index}: {err}") from None
+            raise JsonPatchRefused(f"JSON patch operation {index}: {err}") from None
     return patching.doc
 
 
@@ -92,7 +94,7 @@ class _Patching:
             found = _find(self.doc, path)
             expected = op["value"]
             if not (found is _MISSING and expected is None) and not _same(found, expected):
-                raise JsonPatchTestFailed(f"test failed: {op['path']!r} does not have the expected value")
+                raise PatchError(f"test failed: {op['path']!r} does not have the expected value")
         elif name in ("add", "replace"):
             self._set(path, copied(op["value"]), op["path"], insert=name == "add")
         elif name == "remove":

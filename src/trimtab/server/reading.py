@@ -17,7 +17,8 @@ from trimtab.api import JSON
 from trimtab.server import errors
 from trimtab.server.http import Reply, Request, Stream, nothing_more
 from trimtab.server.kinds import Kind
-from trimtab.server.render import Rendering
+from trimtab.server.list_options import check_list_options
+from trimtab.server.render import WHOLE, Rendering
 from trimtab.server.selectors import Selector, parse_selector
 from trimtab.server.views import viewed
 from trimtab.store import Compacted, Record, Store
@@ -45,8 +46,9 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Pag
     """The piece of a list that a request asks for.
 
     Raises:
-        StatusError: 400 for a bad selector or token, 410 when the token's revision is gone.
+        StatusError: 400 for a bad selector or token, 422 for options that do not go together, 410 when the token's revision is gone.
     """
+    check_list_options(request)
     query = request.query
     selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
     limit = request.integer("limit") or None
@@ -106,14 +108,6 @@ def _asked_revision(store: Store, request: Request) -> int:
     """The revision to list at: now, unless an exact one is asked for."""
     asked = request.integer("resourceVersion") or 0
     match = request.query.get("resourceVersionMatch", "")
-    if match not in ("", "Exact", "NotOlderThan"):
-        raise errors.bad_request(
-            f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
-        )
-    if match and "resourceVersion" not in request.query:
-        raise errors.bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        )
     if asked > store.revision:
         raise errors.version_too_large(asked, store.revision)
     return asked if match == "Exact" and asked else store.revision
@@ -136,7 +130,7 @@ def _parse_token(text: str, prefix: str) -> _Token:
 def list_answer(kind: Kind, page: Page, rendering: Rendering) -> Reply | Stream:
     """The answer to a list request. A long one is written piece by piece, so that others are served in between."""
     meta: JSON = {"resourceVersion": str(page.revision)}
-    if page.token:
+    if page.token or (kind.crd and rendering is WHOLE):
         meta["continue"] = page.token
     if page.remaining is not None:
         meta["remainingItemCount"] = page.remaining

@@ -65,6 +65,23 @@ def shape(schema: JSON) -> JSON:
     return out
 
 
+def zeros() -> dict[str, JSON]:
+    """What a Go struct makes of fields that are not set, from `go_zeros.txt`: for each definition the names that vanish when they
+    are zero (`drops`), the structs that are always there (`structs`), and what the rest is then written as (`zeros`)."""
+    found = {}
+    for line in (Path(__file__).parent / "go_zeros.txt").read_text().splitlines():
+        name, *words = line.split()
+        if name == "#":
+            continue
+        pairs = [word.partition("=") for word in words if not word.startswith("-")]
+        found[name] = {
+            "drops": [word[1:] for word in words if word.startswith("-")],
+            "structs": [field for field, _, zero in pairs if zero == "{}"],
+            "zeros": {field: json.loads(zero) for field, _, zero in pairs if zero != "{}"},
+        }
+    return found
+
+
 def kinds(definitions: JSON) -> Iterator[tuple[str, str]]:
     """(`apps/v1/Deployment`, definition) of every kind that is one definition alone."""
     for name, definition in definitions.items():
@@ -85,8 +102,9 @@ def build(version: str | None = None, to: Path = HERE) -> str:
         raise SystemExit(f"schemas_build: {WHEEL} has no definitions of Kubernetes {version}; it has {known}")
     definitions: JSON = json.loads(found[version].read_bytes())["$defs"]
     shapes, texts, where = bytearray(), bytearray(), {}
+    unset = zeros()
     for name, definition in definitions.items():
-        small = json.dumps(shape(definition), separators=(",", ":")).encode()
+        small = json.dumps(shape(definition) | unset.get(name, {}), separators=(",", ":")).encode()
         whole = zlib.compress(json.dumps(definition, separators=(",", ":")).encode(), 6)
         where[name] = [len(shapes), len(small), len(texts), len(whole)]
         shapes += small

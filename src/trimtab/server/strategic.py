@@ -32,6 +32,8 @@ def strategic_merge_patch(doc: JSON, patch: Any, schema: Schema) -> JSON:
     Raises:
         PatchError: a malformed directive, a missing merge key, or a list of mixed types.
     """
+    if patch is None:
+        return doc
     if not isinstance(patch, dict):
         raise PatchError("a strategic merge patch must be an object")
     return _merge_map(schema.root, doc, patch, "")

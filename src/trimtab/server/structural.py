@@ -66,6 +66,7 @@ class Node:
         "default",
         "defaulter",
         "defaults",
+        "drops",
         "embedded",
         "fields",
         "inline",
@@ -81,6 +82,7 @@ class Node:
         "strategy",
         "unique",
         "values",
+        "zeros",
     )
 
     kind: str
@@ -114,6 +116,10 @@ class Node:
     """A struct that built-in kinds always carry, so that its presence is nobody's."""
     merge_key: str
     strategy: str
+    drops: frozenset[str]
+    """Fields of a built-in struct that are not written when they are zero."""
+    zeros: tuple[tuple[str, Any], ...]
+    """Fields of a built-in struct that are written even when nobody set them: (name, value)."""
     _load: Callable[[Node], None]
 
     def __init__(self, kind: str = "any", load: Callable[[Node], None] | None = None) -> None:
@@ -140,6 +146,8 @@ class Node:
         self.inline = False
         self.merge_key = ""
         self.strategy = ""
+        self.drops = _NOTHING
+        self.zeros = ()
 
     def __getattr__(self, name: str) -> Any:
         """Runs only while a slot is unset: fills in a lazy node, once."""
@@ -162,6 +170,7 @@ class Node:
 
 
 _NO_FIELDS: Mapping[str, Node] = {}
+_NOTHING: frozenset[str] = frozenset()
 
 ANY = Node("any")
 """Below preserved unknown fields: maps are granular, lists atomic, everything is allowed."""
@@ -204,6 +213,10 @@ class Schema:
             _prune_builtin(self.root, obj, None, dropped)
         else:
             _prune(self.root, obj, None, dropped)
+            node = self.root.fields.get("metadata")
+            if node is not None and "managedFields" in node.fields and obj.get("metadata").__class__ is dict:
+                # Also a custom object's metadata passes through the struct that all objects share.
+                _prune_builtin(node, obj["metadata"], (None, "metadata"), [])
         return dropped
 
     def default(self, obj: JSON) -> None:
@@ -212,6 +225,11 @@ class Schema:
             _default_builtin(self.root, obj)
         else:
             _default(self.root, obj)
+
+    def complete(self, obj: JSON) -> None:
+        """Writes what a built-in kind's struct writes even when nobody set it, in place; after validation, which has asked for it."""
+        if self.builtin:
+            _complete(self.root, obj)
 
     def validate(self, obj: JSON) -> list[FieldError]:
         """What is wrong with the object, in the order of its fields; empty when it is valid."""
@@ -386,7 +404,10 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str]) -> No
         for key in list(value):
             child_value = value[key]
             if child_value is None and not node.preserve and (fields.get(key) or values):
-                del value[key]
+                if values is not None and values.kind == "string" and not values.checks:
+                    value[key] = ""
+                else:
+                    del value[key]
                 continue
             child = fields.get(key) or values
             if child is None:
@@ -397,6 +418,8 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str]) -> No
                 continue
             child_class = child_value.__class__
             if child is ANY or (child_class is not dict and child_class is not list):
+                if not child_value and key in node.drops:
+                    del value[key]
                 continue
             _prune_builtin(child, child_value, (path, key), dropped)
             if (
@@ -463,6 +486,26 @@ def _default_builtin(node: Node, value: Any) -> None:
         if item is not None and item is not ANY:
             for child_value in value:
                 _default_builtin(item, child_value)
+
+
+def _complete(node: Node, value: Any) -> None:
+    if value.__class__ is dict:
+        for key, zero in node.zeros:
+            if key not in value:
+                value[key] = zero
+        fields = node.fields
+        values = node.values
+        for key, child_value in value.items():
+            child_class = child_value.__class__
+            if child_class is dict or child_class is list:
+                child = fields.get(key) or values
+                if child is not None and child is not ANY:
+                    _complete(child, child_value)
+    elif value.__class__ is list:
+        item = node.items
+        if item is not None and item is not ANY:
+            for child_value in value:
+                _complete(item, child_value)
 
 
 def compile_default(value: Any) -> Any:

@@ -18,6 +18,7 @@ from trimtab.server import errors
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Request, Stream
 from trimtab.server.kinds import Kind
+from trimtab.server.list_options import check_watch_options
 from trimtab.server.render import WHOLE, Rendering
 from trimtab.server.selectors import Selector, parse_selector
 from trimtab.server.views import viewed
@@ -60,6 +61,7 @@ class WatchService:
         """
         if len(self._open) >= WATCHES_MAX:
             raise errors.too_many_requests(f"{WATCHES_MAX} watches are open, that is the limit: close some and retry")
+        check_watch_options(request)
         query = request.query
         fields = query.get("fieldSelector", "")
         if name:
@@ -67,11 +69,6 @@ class WatchService:
         selector = parse_selector(kind, query.get("labelSelector", ""), fields)
         asked = request.integer("resourceVersion")
         initial = request.flag("sendInitialEvents") if "sendInitialEvents" in query else None
-        match = query.get("resourceVersionMatch", "")
-        if initial is not None and match != "NotOlderThan":
-            raise errors.bad_request(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            )
         bookmarks = request.flag("allowWatchBookmarks")
         prefix = kind.prefix(namespace)
         whole = initial if initial is not None else not asked

@@ -84,15 +84,16 @@ class Writer:
     # Creating
 
     async def create(
-        self, kind: Kind, namespace: str, obj: JSON, options: Options, *, tracked: bool = False
+        self, kind: Kind, namespace: str, obj: JSON, options: Options, *, tracked: bool = False, name: str = ""
     ) -> Written:
-        """Creates an object. `tracked`: its managed fields are settled already (server-side apply).
+        """Creates an object. `tracked`: its managed fields are settled already (server-side apply). `name`: it is the one that
+        the URL names, and what the body says of its version does not count.
 
         Raises:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
-        meta = self._identified(kind, namespace, "", obj)
-        if meta.get("resourceVersion"):
+        meta = self._identified(kind, namespace, name, obj)
+        if meta.get("resourceVersion") and not tracked and not name:
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
@@ -151,6 +152,7 @@ class Writer:
         try:
             found = await self._schema_says(kind, schema, obj, None, options)
             self._complete(kind, obj, None, options, found)
+            schema.complete(obj)
             if asked is not None:
                 await asked.judge(obj)
                 options.warnings += asked.warnings
@@ -260,12 +262,17 @@ class Writer:
         if asked is not None:
             new = copied(new)  # `change` may be asked again
         self._identified(kind, namespace, name, new)
+        if kind.needs_version and not new["metadata"].get("resourceVersion"):
+            text = "Invalid value: 0: must be specified for an update"
+            self._raise_problems(kind, new, [Cause("metadata.resourceVersion", text)])
         _check_precondition(kind, name, new["metadata"], old["metadata"])
         schema = self._registry.schema(kind)
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
         try:
             found = self._received(kind, schema, new)
+            if subresource == "status":
+                schema.complete(new)
             if not tracked:
                 self._track(old, new, schema, options, subresource)
             if asked is not None:
@@ -283,6 +290,7 @@ class Writer:
                 if not found:
                     strategy_of(kind).admit(self._around, kind, new, old)
                 self._complete(kind, new, old, options, found, subresource)
+            schema.complete(new)
             if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
                 meta["generation"] = old_meta.get("generation", 0) + 1
             if asked is not None:
@@ -348,21 +356,21 @@ class Writer:
         if api_version is None and kind_name is None:
             obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
         elif api_version != kind.api_version:
-            raise errors.bad_request(
+            raise errors.Undecodable(
                 f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
             )
         elif kind_name != kind.kind:
-            raise errors.bad_request(
+            raise errors.Undecodable(
                 f"the kind in the data ({kind_name}) does not match the expected kind ({kind.kind})"
             )
         meta = obj.get("metadata")
         if meta is None:
             meta = obj["metadata"] = {}
         if not isinstance(meta, dict):
-            raise errors.bad_request(f"metadata: expected an object, got {msgspec.json.encode(meta).decode()[:40]}")
+            raise errors.Undecodable(f"metadata: expected an object, got {msgspec.json.encode(meta).decode()[:40]}")
         for field in ("name", "namespace", "generateName", "resourceVersion", "uid"):
             if not isinstance(meta.get(field, ""), (str, type(None))):
-                raise errors.bad_request(f"metadata.{field}: must be a string")
+                raise errors.Undecodable(f"metadata.{field}: must be a string")
         if kind.namespaced:
             if meta.get("namespace") and meta["namespace"] != namespace:
                 raise errors.bad_request(
@@ -376,7 +384,10 @@ class Writer:
                 raise errors.bad_request(
                     f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
                 )
-            meta["name"] = name
+            if not meta.get("name"):
+                raise errors.bad_request(
+                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )
         return meta
 
     def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
@@ -451,7 +462,7 @@ class Writer:
     def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
         found = schema.validate(obj)
         if found and not kind.crd and found[0].reason == "FieldValueTypeInvalid":
-            raise errors.bad_request(
+            raise errors.Undecodable(
                 f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {found[0]}'
             )
         return [Cause(error.path, error.message, error.reason) for error in found]

@@ -276,7 +276,10 @@ async def test_a_dry_run_writes_nothing(api: Api) -> None:
     assert "resourceVersion" not in created["metadata"]
     assert api.server.store.revision == before
     wrong = await api.post(f"{CONFIGS}?dryRun=Some", config())
-    assert (wrong.status, wrong.message) == (400, 'dryRun: Unsupported value: "Some": supported values: "All"')
+    assert (wrong.status, wrong.message) == (
+        422,
+        'CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All"',
+    )
 
 
 async def test_secrets_turn_plain_text_into_data(api: Api) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.server.patch import (
-    JsonPatchTestFailed,
+    JsonPatchRefused,
     PatchError,
     json_patch,
     merge_patch,
@@ -129,7 +129,7 @@ def test_json_patch_refuses_in_one_line(op: Any, text: str) -> None:
 
 
 def test_a_failed_test_can_be_told_from_a_broken_patch() -> None:
-    with pytest.raises(JsonPatchTestFailed):
+    with pytest.raises(JsonPatchRefused):
         json_patch({"a": 1}, [{"op": "test", "path": "/a", "value": True}])
 
 

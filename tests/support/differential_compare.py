@@ -1,0 +1,86 @@
+"""Tells the same story to two Kubernetes APIs and says where they part.
+
+Whole objects, lists, tables, events and managed fields must be equal once what no two runs share is replaced. Of a refusal,
+code, reason and the fields at fault are compared: its words are the business of tests that name them. What
+docs/conformance.md keeps as a difference is made equal in `_kept`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from differential_replay import Api, Ask, Outcome, Replay, normalized
+
+JSON = dict[str, Any]
+SHOWN_MAX = 6
+
+
+class Pair:
+    """Two servers that are told the same; `compare` uses a namespace of its own on each."""
+
+    def __init__(self, ours: Api, real: Api, prefix: str) -> None:
+        self._apis = (ours, real)
+        self._names = (f"{prefix}-{number}" for number in itertools.count())
+
+    def compare(self, story: Sequence[Ask], *, versions: bool = True) -> str:
+        """Where the two first part, with the requests that lead there; empty where they do not."""
+        namespace = next(self._names)
+        replays = [Replay(api, namespace) for api in self._apis]
+        outcomes: list[list[Outcome]] = [[], []]
+        for replay in replays:
+            replay.begin()
+        try:
+            for ask in story:
+                for replay, told in zip(replays, outcomes, strict=True):
+                    told.append(replay.run(ask))
+        finally:
+            for replay in replays:
+                replay.end()
+        ours, real = (normalized(told, versions=versions) for told in outcomes)
+        for step, (mine, theirs) in enumerate(zip(ours, real, strict=True)):
+            if theirs["status"] == 500 and 400 <= mine["status"] < 500:
+                continue  # a body that does not go with the kind's structs: ours names the client's fault
+            found = list(differences(_kept(mine), _kept(theirs)))
+            if found:
+                return _report(story[: step + 1], found)
+        return ""
+
+
+def differences(ours: Any, real: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, ours, theirs) of every value that is not the same."""
+    if isinstance(ours, dict) and isinstance(real, dict):
+        for key in sorted({*ours, *real}):
+            if key in ours and key in real:
+                yield from differences(ours[key], real[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}", ours.get(key, "(absent)"), real.get(key, "(absent)")
+    elif isinstance(ours, list) and isinstance(real, list) and len(ours) == len(real):
+        for index, (one, other) in enumerate(zip(ours, real, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif ours != real or type(ours) is not type(real):
+        yield path, ours, real
+
+
+def _report(story: Sequence[Ask], found: list[tuple[str, Any, Any]]) -> str:
+    lines = ["the two servers part here:", *(f"    {ask}," for ask in story)]
+    for path, ours, real in found[:SHOWN_MAX]:
+        lines += [f"  {path}", f"    ours: {json.dumps(ours)[:1000]}", f"    real: {json.dumps(real)[:1000]}"]
+    return "\n".join(lines)
+
+
+def _kept(outcome: JSON) -> JSON:
+    """The outcome with the differences that are kept taken out."""
+    body = outcome["body"]
+    if isinstance(body, dict) and body.get("kind") == "Status" and body.get("status") == "Failure":
+        body = dict(body)
+        body.pop("message", None)
+        details = body.pop("details", None) or {}
+        if body.get("reason") == "Invalid":
+            body["causes"] = sorted(
+                {(one.get("field", ""), one.get("reason", "")) for one in details.get("causes") or ()}
+            )
+        return {"status": body["code"], "body": body}
+    return {"status": outcome["status"], "body": body}
