@@ -24,9 +24,10 @@ from differential_operations import SUBJECTS, WIDGETS, Subject, ending, stories
 from differential_replay import Api, Ask, Outcome, Replay
 
 REAL = os.environ.get("TRIMTAB_KUBERNETES") or os.environ.get("TRIMTAB_CONFORMANCE_KUBECONFIG")
-HELD = ("configmaps", "secrets")
-"""Kinds whose every story is told alike; docs/conformance.md has what is known of the others."""
-TOLD_ALIKE = [subject for subject in SUBJECTS if subject.plural in HELD]
+ASKED = os.environ.get("TRIMTAB_DIFFERENTIAL", "")
+"""Plurals to compare beside the real server, with commas between, or `all`. Not yet every story is told alike (docs/conformance.md),
+so nothing is compared unasked."""
+TOLD = [subject for subject in SUBJECTS if ASKED == "all" or subject.plural in ASKED.split(",")]
 EXAMPLES = 12
 DEEP = 2000
 READY_S = 60.0
@@ -72,7 +73,7 @@ def pair(judged: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair
         embedded.close()
 
 
-@pytest.mark.parametrize("subject", TOLD_ALIKE, ids=lambda one: one.plural)
+@pytest.mark.parametrize("subject", TOLD, ids=lambda one: one.plural)
 def test_both_servers_tell_the_same_story(pair: Pair, subject: Subject) -> None:
     @settings(quiet, max_examples=EXAMPLES)
     @given(stories(subject, length=8, rough=False))
@@ -84,7 +85,7 @@ def test_both_servers_tell_the_same_story(pair: Pair, subject: Subject) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("subject", TOLD_ALIKE, ids=lambda one: one.plural)
+@pytest.mark.parametrize("subject", TOLD, ids=lambda one: one.plural)
 def test_both_servers_tell_long_stories_alike(pair: Pair, subject: Subject) -> None:
     @seed(1)
     @settings(quiet, max_examples=DEEP, derandomize=False)

@@ -214,9 +214,7 @@ META_DIRECTIVES: tuple[JSON, ...] = (
     {"metadata": {"$setElementOrder/finalizers": ["example.com/g", "example.com/f"]}},
     {"metadata": {"labels": {"$patch": "replace", "app": "db"}}},
     {"metadata": {"labels": {"$patch": "delete"}}},
-    {"metadata": {"labels": {"$retainKeys": ["app"], "app": "web"}}},
     {"metadata": {"annotations": {"$patch": "unknown"}}},
-    {"metadata": {"$retainKeys": ["labels"], "annotations": {"k1": "x"}}},
 )
 
 META_EDITS: tuple[JSON, ...] = (
@@ -569,9 +567,7 @@ CONFIG_MAP = Subject(
         {"op": "replace", "path": "/data/k2", "value": "z"},
         {"op": "add", "path": "/data/k~13", "value": "z"},
     ),
-    strategic=st.sampled_from(
-        [{"data": {"$patch": "replace", "k3": "z"}}, {"data": {"$retainKeys": ["k1"], "k1": "v"}}]
-    ),
+    strategic=st.sampled_from([{"data": {"$patch": "replace", "k3": "z"}}]),
 )
 SECRET = Subject(
     "secrets",

@@ -93,8 +93,7 @@ class Writer:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
         meta = self._identified(kind, namespace, name, obj)
-        if meta.get("resourceVersion") and not tracked and not name:
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        versioned = bool(meta.get("resourceVersion")) and not tracked and not name
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         schema = self._registry.schema(kind)
@@ -125,21 +124,29 @@ class Writer:
                 )
         meta = obj["metadata"]
         if meta.get("name") or not meta.get("generateName"):
-            return await self._create(kind, schema, namespace, obj, options, asked)
+            return await self._create(kind, schema, namespace, obj, options, asked, versioned)
         for _ in range(GENERATE_TRIES):
             named = copied(obj)
             name = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
             named["metadata"] = {"name": name, **named["metadata"]}
             try:
-                return await self._create(kind, schema, namespace, named, options, asked)
+                return await self._create(kind, schema, namespace, named, options, asked, versioned)
             except StatusError as err:
                 if err.reason != "AlreadyExists" or isinstance(err, errors.Denied):
                     raise
         raise errors.already_exists(kind.plural, kind.group, name)
 
     async def _create(
-        self, kind: Kind, schema: Schema, namespace: str, obj: JSON, options: Options, asked: Asked | None
+        self,
+        kind: Kind,
+        schema: Schema,
+        namespace: str,
+        obj: JSON,
+        options: Options,
+        asked: Asked | None,
+        versioned: bool,
     ) -> Written:
+        """`versioned`: the body named a version, which is refused once all else is right, as the real server does."""
         clock = self._around.clock
         name = obj["metadata"].get("name") or ""
         meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
@@ -153,6 +160,8 @@ class Writer:
             found = await self._schema_says(kind, schema, obj, None, options)
             self._complete(kind, obj, None, options, found)
             schema.complete(obj)
+            if versioned:
+                raise errors.bad_request("resourceVersion should not be set on objects to be created")
             if asked is not None:
                 await asked.judge(obj)
                 options.warnings += asked.warnings

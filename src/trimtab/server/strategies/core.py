@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable, Iterator
 
 from trimtab.api import JSON
-from trimtab.server import custom, custom_checks, limit_range
+from trimtab.server import custom, custom_checks, limit_range, names
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import immutable_problems
+from trimtab.server.problems import invalids
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -32,7 +34,9 @@ class NamespaceStrategy(Strategy):
         return []
 
 
+_BASIC_AUTH = "kubernetes.io/basic-auth"
 _SECRET_KEYS = {
+    _BASIC_AUTH: ("username", "password"),
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
     "kubernetes.io/dockercfg": (".dockercfg",),
@@ -49,10 +53,13 @@ class SecretStrategy(Strategy):
                 data[key] = base64.b64encode(str(value).encode()).decode()
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        data = new.get("data") or {}
+        missing = [key for key in _SECRET_KEYS.get(new.get("type", ""), ()) if key not in data]
+        if new.get("type") == _BASIC_AUTH and len(missing) == 1:
+            missing = []  # one of them is enough
         found = [
-            Cause(f"data[{key}]", "Required value", "FieldValueRequired")
-            for key in _SECRET_KEYS.get(new.get("type", ""), ())
-            if key not in (new.get("data") or {})
+            *_key_problems("data", data),
+            *(Cause(f"data[{key}]", "Required value", "FieldValueRequired") for key in missing),
         ]
         if old is not None:
             found += immutable_problems("type", new.get("type"), old.get("type"))
@@ -61,12 +68,18 @@ class SecretStrategy(Strategy):
 
 class ConfigMapStrategy(Strategy):
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        twice = set(new.get("data") or ()) & set(new.get("binaryData") or ())
-        found = [
+        data, binary = new.get("data") or {}, new.get("binaryData") or {}
+        twice = [
             Cause(f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData')
-            for key in sorted(twice)
+            for key in sorted(set(data) & set(binary))
         ]
-        return found + _immutable_data(new, old)
+        return [*_immutable_data(new, old), *_key_problems("data", data), *twice, *_key_problems("binaryData", binary)]
+
+
+def _key_problems(field: str, keys: Iterable[str]) -> Iterator[Cause]:
+    """What is wrong with the keys of a ConfigMap's or Secret's data."""
+    for key in sorted(keys):
+        yield from invalids(f"{field}[{key}]", key, names.config_key(key))
 
 
 def _immutable_data(new: JSON, old: JSON | None) -> list[Cause]:
@@ -76,7 +89,7 @@ def _immutable_data(new: JSON, old: JSON | None) -> list[Cause]:
     return [
         Cause(field, text, "FieldValueForbidden")
         for field in ("immutable", "data", "binaryData")
-        if new.get(field) != old.get(field)
+        if (not new.get("immutable") if field == "immutable" else new.get(field) != old.get(field))
     ]
 
 
