@@ -51,6 +51,8 @@ _STRIPPED: Fields = {
     },
 }
 """Fields that nobody can own."""
+_IDENTITY: Fields = {"f:metadata": {"f:name": LEAF}}
+"""What every applied configuration holds: who gives up all else of an object's metadata still leaves the object its name."""
 
 Key = tuple[str, str, str, str]
 """Who an entry belongs to: (manager, operation, apiVersion of an Update or "", subresource)."""
@@ -290,7 +292,8 @@ def _apply(
     managed.put(me, mine, version, None)
     stale = difference_roots(last, mine) if last else last
     if stale:
-        after = prune_stale(schema.root, after, stale, [entry["fieldsV1"] for entry in managed.entries.values()])
+        held = [_IDENTITY, *(entry["fieldsV1"] for entry in managed.entries.values())]
+        after = prune_stale(schema.root, after, stale, held)
     if after is not before:
         changed, removed = compare(schema.root, before, after)
         if not force:

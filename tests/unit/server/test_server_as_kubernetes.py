@@ -106,6 +106,15 @@ async def test_who_applies_what_is_there_already_owns_it_without_a_time(api: Api
     assert (entry["manager"], "time" in entry) == ("m", False)
 
 
+async def test_who_gives_up_all_of_the_metadata_that_it_owned_leaves_the_object_its_name(api: Api) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "annotations": {"note": "x"}}}
+    (await api.apply(f"{CONFIGS}/a", config, "m")).ok()
+
+    left = (await api.apply(f"{CONFIGS}/a", {**config, "metadata": {"name": "a"}}, "m")).ok()
+
+    assert (left["metadata"]["name"], left["metadata"].get("annotations")) == ("a", None)
+
+
 async def test_a_collection_is_deleted_as_it_was_listed(api: Api) -> None:
     made = (await api.post(CONFIGS, {"metadata": {"name": "only", "labels": {"mine": "yes"}}})).ok()
 
