@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
 
 from trimtab.api import JSON
-from trimtab.server import custom, custom_checks, limit_range, names
+from trimtab.server import custom, custom_checks, limit_range
 from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import immutable_problems
-from trimtab.server.problems import invalids
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -34,9 +32,7 @@ class NamespaceStrategy(Strategy):
         return []
 
 
-_BASIC_AUTH = "kubernetes.io/basic-auth"
 _SECRET_KEYS = {
-    _BASIC_AUTH: ("username", "password"),
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
     "kubernetes.io/dockercfg": (".dockercfg",),
@@ -53,13 +49,10 @@ class SecretStrategy(Strategy):
                 data[key] = base64.b64encode(str(value).encode()).decode()
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        data = new.get("data") or {}
-        missing = [key for key in _SECRET_KEYS.get(new.get("type", ""), ()) if key not in data]
-        if new.get("type") == _BASIC_AUTH and len(missing) == 1:
-            missing = []  # one of them is enough
         found = [
-            *_key_problems("data", data),
-            *(Cause(f"data[{key}]", "Required value", "FieldValueRequired") for key in missing),
+            Cause(f"data[{key}]", "Required value", "FieldValueRequired")
+            for key in _SECRET_KEYS.get(new.get("type", ""), ())
+            if key not in (new.get("data") or {})
         ]
         if old is not None:
             found += immutable_problems("type", new.get("type"), old.get("type"))
@@ -68,18 +61,12 @@ class SecretStrategy(Strategy):
 
 class ConfigMapStrategy(Strategy):
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        data, binary = new.get("data") or {}, new.get("binaryData") or {}
-        twice = [
+        twice = set(new.get("data") or ()) & set(new.get("binaryData") or ())
+        found = [
             Cause(f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData')
-            for key in sorted(set(data) & set(binary))
+            for key in sorted(twice)
         ]
-        return [*_immutable_data(new, old), *_key_problems("data", data), *twice, *_key_problems("binaryData", binary)]
-
-
-def _key_problems(field: str, keys: Iterable[str]) -> Iterator[Cause]:
-    """What is wrong with the keys of a ConfigMap's or Secret's data."""
-    for key in sorted(keys):
-        yield from invalids(f"{field}[{key}]", key, names.config_key(key))
+        return found + _immutable_data(new, old)
 
 
 def _immutable_data(new: JSON, old: JSON | None) -> list[Cause]:
