@@ -72,8 +72,8 @@ async def delete_options(request: Request) -> DeleteOptions:
         if not isinstance(conditions.get(part) or "", str):
             raise errors.bad_request(f"preconditions.{part}: Invalid value: must be text")
     dry = body.get("dryRun") or []
-    if not isinstance(dry, list):
-        raise errors.bad_request("dryRun: Invalid value: must be a list")
+    if not isinstance(dry, list) or not all(isinstance(value, str) for value in dry):
+        raise errors.bad_request("dryRun: Invalid value: must be a list of texts")
     grace = request.integer("gracePeriodSeconds")
     grace = body.get("gracePeriodSeconds") if grace is None else grace
     if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):

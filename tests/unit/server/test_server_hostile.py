@@ -83,9 +83,9 @@ async def test_numbers_of_the_query_are_whole_and_of_64_bits(api: Api, query: st
     [
         ({"preconditions": [1]}, "preconditions: Invalid value: must be an object"),
         ({"preconditions": {"uid": [1]}}, "preconditions.uid: Invalid value: must be text"),
-        ({"dryRun": 5}, "dryRun: Invalid value: must be a list"),
-        ({"dryRun": [{}]}, 'dryRun: Unsupported value: "{}": supported values: "All"'),
-        ({"gracePeriodSeconds": True}, "gracePeriodSeconds: Invalid value: True: must be a non-negative integer"),
+        ({"dryRun": 5}, "dryRun: Invalid value: must be a list of texts"),
+        ({"dryRun": [{}]}, "dryRun: Invalid value: must be a list of texts"),
+        ({"gracePeriodSeconds": True}, "gracePeriodSeconds: Invalid value: True: must be an integer"),
     ],
 )
 async def test_delete_options_of_a_wrong_type_are_refused(api: Api, options: Any, message: str) -> None:
