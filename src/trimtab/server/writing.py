@@ -122,15 +122,16 @@ class Writer:
                 raise errors.bad_request(
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
+            found = self._received(kind, schema, obj)
         meta = obj["metadata"]
         if meta.get("name") or not meta.get("generateName"):
-            return await self._create(kind, schema, namespace, obj, options, asked, versioned)
+            return await self._create(kind, schema, namespace, obj, options, asked, found, versioned)
         for _ in range(GENERATE_TRIES):
             named = copied(obj)
             name = meta["generateName"][:GENERATED_PREFIX_MAX] + name_suffix(self._around.clock)
             named["metadata"] = {"name": name, **named["metadata"]}
             try:
-                return await self._create(kind, schema, namespace, named, options, asked, versioned)
+                return await self._create(kind, schema, namespace, named, options, asked, found, versioned)
             except StatusError as err:
                 if err.reason != "AlreadyExists" or isinstance(err, errors.Denied):
                     raise
@@ -144,9 +145,11 @@ class Writer:
         obj: JSON,
         options: Options,
         asked: Asked | None,
+        found: Sequence[Cause],
         versioned: bool,
     ) -> Written:
-        """`versioned`: the body named a version, which is refused once all else is right, as the real server does."""
+        """`found`: what its schema says against it. `versioned`: the body named a version, which is refused once all else is
+        right, as the real server does."""
         clock = self._around.clock
         name = obj["metadata"].get("name") or ""
         meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
@@ -157,7 +160,9 @@ class Writer:
             meta["generation"] = 1
         key = kind.key(namespace, name)
         try:
-            found = await self._schema_says(kind, schema, obj, None, options)
+            schema.default(obj)  # what admission has added
+            if kind.crd:
+                found = await custom_rules.problems(schema, obj, None, options)
             self._complete(kind, obj, None, options, found)
             schema.complete(obj)
             if versioned:
@@ -266,7 +271,9 @@ class Writer:
         record = self._store.get(kind.key(namespace, name))
         if record is None:
             raise errors.not_found(kind.plural, kind.group, name)
+        schema = self._registry.schema(kind)
         old = viewed(kind, record)
+        schema.complete(old)  # an older release has written it, or a controller of ours
         new = change(viewed(kind, record))
         if asked is not None:
             new = copied(new)  # `change` may be asked again
@@ -275,13 +282,10 @@ class Writer:
             text = "Invalid value: 0: must be specified for an update"
             self._raise_problems(kind, new, [Cause("metadata.resourceVersion", text)])
         _check_precondition(kind, name, new["metadata"], old["metadata"])
-        schema = self._registry.schema(kind)
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
         try:
             found = self._received(kind, schema, new)
-            if subresource == "status":
-                schema.complete(new)
             if not tracked:
                 self._track(old, new, schema, options, subresource)
             if asked is not None:
@@ -289,8 +293,9 @@ class Writer:
                 meta = new["metadata"]
                 carry_over(meta, old_meta)
                 meta["resourceVersion"] = old_meta["resourceVersion"]
-            if asked is not None or kind.crd or subresource not in ("status", "finalize"):
-                found = await self._schema_says(kind, schema, new, old, options)
+                found = self._received(kind, schema, new)
+            if kind.crd:
+                found = await custom_rules.problems(schema, new, old, options)
             if subresource in ("status", "finalize"):
                 self._raise_problems(kind, new, found or metadata_problems(kind, meta))
                 self._refuse_new_finalizers(kind, meta, old_meta)
@@ -409,12 +414,13 @@ class Writer:
         options.warnings += problems
 
     def _received(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
-        """Completes what was read, in place, as decoding and defaulting do; what its schema says against it. Raises `StatusError`
-        400 when it cannot be read at all."""
+        """Completes what was read, in place, as decoding and defaulting do; what the schema of a built-in kind says against it.
+        Raises `StatusError` 400 when it cannot be read at all."""
         schema.default(obj)
         found = [] if kind.crd else self._schema_problems(kind, schema, obj)
         if not found:
             strategy_of(kind).receive(kind, obj)
+            schema.complete(obj)
         return found
 
     async def _changed_by_webhooks(self, asked: Asked, kind: Kind, schema: Schema, new: JSON, old: JSON | None) -> JSON:
@@ -435,6 +441,8 @@ class Writer:
         changed = await asked.change(new, old, complete, admit)
         if managed and not _is_managed(changed["metadata"].get("managedFields")):
             changed["metadata"]["managedFields"] = managed
+        if schema.builtin:
+            schema.prune(changed)  # nulls that stand for what nobody set
         return changed
 
     def _complete(
@@ -458,15 +466,6 @@ class Writer:
             self._admission.judge(kind, new, old, options, subresource)
         if kind.warning:
             options.warnings.append(kind.warning)
-
-    async def _schema_says(
-        self, kind: Kind, schema: Schema, obj: JSON, old: JSON | None, options: Options
-    ) -> list[Cause]:
-        """Defaults the object; what its schema, and a custom kind's rules, say against it. Raises `StatusError`."""
-        schema.default(obj)
-        if kind.crd:
-            return await custom_rules.problems(schema, obj, old, options)
-        return self._schema_problems(kind, schema, obj)
 
     def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
         found = schema.validate(obj)
