@@ -179,6 +179,7 @@ async def test_discovery_in_both_forms(api: Api) -> None:
         "exec",
         "log",
         "portforward",
+        "proxy",
         "status",
     }
     assert (await api.get("/api")).ok()["versions"] == ["v1"]
