@@ -18,7 +18,7 @@ from trimtab.ci.graph import Graph, Step
 
 JSON = dict[str, Any]
 
-Reason = Literal["exit", "timeout", "cancelled", "memory", "disk", "output", "service"]
+Reason = Literal["exit", "timeout", "cancelled", "memory", "disk", "processes", "output", "service"]
 """How a step has ended: by its own exit status, or by what stopped it. `output`: a declared one was not there; `service`: one
 did not become ready."""
 
@@ -166,6 +166,8 @@ class Outcome:
     kept: Path | None = None
     failed_run: int | None = None
     """Which of the step's commands failed, from 0."""
+    reports: Mapping[str, bytes] = field(default_factory=dict)
+    """By its path what each command's JUnit report says, after a failure, too; what is not there is left out."""
 
     @property
     def succeeded(self) -> bool:
