@@ -4,7 +4,7 @@ Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `
 `cluster.py`, `storage.py`.
 """
 
-from trimtab.api import cluster, core, networking, scheduling, storage, workloads
+from trimtab.api import cluster, core, networking, runtimes, scheduling, storage, workloads
 from trimtab.api.resource import (
     JSON,
     Condition,
@@ -43,6 +43,7 @@ __all__ = [
     "kind_of",
     "networking",
     "resource",
+    "runtimes",
     "scheduling",
     "storage",
     "to_wire",

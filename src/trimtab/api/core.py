@@ -307,6 +307,8 @@ class PodSpec(Model):
     priority_class_name: str | None = None
     priority: int | None = None
     preemption_policy: str | None = None
+    runtime_class_name: str | None = None
+    overhead: dict[str, str | int] = {}
 
 
 class ContainerStateWaiting(Model):

@@ -48,11 +48,13 @@ def add(into: dict[str, N], more: Mapping[str, N]) -> None:
 
 
 def requests(pod: Pod) -> Amounts:
-    """What the pod asks for; where a container says only a limit, that is its request."""
-    return together(
+    """What the pod asks for, with what its runtime takes; where a container says only a limit, that is its request."""
+    asked = together(
         (_of(container) for container in pod.spec.containers),
         ((_of(container), container.restart_policy == "Always") for container in pod.spec.init_containers),
     )
+    add(asked, amounts(pod.spec.overhead))
+    return asked
 
 
 def amounts(listed: Mapping[str, str | int]) -> Amounts:

@@ -32,7 +32,8 @@ AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"
 METRICS = "metrics.k8s.io"
 PRIORITY_CLASSES = "/scheduling.k8s.io/priorityclasses/"
-"""The prefix of the keys of all of them."""
+RUNTIME_CLASSES = "/node.k8s.io/runtimeclasses/"
+"""The prefixes of the keys of all of them."""
 
 BUILTIN_KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",), generation=False),

@@ -72,7 +72,6 @@ STORED_ONLY = frozenset(
     {
         ("networking.k8s.io/v1", "IPAddress"),
         ("networking.k8s.io/v1", "ServiceCIDR"),
-        ("node.k8s.io/v1", "RuntimeClass"),
         ("storage.k8s.io/v1", "CSIDriver"),
         ("storage.k8s.io/v1", "CSINode"),
         ("storage.k8s.io/v1", "CSIStorageCapacity"),

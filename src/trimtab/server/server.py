@@ -20,7 +20,7 @@ from trimtab.server.audit import WriteNote, note
 from trimtab.server.authentication import AdminToken, Authenticator, TokenReader
 from trimtab.server.authorization import Authorizer
 from trimtab.server.bootstrap import bootstrap
-from trimtab.server.builtin_kinds import PRIORITY_CLASSES
+from trimtab.server.builtin_kinds import PRIORITY_CLASSES, RUNTIME_CLASSES
 from trimtab.server.clock import Clock, SystemClock, timestamp
 from trimtab.server.deleting import Deleter
 from trimtab.server.hooks import Hooks
@@ -149,6 +149,11 @@ class ApiServer:
             return decode(record) if record else None
         classes = [decode(record) for record in self.store.list(PRIORITY_CLASSES)]
         return min((c for c in classes if c.get("globalDefault")), key=lambda c: int(c["value"]), default=None)
+
+    def runtime_class(self, name: str) -> JSON | None:
+        """The RuntimeClass of that name."""
+        record = self.store.get(f"{RUNTIME_CLASSES}{name}")
+        return decode(record) if record else None
 
     @property
     def identities(self) -> bool:

@@ -23,7 +23,6 @@ VOLUME_TYPES = (
 PROJECTIONS = ("configMap", "downwardAPI", "secret", "serviceAccountToken")
 
 POD_FIELDS = {
-    "runtimeClassName": "other runtimes than runc are not supported; leave it out",
     "hostUsers": "user namespaces are not supported; leave it out, or set it to true",
 }
 

@@ -45,6 +45,7 @@ from trimtab.components.node.images import PullFailure, login, policy_of
 from trimtab.components.node.links import service_links
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
 from trimtab.components.node.pod_rules import PodRules, RulesMissing
+from trimtab.components.node.runtimes import runtime_missing
 from trimtab.components.node.sandboxes import ContainerRuntime, ContainerView, RuntimeFailure, Sandbox
 from trimtab.components.node.status import ended_how
 from trimtab.components.node.volumes import VolumeProblem, VolumeWaits
@@ -132,6 +133,9 @@ class NodeAgent(Picture):
         if not pod.spec.volumes:
             return
         state = self._state(pod)
+        if missing := await runtime_missing(pod, get):
+            self._block(pod, "", "FailedCreatePodSandBox", missing, say)
+            return
         try:
             state.volumes = await self._disk.prepare(pod, get)
         except VolumeProblem as err:

@@ -21,6 +21,7 @@ from trimtab.api.core import (
     ServiceAccount,
     fenced,
 )
+from trimtab.api.runtimes import RuntimeClass
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.decide import Eviction, Finish, StopContainer, decide
@@ -43,7 +44,16 @@ first to be ready, later."""
 
 @reconciler(
     Pod,
-    reads=[ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim, PersistentVolume, VolumeAttachment, Node],
+    reads=[
+        ConfigMap,
+        Secret,
+        ServiceAccount,
+        PersistentVolumeClaim,
+        PersistentVolume,
+        VolumeAttachment,
+        Node,
+        RuntimeClass,
+    ],
     place="node",
     workers=WORKERS,
     selects=lambda pod: bool(pod.spec.node_name),

@@ -38,6 +38,9 @@ class Surroundings(Protocol):
     def priority_class(self, name: str) -> JSON | None:
         """The PriorityClass of that name; of the empty name the one that is the default for all pods, if any."""
 
+    def runtime_class(self, name: str) -> JSON | None:
+        """The RuntimeClass of that name."""
+
     @property
     def identities(self) -> bool:
         """Whether pods are given tokens: where there is a CA by which they know the server."""

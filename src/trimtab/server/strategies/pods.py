@@ -19,6 +19,7 @@ from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pod_network import network_problems
 from trimtab.server.strategies.pod_rules import container_problems, placement_problems, volume_source_problems
 from trimtab.server.strategies.pod_volumes import volume_problems
+from trimtab.server.strategies.runtimes import give_runtime
 
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 
@@ -47,6 +48,7 @@ class PodStrategy(Strategy):
             limit_range.give_defaults(new, around.limit_ranges(new["metadata"].get("namespace") or ""))
             identify(around, kind, new)
             _prioritize(around, kind, new)
+            give_runtime(around, kind, new)
 
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new.get("spec")
