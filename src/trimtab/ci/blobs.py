@@ -9,12 +9,15 @@ Whatever is not whole is `Lost`, which makes a miss and never an error of the ru
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 
 from trimtab.ci.index import CacheError
@@ -43,6 +46,46 @@ class Blobs:
         self._trees = os.path.join(directory, "trees")
         self._ingest = os.path.join(directory, "ingest")
         self._count = itertools.count()
+        self._held: int | None = None
+
+    # Who uses them
+
+    def hold(self) -> None:
+        """Keeps others from removing anything until `release`, or the end of this process."""
+        if self._held is None:
+            try:
+                self._held = self._lock(fcntl.LOCK_SH)
+            except OSError as err:
+                raise self._no_room(err) from None
+
+    def release(self) -> None:
+        """Ends `hold`."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody uses them now; nobody begins to before the end."""
+        try:
+            descriptor = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, mode: int) -> int:
+        os.makedirs(self.directory, exist_ok=True)
+        descriptor = os.open(os.path.join(self.directory, "in-use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, mode)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     # Blobs
 
@@ -74,6 +117,29 @@ class Blobs:
             raise Lost(digest, "damaged")
         return data
 
+    def sizes(self) -> dict[str, int]:
+        """All blobs with the bytes that they take on the disk."""
+        found: dict[str, int] = {}
+        for directory in (self._blobs, self._executables):
+            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+                for entry in entries:
+                    digest = f"sha256:{entry.name}"
+                    found[digest] = found.get(digest, 0) + entry.stat(follow_symlinks=False).st_blocks * 512
+        return found
+
+    def drop_trees(self, live: set[str], grace_s: float) -> None:
+        """Removes the directories of all trees but these, and what writers that died have left."""
+        before = time.time() - grace_s
+        for directory in (self._trees, self._ingest):
+            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if f"sha256:{entry.name}" in live or entry.stat(follow_symlinks=False).st_ctime > before:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        _unlink(entry.path)
+
     def check(self, digest: str, size_bytes: int) -> None:
         """Looks whether a blob is here and whole; one whose time says that it was written to is read. Raises `Lost`."""
         if self._trusted(digest, size_bytes):
@@ -91,16 +157,15 @@ class Blobs:
             raise Lost(digest, "damaged")
         os.utime(path, ns=(TIME_NS, TIME_NS))
 
-    def forget(self, digest: str) -> int:
-        """Removes a blob; gives its bytes."""
-        size = 0
-        for path in (self.path(digest), os.path.join(self._executables, digest[7:])):
-            try:
-                size += os.stat(path).st_size
-                os.unlink(path)
-            except FileNotFoundError:
-                continue
-        return size
+    def forget(self, digest: str, grace_s: float = 0.0) -> bool:
+        """Removes a blob, if it is not younger than that."""
+        if grace_s:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self.path(digest)).st_ctime > time.time() - grace_s:
+                    return False
+        _unlink(self.path(digest))
+        _unlink(os.path.join(self._executables, digest[7:]))
+        return True
 
     def _trusted(self, digest: str, size_bytes: int) -> bool:
         try:

@@ -164,11 +164,6 @@ class LocalCache:
         candidates = candidates or self._known("step = ?", (step,))
         return min(candidates, key=lambda one: (_differing(one.components, components), -one.at), default=None)
 
-    def note(self, run: str, step: str, project: str, key: str, kind: str, doc: Mapping[str, Any]) -> None:
-        """Keeps why a step of a run had to be executed, for `trimtab ci why`."""
-        row = (run, step, project, self.now(), key, kind, json.dumps(doc))
-        self._try(("insert or replace into lookups values (?, ?, ?, ?, ?, ?, ?)", row))
-
     def _known(self, where: str, arguments: Sequence[str]) -> list[Record]:
         try:
             rows = self.index.rows(

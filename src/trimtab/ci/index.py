@@ -28,13 +28,8 @@ create table if not exists tombstones (
     key text primary key, project text not null, step text not null, components text not null, at real not null,
     reason text not null) without rowid;
 create index if not exists tombstones_by_step on tombstones (step, at);
-create table if not exists lookups (
-    run text, step text, project text, at real, key text, outcome text, words text, primary key (run, step)) without rowid;
-create index if not exists lookups_by_step on lookups (step, at);
-create table if not exists retained (run text, key text, primary key (run, key)) without rowid;
-create table if not exists pins (session text, digest text, primary key (session, digest)) without rowid;
 create table if not exists volumes (
-    name text, tree text, made real, used real, bytes integer, primary key (name, made)) without rowid;
+    name text primary key, tree text not null, made real not null, used real not null, bytes integer not null) without rowid;
 """
 
 

@@ -40,18 +40,16 @@ SCANS = 3
 
 
 class LocalLookups:
-    """The cache as a run sees it. project: the directory of `ship.py`; run: its id, under which misses are noted for `why`."""
+    """The cache as a run sees it. project: the directory of `ship.py`; state: of the cache."""
 
     def __init__(
         self,
         project: str | os.PathLike[str],
         state: str | os.PathLike[str] | None = None,
         *,
-        run: str = "",
         platform: str = "",
     ) -> None:
         self.project = os.path.abspath(project)
-        self.run = run
         self.platform = platform or host_platform()
         try:
             self.index = Index(os.fspath(state or state_directory()))
@@ -66,6 +64,7 @@ class LocalLookups:
         self._images: Mapping[str, str] = {}
         self._secrets: dict[str, str] = {}
         self._actions: dict[str, JSON] = {}
+        self._kept = False
 
     def define(self, graph: Graph, images: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, Found]:
         """All steps of a graph by definition alone. Raises `EngineFault`."""
@@ -78,6 +77,8 @@ class LocalLookups:
             parts, keys = self._definitions(order)
             hits = self.cache.find(list(keys.values()))
             found = {id: self._found(id, parts[id], keys[id], hits.get(keys[id])) for id in order}
+            if len(hits) < len(set(keys.values())):
+                self.blobs.hold()
             self._run_again(graph, order, found)
             try:
                 self._keep_sources(found)
@@ -195,17 +196,12 @@ class LocalLookups:
 
     def _missed(self, step: str, found: Found) -> Found:
         why = self.why(step, found.content_key, found.components)
-        self._note(step, found.content_key, why)
         return Found(step, found.def_key, found.content_key, found.components, None, why.words, why.nearest)
 
     def why(self, step: str, key: str, parts: Mapping[str, str]) -> Why:
         """Why there is no result under a content key."""
         nearest = self.cache.record(key) or self.cache.nearest(step, self.project, parts)
         return explain(parts, key, nearest, self.blobs, time.time())
-
-    def _note(self, step: str, key: str, why: Why) -> None:
-        if self.run:
-            self.cache.note(self.run, step, self.project, key, why.kind, why.as_json())
 
     def source(self, step: Step, index: int) -> str:
         """The digest of the tree of the step's input number `index`; its files are in the store."""
@@ -228,13 +224,19 @@ class LocalLookups:
                 max(length, 0) for tree in result.outputs.values() for _, length in self.blobs.reached(tree, seen)
             )
             self.cache.put(record, result, found.def_key, size)
+            self._kept = True
         except CacheError as err:
             raise EngineFault(str(err)) from None
         except Lost as lost:
             raise EngineFault(f"the output of {step.id} is gone before it was kept: {lost}") from None
 
     def close(self) -> None:
-        """Ends what is open."""
+        """Ends what is open, and makes room where the cache has grown too large."""
+        self.blobs.release()
+        if self._kept:
+            from trimtab.ci.evict import tidy
+
+            tidy(self.cache)
         self.index.close()
 
 

@@ -65,7 +65,7 @@ def opened(project: Path, tmp_path: Path) -> Iterator[Open]:
     made: list[LocalLookups] = []
 
     def open_() -> LocalLookups:
-        made.append(LocalLookups(project, tmp_path / "state", run=f"run-{len(made)}"))
+        made.append(LocalLookups(project, tmp_path / "state"))
         return made[-1]
 
     yield open_
