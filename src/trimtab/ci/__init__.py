@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import overload
 
+from trimtab.ci import tests
 from trimtab.ci.evaluate import TIMEOUT_S, PipelineFunction, Shard, StepFunction
 from trimtab.ci.params import Param
 from trimtab.ci.site import DefinitionError
@@ -38,6 +39,7 @@ __all__ = [
     "service",
     "src",
     "step",
+    "tests",
 ]
 
 

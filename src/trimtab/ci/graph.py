@@ -100,6 +100,10 @@ def _run(run: Run, container: Container) -> JSON:
         out["user"] = run.run_as
     if run.junit:
         out["junit"] = run.junit
+    if run.tests:
+        out["tests"] = run.tests
+    if run.split:
+        out["split"] = True
     return out
 
 

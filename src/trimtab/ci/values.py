@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from trimtab.ci.site import DefinitionError, Site, caller
 
+REPORT = ".trimtab-report.xml"
+"""Where a test runner leaves its report if nothing else is said."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -101,14 +104,31 @@ class CacheVolume:
 
 
 @dataclass(frozen=True)
+class TestCommand:
+    """A test runner's command (`trimtab.ci.tests`). split: whether it takes only the tests of the step's shard."""
+
+    __test__ = False
+
+    runner: str
+    argv: tuple[str, ...]
+    split: bool
+
+
+@dataclass(frozen=True)
 class Run:
-    """A command, with where, in what environment and as whom it runs. junit: the report that it leaves, for results by test."""
+    """A command, with where, in what environment and as whom it runs.
+
+    junit: the report that it leaves, for results by test. tests: the runner, if it is one that takes our plugin; split: whether
+    it runs the shard's tests only.
+    """
 
     argv: tuple[str, ...]
     directory: str
     environment: tuple[tuple[str, str], ...]
     run_as: str
     junit: str | None = None
+    tests: str = ""
+    split: bool = False
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
 
@@ -203,13 +223,24 @@ class Container:
             raise DefinitionError(f"network({mode!r}): write 'allow' or 'none'")
         return self._with(net=mode)
 
-    def run(self, *argv: str, junit: str | None = None) -> Container:
-        """Adds a command: one string for the shell, or several that are its arguments as they are."""
-        if not argv or not all(isinstance(part, str) and part for part in argv):
+    def run(self, *argv: str | TestCommand, junit: str | None = None) -> Container:
+        """Adds a command: one string for the shell, or several that are its arguments as they are, or a test runner.
+
+        junit: where it leaves a JUnit report; `tests.pytest(...)` leaves one anyway.
+        """
+        if len(argv) == 1 and isinstance(argv[0], TestCommand):
+            return self._run_tests(argv[0], self._path(junit or REPORT))
+        texts = tuple(part for part in argv if isinstance(part, str) and part)
+        if not argv or len(texts) < len(argv):
             raise DefinitionError("run() takes a command: one string for the shell, or its arguments one by one")
-        command = ("/bin/sh", "-ec", argv[0]) if len(argv) == 1 else argv
+        command = ("/bin/sh", "-ec", texts[0]) if len(texts) == 1 else texts
         report = self._path(junit) if junit else None
         run = Run(command, self.directory, self.environment, self.run_as, report)
+        return self._with(runs=(*self.runs, run))
+
+    def _run_tests(self, tests: TestCommand, report: str) -> Container:
+        argv = (*tests.argv, f"--junitxml={report}")
+        run = Run(argv, self.directory, self.environment, self.run_as, report, tests.runner, tests.split)
         return self._with(runs=(*self.runs, run))
 
     def output(self, path: str, name: str = "") -> Container:
