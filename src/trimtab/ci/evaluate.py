@@ -215,6 +215,11 @@ class Definition:
     pipelines: Mapping[str, PipelineFunction]
     steps: Mapping[str, StepFunction]
 
+    @property
+    def start(self) -> Site:
+        """Its first line, for what is said of it as a whole."""
+        return Site(str(self.path), 1)
+
 
 def load(path: Path) -> Definition:
     """Runs the user's file. Raises `DefinitionError` for what does not go on in it, at its line."""

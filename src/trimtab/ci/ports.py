@@ -78,8 +78,8 @@ class Lookups(Protocol):
         producers: by step id.
         """
 
-    def source(self, step: Step, index: int) -> str:
-        """The digest of the tree of the step's input number `index` (of `action()["inputs"]`, a source), its files in the store."""
+    def tree(self, ref: JSON) -> str:
+        """The digest of the tree of a source (`{"source": [...], "exclude": [...]}` of an action), its files in the store."""
 
     def keep(self, found: Found, step: Step, result: Result) -> None:
         """Remembers a success, under both keys."""

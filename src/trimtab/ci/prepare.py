@@ -1,0 +1,135 @@
+"""From the user's file to what a run has to do: all that is known before anything runs.
+
+    ship.py + parameters -> Graph -> + trimtab.lock -> looked up -> Prepared: what is there already, what has to run
+
+This is the whole of a run in which nothing has changed, so it loads nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.ci import lock, params
+from trimtab.ci.evaluate import Definition, PipelineFunction, evaluate, load
+from trimtab.ci.graph import Graph
+from trimtab.ci.ports import EngineFault, Found, Lookups
+from trimtab.ci.site import DefinitionError
+
+ASKED = "asked for"
+"""The reason of a step that runs although its result is known."""
+FILE = "ship.py"
+MAIN = "ci"
+"""The pipeline that is meant when none is named and there are several."""
+
+
+@dataclass(frozen=True)
+class Defined:
+    """A pipeline as it is to be run. values: of its parameters."""
+
+    project: Path
+    definition: Definition
+    pipeline: PipelineFunction
+    values: Mapping[str, Any]
+    graph: Graph
+
+
+@dataclass
+class Prepared:
+    """What was found out. images: by name the digest; run: the steps that have to run, each after what it needs."""
+
+    defined: Defined
+    images: Mapping[str, str]
+    found: dict[str, Found]
+    run: list[str] = field(default_factory=list)
+
+    @property
+    def hits(self) -> list[str]:
+        return [id for id, one in self.found.items() if one.result is not None]
+
+
+def define(project: Path, pipeline: str | None, given: Mapping[str, str], only: tuple[str, ...] = ()) -> Defined:
+    """Evaluates a project's pipeline. given: parameters as texts; only: steps by id or function, instead of all.
+
+    Raises `DefinitionError`.
+    """
+    definition = load(project / FILE)
+    chosen = choose(definition, pipeline)
+    try:
+        values = params.values(params.declared(chosen.function), given)
+    except ValueError as err:
+        raise DefinitionError(f"{chosen.name}(): {err}", chosen.site) from None
+    graph = evaluate(definition, chosen, values)
+    refuse_unsupported(graph)
+    if only:
+        graph = Graph(graph.name, graph.steps, graph.after, _chosen_steps(graph, only, chosen))
+    return Defined(project, definition, chosen, values, graph)
+
+
+def choose(definition: Definition, name: str | None) -> PipelineFunction:
+    """The pipeline of this name; without one the only one, or `ci`. Raises `DefinitionError`."""
+    names = list(definition.pipelines)
+    if name is None:
+        name = names[0] if len(names) == 1 else MAIN
+    if name in definition.pipelines:
+        return definition.pipelines[name]
+    has = f"it has {', '.join(names)}" if names else "it has none: write @pipeline before def ci():"
+    raise DefinitionError(f"there is no pipeline {name}; {has}", definition.start)
+
+
+def refuse_unsupported(graph: Graph) -> None:
+    """Raises `DefinitionError` for a step that nothing can be done with."""
+    for step in graph.steps.values():
+        if step.is_image:
+            raise DefinitionError(f"{step.name}() runs nothing; end it with .run(...)", step.labels.site)
+
+
+def _chosen_steps(graph: Graph, only: tuple[str, ...], pipeline: PipelineFunction) -> tuple[str, ...]:
+    chosen: dict[str, None] = {}
+    for name in only:
+        ids = [id for id, step in graph.steps.items() if name in (id, step.name)]
+        if not ids:
+            near = ", ".join(dict.fromkeys(step.name for step in graph.steps.values()))
+            raise DefinitionError(f"{pipeline.name}() has no step {name}; it has {near}", pipeline.site)
+        chosen.update(dict.fromkeys(ids))
+    return tuple(chosen)
+
+
+def look_up(defined: Defined, images: Mapping[str, str], lookups: Lookups, *, fresh: bool = False) -> Prepared:
+    """Looks up what is there already. fresh: nothing counts as being there. Raises `EngineFault`."""
+    refuse_secrets(defined.graph)
+    found = lookups.define(defined.graph, images, {})
+    if fresh:
+        found = {id: Found(id, f.def_key, f.content_key, f.components, None, ASKED) for id, f in found.items()}
+    return Prepared(defined, images, found, to_run(defined.graph, found))
+
+
+def refuse_secrets(graph: Graph) -> None:
+    """Raises `EngineFault` for a step that wants a secret: nothing here reads SOPS files."""
+    for step in graph.steps.values():
+        for container in (step.container, *(service.container for _, service in step.container.services)):
+            for variable, secret in container.secrets:
+                raise EngineFault(
+                    f"{step.id} wants {secret.file}#{secret.key} as {variable}; this version cannot read secrets"
+                )
+
+
+def to_run(graph: Graph, found: Mapping[str, Found]) -> list[str]:
+    """What has to run for the wanted steps, each after what it needs: nothing behind a hit is looked at."""
+    needed: set[str] = set()
+    asked = list(graph.wanted)
+    while asked:
+        step = asked.pop()
+        if step not in needed and found[step].result is None:
+            needed.add(step)
+            asked.extend(graph.needs(step))
+    return [step for step in graph.order() if step in needed]
+
+
+def locked(defined: Defined) -> tuple[dict[str, str], list[str]]:
+    """By name the digests of a definition's images, and the names that the lock does not have."""
+    wanted = lock.bases(defined.graph)
+    known = lock.read(defined.project)
+    return lock.digests(wanted, known), lock.missing(wanted, known)

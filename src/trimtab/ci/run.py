@@ -1,0 +1,378 @@
+"""One run: what has not changed is looked up, the rest runs, and all of it is recorded.
+
+    Prepared -> Plan -> for each step: by content? else Job -> Executor -> Result -> kept
+                            |
+                         Progress (the terminal)              at the end -> record -> blob, history
+
+A failed step ends those that need it; the others go on. A run that is interrupted or that the engine fails under is recorded,
+too. What steps print passes through one place, `Log`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trimtab
+from trimtab.ci import schedule
+from trimtab.ci.graph import Step
+from trimtab.ci.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
+from trimtab.ci.prepare import ASKED, Prepared
+from trimtab.ci.record import VERSION, History, Store, commit_of, packed
+from trimtab.ci.values import Base, Container
+
+if TYPE_CHECKING:
+    from trimtab.ci.schedule import Watch
+
+JSON = dict[str, Any]
+
+LOG_BYTES_MAX = 32 << 20
+"""Of a log's beginning; what comes after it is counted, and its end is kept."""
+TAIL_BYTES = 64 << 10
+TAIL_LINES = 20
+STATES = ("hit", "succeeded", "failed", "skipped", "cancelled", "unneeded")
+"""unneeded: nothing that has to run takes anything of it. skipped: what it needs has failed."""
+
+
+class Progress(Protocol):
+    """Who watches a run. Called from several threads, one at a time for a step."""
+
+    def begins(self, run: str, prepared: Prepared, seconds: Mapping[str, float]) -> None: ...
+
+    def told(self, said: str) -> None: ...
+
+    def starts(self, step: str, reason: str) -> None: ...
+
+    def prints(self, step: str, data: bytes) -> None: ...
+
+    def silent(self, step: str, seconds: float) -> None: ...
+
+    def ends(self, step: str, did: Did) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+@dataclass
+class Did:
+    """What became of a step. started: seconds since the run's beginning."""
+
+    state: str
+    found: Found
+    started: float = 0.0
+    seconds: float = 0.0
+    exit: int | None = None
+    ended: str = ""
+    said: str = ""
+    cpu_s: float = 0.0
+    rss_bytes: int = 0
+    log: str = ""
+    tail: list[str] = field(default_factory=list)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    failed_run: int | None = None
+    kept: str = ""
+    job: JSON | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. jobs: how many processors may be busy; trigger: who asked for it."""
+
+    jobs: float
+    fail_fast: bool = False
+    trigger: str = "command"
+
+
+class Log:
+    """The one place that a step's output passes through: to a file, to who watches, and to the watchdog."""
+
+    def __init__(self, path: Path, heard: Callable[[], None], seen: Callable[[bytes], None]) -> None:
+        self._file = path.open("wb")
+        self._path = path
+        self._heard = heard
+        self._seen = seen
+        self._bytes = 0
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Takes what was printed."""
+        self._heard()
+        if self._bytes < LOG_BYTES_MAX:
+            self._file.write(data)
+            self._file.flush()
+        self._bytes += len(data)
+        self._tail.append(data[-TAIL_BYTES:])
+        self._tail_bytes += len(self._tail[-1])
+        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
+        self._seen(data)
+
+    def close(self) -> None:
+        """Ends the file; one that was too long gets its end."""
+        left_out = self._bytes - self._file.tell() - self._tail_bytes
+        if self._bytes > self._file.tell():
+            self._file.write(b"\n... %d bytes are left out ...\n" % max(left_out, 0) + b"".join(self._tail))
+        self._file.close()
+
+    def kept(self, store: Store) -> str:
+        """The digest of the log, as a blob; empty for an empty one."""
+        return store.put(self._path.read_bytes()) if self._bytes else ""
+
+    def last_lines(self) -> list[str]:
+        """The last lines that were printed."""
+        return b"".join(self._tail).decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+class Running:
+    """A run at work. directory: of its own, for what steps leave; made when a step has to run."""
+
+    def __init__(
+        self,
+        id: str,
+        prepared: Prepared,
+        lookups: Lookups,
+        store: Store,
+        history: History,
+        progress: Progress,
+        options: Options,
+        directory: Path,
+        executor: Callable[[], Executor],
+        bring: Callable[[Base, str], str],
+    ) -> None:
+        self.id = id
+        self.prepared = prepared
+        self.graph = prepared.defined.graph
+        self._lookups = lookups
+        self._store = store
+        self._history = history
+        self._progress = progress
+        self._options = options
+        self._directory = directory
+        self._executor = executor
+        self._bring = bring
+        self._started = time.time()
+        self._since_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._numbers = {step: number for number, step in enumerate(prepared.run)}
+        self.results: dict[str, Result] = {}
+        self.did: dict[str, Did] = {}
+        for step, found in prepared.found.items():
+            if found.result is not None:
+                self.results[step] = found.result
+                self.did[step] = _hit(found, found.result)
+
+    def run(self) -> JSON:
+        """Runs what has to run, and returns the record. Raises `EngineFault` when not even that can be kept."""
+        state, said = "succeeded", ""
+        project = str(self.prepared.defined.project)
+        names = {id: self.graph.steps[id].name for id in self.prepared.run}
+        seconds = self._history.seconds(project, names) if names else {}
+        self._progress.begins(self.id, self.prepared, seconds)
+        try:
+            if self.prepared.run:
+                self._drive(seconds)
+        except schedule.Interrupted:
+            state, said = "cancelled", "interrupted"
+        except EngineFault as err:
+            state, said = "fault", str(err)
+        failed = [step for step, did in self.did.items() if did.state == "failed"]
+        if failed and state == "succeeded":
+            state, said = "failed", f"{', '.join(failed)} failed"
+        record = self._record(state, said)
+        self._history.add(record, self._store.put(packed(record)))
+        return record
+
+    def _drive(self, seconds: Mapping[str, float]) -> None:
+        self._directory.mkdir(parents=True, mode=0o700)
+        steps = set(self.prepared.run)
+        needs = {step: [need for need in self.graph.needs(step) if need in steps] for step in self.prepared.run}
+        labels = {step: self.graph.steps[step].labels for step in steps}
+        cpus = {step: label.cpus for step, label in labels.items()}
+        schedule.Run(
+            schedule.Plan(needs, seconds, self._options.jobs, cpus),
+            self._step,
+            {step: label.timeout_s for step, label in labels.items()},
+            skipped=self._skipped,
+            silent=self._progress.silent,
+            fail_fast=self._options.fail_fast,
+            tick=self._progress.tick,
+            tick_s=getattr(self._progress, "tick_s", 0.0),
+        ).drive()
+
+    # One step, in a thread of its own
+
+    def _step(self, id: str, watch: Watch) -> bool:
+        step = self.graph.steps[id]
+        found = self.prepared.found[id]
+        producers = {need: self.results[need] for need in step.needs()}
+        if producers and found.reason != ASKED:
+            found = self._lookups.by_content(found, step, producers)
+        if found.result is not None:
+            did = _hit(found, found.result)
+            did.started = time.monotonic() - self._since_s
+            self.results[id] = found.result
+        else:
+            did = self._executed(step, found, watch)
+        with self._lock:
+            self.did[id] = did
+        self._progress.ends(id, did)
+        return did.state in ("hit", "succeeded")
+
+    def _executed(self, step: Step, found: Found, watch: Watch) -> Did:
+        self._progress.starts(step.id, found.reason)
+        place = self._directory / str(self._numbers[step.id])
+        log = Log(place.with_suffix(".log"), watch.heard, lambda data: self._progress.prints(step.id, data))
+        started = time.monotonic() - self._since_s
+        try:
+            job = self._job(step, place)
+            outcome = self._executor().execute(job, log.write, watch.stop)
+        finally:
+            log.close()
+        did = _did(outcome, found, started)
+        did.log = log.kept(self._store)
+        if outcome.succeeded:
+            result = Result(outcome.outputs, did.log, outcome.seconds, outcome.cpu_s, outcome.rss_bytes)
+            self._lookups.keep(found, step, result)
+            self.results[step.id] = result
+        else:
+            did.tail = log.last_lines()
+            did.job = job.as_json()
+        return did
+
+    def _job(self, step: Step, place: Path) -> Job:
+        action = step.action()
+        services = {
+            name: self._part(
+                f"{step.id} {name}", action["services"][name], service.container, place / "services" / name
+            )
+            for name, service in step.container.services
+        }
+        job = self._part(step.id, action, step.container, place)
+        labels = step.labels
+        return Job(
+            job.step,
+            action,
+            job.image,
+            job.inputs,
+            place,
+            services,
+            memory_bytes=labels.memory_bytes,
+            cpus=labels.cpus,
+        )
+
+    def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
+        """The job of a step or of one of its services."""
+        image = self._bring(container.base, self.prepared.images[str(container.base)])
+        return Job(name, action, image, tuple(self._laid(one) for one in action.get("inputs", ())), place)
+
+    def _laid(self, entry: JSON) -> Laid:
+        ref = entry["from"]
+        if "source" in ref:
+            return Laid(entry["to"], self._lookups.tree(ref))
+        to = f"{entry['to'].rstrip('/')}/{ref['below']}" if "below" in ref else entry["to"]
+        return Laid(to, self.results[ref["step"]].outputs[ref["output"]])
+
+    def _skipped(self, step: str, because: str) -> None:
+        state = "skipped" if because in self.graph.steps else "cancelled"
+        did = Did(state, self.prepared.found[step], said=f"because of {because}")
+        self.did[step] = did
+        self._progress.ends(step, did)
+
+    # The record
+
+    def _record(self, state: str, said: str) -> JSON:
+        defined = self.prepared.defined
+        steps = {}
+        for id, step in self.graph.steps.items():
+            did = self.did.get(id)
+            if did is None:
+                did = Did("cancelled" if id in self._numbers else "unneeded", self.prepared.found[id])
+            steps[id] = _step_record(step, did, self.graph.needs(id))
+        ran = {id: one["seconds"] for id, one in steps.items() if one["state"] in ("succeeded", "failed")}
+        needs = {id: [need for need in self.graph.needs(id) if need in ran] for id in ran}
+        path = schedule.critical_path(needs, ran)
+        host = os.uname()
+        return {
+            "v": VERSION,
+            "id": self.id,
+            "pipeline": defined.pipeline.name,
+            "parameters": dict(defined.values),
+            "project": str(defined.project),
+            "commit": commit_of(defined.project),
+            "trigger": self._options.trigger,
+            "engine": trimtab.__version__,
+            "host": {
+                "name": host.nodename,
+                "platform": f"{host.sysname.lower()}/{host.machine}",
+                "cpus": os.cpu_count(),
+            },
+            "jobs": self._options.jobs,
+            "images": dict(self.prepared.images),
+            "started": self._started,
+            "seconds": round(time.monotonic() - self._since_s, 6),
+            "state": state,
+            "said": said,
+            "wanted": list(self.graph.wanted),
+            "steps": steps,
+            "criticalPath": path,
+            "criticalSeconds": round(sum(ran[id] for id in path), 6),
+            "savedSeconds": round(sum(one["savedSeconds"] for one in steps.values()), 6),
+        }
+
+
+def _hit(found: Found, result: Result) -> Did:
+    return Did("hit", found, log=result.log, outputs=result.outputs)
+
+
+def _did(outcome: Outcome, found: Found, started: float) -> Did:
+    state = "succeeded" if outcome.succeeded else "cancelled" if outcome.ended == "cancelled" else "failed"
+    return Did(
+        state,
+        found,
+        started,
+        outcome.seconds,
+        outcome.exit,
+        outcome.ended,
+        outcome.said,
+        outcome.cpu_s,
+        outcome.rss_bytes,
+        outputs=outcome.outputs,
+        failed_run=outcome.failed_run,
+        kept=str(outcome.kept or ""),
+    )
+
+
+def _step_record(step: Step, did: Did, needs: list[str]) -> JSON:
+    found = did.found
+    out: JSON = {
+        "name": step.name,
+        "site": str(step.labels.site),
+        "state": did.state,
+        "needs": needs,
+        "defKey": found.def_key,
+        "contentKey": found.content_key,
+        "components": dict(found.components),
+        "reason": found.reason,
+        "nearest": found.nearest,
+        "started": round(did.started, 6),
+        "seconds": round(did.seconds, 6),
+        "savedSeconds": round(found.result.seconds, 6) if did.state == "hit" and found.result is not None else 0,
+        "exit": did.exit,
+        "ended": did.ended,
+        "said": did.said,
+        "cpuSeconds": round(did.cpu_s, 6),
+        "rssBytes": did.rss_bytes,
+        "log": did.log,
+        "tail": did.tail,
+        "outputs": dict(did.outputs),
+        "kept": did.kept,
+        "job": did.job,
+        "failedRun": did.failed_run,
+    }
+    return {name: value for name, value in out.items() if value not in ("", None, [], {})}
