@@ -21,9 +21,10 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from trimtab.ci import params
 from trimtab.ci.graph import Graph, Labels, Step
-from trimtab.ci.purity import of_the_user, pure
-from trimtab.ci.site import DefinitionError, Site, caller
+from trimtab.ci.purity import of_the_user, pure, watch_again
+from trimtab.ci.site import DefinitionError, Site, caller, complain
 from trimtab.ci.values import Call, Container, Output, Source, duration_s, size_bytes
 
 TIMEOUT_S = 3600.0
@@ -62,28 +63,43 @@ class StepFunction:
         self.function = function
         code = function.__code__
         self.site = Site(code.co_filename, code.co_firstlineno)
-        self.shards = shard
-        self.matrix = {name: list(entries) for name, entries in (matrix or {}).items()}
-        self.timeout_s = duration_s(timeout, f"the timeout of {function.__name__}()")
+        self.shards = 1
+        self.matrix: dict[str, list[str]] = {}
+        self.timeout_s = TIMEOUT_S
+        self.memory_bytes = 0
         self.retry_failed_tests = retry_failed_tests
         self.cpus = cpus
-        self.memory_bytes = size_bytes(memory, f"the memory of {function.__name__}()") if memory else 0
-        if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus <= CPUS_MAX:
-            raise DefinitionError(f"@step(cpus={cpus!r}): a number above 0, at most {CPUS_MAX}", self.site)
-        takes = inspect.signature(function).parameters
-        if not isinstance(shard, int) or not 1 <= shard <= SHARDS_MAX:
+        try:
+            self.timeout_s = duration_s(timeout, f"the timeout of {function.__name__}()", self.site)
+            self.memory_bytes = size_bytes(memory, f"the memory of {function.__name__}()", self.site) if memory else 0
+            if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus <= CPUS_MAX:
+                raise DefinitionError(f"@step(cpus={cpus!r}): a number above 0, at most {CPUS_MAX}", self.site)
+            self._split(shard, matrix or {})
+        except DefinitionError as err:
+            complain(err)
+
+    def _split(self, shard: int, matrix: Mapping[str, list[str]]) -> None:
+        takes = inspect.signature(self.function).parameters
+        if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= SHARDS_MAX:
             raise DefinitionError(f"@step(shard={shard!r}): a number from 1 to {SHARDS_MAX}", self.site)
         if shard > 1 and "shard" not in takes:
-            raise DefinitionError(f"@step(shard={shard}): {function.__name__}() has to take shard", self.site)
-        for name, entries in self.matrix.items():
+            raise DefinitionError(f"@step(shard={shard}): {self.name}() has to take shard", self.site)
+        for name, entries in matrix.items():
             if name not in takes:
-                raise DefinitionError(f"@step(matrix=...): {function.__name__}() has to take {name}", self.site)
+                raise DefinitionError(f"@step(matrix=...): {self.name}() has to take {name}", self.site)
             if not entries:
                 raise DefinitionError(f"@step(matrix=...): {name} has no values", self.site)
+        self.shards = shard
+        self.matrix = {name: list(entries) for name, entries in matrix.items()}
 
     @property
     def name(self) -> str:
         return self.function.__name__
+
+    @functools.cached_property
+    def declared(self) -> dict[str, params.Declared]:
+        """Its parameters that have a plain type, by name; what takes a file or a step's output has none."""
+        return params.plain(self.function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
         return current().call(self, args, kwargs)
@@ -102,8 +118,9 @@ class PipelineFunction:
 
 @dataclass
 class Evaluation:
-    """What has been called so far."""
+    """What has been called so far, of the file in `directory`."""
 
+    directory: Path
     steps: dict[str, Step] = field(default_factory=dict)
     after: dict[str, dict[str, None]] = field(default_factory=dict)
     calls: dict[tuple[Any, ...], Call] = field(default_factory=dict)
@@ -122,14 +139,28 @@ class Evaluation:
         if function in self.entered:
             circle = [f.name for f in self.entered[self.entered.index(function) :]]
             raise DefinitionError(f"steps need each other: {' -> '.join([*circle, function.name])}", site)
+        self._check(function, bound.arguments, site)
         self.entered.append(function)
         try:
-            made = [self._one(function, bound.arguments, extra, site) for extra in _variants(function)]
+            with _at_its_line(self.directory):
+                made = [self._one(function, bound.arguments, extra, site) for extra in _variants(function)]
+        except DefinitionError as err:
+            complain(err)
+            watch_again()
+            self.calls[known] = Call((), (), broken=True, site=site)
+            return self.calls[known]
         finally:
             self.entered.pop()
         outputs = tuple(name for name, _ in made[0].container.outputs)
-        self.calls[known] = Call(tuple(step.id for step in made), outputs, site)
+        self.calls[known] = Call(tuple(step.id for step in made), outputs, site=site)
         return self.calls[known]
+
+    def _check(self, function: StepFunction, given: Mapping[str, Any], site: Site) -> None:
+        """Holds what a step is called with to the types and constraints that it declares."""
+        for name, value in given.items():
+            declared = function.declared.get(name)
+            if declared is not None and (said := declared.problem(value)):
+                complain(DefinitionError(f"{function.name}(): {said}", site))
 
     def _one(self, function: StepFunction, given: Mapping[str, Any], extra: dict[str, Any], site: Site) -> Step:
         try:
@@ -262,7 +293,7 @@ def evaluate(
 
 
 def _once(definition: Definition, pipeline: PipelineFunction, values: Mapping[str, Any]) -> Graph:
-    evaluation = Evaluation()
+    evaluation = Evaluation(definition.path.parent)
     _running.append(evaluation)
     try:
         with pure(definition.path.parent), _at_its_line(definition.path.parent):
@@ -270,6 +301,8 @@ def _once(definition: Definition, pipeline: PipelineFunction, values: Mapping[st
     finally:
         _running.pop()
     wanted = result.steps if isinstance(result, Call) else ()
+    if isinstance(result, Call) and result.broken and not evaluation.steps:
+        return Graph(pipeline.name, {})  # what is wrong was told
     if result is not None and not isinstance(result, Call):
         raise DefinitionError(
             f"{pipeline.name}() returned {type(result).__name__}; return the calls of steps, joined by &", pipeline.site

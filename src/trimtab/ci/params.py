@@ -13,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -117,6 +118,24 @@ def declared(function: Callable[..., Any]) -> list[Declared]:
     return found
 
 
+def plain(function: Callable[..., Any]) -> dict[str, Declared]:
+    """The parameters of a step's function that have a type of a parameter, by name; others may have any type, or none."""
+    code = function.__code__
+    site = Site(code.co_filename, code.co_firstlineno)
+    if not function.__annotations__:
+        return {}
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as err:
+        raise DefinitionError(f"{function.__name__}(): {err}", site) from None
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        with suppress(DefinitionError):
+            if name in hints:
+                found[name] = _declared(function.__name__, name, hints[name], parameter.default, site)
+    return found
+
+
 def _declared(of: str, name: str, hint: Any, default: Any, site: Site) -> Declared:
     constraints = Param()
     if get_origin(hint) is typing.Annotated:
@@ -170,6 +189,22 @@ def values(parameters: list[Declared], given: Mapping[str, str]) -> dict[str, An
         found[parameter.name] = value
     if problems:
         raise ValueError("\n".join(problems))
+    return found
+
+
+def examples(parameters: list[Declared]) -> dict[str, str]:
+    """Texts for parameters without default where one comes to mind: the first choice, the least number."""
+    found = {}
+    for one in parameters:
+        if not one.required:
+            continue
+        if one.choices:
+            found[one.name] = str(one.choices[0])
+        elif one.type is bool:
+            found[one.name] = "false"
+        elif one.type in (int, float):
+            bound = one.constraints.minimum if one.constraints.minimum is not None else one.constraints.maximum
+            found[one.name] = str(one.type(bound or 0))
     return found
 
 

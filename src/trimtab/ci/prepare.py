@@ -8,7 +8,7 @@ This is the whole of a run in which nothing has changed, so it loads nothing but
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,17 @@ class Defined:
 
 @dataclass
 class Prepared:
-    """What was found out. images: by name the digest; run: the steps that have to run, each after what it needs."""
+    """What was found out. images: by name the digest; secrets: by `file#key` the value.
+
+    run: the steps that have to run, each after what it needs; fresh: they run whatever is known.
+    """
 
     defined: Defined
     images: Mapping[str, str]
     found: dict[str, Found]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     run: list[str] = field(default_factory=list)
+    fresh: bool = False
 
     @property
     def hits(self) -> list[str]:
@@ -99,21 +104,50 @@ def _chosen_steps(graph: Graph, only: tuple[str, ...], pipeline: PipelineFunctio
 
 def look_up(defined: Defined, images: Mapping[str, str], lookups: Lookups, *, fresh: bool = False) -> Prepared:
     """Looks up what is there already. fresh: nothing counts as being there. Raises `EngineFault`."""
-    refuse_secrets(defined.graph)
-    found = lookups.define(defined.graph, images, {})
+    secrets = secret_values(defined)
+    found = lookups.define(defined.graph, images, secrets)
     if fresh:
-        found = {id: Found(id, f.def_key, f.content_key, f.components, None, ASKED) for id, f in found.items()}
-    return Prepared(defined, images, found, to_run(defined.graph, found))
+        found = {id: replace(one, result=None, reason=ASKED) for id, one in found.items()}
+    return Prepared(defined, images, found, secrets, to_run(defined.graph, found), fresh)
 
 
-def refuse_secrets(graph: Graph) -> None:
-    """Raises `EngineFault` for a step that wants a secret: nothing here reads SOPS files."""
-    for step in graph.steps.values():
-        for container in (step.container, *(service.container for _, service in step.container.services)):
-            for variable, secret in container.secrets:
-                raise EngineFault(
-                    f"{step.id} wants {secret.file}#{secret.key} as {variable}; this version cannot read secrets"
-                )
+def secret_values(defined: Defined) -> dict[str, str]:
+    """By `file#key` the values of all secrets that steps and services take.
+
+    Raises `DefinitionError` for each that there is not, a line each, `EngineFault` for files that cannot be decrypted here.
+    """
+    wanted = {
+        f"{secret.file}#{secret.key}": secret
+        for step in defined.graph.steps.values()
+        for container in (step.container, *(service.container for _, service in step.container.services))
+        for _, secret in container.secrets
+    }
+    if not wanted:
+        return {}
+    from trimtab.secrets import sops
+    from trimtab.secrets.errors import SopsError
+
+    opened: dict[str, sops.Opened] = {}
+    found: dict[str, str] = {}
+    problems: list[DefinitionError] = []
+    for name, secret in wanted.items():
+        path = defined.project / secret.file
+        if not path.is_file():
+            problems.append(DefinitionError(f"secret file {secret.file}: there is none", secret.site))
+            continue
+        try:
+            if secret.file not in opened:
+                opened[secret.file] = sops.load(path)
+        except SopsError as err:
+            raise EngineFault(str(err)) from None
+        try:
+            found[name] = opened[secret.file].value(secret.key)
+        except SopsError as err:
+            problems.append(DefinitionError(f"secret file {secret.file}: {err}", secret.site))
+    if problems:
+        rest = [str(err) for err in problems[1:]]
+        raise DefinitionError("\n".join([problems[0].message, *rest]), problems[0].site)
+    return found
 
 
 def to_run(graph: Graph, found: Mapping[str, Found]) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trimtab.ci.site import DefinitionError, Site
+from trimtab.ci.site import DefinitionError, Site, complain
 
 _STEP = "; do that in a step"
 _DECLARE = "; declare files by src(...) and read them in a step"
@@ -103,8 +103,14 @@ def pure(directory: Path) -> Iterator[None]:
     finally:
         sys.setprofile(before)
         _watched.pop()
-    if _refused:
-        raise _refused[0]
+    for err in _refused:
+        complain(err)
+
+
+def watch_again() -> None:
+    """Goes on after a refusal: the interpreter drops a profile function that has raised."""
+    if _watched:
+        sys.setprofile(_profile)
 
 
 def of_the_user(file: str, directory: str) -> bool:

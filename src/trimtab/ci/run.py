@@ -11,11 +11,11 @@ too. What steps print passes through one place, `Log`.
 from __future__ import annotations
 
 import os
-import threading
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ from trimtab.ci.values import Base, Container
 
 if TYPE_CHECKING:
     from trimtab.ci.schedule import Watch
+    from trimtab.secrets.scrub import Scrubber
 
 JSON = dict[str, Any]
 
@@ -36,12 +37,14 @@ LOG_BYTES_MAX = 32 << 20
 """Of a log's beginning; what comes after it is counted, and its end is kept."""
 TAIL_BYTES = 64 << 10
 TAIL_LINES = 20
-STATES = ("hit", "succeeded", "failed", "skipped", "cancelled", "unneeded")
-"""unneeded: nothing that has to run takes anything of it. skipped: what it needs has failed."""
+STATES = ("hit", "succeeded", "failed", "fault", "skipped", "cancelled", "unneeded")
+"""fault: the engine could not run it. skipped: what it needs has failed. unneeded: nothing that has to run takes anything of it."""
 
 
 class Progress(Protocol):
-    """Who watches a run. Called from several threads, one at a time for a step."""
+    """Who watches a run. Called from several threads, one at a time for a step. tick_s: how often `tick` is wanted; 0 for never."""
+
+    tick_s: float
 
     def begins(self, run: str, prepared: Prepared, seconds: Mapping[str, float]) -> None: ...
 
@@ -89,23 +92,43 @@ class Options:
 
 
 class Log:
-    """The one place that a step's output passes through: to a file, to who watches, and to the watchdog."""
+    """The one place that a step's output passes through: to a file, to who watches, and to the watchdog.
 
-    def __init__(self, path: Path, heard: Callable[[], None], seen: Callable[[bytes], None]) -> None:
-        self._file = path.open("wb")
-        self._path = path
+    No secret comes out of it. The file has no name, so that a run that is killed leaves none.
+    """
+
+    def __init__(
+        self, directory: Path, scrubber: Scrubber | None, heard: Callable[[], None], seen: Callable[[bytes], None]
+    ) -> None:
+        self._scrubbed = scrubber.stream() if scrubber is not None else None
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by __exit__
         self._heard = heard
         self._seen = seen
         self._bytes = 0
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
 
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def write(self, data: bytes) -> None:
         """Takes what was printed."""
         self._heard()
+        self._take(self._scrubbed.feed(data) if self._scrubbed is not None else data)
+
+    def end(self) -> None:
+        """Nothing more will be printed."""
+        if self._scrubbed is not None:
+            self._take(self._scrubbed.close())
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            return
         if self._bytes < LOG_BYTES_MAX:
             self._file.write(data)
-            self._file.flush()
         self._bytes += len(data)
         self._tail.append(data[-TAIL_BYTES:])
         self._tail_bytes += len(self._tail[-1])
@@ -113,16 +136,17 @@ class Log:
             self._tail_bytes -= len(self._tail.popleft())
         self._seen(data)
 
-    def close(self) -> None:
-        """Ends the file; one that was too long gets its end."""
-        left_out = self._bytes - self._file.tell() - self._tail_bytes
-        if self._bytes > self._file.tell():
-            self._file.write(b"\n... %d bytes are left out ...\n" % max(left_out, 0) + b"".join(self._tail))
-        self._file.close()
-
     def kept(self, store: Store) -> str:
-        """The digest of the log, as a blob; empty for an empty one."""
-        return store.put(self._path.read_bytes()) if self._bytes else ""
+        """Keeps what was printed as a blob and gives its digest; of a log that was too long its beginning and its end."""
+        if not self._bytes:
+            return ""
+        written = self._file.tell()
+        self._file.seek(0)
+        log = self._file.read()
+        if self._bytes > written:
+            end = b"".join(self._tail)[-min(TAIL_BYTES, self._bytes - written) :]
+            log += b"\n... %d bytes are left out ...\n" % (self._bytes - written - len(end)) + end
+        return store.put(log)
 
     def last_lines(self) -> list[str]:
         """The last lines that were printed."""
@@ -130,7 +154,7 @@ class Log:
 
 
 class Running:
-    """A run at work. directory: of its own, for what steps leave; made when a step has to run."""
+    """A run at work. state: the directory of `trimtab ci`; what steps leave lies in `uppers`."""
 
     def __init__(
         self,
@@ -141,7 +165,7 @@ class Running:
         history: History,
         progress: Progress,
         options: Options,
-        directory: Path,
+        state: Path,
         executor: Callable[[], Executor],
         bring: Callable[[Base, str], str],
     ) -> None:
@@ -153,12 +177,13 @@ class Running:
         self._history = history
         self._progress = progress
         self._options = options
-        self._directory = directory
+        self._state = state
+        self._uppers = state / "uppers"
         self._executor = executor
         self._bring = bring
+        self._scrubber = _scrubber(prepared.secrets)
         self._started = time.time()
         self._since_s = time.monotonic()
-        self._lock = threading.Lock()
         self._numbers = {step: number for number, step in enumerate(prepared.run)}
         self.results: dict[str, Result] = {}
         self.did: dict[str, Did] = {}
@@ -185,11 +210,12 @@ class Running:
         if failed and state == "succeeded":
             state, said = "failed", f"{', '.join(failed)} failed"
         record = self._record(state, said)
+        if self._scrubber is not None:
+            record = _scrubbed(record, self._scrubber)
         self._history.add(record, self._store.put(packed(record)))
         return record
 
     def _drive(self, seconds: Mapping[str, float]) -> None:
-        self._directory.mkdir(parents=True, mode=0o700)
         steps = set(self.prepared.run)
         needs = {step: [need for need in self.graph.needs(step) if need in steps] for step in self.prepared.run}
         labels = {step: self.graph.steps[step].labels for step in steps}
@@ -202,40 +228,46 @@ class Running:
             silent=self._progress.silent,
             fail_fast=self._options.fail_fast,
             tick=self._progress.tick,
-            tick_s=getattr(self._progress, "tick_s", 0.0),
+            tick_s=self._progress.tick_s,
         ).drive()
 
     # One step, in a thread of its own
 
     def _step(self, id: str, watch: Watch) -> bool:
         step = self.graph.steps[id]
+        started = time.monotonic() - self._since_s
         found = self.prepared.found[id]
-        producers = {need: self.results[need] for need in step.needs()}
-        if producers and found.reason != ASKED:
-            found = self._lookups.by_content(found, step, producers)
-        if found.result is not None:
-            did = _hit(found, found.result)
-            did.started = time.monotonic() - self._since_s
-            self.results[id] = found.result
-        else:
-            did = self._executed(step, found, watch)
-        with self._lock:
-            self.did[id] = did
-        self._progress.ends(id, did)
+        try:
+            producers = {need: self.results[need] for need in step.needs()}
+            if producers:
+                found = self._lookups.by_content(found, step, producers)
+            if self.prepared.fresh:
+                found = replace(found, result=None, reason=ASKED)
+            if found.result is not None:
+                did = _hit(found, found.result, started)
+                self.results[id] = found.result
+            else:
+                did = self._executed(step, found, watch, started)
+        except EngineFault as err:
+            did = Did("fault", found, started, time.monotonic() - self._since_s - started, said=str(err))
+            self._ended(id, did)
+            raise
+        self._ended(id, did)
         return did.state in ("hit", "succeeded")
 
-    def _executed(self, step: Step, found: Found, watch: Watch) -> Did:
+    def _ended(self, step: str, did: Did) -> None:
+        self.did[step] = did
+        self._progress.ends(step, did)
+
+    def _executed(self, step: Step, found: Found, watch: Watch, started: float) -> Did:
         self._progress.starts(step.id, found.reason)
-        place = self._directory / str(self._numbers[step.id])
-        log = Log(place.with_suffix(".log"), watch.heard, lambda data: self._progress.prints(step.id, data))
-        started = time.monotonic() - self._since_s
-        try:
+        place = self._uppers / f"{self.id}-{self._numbers[step.id]}"
+        with Log(self._state, self._scrubber, watch.heard, lambda data: self._progress.prints(step.id, data)) as log:
             job = self._job(step, place)
             outcome = self._executor().execute(job, log.write, watch.stop)
-        finally:
-            log.close()
-        did = _did(outcome, found, started)
-        did.log = log.kept(self._store)
+            log.end()
+            did = _did(outcome, found, started)
+            did.log = log.kept(self._store)
         if outcome.succeeded:
             result = Result(outcome.outputs, did.log, outcome.seconds, outcome.cpu_s, outcome.rss_bytes)
             self._lookups.keep(found, step, result)
@@ -262,6 +294,7 @@ class Running:
             job.inputs,
             place,
             services,
+            job.secrets,
             memory_bytes=labels.memory_bytes,
             cpus=labels.cpus,
         )
@@ -269,7 +302,9 @@ class Running:
     def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
         """The job of a step or of one of its services."""
         image = self._bring(container.base, self.prepared.images[str(container.base)])
-        return Job(name, action, image, tuple(self._laid(one) for one in action.get("inputs", ())), place)
+        secrets = {name: self.prepared.secrets[said] for name, said in action.get("secrets", {}).items()}
+        laid = tuple(self._laid(one) for one in action.get("inputs", ()))
+        return Job(name, action, image, laid, place, secrets=secrets)
 
     def _laid(self, entry: JSON) -> Laid:
         ref = entry["from"]
@@ -280,9 +315,7 @@ class Running:
 
     def _skipped(self, step: str, because: str) -> None:
         state = "skipped" if because in self.graph.steps else "cancelled"
-        did = Did(state, self.prepared.found[step], said=f"because of {because}")
-        self.did[step] = did
-        self._progress.ends(step, did)
+        self._ended(step, Did(state, self.prepared.found[step], said=f"because of {because}"))
 
     # The record
 
@@ -326,8 +359,27 @@ class Running:
         }
 
 
-def _hit(found: Found, result: Result) -> Did:
-    return Did("hit", found, log=result.log, outputs=result.outputs)
+def _scrubber(secrets: Mapping[str, str]) -> Scrubber | None:
+    if not secrets:
+        return None
+    from trimtab.secrets.scrub import Scrubber
+
+    return Scrubber(secrets)
+
+
+def _scrubbed(value: Any, scrubber: Scrubber) -> Any:
+    """Plain values without secrets in their texts."""
+    if isinstance(value, str):
+        return scrubber.text(value)
+    if isinstance(value, list):
+        return [_scrubbed(one, scrubber) for one in value]
+    if isinstance(value, dict):
+        return {name: _scrubbed(one, scrubber) for name, one in value.items()}
+    return value
+
+
+def _hit(found: Found, result: Result, started: float = 0.0) -> Did:
+    return Did("hit", found, started, log=result.log, outputs=result.outputs)
 
 
 def _did(outcome: Outcome, found: Found, started: float) -> Did:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_OWN = str(Path(__file__).parent)
+_OWN = (str(Path(__file__).parent), "<string>")
+"""`<string>`: the methods that dataclasses make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,25 @@ class DefinitionError(Exception):
         self.site = site or caller()
         self.message = message
         super().__init__(f"{self.site}: {message}")
+
+
+_collected: list[list[DefinitionError]] = []
+
+
+@contextmanager
+def collecting() -> Iterator[list[DefinitionError]]:
+    """While it lasts, what is told by `complain` is gathered here instead of ending the evaluation."""
+    found: list[DefinitionError] = []
+    _collected.append(found)
+    try:
+        yield found
+    finally:
+        _collected.pop()
+
+
+def complain(err: DefinitionError) -> None:
+    """Raises what is wrong, or gathers it, once, where all that is wrong is wanted; the caller then goes on with a guess."""
+    if not _collected:
+        raise err
+    if str(err) not in map(str, _collected[-1]):
+        _collected[-1].append(err)

@@ -29,21 +29,21 @@ _UNITS_BYTES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 Network = Literal["none", "allow"]
 
 
-def duration_s(value: str | float, what: str) -> float:
+def duration_s(value: str | float, what: str, site: Site | None = None) -> float:
     """Seconds of `90`, `"90s"` or `"5m"`. Raises `DefinitionError`."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     seconds = float(match[1]) * _UNITS_S[match[2]] if match else value
     if isinstance(seconds, str | bool) or seconds <= 0:
-        raise DefinitionError(f'{what} is {value!r}; write a number of seconds, or "90s", "5m", "1h"')
+        raise DefinitionError(f'{what} is {value!r}; write a number of seconds, or "90s", "5m", "1h"', site)
     return float(seconds)
 
 
-def size_bytes(value: str | int, what: str) -> int:
+def size_bytes(value: str | int, what: str, site: Site | None = None) -> int:
     """Bytes of `1048576` or `"512Mi"`. Raises `DefinitionError`."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     size = int(float(match[1]) * _UNITS_BYTES[match[2]]) if match else value
     if isinstance(size, str | bool) or size <= 0:
-        raise DefinitionError(f'{what} is {value!r}; write a number of bytes, or "512Mi", "2Gi"')
+        raise DefinitionError(f'{what} is {value!r}; write a number of bytes, or "512Mi", "2Gi"', site)
     return size
 
 
@@ -264,27 +264,33 @@ class Container:
 
 @dataclass(frozen=True)
 class Call:
-    """That a step is called: what pipelines are made of. steps: the ids, one for each shard and matrix entry."""
+    """That a step is called: what pipelines are made of. steps: the ids, one for each shard and matrix entry.
+
+    broken: its step is wrong, which was told; whatever is asked of it is taken to be there.
+    """
 
     steps: tuple[str, ...]
     outputs: tuple[str, ...]
+    broken: bool = False
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
     def __and__(self, other: Call) -> Call:
         """Both; `ok = unit() & lint()`."""
         if not isinstance(other, Call):
             raise DefinitionError(f"& joins calls of steps, not {_kind(other)}")
-        return Call(tuple(dict.fromkeys((*self.steps, *other.steps))), ())
+        return Call(tuple(dict.fromkeys((*self.steps, *other.steps))), (), self.broken or other.broken)
 
     def __getitem__(self, name: str) -> Output:
         """One of several outputs by its name."""
-        if name not in self.outputs:
+        if name not in self.outputs and not self.broken:
             has = f"it has {', '.join(self.outputs)}" if self.outputs else "it has none: say .output(PATH) in the step"
             raise DefinitionError(f"{self.steps[0]} has no output {name!r}; {has}")
         return Output(self.steps, name)
 
     def only_output(self) -> Output:
         """The output of a step that has one. Raises `DefinitionError`."""
+        if self.broken:
+            return Output((), "")
         if len(self.outputs) != 1:
             step = self.steps[0] if self.steps else "this"
             fix = (
