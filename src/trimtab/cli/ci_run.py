@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
     defined = define(
         project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
     )
-    lookups = LocalLookups(defined.project, run=id)
+    lookups = LocalLookups(defined.project)
     state = Path(lookups.index.directory)
     try:
         history = History(state)
