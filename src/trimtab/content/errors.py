@@ -41,3 +41,11 @@ class BadSpec(ContentError):
 
 class BuildFailed(ContentError):
     """A step of a build failed; the line names the step and, where known, the fix."""
+
+
+class BadKey(ContentError):
+    """Not a key that signs images."""
+
+
+class NotSigned(ContentError):
+    """No trusted key has signed the image."""
