@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trimtab
 from trimtab.ci import schedule
+from trimtab.ci.blobs import Lost
 from trimtab.ci.graph import Step
+from trimtab.ci.index import CacheError
 from trimtab.ci.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
 from trimtab.ci.prepare import ASKED, Prepared
 from trimtab.ci.record import VERSION, History, Store, commit_of, packed
@@ -248,10 +250,10 @@ class Running:
                 self.results[id] = found.result
             else:
                 did = self._executed(step, found, watch, started)
-        except EngineFault as err:
+        except (EngineFault, CacheError, Lost) as err:
             did = Did("fault", found, started, time.monotonic() - self._since_s - started, said=str(err))
             self._ended(id, did)
-            raise
+            raise EngineFault(str(err)) from None
         self._ended(id, did)
         return did.state in ("hit", "succeeded")
 
