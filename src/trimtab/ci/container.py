@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtab.ci.blobs import Blobs
 from trimtab.ci.ports import EngineFault, Job
 from trimtab.ci.rootfs import PATH, Account, Root, account, real, unpacked
+from trimtab.ci.tree import encode
 
 if TYPE_CHECKING:
-    from trimtab.ci.blobs import Blobs
     from trimtab.ci.launch import Overlay
 
 BWRAP = "/usr/bin/bwrap"
@@ -113,8 +114,6 @@ def prepare(state: Path, blobs: Blobs, job: Job, name: str, hosts: Path) -> Cont
 
 def _below(blobs: Blobs, tree: str, to: str) -> str:
     """The tree in which `tree` lies at `to`."""
-    from trimtab.ci.tree import encode
-
     for part in reversed(posixpath.normpath(to).strip("/").split("/")):
         if part:
             tree = blobs.put(encode([(part, "d", tree.removeprefix("sha256:"), 0)]))

@@ -67,14 +67,12 @@ class Service(Process):
 
 
 class Plan(TypedDict):
-    """All that the launcher is told. network: a namespace of its own, with loopback only; joined: wait until the runner has
-    connected it to the world. patient: a service that is not ready is told of, and not an error. orderly: how services are
+    """All that the launcher is told. network: a namespace of its own, with loopback only. patient: a service that is not ready is told of, and not an error. orderly: how services are
     stopped after a success, too."""
 
     directory: str
     socket: int
     network: bool
-    joined: bool
     overlays: list[Overlay]
     services: list[Service]
     runs: list[Process]
@@ -208,10 +206,6 @@ class Init:
         self.tell("prepared", descriptors=tuple(roots))
         for root in roots:
             os.close(root)
-        if self.plan["joined"]:
-            select.select([self.runner.fileno()], [], [])
-            if not self.runner.recv(16):
-                os._exit(3)
 
     # Processes
 
@@ -236,7 +230,16 @@ class Init:
 
     def _become(self, process: Process, argv: list[str]) -> None:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTERM, signal.SIGPIPE):
+        for number in (
+            signal.SIGCHLD,
+            signal.SIGINT,
+            signal.SIGQUIT,
+            signal.SIGTSTP,
+            signal.SIGTERM,
+            signal.SIGPIPE,
+            signal.SIGTTIN,
+            signal.SIGTTOU,
+        ):
             signal.signal(number, signal.SIG_DFL)
         if process["output"] >= 0:
             os.dup2(process["output"], 1)
@@ -252,7 +255,7 @@ class Init:
         while started.pid not in self.ended:
             self.wait()
         left: list[str] = []
-        if started.inside and started.inside not in self.ended and not self.ended_within(started.inside, STRAGGLERS_S):
+        if exists(started.inside) and not self.ended_within(started.inside, STRAGGLERS_S):
             left = names_below(started.inside)
             self.end(started)
         user = system = 0.0
@@ -265,15 +268,18 @@ class Init:
         return os.waitstatus_to_exitcode(self.ended.pop(started.pid)[0]), user, system, rss, left
 
     def end(self, started: "Started") -> None:
-        """Kills a sandbox: its own pid 1, and so all in it."""
-        for pid in (started.inside, started.pid):
-            if pid and pid not in self.ended:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                while pid not in self.ended:
-                    self.wait()
+        """Kills a sandbox: its own pid 1, and so all in it.
+
+        Who reaps that one is bwrap as long as it is there, and after it we.
+        """
+        ours = started.pid in self.ended
+        victim = started.inside or started.pid
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            victim = started.pid
+        while (victim if ours else started.pid) not in self.ended:
+            self.wait()
 
     # Services
 
@@ -313,9 +319,8 @@ class Init:
             probe = self.start(service, service["ready"])
             if not self.ended_within(probe.pid, 5.0):
                 self.end(probe)
-            code = self.ended.pop(probe.pid)[0]
-            self.end(probe)
-            self.ended.pop(probe.inside, None)
+            code = self.ended[probe.pid][0]
+            self.finish(probe)
             return code == 0
         if not service["port"]:
             return True
@@ -337,7 +342,8 @@ class Init:
             for one in running.values():
                 self.ended_within(one.pid, max(0.0, until - time.monotonic()))
         for one in running.values():
-            self.end(one)
+            if one.pid not in self.ended or exists(one.inside):
+                self.end(one)
 
     # All of it
 
@@ -349,9 +355,10 @@ class Init:
             self.tell("started", number)
             code, user, system, rss, left = self.finish(started)
             self.tell("ended", number, code, user, system, rss, left)
+            until = time.monotonic() + (STRAGGLERS_S if code != 0 else 0.0)  # the reason may be on its way
             for service in self.plan["services"]:
                 one = running[service["name"]]
-                if one.pid in self.ended:
+                if self.ended_within(one.pid, until - time.monotonic()):
                     status = self.ended[one.pid][0]
                     self.tell("service", service["name"], "died", 0.0, os.waitstatus_to_exitcode(status))
             if code != 0:
@@ -367,6 +374,17 @@ class Started:
     def __init__(self, pid: int, inside: int) -> None:
         self.pid = pid
         self.inside = inside
+
+
+def exists(pid: int) -> bool:
+    """Whether there is still a process of this number, dead or alive; 0 is none."""
+    if pid == 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def children(pid: int) -> list[int]:

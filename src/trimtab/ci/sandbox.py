@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import array
 import errno
-import json
 import marshal
 import os
 import posixpath
@@ -27,20 +26,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.ci import launch
+from trimtab.ci.blobs import Blobs, Lost
 from trimtab.ci.container import Container, installed, prepare
+from trimtab.ci.kept import UPPERS, keep, prune
 from trimtab.ci.limits import LOOK_S, Limits, Watch
 from trimtab.ci.ports import EngineFault, Job, Outcome, Reason, Stop
 from trimtab.ci.rootfs import MAKING
 from trimtab.ci.services import addresses, service, write_hosts
-from trimtab.ci.space import KEPT, Lease, lease, sweep
+from trimtab.ci.space import Lease, lease, sweep
 
-if TYPE_CHECKING:
-    from trimtab.ci.blobs import Blobs
-
-UPPERS = "uppers"
 READ_BYTES = 1 << 16
 REPORT_BYTES_MAX = 32 << 20
 _EVENT_BYTES = 1 << 16
@@ -60,8 +57,6 @@ class Sandbox:
     """An `Executor` on this machine. state: the directory of images, trees and steps' own directories."""
 
     def __init__(self, state: Path, limits: Limits | None = None) -> None:
-        from trimtab.ci.blobs import Blobs
-
         self.state = state.absolute()
         self.limits = limits or Limits()
         self._blobs = Blobs(str(self.state))
@@ -71,33 +66,25 @@ class Sandbox:
 
     def execute(self, job: Job, write: Callable[[bytes], None], stop: Stop) -> Outcome:
         """See `Executor`."""
-        from trimtab.ci.blobs import Lost
-
         installed()
         held = lease(job.directory)
         assert held is not None
         kept = False
         try:
             with _room(self.state):
+                execution = _Execution(self, job, write, stop, held)
                 try:
-                    outcome = _Execution(self, job, write, stop, held).run()
+                    outcome = execution.run()
                 except Lost as err:
                     raise EngineFault(f"{job.step}: {err}; run again, what made it is done anew") from None
                 if not outcome.succeeded:
-                    keep(job, outcome)
+                    keep(job, outcome, execution.lowers)
                     kept = True
+                    prune(self.state)
                     return replace(outcome, kept=job.directory)
                 return outcome
         finally:
             held.release() if kept else held.remove()
-
-
-def keep(job: Job, outcome: Outcome) -> None:
-    """Marks the directory of a failed step, with all that a shell in its state needs."""
-    doc = {"job": job.as_json(), "ended": outcome.ended, "failedRun": outcome.failed_run, "time": time.time()}
-    temporary = job.directory / f".{KEPT}"
-    temporary.write_text(json.dumps(doc))
-    temporary.replace(job.directory / KEPT)
 
 
 @contextmanager
@@ -236,6 +223,7 @@ class _Execution:
         self.cpu_s = 0.0
         self.rss_bytes = 0
         self.done = False
+        self.lowers: set[Path] = set()
 
     def run(self) -> Outcome:
         began = time.monotonic()
@@ -243,6 +231,7 @@ class _Execution:
         if self.job.memory_bytes:
             limits = replace(limits, memory_bytes=self.job.memory_bytes)
         step, beside, where = containers(self.sandbox.state, self.sandbox._blobs, self.job)
+        self.lowers = {lower for one in (step, *beside.values()) for lower in one.lowers}
         output, output_write = os.pipe()
         opened = [output_write]
         try:
@@ -259,7 +248,6 @@ class _Execution:
                 "directory": str(self.sandbox.state),
                 "socket": -1,
                 "network": not step.network,
-                "joined": False,
                 "overlays": [one.overlay for one in (step, *beside.values())],
                 "services": services,
                 "runs": runs,
