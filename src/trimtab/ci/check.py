@@ -56,7 +56,7 @@ def check(project: Path, given: Mapping[str, Mapping[str, str]] | None = None) -
     for graph in graphs:
         found += look.graph(graph)
     unique = {(str(one.site), one.message): one for one in found}
-    return sorted(unique.values(), key=lambda one: (one.site.file, one.site.line, one.warning))
+    return sorted(unique.values(), key=lambda one: (one.site.file, one.site.line, one.warning, one.message))
 
 
 def schema(definition: Definition, pipeline: PipelineFunction) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class StepFunction:
             complain(err)
 
     def _split(self, shard: int, matrix: Mapping[str, list[str]]) -> None:
-        takes = inspect.signature(self.function).parameters
+        takes = self.signature.parameters
         if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= SHARDS_MAX:
             raise DefinitionError(f"@step(shard={shard!r}): a number from 1 to {SHARDS_MAX}", self.site)
         if shard > 1 and "shard" not in takes:
@@ -95,6 +95,10 @@ class StepFunction:
     @property
     def name(self) -> str:
         return self.function.__name__
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
 
     @functools.cached_property
     def declared(self) -> dict[str, params.Declared]:
@@ -129,8 +133,18 @@ class Evaluation:
     def call(self, function: StepFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The steps that a call comes to; the same call again is the same steps."""
         site = caller()
+        if len(self.steps) >= STEPS_MAX:
+            raise DefinitionError(f"more than {STEPS_MAX} steps; is {function.name}() called in a loop?", site)
         try:
-            bound = inspect.signature(function.function).bind_partial(*args, **kwargs)
+            return self._called(function, args, kwargs, site)
+        except DefinitionError as err:
+            complain(err)
+            watch_again()
+            return Call((), (), broken=True, site=site)
+
+    def _called(self, function: StepFunction, args: tuple[Any, ...], kwargs: dict[str, Any], site: Site) -> Call:
+        try:
+            bound = function.signature.bind_partial(*args, **kwargs)
         except TypeError as err:
             raise DefinitionError(f"{function.name}(): {err}", site) from None
         known = (function.name, _frozen(bound.arguments, function, site))
@@ -144,11 +158,6 @@ class Evaluation:
         try:
             with _at_its_line(self.directory):
                 made = [self._one(function, bound.arguments, extra, site) for extra in _variants(function)]
-        except DefinitionError as err:
-            complain(err)
-            watch_again()
-            self.calls[known] = Call((), (), broken=True, site=site)
-            return self.calls[known]
         finally:
             self.entered.pop()
         outputs = tuple(name for name, _ in made[0].container.outputs)
@@ -185,8 +194,6 @@ class Evaluation:
             labels,
             (shard.index, shard.count) if shard else None,
         )
-        if len(self.steps) >= STEPS_MAX:
-            raise DefinitionError(f"more than {STEPS_MAX} steps; is {function.name}() called in a loop?", site)
         self.steps[step.id] = step
         return step
 
