@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,20 +23,41 @@ DETAIL_VERBS = ("status",)
 """Left out of the timeline for people: every status that a reconciler wrote."""
 
 
-def _reader(target: Target) -> JournalReader:
+_STATE_OPTION = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --context: the directory of its `trimtab run` (~/.local/state/trimtab/HOST).",
+)
+
+
+def _reader(target: Target, state: Path | None) -> JournalReader:
     from trimtab.engine.processes import JOURNAL
     from trimtab.runtime.journal_read import JournalReader
 
-    if not target.is_embedded:
-        raise EngineError("the journal is the embedded engine's: leave --kubeconfig and --context away")
-    settings = target.settings()
+    path = _directory(target, state).joinpath(*JOURNAL)
     try:
-        return JournalReader(settings.data_path(*JOURNAL))
+        return JournalReader(path)
     except FileNotFoundError as err:
-        raise EngineError(str(err)) from None
+        if target.is_embedded:
+            raise EngineError(str(err)) from None
+        raise EngineError(
+            f"{path}: no journal; it is kept where `trimtab run` runs for this cluster: ask there, or give its --state"
+        ) from None
     except PermissionError as err:
-        name = err.filename or settings.data_path(*JOURNAL)
-        raise EngineError(f"{name} cannot be read: run this with sudo") from None
+        raise EngineError(f"{err.filename or path} cannot be read: run this with sudo") from None
+
+
+def _directory(target: Target, state: Path | None) -> Path:
+    """Where the journal is: with the engine's data, or with what `trimtab run` keeps for another cluster."""
+    if target.is_embedded:
+        if state is not None:
+            raise EngineError(
+                "--state belongs to another cluster's `trimtab run`: name it with --context, or give --data"
+            )
+        return Path(target.settings().data)
+    from trimtab.engine import beside
+
+    return state or beside.default_state(target.server())
 
 
 @click.command()
@@ -46,6 +68,7 @@ def _reader(target: Target) -> JournalReader:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
 @click.option("--component", default="", help="Only what this component said (engine: the supervisor).")
 @click.option("--all", "everything", is_flag=True, help="With every status that was written.")
+@_STATE_OPTION
 @output_option("table", "json", "yaml")
 @click.pass_obj
 def timeline(
@@ -57,6 +80,7 @@ def timeline(
     limit: int,
     component: str,
     everything: bool,
+    state: Path | None,
     fmt: str,
 ) -> None:
     """Show what happened, oldest first: of everything, or of one object.
@@ -67,7 +91,7 @@ def timeline(
     """
     from trimtab.cli.durations import seconds
 
-    reader = _reader(target)
+    reader = _reader(target, state)
     try:
         ref = _ref(obj, namespace) if obj else None
         start = datetime.now(UTC) - timedelta(seconds=seconds(since)) if since else None
@@ -129,16 +153,17 @@ def sentence(entry: Entry) -> str:
 @click.argument("obj", metavar="KIND/NAME")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Of the object.")
 @click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Its last so many changes.")
+@_STATE_OPTION
 @output_option("table", "json", "yaml")
 @click.pass_obj
-def why(target: Target, obj: str, namespace: str, limit: int, fmt: str) -> None:
+def why(target: Target, obj: str, namespace: str, limit: int, state: Path | None, fmt: str) -> None:
     """Why an object is as it is: its last changes, newest first, each with its chain of causes.
 
     \b
     trimtab why deployment/web
     trimtab why process/api
     """
-    reader = _reader(target)
+    reader = _reader(target, state)
     try:
         ref = _ref(obj, namespace)
         chains = _telling(reader.why(ref, limit=limit * 10))[:limit]

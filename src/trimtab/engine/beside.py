@@ -30,6 +30,7 @@ from trimtab.components import ingress
 from trimtab.engine import pki, privileges
 from trimtab.engine.bootstrap import CA_SECRET, SYSTEM_NAMESPACE
 from trimtab.engine.errors import EngineError
+from trimtab.engine.processes import JOURNAL
 from trimtab.engine.registry import adapters, beside_kubernetes
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.journal import Journal
@@ -107,7 +108,7 @@ async def run(transport: HttpTransport, server: str, options: Options, say: Say)
         components = beside_kubernetes()
         say(f"{', '.join(c.name for c in components)} for {server}; http {address}:{settings.http_port}, "
             f"https {address}:{settings.https_port}")  # fmt: skip
-        journal = Journal(settings.data_path("journal", "journal.sqlite"))
+        journal = Journal(settings.data_path(*JOURNAL))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_envoy(settings, say), name="envoy")

@@ -112,7 +112,7 @@ def _ids(node: Why) -> set[int]:
 
 def _branch(node: Why, indent: str, last: bool, lines: list[str], zone: tzinfo | None) -> None:
     entry = node.entry
-    cause = f"  because {entry.cause}" if isinstance(entry.cause, str) and not node.reasons else ""
+    cause = "" if node.reasons else because(entry)
     lines.append(
         f"{indent}{'└─' if last else '├─'} {time_text(entry.at, zone=zone)}  {what(entry)}{cause}{took(entry)}"
     )

@@ -7,17 +7,21 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from api_in_process import running_api
+from trimtab.api import Ref
 from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import HOOK_NAMESPACE, HOOK_SERVICE, Secret, Service
 from trimtab.client import Client
 from trimtab.client.asgi import AsgiTransport
 from trimtab.engine import beside
 from trimtab.engine.errors import EngineError
+from trimtab.engine.processes import JOURNAL
+from trimtab.runtime.journal import Entry, Journal
 from trimtab.server import create_app
 
 SERVER = "https://prod.example.com:6443"
@@ -110,3 +114,27 @@ def test_a_directory_that_another_run_uses_is_refused(tmp_path: Path) -> None:
         said = trimtab("--kubeconfig", str(kubeconfig(tmp_path)), "run", "--state", str(tmp_path))
 
     assert said == f"trimtab: another `trimtab run` uses {tmp_path}: end it, or give another --state\n"
+
+
+def test_the_journal_of_another_cluster_is_read_where_run_keeps_it(tmp_path: Path) -> None:
+    config, state = str(kubeconfig(tmp_path)), tmp_path / "state"
+
+    assert trimtab("--kubeconfig", config, "timeline", "--state", str(state)) == (
+        f"trimtab: {state}/journal/journal.sqlite: no journal; it is kept where `trimtab run` runs for this cluster:"
+        " ask there, or give its --state\n"
+    )
+    assert trimtab("why", "app/shop", "--state", str(state)) == (
+        "trimtab: --state belongs to another cluster's `trimtab run`: name it with --context, or give --data\n"
+    )
+
+    journal = Journal(state.joinpath(*JOURNAL))
+    shop = Ref("trimtab.dev/v1alpha1", "App", "default", "shop")
+    web = Ref("apps/v1", "Deployment", "default", "shop-web")
+    journal.append(Entry(datetime.now(UTC), "apps", "apps", "created", web, cause=shop, message="one replica"))
+    journal.close()
+    done = subprocess.run(
+        [TRIMTAB, "--kubeconfig", config, "why", "deployment/shop-web", "--state", str(state)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+
+    assert "App default/shop" in done.stdout
