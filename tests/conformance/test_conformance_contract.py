@@ -3,7 +3,8 @@
 Each is told once, with faults on the wire and crashes of the component's process: only declared reads and writes, the goal,
 stillness, and nothing left after everything was deleted. What needs a simulated server (its death, backups, the same run
 twice) is in tests/contract alone. `workloads` is not here: it steps aside where Kubernetes' own controllers are, and its
-scheduler writes `spec.nodeName` straight into the pod, which the real server lets nobody do.
+scheduler writes `spec.nodeName` straight into the pod, which the real server lets nobody do; the stories of
+`volumes` have it beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import test_contract_apps as apps
+import test_contract_backups as backups
 import test_contract_ingress as ingress
 import test_contract_node as node
 from accelerated_time import AcceleratedClock, accelerate
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 SEED = 3
 RATES = replace(Rates(), api_restarts_max=0)
-JUDGED = {"apps": apps, "ingress": ingress, "node": node}
+JUDGED = {"apps": apps, "backups": backups, "ingress": ingress, "node": node}
 SIMULATED_ONLY = {"clock-set": "somebody sets the clock: real time is not ours to set"}
 STORIES = [
     pytest.param(story.JUDGED, scenario, id=f"{name}-{scenario.name}")
