@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import re
 import shutil
@@ -50,6 +51,11 @@ class Shipping:
         )
         assert (done.returncode != 0) is fails, f"{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
+
+    def history(self, *arguments: str) -> str:
+        """What `trimtab timeline` or `why` prints of the cluster, from where `trimtab run` runs."""
+        state = ("--state", str(self.cluster.folder / "state"))
+        return self.cluster.run(TRIMTAB, "--kubeconfig", str(self.cluster.kubeconfig()), *arguments, *state)
 
     def authority(self) -> ssl.SSLContext:
         import base64
@@ -131,16 +137,16 @@ def test_what_it_becomes_is_what_it_becomes_on_the_embedded_engine(shipping: Shi
         def ours(*arguments: str) -> Any:
             return json.loads(running.run("get", *arguments, "-o", "json").stdout)
 
-        here = {kind: essence(ours(kind, "-n", "default")) for kind in COMPARED}
+        listed = {kind: ours(kind, "-n", "default") for kind in (*COMPARED, "pods")}
+    here = {kind: essence(listed[kind]) for kind in COMPARED}
     there = {kind: essence(shipping.cluster.get(kind)) for kind in COMPARED}
+    here["pods"], there["pods"] = of_pods(listed["pods"]), of_pods(shipping.cluster.get("pods"))
 
-    for kind in COMPARED:
-        assert json.dumps(there[kind], sort_keys=True, indent=1) == json.dumps(here[kind], sort_keys=True, indent=1), (
-            kind
-        )
+    differences = {kind: difference(there[kind], here[kind]) for kind in there if there[kind] != here[kind]}
+    assert not differences, "\n".join(f"{kind}:\n{text}" for kind, text in differences.items())
 
 
-COMPARED = ("deployments", "statefulsets", "services", "ingresses", "jobs", "apps")
+COMPARED = ("apps", "deployments", "statefulsets", "services", "ingresses", "jobs", "persistentvolumeclaims")
 
 
 def essence(listing: Any) -> dict[str, Any]:
@@ -161,13 +167,47 @@ def essence(listing: Any) -> dict[str, Any]:
         if item["kind"] == "Job":  # labels and selector hold its uid
             spec.pop("selector", None)
             template["metadata"]["labels"] = sorted(template["metadata"]["labels"])
-        conditions = [[c["type"], c["status"], c.get("reason")] for c in item.get("status", {}).get("conditions") or []]
+        conditions = conditions_of(item)
+        if item["kind"] == "PersistentVolumeClaim":  # ours tells in a condition by whom it was bound
+            conditions = [["phase", item["status"]["phase"], None]]
         name = re.sub("migrate-[0-9a-f]+", "migrate", item["metadata"]["name"])
         labels = {k: v for k, v in item["metadata"].get("labels", {}).items() if k != "trimtab.dev/owner"}
         if item["kind"] == "Job":
             labels = {}
+        if item["kind"] == "PersistentVolumeClaim":  # ours names the reconciler that made it
+            labels.pop("trimtab.dev/reconciler", None)
         found[name] = {"spec": spec, "labels": labels, "conditions": sorted(conditions)}
     return found
+
+
+def conditions_of(item: Any) -> list[list[str | None]]:
+    return [[c["type"], c["status"], c.get("reason")] for c in item.get("status", {}).get("conditions") or []]
+
+
+def of_pods(listing: Any) -> dict[str, Any]:
+    """Component -> phases and conditions of its pods, without names, which end at random."""
+    found: dict[str, Any] = {}
+    for item in listing["items"]:
+        component = item["metadata"]["labels"].get("app.kubernetes.io/component", "")
+        states = found.setdefault(component, [])
+        states.append([item["status"]["phase"], sorted(conditions_of(item), key=str)])
+    return found
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    texts = (json.dumps(found, sort_keys=True, indent=1).splitlines() for found in (there, here))
+    return "\n".join(difflib.unified_diff(*texts, "real", "embedded", n=3, lineterm=""))
+
+
+def test_the_journal_of_run_tells_what_happened_there_and_why(shipping: Shipping) -> None:
+    entries = json.loads(shipping.history("timeline", "--limit", "1000", "-o", "json"))
+
+    told = {(entry["verb"], entry["object"]) for entry in entries}
+    assert any(verb == "created" and "Deployment" in str(ref) and "shipnotes-web" in str(ref) for verb, ref in told), (
+        told
+    )
+    reasons = shipping.history("why", "deployment/shipnotes-web")
+    assert "App default/shipnotes" in reasons, reasons
 
 
 def test_a_pod_and_a_container_that_are_killed_come_back(shipping: Shipping) -> None:

@@ -99,7 +99,7 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
         ip = ""
     status: JSON = {
         "phase": phase,
-        "conditions": _conditions(pod, mains, phase, inits_done=inits_done),
+        "conditions": _conditions(pod, mains, phase, inits_done=inits_done, placed=sandbox is not None),
         "containerStatuses": mains,
         "hostIP": host_ip,
         "startTime": _stamp(pod.status.start_time or now),
@@ -350,8 +350,9 @@ def _phase(pod: Pod, mains: list[JSON], inits: list[JSON], *, inits_done: bool, 
     return "Running"
 
 
-def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool) -> list[JSON]:
-    """Initialized, Ready, ContainersReady. PodScheduled is the scheduler's, the gates' conditions are others'."""
+def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool, placed: bool) -> list[JSON]:
+    """The node's own conditions. PodScheduled is the scheduler's, the gates' conditions are others'. placed: the pod has a
+    sandbox with a network."""
     unready = [status["name"] for status in mains if not status["ready"]]
     if phase in ("Succeeded", "Failed"):
         why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
@@ -366,7 +367,10 @@ def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool) ->
         initialized = _condition("False", "ContainersNotInitialized", f"containers with incomplete status: [{names}]")
     elif phase == "Succeeded":
         initialized = _condition("True", "PodCompleted")
+    # An ended pod's sandbox is on its way out.
+    ready_to_start = _condition(str(placed and phase not in ("Succeeded", "Failed")))
     return [
+        {"type": "PodReadyToStartContainers", **ready_to_start},
         {"type": "Initialized", **initialized},
         {"type": "Ready", **ready},
         {"type": "ContainersReady", **containers},
