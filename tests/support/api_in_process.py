@@ -101,6 +101,12 @@ class Api:
         is_json = response.headers.get("content-type", "").startswith("application/json")
         return Answer(response.status, json.loads(text) if is_json and text else text, dict(response.headers))
 
+    async def lines(self, path: str, **headers: str) -> tuple[int, list[Any]]:
+        """The status of the answer to a GET, and its body as one JSON value a line: a watch's, once it has ended."""
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        response = await self._transport.send(self._request("GET", path, None, JSON_TYPE, named))
+        return response.status, [json.loads(line) for line in response.body.splitlines()]
+
     async def get(self, path: str, **headers: str) -> Answer:
         return await self.call("GET", path, **headers)
 

@@ -163,7 +163,13 @@ class _Managed:
         """The entries in the order in which the API shows them."""
         return sorted(
             self.entries.values(),
-            key=lambda e: (e["operation"], e.get("time", ""), e["manager"], e["apiVersion"], e.get("subresource", "")),
+            key=lambda e: (
+                e["operation"],
+                e.get("time", ""),
+                e.get("manager", ""),
+                e["apiVersion"],
+                e.get("subresource", ""),
+            ),
         )
 
     def cap(self) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server.errors import Cause, StatusError, bad_request, invalid, unsupported_media
+from trimtab.server.errors import Cause, StatusError, bad_request, invalid, not_decoded, unsupported_media
 from trimtab.server.http import Request
 
 JSON_TYPE = "application/json"
@@ -93,7 +94,7 @@ def timeout_of(request: Request) -> float | None:
     return hours * 3600 + minutes * 60 + seconds + millis / 1000 or None
 
 
-def dry_run(values: list[str], options: str) -> bool:
+def dry_run(values: Sequence[str], options: str) -> bool:
     """Whether a write is only tried. Raises `StatusError` 422 naming the kind of `options` that the values stand in."""
     for value in values:
         if value != "All":
@@ -113,6 +114,28 @@ async def read_object(request: Request, options: Options) -> JSON:
     if len(body) > THREAD_MIN_BYTES and request.content_type != JSON_TYPE:
         return await asyncio.to_thread(decode_object, body, request.content_type, options)
     return decode_object(body, request.content_type, options)
+
+
+async def read_kind(request: Request, options: Options, api_version: str, kind: str) -> JSON:
+    """The object in a request's body, of a built-in kind that is answered and not stored: what no schema knows is left out.
+
+    Raises:
+        StatusError: as `read_object`, and as `of_kind`.
+    """
+    return of_kind(await read_object(request, options), api_version, kind)
+
+
+def of_kind(obj: JSON, api_version: str, kind: str) -> JSON:
+    """The same object, of a built-in kind, once it is sure that everything in it has its type. Raises `StatusError` 400."""
+    from trimtab.server.schemas import FieldError, builtin
+
+    wrong: list[FieldError] = []
+    schema = builtin(api_version, kind)
+    assert schema is not None
+    schema.prune(obj, wrong)
+    if wrong:
+        raise not_decoded(kind, api_version, wrong[0])
+    return obj
 
 
 def decode_object(body: bytes, content_type: str, options: Options) -> JSON:

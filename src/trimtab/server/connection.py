@@ -419,7 +419,7 @@ class Exchange:
             connection.answered(keep_alive=self.keep_alive)
 
     def _encoded_head(self, status: int, headers: Headers) -> bytes:
-        pieces = [_STATUS_LINES[status]]
+        pieces = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
         sized = self._scope["method"] == "HEAD"
         for name, value in headers:
             sized = sized or name == b"content-length"

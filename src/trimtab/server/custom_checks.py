@@ -32,7 +32,7 @@ def problems(crd: JSON, old: JSON | None, taken: Callable[[str, str], str | None
     names = spec.get("names") or {}
     plural, group, scope = names.get("plural") or "", spec.get("group") or "", spec.get("scope") or ""
     found: list[Cause] = []
-    name = crd["metadata"]["name"]
+    name = crd["metadata"].get("name") or ""
     if name != f"{plural}.{group}":
         found.append(_invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
     if not group:

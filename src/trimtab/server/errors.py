@@ -115,6 +115,12 @@ def not_declared(kind: Kind, meta: JSON, paths: Sequence[str]) -> StatusError:
     return StatusError(500, "", f"failed to create typed patch object ({what}): {text}")
 
 
+def not_decoded(kind: str, api_version: str, why: object) -> StatusError:
+    """A body has something of another type than its kind does."""
+    version = api_version.rpartition("/")[2]
+    return Undecodable(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
 def conflict(plural: str, group: str, name: str, why: str) -> StatusError:
     text = f'Operation cannot be fulfilled on {group_resource(plural, group)} "{name}": {why}'
     return StatusError(409, "Conflict", text, _details(plural, group, name))

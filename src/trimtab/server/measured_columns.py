@@ -72,7 +72,7 @@ def _targets(metrics: Sequence[JSON], found: Sequence[JSON]) -> str:
             text += "" if key in ("resource", "containerResource", "pods") else " (avg)"
         else:
             text = f"{now.get('value', '<unknown>')}/{target.get('value', '')}"
-        texts.append(f"{source['name']}: {text}" if key in ("resource", "containerResource") else text)
+        texts.append(f"{source.get('name', '')}: {text}" if key in ("resource", "containerResource") else text)
     shown = ", ".join(texts[:TARGETS_SHOWN_MAX])
     return (
         f"{shown} + {len(texts) - TARGETS_SHOWN_MAX} more..." if len(texts) > TARGETS_SHOWN_MAX else shown or "<none>"

@@ -8,7 +8,7 @@ from trimtab.api import JSON
 from trimtab.server import errors
 from trimtab.server.authentication import User
 from trimtab.server.authorization import Attributes
-from trimtab.server.bodies import read_object, write_options
+from trimtab.server.bodies import read_kind, write_options
 from trimtab.server.http import Reply, Request, json_reply
 from trimtab.server.kinds import Kind
 from trimtab.server.paths import Target
@@ -23,10 +23,8 @@ async def review(server: ApiServer, kind: Kind, target: Target, request: Request
         raise errors.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf")
     if request.method != "POST" or target.name:
         raise errors.method_not_allowed()
-    body = await read_object(request, write_options(request))
+    body = await read_kind(request, write_options(request), kind.api_version, kind.kind)
     spec = body.get("spec") or {}
-    if not isinstance(spec, dict):
-        raise errors.bad_request("spec: expected an object")
     match kind.kind:
         case "SelfSubjectReview":
             status: JSON = {"userInfo": request.user.wire()}

@@ -15,6 +15,7 @@ from trimtab.server.bodies import (
     Options,
     decode_json,
     decode_object,
+    of_kind,
     write_options,
 )
 from trimtab.server.errors import Cause, StatusError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _SCALE = Kind("autoscaling", "v1", "Scale", "scales")
 _BODY = ("autoscaling", "v1", "Scale")
+_NAMES = ("autoscaling/v1", "Scale")
 
 
 async def handle_scale(server: ApiServer, kind: Kind, target: Target, verb: str, request: Request) -> Reply:
@@ -99,7 +101,7 @@ def _changed_scale(current: JSON, content_type: str, body: bytes, verb: str, opt
     from trimtab.server.patch import PatchError, json_patch, merge_patch
 
     if verb == "update":
-        return decode_object(body, content_type, options)
+        return of_kind(decode_object(body, content_type, options), *_NAMES)
     try:
         if content_type == JSON_PATCH:
             new = json_patch(current, decode_json(body, options))
@@ -113,7 +115,7 @@ def _changed_scale(current: JSON, content_type: str, body: bytes, verb: str, opt
         raise errors.bad_request(str(err)) from None
     if not isinstance(new, dict):
         raise errors.bad_request("the patch does not leave a Scale behind")
-    return new
+    return of_kind(new, *_NAMES)
 
 
 def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:

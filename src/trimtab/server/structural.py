@@ -206,17 +206,20 @@ class Schema:
         self.status_subresource = status_subresource
         """`status` is written through its subresource only."""
 
-    def prune(self, obj: JSON) -> list[str]:
-        """Drops fields that the schema does not name, in place; the paths dropped, like `spec.containers[0].foo`."""
+    def prune(self, obj: JSON, wrong: list[FieldError] | None = None) -> list[str]:
+        """Drops fields that the schema does not name, in place; the paths dropped, like `spec.containers[0].foo`.
+
+        wrong: of a built-in kind, is given each value of another type than its field; what such an object holds must not
+        be looked at any further."""
         dropped: list[str] = []
         if self.builtin:
-            _prune_builtin(self.root, obj, None, dropped)
+            _prune_builtin(self.root, obj, None, dropped, [] if wrong is None else wrong)
         else:
             _prune(self.root, obj, None, dropped)
             node = self.root.fields.get("metadata")
             if node is not None and "managedFields" in node.fields and obj.get("metadata").__class__ is dict:
                 # Also a custom object's metadata passes through the struct that all objects share.
-                _prune_builtin(node, obj["metadata"], (None, "metadata"), [])
+                _prune_builtin(node, obj["metadata"], (None, "metadata"), [], [])
         return dropped
 
     def default(self, obj: JSON) -> None:
@@ -396,32 +399,37 @@ def _prune(node: Node, value: Any, path: Path, dropped: list[str]) -> None:
                 _prune(item, child_value, (path, index), dropped)
 
 
-def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str]) -> None:
-    """Drops unknown fields, and what a Go struct drops: nulls, and empty lists and maps of optional fields."""
+def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str], wrong: list[FieldError]) -> None:
+    """Drops unknown fields, and does with the rest what decoding into a Go struct does: a null field is not there, a null item
+    or map value is the zero of its type, an empty list or map of an optional field is not there."""
     if value.__class__ is dict:
         fields = node.fields
         values = node.values
         for key in list(value):
             child_value = value[key]
-            if child_value is None and not node.preserve and (fields.get(key) or values):
-                if values is not None and values.kind == "string" and not values.checks:
-                    value[key] = ""
-                else:
-                    del value[key]
-                continue
             child = fields.get(key) or values
             if child is None:
-                if node.kind == "any":
-                    continue
-                dropped.append(path_text((path, key)))
-                del value[key]
+                if node.kind != "any":
+                    dropped.append(path_text((path, key)))
+                    del value[key]
                 continue
+            if child is ANY:
+                if child_value is None and not node.preserve:
+                    del value[key]
+                continue
+            if child_value is None and not node.preserve:
+                if key in fields or child.kind not in _ZEROS:
+                    del value[key]
+                    continue
+                value[key] = child_value = _zero(child)
             child_class = child_value.__class__
-            if child is ANY or (child_class is not dict and child_class is not list):
+            if child_class is not child.python and not _accepts(child, child_value):
+                _wrong_type(child, child_value, (path, key), wrong)
+            if child_class is not dict and child_class is not list:
                 if not child_value and key in node.drops:
                     del value[key]
                 continue
-            _prune_builtin(child, child_value, (path, key), dropped)
+            _prune_builtin(child, child_value, (path, key), dropped, wrong)
             if (
                 not child_value
                 and values is None
@@ -433,7 +441,22 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str]) -> No
         item = node.items
         if item is not None and item is not ANY:
             for index, child_value in enumerate(value):
-                _prune_builtin(item, child_value, (path, index), dropped)
+                if child_value is None and item.kind in _ZEROS:
+                    value[index] = child_value = _zero(item)
+                if child_value.__class__ is not item.python and not _accepts(item, child_value):
+                    _wrong_type(item, child_value, (path, index), wrong)
+                _prune_builtin(item, child_value, (path, index), dropped, wrong)
+
+
+_ZEROS: Mapping[str, Any] = {
+    "object": b"{}", "array": b"[]", "string": "", "boolean": False, "integer": 0, "number": 0, "intstr": 0, "quantity": "0"
+}  # fmt: skip
+"""What decoding makes of a null item, by the kind of its node, as `compile_default` keeps it."""
+
+
+def _zero(node: Node) -> Any:
+    zero = _ZEROS[node.kind]
+    return json.loads(zero) if zero.__class__ is bytes else zero
 
 
 # --- default ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from trimtab.api.selector import selects
 from trimtab.server import errors
 from trimtab.server.bodies import (
     Options,
-    read_object,
+    dry_run,
+    read_kind,
     write_options,
 )
 from trimtab.server.deleting import DeleteOptions
@@ -83,7 +84,7 @@ async def _connected(server: ApiServer, kind: Kind, target: Target, request: Req
 
 async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    body = await read_object(request, options)
+    body = await read_kind(request, options, "v1", "Namespace")
 
     def change(live: JSON) -> JSON:
         live["spec"] = {"finalizers": (body.get("spec") or {}).get("finalizers") or []}
@@ -98,7 +99,7 @@ async def _finalize(server: ApiServer, kind: Kind, target: Target, request: Requ
 
 async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    binding = await read_object(request, options)
+    binding = await read_kind(request, options, "v1", "Binding")
     binding = await server.hooks.about(kind, target, "CREATE", options, ("", "v1", "Binding"), binding)
     node = (binding.get("target") or {}).get("name") or ""
     if not node:
@@ -130,9 +131,10 @@ async def _bind(server: ApiServer, kind: Kind, target: Target, request: Request)
 
 async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    eviction = await read_object(request, options)
+    eviction = await read_kind(request, options, "policy/v1", "Eviction")
     eviction = await server.hooks.about(kind, target, "CREATE", options, ("policy", "v1", "Eviction"), eviction)
     asked = eviction.get("deleteOptions") or {}
+    options.dry_run = options.dry_run or dry_run(asked.get("dryRun") or (), "DeleteOptions")
     conditions = asked.get("preconditions") or {}
 
     def unless(pod: JSON) -> None:
@@ -260,7 +262,7 @@ def _scaled(value: int | str, total: int) -> int:
 
 async def _token(server: ApiServer, kind: Kind, target: Target, request: Request) -> Reply:
     options = write_options(request)
-    asked = await read_object(request, options)
+    asked = await read_kind(request, options, "authentication.k8s.io/v1", "TokenRequest")
     body = ("authentication.k8s.io", "v1", "TokenRequest")
     asked = await server.hooks.about(kind, target, "CREATE", options, body, asked)
     spec = asked.get("spec") or {}

@@ -70,6 +70,7 @@ class WatchService:
         asked = request.integer("resourceVersion")
         initial = request.flag("sendInitialEvents") if "sendInitialEvents" in query else None
         bookmarks = request.flag("allowWatchBookmarks")
+        timeout_s = float(request.integer("timeoutSeconds") or TIMEOUT_S)
         prefix = kind.prefix(namespace)
         whole = initial if initial is not None else not asked
         records = self._initial(kind, namespace, selector) if whole else []
@@ -81,7 +82,6 @@ class WatchService:
         except Compacted:
             raise _too_old(after, self._store.compacted) from None
         self._open[watch] = None
-        timeout_s = float(request.integer("timeoutSeconds") or TIMEOUT_S)
         session = _Session(self, kind, selector, rendering, watch, bookmarks)
         opened = _Opened(request, watch, timeout_s, lambda: self._open.pop(watch, None))
 

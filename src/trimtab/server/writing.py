@@ -36,7 +36,7 @@ from trimtab.store import ABSENT, Conflict, Put, Record, Store
 
 if TYPE_CHECKING:
     from trimtab.server.registry import Registry
-    from trimtab.server.structural import Schema
+    from trimtab.server.structural import FieldError, Schema
 
 GENERATE_TRIES = 8
 """27^5 suffixes: a second clash in a row is already a sign of something else."""
@@ -405,7 +405,10 @@ class Writer:
         return meta
 
     def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
-        dropped = schema.prune(obj)
+        wrong: list[FieldError] = []
+        dropped = schema.prune(obj, wrong)
+        if wrong:
+            raise errors.not_decoded(schema.kind, schema.api_version, wrong[0])
         if not (dropped or options.duplicates) or options.validation == "Ignore":
             return
         problems = [*(f'unknown field "{path}"' for path in dropped), *options.duplicates]
@@ -427,11 +430,14 @@ class Writer:
         """The object as webhooks want it. Raises `StatusError`."""
 
         def complete(obj: JSON) -> None:
-            schema.prune(obj)
-            schema.default(obj)
-            found = [error for error in schema.validate(obj) if error.reason == "FieldValueTypeInvalid"]
-            if found and not kind.crd:
-                raise errors.internal(f"{kind.kind} in version {kind.version!r}: {found[0]}")
+            wrong: list[FieldError] = []
+            obj.setdefault("metadata", {})
+            schema.prune(obj, wrong)
+            if not wrong:
+                schema.default(obj)
+                wrong += [error for error in schema.validate(obj) if error.reason == "FieldValueTypeInvalid"]
+            if wrong and not kind.crd:
+                raise errors.internal(f"{kind.kind} in version {kind.version!r}: {wrong[0]}")
 
         def admit(obj: JSON) -> None:
             if not schema.validate(obj):
@@ -469,10 +475,8 @@ class Writer:
 
     def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
         found = schema.validate(obj)
-        if found and not kind.crd and found[0].reason == "FieldValueTypeInvalid":
-            raise errors.Undecodable(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {found[0]}'
-            )
+        if found and not kind.crd and found[0].reason == "FieldValueTypeInvalid":  # no quantity
+            raise errors.not_decoded(schema.kind, schema.api_version, found[0])
         return [Cause(error.path, error.message, error.reason) for error in found]
 
     def _raise_problems(self, kind: Kind, obj: JSON, found: Sequence[Cause]) -> None:

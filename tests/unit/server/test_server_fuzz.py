@@ -6,88 +6,22 @@ stands in `test_server_hostile.py`.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api_in_process import APPLY, JSON_PATCH, JSON_TYPE, MERGE, STRATEGIC, Answer, Api, running_api
+from api_in_process import APPLY, JSON_PATCH, JSON_TYPE, MERGE, STRATEGIC, Api
+from fuzz_world import EXAMPLES, EXAMPLES_LONG, PARTIAL, PROTOBUF, TABLE, YAML, Property, World, search
 from hostile import JSON, SAMPLES, VALUES, WORDS, mutated, objects, refused_well
 from protobuf_writer import encoded, torn
 
-EXAMPLES = 40
-EXAMPLES_LONG = 6_000
-YAML = "application/yaml"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
-TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 DEPLOYMENTS, DEPLOYMENT = next(sample for sample in SAMPLES if sample[0].endswith("/deployments"))
-
-
-class World:
-    """A server of a test's own, called from outside of its event loop."""
-
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
-        self._running = running_api()
-        self.wrote_nothing = True
-        self.api: Api = runner.run(self._running.__aenter__())
-
-    def call(self, method: str, path: str, body: Any = None, content_type: str = JSON_TYPE, **headers: str) -> Answer:
-        """The answer, which must be a success or a good refusal."""
-        before = self.api.server.store.revision
-        answer = self._runner.run(self.api.call(method, path, body, content_type, **headers))
-        if method != "HEAD":  # which has no body
-            refused_well(answer)
-        self.wrote_nothing = self.api.server.store.revision == before
-        return answer
-
-    def created(self, collection: str, answer: Answer) -> None:
-        """What was accepted can be read in all forms and goes away again."""
-        if answer.status not in (200, 201) or self.wrote_nothing:
-            return
-        path = f"{collection}/{quote(answer.body['metadata']['name'])}"
-        for accept in (JSON_TYPE, TABLE, PARTIAL):
-            assert self.call("GET", path, accept=accept).status in (
-                200,
-                404,
-            )  # the garbage collector may have been there
-            self.call("GET", collection, accept=accept).ok()
-        self._runner.run(self._watched(collection))
-        self.remove(path)
-
-    async def _watched(self, collection: str) -> None:
-        query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
-        watching = await self.api.watch(f"{collection}?{query}")
-        while (await watching.next())["type"] != "BOOKMARK":
-            pass
-        await watching.close()
-
-    def remove(self, path: str) -> None:
-        self.call("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
-        self.call("DELETE", f"{path}?gracePeriodSeconds=0&propagationPolicy=Background")
-
-    def close(self) -> None:
-        self._runner.run(self._running.__aexit__(None, None, None))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with asyncio.Runner() as runner:
-        made = World(runner)
-        yield made
-        made.close()
-
-
-Property = Callable[[World, Any], None]
 
 
 def created(world: World, case: tuple[tuple[str, JSON], str]) -> None:
@@ -141,7 +75,7 @@ def authorized(world: World, case: dict[str, str]) -> None:
         key.replace("_", "-"): value.encode("latin-1", "replace").decode("latin-1") for key, value in case.items()
     }
     foreign = Api(world.api.server, trusted=False, headers=headers)
-    refused_well(world._runner.run(foreign.call("GET", CONFIGMAPS)))
+    refused_well(world.run(foreign.call("GET", CONFIGMAPS)))
 
 
 FIELD = st.sampled_from(["?fieldValidation=Strict", "?fieldValidation=Ignore", "", "?dryRun=All", "?fieldManager=x"])
@@ -272,19 +206,7 @@ PROPERTIES: dict[str, tuple[st.SearchStrategy[Any], Property]] = {
 
 def _search(world: World, name: str, examples: int) -> None:
     strategy, holds = PROPERTIES[name]
-
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-        derandomize=examples == EXAMPLES,
-    )
-    @given(strategy)
-    def search(case: Any) -> None:
-        holds(world, case)
-
-    search()
+    search(world, strategy, holds, examples)
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api_in_process import JSON_PATCH, JSON_TYPE, Api
+from api_in_process import JSON_PATCH, JSON_TYPE, MERGE, Api
 from trimtab.server.bodies import DEPTH_MAX, PROBLEMS_MAX
 from trimtab.server.protobuf import MAGIC, RECORDS_MAX
 from trimtab.server.yaml_body import VALUES_MAX, YamlProblem, load
+from webhook_server import WebhookServer, patched
 
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -165,3 +167,145 @@ def test_yaml_keys_are_text_and_anchors_are_copies() -> None:
     assert duplicates == ['line 6: key "base" already set in map']
     with pytest.raises(YamlProblem, match="map merge requires map or sequence of maps as the value"):
         load(b"a: {<<: 1}")
+
+
+SPEC_OF_A_JOB = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}}}
+AUTOSCALER = {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/api/v1/persistentvolumes", {"spec": []}, "spec: Invalid value"),
+        ("/apis/batch/v1/namespaces/default/jobs", {"spec": {"completionMode": []}}, "spec.completionMode: Invalid value"),
+        ("/api/v1/namespaces/default/pods", {"spec": {"containers": [{"resources": {"limits": {"a": 1}, "requests": [1]}}]}}, "requests"),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": {"user": [1]}}, "spec.user: Invalid value"),
+        ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {"resourceAttributes": "x"}}, "spec.resourceAttributes"),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {"audiences": {"a": 1}}}, "spec.audiences"),
+        ("/api/v1/namespaces/default/pods/p/binding", {"target": ["n"]}, "target: Invalid value"),
+        ("/api/v1/namespaces/default/pods/p/eviction", {"deleteOptions": "now"}, "deleteOptions: Invalid value"),
+    ],
+)  # fmt: skip
+async def test_what_has_another_type_is_refused_before_anything_looks_at_it(
+    api: Api, path: str, body: dict[str, Any], message: str
+) -> None:
+    refused = await api.post(path, {"metadata": {"name": "odd"}, **body})
+
+    assert (refused.status, refused.body["reason"]) == (400, "BadRequest")
+    assert "cannot be handled as a" in refused.message
+    assert message in refused.message
+
+
+@pytest.mark.parametrize("scale", [{"spec": "a"}, {"metadata": [1]}, {"spec": {"replicas": "2"}}])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_what_is_no_scale_is_refused(api: Api, method: str, scale: Any) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    (await api.post(path, {"metadata": {"name": "d"}, "spec": spec})).ok()
+
+    refused = await api.call(method, f"{path}/d/scale", scale, MERGE if method == "PATCH" else JSON_TYPE)
+
+    assert refused.status == 400
+    assert refused.message.startswith('Scale in version "v1" cannot be handled as a Scale: ')
+
+
+async def test_a_null_among_others_is_the_zero_of_its_type(api: Api) -> None:
+    made = (await api.post(CONFIGMAPS, {"metadata": {"name": "nulls"}, "data": {"a": None, "b": "c"}})).ok()
+    rule = {"verbs": [None], "apiGroups": [""], "resources": ["pods"]}
+    role = (
+        await api.post(
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", {"metadata": {"name": "r"}, "rules": [rule]}
+        )
+    ).ok()
+    pod = await api.post("/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}, "spec": {"containers": [None]}})
+
+    assert made["data"] == {"a": "", "b": "c"}
+    assert role["rules"][0]["verbs"] == [""]
+    assert pod.status == 422
+    assert "spec.containers[0].name: Required value" in pod.message
+
+
+@pytest.mark.parametrize(
+    ("path", "spec"),
+    [
+        ("/api/v1/namespaces/default/services", {"ports": [{"port": 80}]}),
+        ("/apis/batch/v1/namespaces/default/jobs", SPEC_OF_A_JOB),
+    ],
+)
+async def test_an_object_without_any_name_is_invalid(api: Api, path: str, spec: Any) -> None:
+    refused = await api.post(path, {"metadata": {}, "spec": spec})
+
+    assert refused.status == 422
+    assert "metadata.name: Required value: name or generateName is required" in refused.message
+
+
+async def test_a_volume_without_a_spec_is_invalid(api: Api) -> None:
+    refused = await api.post("/api/v1/persistentvolumes", {"metadata": {"name": "v"}})
+
+    assert refused.status == 422
+    assert "spec.accessModes: Required value" in refused.message
+
+
+async def test_managed_fields_without_a_manager_are_kept(api: Api) -> None:
+    entry = {"operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {}}}
+
+    (await api.post(CONFIGMAPS, {"metadata": {"name": "m", "managedFields": [entry]}, "data": {"a": "b"}})).ok()
+
+
+async def test_an_autoscaler_with_a_metric_of_nothing_is_shown(api: Api) -> None:
+    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    made = await api.post(path, {"metadata": {"name": "h"}, "spec": {**AUTOSCALER, "metrics": [{"type": "Resource"}]}})
+
+    shown = await api.get(path, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+
+    assert shown.status == 200
+    assert made.status in (201, 422)
+
+
+async def test_a_watch_with_a_bad_timeout_leaves_nothing_open(api: Api) -> None:
+    refused = await api.get(f"{CONFIGMAPS}?watch=1&timeoutSeconds=-1")
+
+    assert refused.status == 400
+    assert len(api.server.watches) == 0
+
+
+async def test_an_eviction_may_be_tried_only(api: Api) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    pod = (
+        await api.post(pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "b"}]}})
+    ).ok()
+
+    (await api.post(f"{pods}/p/eviction", {"metadata": {"name": "p"}, "deleteOptions": {"dryRun": ["All"]}})).ok()
+
+    assert (await api.get(f"{pods}/p")).ok()["metadata"]["resourceVersion"] == pod["metadata"]["resourceVersion"]
+
+
+async def test_a_webhook_may_not_take_the_name_away(api: Api, tmp_path: Path) -> None:
+    hook = WebhookServer(tmp_path, lambda request: patched({"op": "remove", "path": "/metadata"}))
+    client = {"url": f"{hook.url}/call", "caBundle": hook.ca_bundle}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    webhook = {"name": "w.a.example", "clientConfig": client, "rules": [rule], "sideEffects": "None"}
+    path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+    webhooks = [{**webhook, "admissionReviewVersions": ["v1"]}]
+    try:
+        (await api.post(path, {"metadata": {"name": "w"}, "webhooks": webhooks})).ok()
+
+        refused = await api.post(CONFIGMAPS, {"metadata": {"name": "m"}})
+    finally:
+        hook.close()
+
+    assert (refused.status, refused.body["reason"]) == (400, "BadRequest")
+    assert refused.message == "the namespace of the provided object does not match the namespace sent on the request"
+
+
+async def test_a_definition_without_a_name_is_invalid(api: Api) -> None:
+    names = {"plural": "things", "kind": "Thing"}
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    spec = {"group": "a.example", "scope": "Namespaced", "names": names, "versions": [version]}
+
+    refused = await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {"metadata": {}, "spec": spec})
+
+    assert refused.status == 422
+    assert "metadata.name" in refused.message

@@ -87,7 +87,7 @@ class LimitRangeStrategy(Strategy):
 
 class ServiceStrategy(Strategy):
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
-        key = kind.key(new["metadata"].get("namespace"), new["metadata"]["name"])
+        key = kind.key(new["metadata"].get("namespace"), new["metadata"].get("name") or "")
         spec = new.get("spec")
         if not isinstance(spec, dict):
             return [Cause("spec", "Required value", "FieldValueRequired")]

@@ -253,7 +253,7 @@ def _claim(obj: JSON) -> Iterator[Cause]:
 
 
 def _volume(obj: JSON) -> Iterator[Cause]:
-    spec = obj["spec"]
+    spec = obj.get("spec") or {}
     if not spec.get("accessModes"):
         yield required("spec.accessModes")
     for mode in spec.get("accessModes") or ():

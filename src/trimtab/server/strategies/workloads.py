@@ -147,7 +147,7 @@ class JobStrategy(WorkloadStrategy):
             return []
         template = spec.setdefault("template", {})
         labels = template.setdefault("metadata", {}).setdefault("labels", {})
-        uid, name = new["metadata"]["uid"], new["metadata"]["name"]
+        uid, name = new["metadata"]["uid"], new["metadata"].get("name") or ""
         labels["batch.kubernetes.io/controller-uid"] = labels["controller-uid"] = uid
         labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name[:63]
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
