@@ -150,11 +150,11 @@ async def test_a_key_that_stands_twice_is_found(api: Api) -> None:
 
 async def test_a_field_that_nothing_acts_on_is_warned_of(api: Api) -> None:
     body = deployment()
-    body["spec"]["template"]["spec"]["overhead"] = {"cpu": "1"}
+    body["spec"]["template"]["spec"]["os"] = {"name": "linux"}
 
     answer = await api.post(DEPLOYMENTS, body)
 
-    assert answer.headers["warning"] == '299 - "spec.template.spec.overhead: nothing acts on this field"'
+    assert answer.headers["warning"] == '299 - "spec.template.spec.os: nothing acts on this field"'
     again = await api.put(f"{DEPLOYMENTS}/web", answer.body)
     assert "warning" not in again.headers
 
