@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from trimtab.content import (  # noqa: F401  # an ordinary user may not be able 
     oci,
     tarreader,
 )
-from trimtab.content.digest import Digest
+from trimtab.content.digest import parse_digest
 from trimtab.content.tarwriter import LayerWriter
 
 NOBODY = 65534
@@ -73,17 +74,9 @@ T = TypeVar("T")
 def busybox_image(state: Path, *more: bytes, env: Sequence[str] = (), user: str = "", cmd: Sequence[str] = ()) -> str:
     """An image with busybox, users `root` and `app` (1000); more: further layers, as tars. Its digest."""
     store = ContentStore(state)
-    with store.ingest() as ingest:
-        writer = LayerWriter(ingest)
-        for path in ("bin", "etc", "tmp", "work"):
-            writer.directory(path, mode=0o1777 if path == "tmp" else 0o755)
-        writer.file("bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
-        for applet in APPLETS:
-            writer.symlink(f"bin/{applet}", "busybox")
-        writer.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n")
-        writer.file("etc/group", b"root:x:0:\napp:x:1000:\n")
-        layer = writer.finish()
-    layers = [oci.Descriptor(media_type=oci.LAYER, digest=layer.digest, size=layer.size)]
+    digest, data = _busybox_layer()
+    store.put(data)
+    layers = [oci.Descriptor(media_type=oci.LAYER, digest=digest, size=len(data))]
     for data in more:
         kind = "application/vnd.oci.image.layer.v1.tar"
         layers.append(oci.Descriptor(media_type=kind, digest=store.put(data), size=len(data)))
@@ -96,9 +89,25 @@ def busybox_image(state: Path, *more: bytes, env: Sequence[str] = (), user: str 
     manifest = oci.Manifest(
         schema_version=2, media_type=oci.MANIFEST, config=oci.put_document(store, config), layers=layers
     )
-    digest = Digest(oci.put_document(store, manifest).digest)
-    store.tag("busybox:test", digest)
-    return digest
+    return oci.put_document(store, manifest).digest
+
+
+@cache
+def _busybox_layer() -> tuple[str, bytes]:
+    """Its digest and its bytes; made once, since compressing it takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = ContentStore(directory)
+        with store.ingest() as ingest:
+            writer = LayerWriter(ingest)
+            for path in ("bin", "etc", "tmp", "work"):
+                writer.directory(path, mode=0o1777 if path == "tmp" else 0o755)
+            writer.file("bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+            for applet in APPLETS:
+                writer.symlink(f"bin/{applet}", "busybox")
+            writer.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n")
+            writer.file("etc/group", b"root:x:0:\napp:x:1000:\n")
+            layer = writer.finish()
+        return layer.digest, store.path(parse_digest(layer.digest)).read_bytes()
 
 
 def layer_of(*entries: tuple[str, dict[str, Any], bytes]) -> bytes:
@@ -154,7 +163,7 @@ class World:
             doc,
             image or self.image,
             tuple(inputs),
-            self.state / "uppers" / f"run-{os.getpid()}" / f"step{self.count}",
+            self.state / "uppers" / f"run-{self.count}",
             dict(services or {}),
             dict(secrets or {}),
             memory_bytes=memory_bytes,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trimtab.ci.launch import Overlay
 
 BWRAP = "/usr/bin/bwrap"
+VOLUMES = "volumes"
+"""Where the copies of a container's cache volumes are, in its directory."""
 SHM_BYTES = 1 << 30
 RESOLV_CONF = Path("/etc/resolv.conf")
 # What root in a container of the well-known engines may do, less what means nothing with one user.
@@ -77,7 +79,6 @@ class Container:
             call += ["--ro-bind", str(RESOLV_CONF.resolve()), "/etc/resolv.conf"]
         for cache in self.job.action.get("caches", ()):
             volume = self.volumes / cache["key"]
-            volume.mkdir(parents=True, exist_ok=True, mode=0o700)
             call += ["--bind", str(volume), real(list(self.lowers), cache["path"])]
         call += ["--dir", real(list(self.lowers), directory), "--chdir", directory, *also, "--remount-ro", "/dev"]
         call += ["--cap-drop", "ALL"]
@@ -109,7 +110,7 @@ def prepare(state: Path, blobs: Blobs, job: Job, name: str, hosts: Path) -> Cont
         "at": str(at),
     }
     network = job.action.get("net") == "allow"
-    return Container(name, job, root, tuple(lowers), overlay, at, hosts, state / "volumes", network)
+    return Container(name, job, root, tuple(lowers), overlay, at, hosts, job.directory / VOLUMES, network)
 
 
 def _below(blobs: Blobs, tree: str, to: str) -> str:

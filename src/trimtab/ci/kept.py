@@ -24,7 +24,7 @@ KEPT_BYTES_MAX = 10 << 30
 
 @dataclass(frozen=True)
 class Kept:
-    """A failure whose state is there. run: the run's name, of its directory."""
+    """A failure whose state is there. run: the run's id, of the name of its directory."""
 
     directory: Path
     run: str
@@ -60,21 +60,22 @@ def keep(job: Job, outcome: Outcome, lowers: Iterable[Path]) -> None:
 def failures(state: Path) -> list[Kept]:
     """All that are kept, the newest first."""
     found = []
-    for path in (state / UPPERS).glob(f"*/*/{KEPT}"):
+    for path in (state / UPPERS).glob(f"*/{KEPT}"):
         with suppress(OSError, ValueError, KeyError):
             doc: dict[str, Any] = json.loads(path.read_text())
             job = replace(job_of(doc["job"]), directory=path.parent)
-            run = path.parent.parent.name
+            run = path.parent.name.rpartition("-")[0]
             found.append(Kept(path.parent, run, job, doc["ended"], doc["failedRun"], doc["time"], doc["bytes"]))
     return sorted(found, key=lambda one: -one.time_s)
 
 
 def choose(state: Path, name: str) -> Kept:
-    """The failure that `RUN/STEP` names: `last/unit[2/4]`, or a step alone for its newest. Raises `EngineFault`."""
+    """The failure that `RUN/STEP` names: `last/unit[2/4]`, a step alone for its newest, nothing for the newest of all. Raises `EngineFault`."""
     kept = failures(state)
-    run, _, step = name.partition("/")
+    run, slash, step = name.partition("/")
     for one in kept:
-        if (run in (one.run, LAST) and one.step == step) or one.step == name:
+        of_run = run in (one.run, LAST)
+        if name in ("", one.step) or (of_run and step in ("", one.step) and (slash or run == one.run or name == LAST)):
             return one
     if not kept:
         raise EngineFault("no failed step is kept here: there is nothing to enter")
@@ -98,7 +99,5 @@ def prune(state: Path, count_max: int = KEPT_MAX, bytes_max: int = KEPT_BYTES_MA
             continue
         (one.directory / KEPT).unlink(missing_ok=True)
         held.remove()
-        with suppress(OSError):
-            one.directory.parent.rmdir()
         removed.append(f"{one.run}/{one.step}")
     return removed

@@ -106,6 +106,7 @@ class Job:
     action: as `Step.action` gives it: runs, cwd, env, user, net, outputs, caches. image: the digest of a manifest in the store.
     services: by name a job of their own, with `ready` in its action. secrets: by variable the value; in no JSON.
     directory: of this execution alone, empty; what a failure leaves stays there, a success leaves nothing.
+    reports: paths of files that are read at the end, besides the `junit` of the action's runs.
     """
 
     step: str
@@ -118,6 +119,7 @@ class Job:
     attempt: int = 1
     memory_bytes: int = 0
     cpus: float = 1.0
+    reports: tuple[str, ...] = ()
 
     def as_json(self) -> JSON:
         """Plain values, for a record."""
@@ -167,7 +169,7 @@ class Outcome:
     failed_run: int | None = None
     """Which of the step's commands failed, from 0."""
     reports: Mapping[str, bytes] = field(default_factory=dict)
-    """By its path what each command's JUnit report says, after a failure, too; what is not there is left out."""
+    """By its path what each report holds, after a failure, too; what is not there, or is above 64 MiB, is left out."""
 
     @property
     def succeeded(self) -> bool:

@@ -22,8 +22,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,17 @@ from typing import Any
 from trimtab.ci import launch
 from trimtab.ci.blobs import Blobs, Lost
 from trimtab.ci.container import Container, installed, prepare
+from trimtab.ci.index import Index
 from trimtab.ci.kept import UPPERS, keep, prune
 from trimtab.ci.limits import LOOK_S, Limits, Watch
 from trimtab.ci.ports import EngineFault, Job, Outcome, Reason, Stop
 from trimtab.ci.rootfs import MAKING
 from trimtab.ci.services import addresses, service, write_hosts
 from trimtab.ci.space import Lease, lease, sweep
+from trimtab.ci.volumes import Volumes
 
 READ_BYTES = 1 << 16
-REPORT_BYTES_MAX = 32 << 20
+REPORT_BYTES_MAX = 64 << 20
 _EVENT_BYTES = 1 << 16
 _BOOT = "import marshal,sys;f=open(int(sys.argv[1]),'rb');exec(marshal.load(f),{'__name__':'__launch__','plan':f})"
 
@@ -112,6 +114,27 @@ def containers(sandbox_state: Path, blobs: Blobs, job: Job) -> tuple[Container, 
 def service_directory(job: Job, name: str) -> Path:
     """A service's own place, in its step's: it is kept and goes with it."""
     return job.directory / "services" / name
+
+
+def restore_volumes(state: Path, blobs: Blobs, of: Iterable[Container]) -> None:
+    """Gives each container a copy of its cache volumes, unless it has one."""
+    wanted = [(one.volumes / cache["key"], cache["key"]) for one in of for cache in one.job.action.get("caches", ())]
+    if wanted:
+        with closing(Index(str(state))) as index:
+            volumes = Volumes(index, blobs)
+            for path, key in wanted:
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    volumes.restore(key, str(path))
+
+
+def keep_volumes(state: Path, blobs: Blobs, step: Container) -> None:
+    """Keeps what a step that succeeded has made of its cache volumes; the copies go to the store."""
+    caches = step.job.action.get("caches", ())
+    if caches:
+        with closing(Index(str(state))) as index:
+            for key in dict.fromkeys(cache["key"] for cache in caches):
+                Volumes(index, blobs).keep(key, str(step.volumes / key))
 
 
 class Launched:
@@ -231,6 +254,7 @@ class _Execution:
         if self.job.memory_bytes:
             limits = replace(limits, memory_bytes=self.job.memory_bytes)
         step, beside, where = containers(self.sandbox.state, self.sandbox._blobs, self.job)
+        restore_volumes(self.sandbox.state, self.sandbox._blobs, (step, *beside.values()))
         self.lowers = {lower for one in (step, *beside.values()) for lower in one.lowers}
         output, output_write = os.pipe()
         opened = [output_write]
@@ -268,6 +292,8 @@ class _Execution:
             outputs, reports = self._take(launched) if launched.roots else ({}, {})
         finally:
             launched.close()
+        if self.ended == "exit" and self.exit == 0:
+            keep_volumes(self.sandbox.state, self.sandbox._blobs, step)
         usage = launched.rusage
         if usage is not None and self.ended != "exit":
             self.cpu_s = max(
@@ -391,8 +417,8 @@ class _Execution:
         outputs: dict[str, str] = {}
         reports: dict[str, bytes] = {}
         root = launched.roots[0]
-        for run in self.job.action["runs"]:
-            path = run.get("junit", "")
+        said = (run.get("junit", "") for run in self.job.action["runs"])
+        for path in dict.fromkeys((*said, *self.job.reports)):
             if path and (data := _read(root, path)) is not None:
                 reports[path] = data
         if self.ended != "exit" or self.exit != 0:

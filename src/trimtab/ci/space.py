@@ -14,13 +14,11 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
 KEPT = "kept.json"
 """Marks a directory that outlives its lease: the state of a failed step."""
-_DEPTH_MAX = 4
 
 
 class Lease:
@@ -66,10 +64,10 @@ def lease(directory: Path, *, wait: bool = True) -> Lease | None:
 
 
 def sweep(top: Path) -> list[Path]:
-    """Removes every leased directory below `top` whose lease has ended and which is not kept; returns which."""
+    """Removes every leased directory in `top` whose lease has ended and which is not kept; returns which."""
     removed: list[Path] = []
-    for directory in _leased(top, 0):
-        if (directory / KEPT).exists():
+    for directory in _directories(top):
+        if (directory / KEPT).exists() or not (directory / LOCK).exists():
             continue
         found = lease(directory, wait=False)
         if found is None:
@@ -79,23 +77,14 @@ def sweep(top: Path) -> list[Path]:
             continue
         found.remove()
         removed.append(directory)
-        with contextlib.suppress(OSError):
-            if directory.parent != top:
-                directory.parent.rmdir()
     return removed
 
 
-def _leased(directory: Path, depth: int) -> Iterator[Path]:
+def _directories(top: Path) -> list[Path]:
     try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if any(entry.name == LOCK for entry in entries):
-        yield directory
-    elif depth < _DEPTH_MAX:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _leased(Path(entry.path), depth + 1)
+        return sorted(Path(entry.path) for entry in os.scandir(top) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
 
 
 def remove_tree(directory: Path, last: str = "") -> None:

@@ -16,12 +16,16 @@ from trimtab.ci.ports import EngineFault, Laid, Stop
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 
 
-@pytest.fixture(params=["nobody", "root"])
+@pytest.fixture
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with a_world(nobody=request.param == "nobody") as made:
+    with a_world(nobody=getattr(request, "param", "nobody") == "nobody") as made:
         yield made
 
 
+as_both = pytest.mark.parametrize("world", ["nobody", "root"], indirect=True)
+
+
+@as_both
 def test_commands_run_one_after_the_other_in_one_file_system(world: World) -> None:
     job = world.job("echo one > a", "cat a; echo two", outputs={"a": "/work/a"})
 
@@ -32,6 +36,7 @@ def test_commands_run_one_after_the_other_in_one_file_system(world: World) -> No
     assert not job.directory.exists(), "a success leaves nothing"
 
 
+@as_both
 def test_only_what_is_declared_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_TEST_STRAY", "1")
     command = f"""
@@ -119,6 +124,7 @@ def test_inputs_are_laid_over_the_image_and_never_written_to(world: World) -> No
     assert (again.exit, said_again) == (0, "aother"), "the trees are as they were"
 
 
+@as_both
 def test_outputs_are_followed_inside_the_step_and_never_out_of_it(world: World) -> None:
     job = world.job(
         "ln -s /etc/passwd link; mkdir -p real/deep; echo x > real/deep/f; ln -s /work/real out",
@@ -169,6 +175,7 @@ def test_what_a_command_leaves_running_ends_with_it_and_is_named(world: World) -
     assert said == "trimtab: still running when the command ended, and ended with it: sleep\n0\n"
 
 
+@as_both
 def test_output_comes_as_it_is_printed_and_the_end_can_be_asked_for(world: World) -> None:
     def on_output(data: bytes, stop: Stop) -> None:
         if b"begun" in data:

@@ -12,7 +12,7 @@ from ci_world import World, as_nobody, busybox_image, layer_of
 from ci_world import world as a_world
 from trimtab.ci.kept import choose, failures, prune
 from trimtab.ci.ports import EngineFault, Job, Outcome
-from trimtab.ci.shell import enter
+from trimtab.ci.shell import enter, main
 from trimtab.ci.space import KEPT, lease
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
@@ -99,15 +99,19 @@ def failed(world: World, command: str, **more: Any) -> Outcome:
     return outcome
 
 
-def shell(world: World, name: str, *argv: str, **more: Any) -> tuple[int, str]:
+def shell(world: World, name: str, *argv: str, secrets: dict[str, str] | None = None) -> tuple[int, str]:
     """What a command in the state of a failed step gives: its exit status, and what it prints."""
 
     def inside() -> tuple[int, str]:
+        os.environ["TRIMTAB_CI_DIR"] = str(world.state)
         read, write = os.pipe()
         before = os.dup(1)
         os.dup2(write, 1)
         try:
-            code = enter(world.state, choose(world.state, name), argv, **more)
+            if secrets is None:
+                code = main([name, "--", *argv])
+            else:
+                code = enter(world.state, choose(world.state, name), argv, secrets=secrets)
         finally:
             os.dup2(before, 1)
             os.close(write)
@@ -160,7 +164,7 @@ def test_a_failure_is_named_by_run_and_step(world: World) -> None:
         choose(world.state, "last/unit")
     failed(world, "exit 1")
 
-    with pytest.raises(EngineFault, match=rf"no failed step 'last/unit' is kept; there is run-{os.getpid()}/step1"):
+    with pytest.raises(EngineFault, match="no failed step 'last/unit' is kept; there is run/step1"):
         choose(world.state, "last/unit")
 
 
