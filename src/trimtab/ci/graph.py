@@ -35,13 +35,17 @@ class Labels:
 
 @dataclass(frozen=True)
 class Step:
-    """id: `unit[2/4]`; name: the function's; shard: (which, of how many)."""
+    """id: `unit[2/4]`; name: the function's; shard: (which, of how many).
+
+    table: the digest of what its test runner is told (`suites.py`): how the tests are split, and which may fail.
+    """
 
     id: str
     name: str
     container: Container
     labels: Labels
     shard: tuple[int, int] | None = None
+    table: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -63,6 +67,8 @@ class Step:
         out["v"] = VERSION
         if self.shard:
             out["shard"] = list(self.shard)
+        if self.table:
+            out["test table"] = self.table
         return out
 
 

@@ -17,11 +17,10 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from trimtab.ci.junit import TestResult
-from trimtab.ci.split import loads
+from trimtab.ci.split import loads, middle
 
 BUSY_S = 60.0
 VERSION = 1
@@ -30,6 +29,8 @@ TIMES = 5
 """How many of a test's last times count."""
 IMBALANCE_MAX = 1.2
 """The busiest shard over the mean, above which tests are split anew. A new split is a new key for every shard."""
+GAIN_MIN_S = 1.0
+"""What a new split has to save at least."""
 FLAKE_RATE_MIN = 0.02
 """A test is flaky when its rate of flaking is above this with 95 % probability."""
 CONFIDENCE = 0.95
@@ -162,7 +163,7 @@ class Ledger:
             seen = times.setdefault(test, [])
             if len(seen) < TIMES:
                 seen.append(took)
-        return {test: round(median(seen), 3) for test, seen in sorted(times.items())}
+        return {test: round(middle(seen), 3) for test, seen in sorted(times.items())}
 
     def split(self, project: str, step: str, count: int) -> dict[str, float]:
         """The times by which a step's tests are split now. They stay until the shards have become uneven."""
@@ -177,8 +178,9 @@ class Ledger:
         if not now or count < 2:
             return 1.0
         busy = loads(list(now), self.split(project, step, count), now, count)
-        uneven = max(busy) / (sum(busy) / count) if sum(busy) else 1.0
-        if uneven > IMBALANCE_MAX:
+        mean = sum(busy) / count
+        uneven = max(busy) / mean if mean else 1.0
+        if uneven > IMBALANCE_MAX and max(busy) - mean > GAIN_MIN_S:
             with self._lock:
                 self._db.execute(
                     "insert or replace into splits values (?, ?, ?, ?)", (project, step, count, json.dumps(now))

@@ -17,6 +17,7 @@ from trimtab.ci.evaluate import Definition, PipelineFunction, evaluate, load
 from trimtab.ci.graph import Graph
 from trimtab.ci.ports import EngineFault, Found, Lookups
 from trimtab.ci.site import DefinitionError
+from trimtab.ci.tests import Table
 
 ASKED = "asked for"
 """The reason of a step that runs although its result is known."""
@@ -40,7 +41,8 @@ class Defined:
 class Prepared:
     """What was found out. images: by name the digest; secrets: by `file#key` the value.
 
-    run: the steps that have to run, each after what it needs; fresh: they run whatever is known.
+    run: the steps that have to run, each after what it needs; fresh: they run whatever is known. tables: by step what its test
+    runner is told.
     """
 
     defined: Defined
@@ -49,6 +51,7 @@ class Prepared:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     run: list[str] = field(default_factory=list)
     fresh: bool = False
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     @property
     def hits(self) -> list[str]:
@@ -102,13 +105,20 @@ def _chosen_steps(graph: Graph, only: tuple[str, ...], pipeline: PipelineFunctio
     return tuple(chosen)
 
 
-def look_up(defined: Defined, images: Mapping[str, str], lookups: Lookups, *, fresh: bool = False) -> Prepared:
-    """Looks up what is there already. fresh: nothing counts as being there. Raises `EngineFault`."""
+def look_up(
+    defined: Defined,
+    images: Mapping[str, str],
+    lookups: Lookups,
+    *,
+    fresh: bool = False,
+    tables: Mapping[str, Table] | None = None,
+) -> Prepared:
+    """Looks up what is there already. fresh: nothing counts as being there. tables: see `Prepared`. Raises `EngineFault`."""
     secrets = secret_values(defined)
     found = lookups.define(defined.graph, images, secrets)
     if fresh:
         found = {id: replace(one, result=None, reason=ASKED) for id, one in found.items()}
-    return Prepared(defined, images, found, secrets, to_run(defined.graph, found), fresh)
+    return Prepared(defined, images, found, secrets, to_run(defined.graph, found), fresh, tables or {})
 
 
 def secret_values(defined: Defined) -> dict[str, str]:

@@ -27,6 +27,8 @@ from trimtab.ci.index import CacheError
 from trimtab.ci.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
 from trimtab.ci.prepare import ASKED, Prepared
 from trimtab.ci.record import VERSION, History, Store, commit_of, packed
+from trimtab.ci.suites import Suites, Taken, told
+from trimtab.ci.tests import DIRECTORY as TESTS
 from trimtab.ci.values import Base, Container
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Did:
     failed_run: int | None = None
     kept: str = ""
     job: JSON | None = None
+    tests: Taken = field(default_factory=Taken)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Running:
         self._executor = executor
         self._bring = bring
         self._scrubber = _scrubber(prepared.secrets)
+        self._suites = Suites(str(state), str(prepared.defined.project), id, self._scrubber)
         self._started = time.time()
         self._since_s = time.monotonic()
         self._numbers = {step: number for number, step in enumerate(prepared.run)}
@@ -208,6 +212,7 @@ class Running:
             state, said = "cancelled", "interrupted"
         except EngineFault as err:
             state, said = "fault", str(err)
+        self._suites.settle()
         failed = [step for step, did in self.did.items() if did.state == "failed"]
         if failed and state == "succeeded":
             state, said = "failed", f"{', '.join(failed)} failed"
@@ -270,8 +275,10 @@ class Running:
             log.end()
             did = _did(outcome, found, started)
             did.log = log.kept(self._store)
+        did.tests = self._suites.take(step, found, outcome.reports)
         if outcome.succeeded:
-            result = Result(outcome.outputs, did.log, outcome.seconds, outcome.cpu_s, outcome.rss_bytes)
+            tests = self._store.put(did.tests.blob) if did.tests.blob else ""
+            result = Result(outcome.outputs, did.log, outcome.seconds, outcome.cpu_s, outcome.rss_bytes, tests)
             self._lookups.keep(found, step, result)
             self.results[step.id] = result
         else:
@@ -289,11 +296,12 @@ class Running:
         }
         job = self._part(step.id, action, step.container, place)
         labels = step.labels
+        table = self.prepared.tables.get(step.id)
         return Job(
             job.step,
-            action,
+            told(action, step),
             job.image,
-            job.inputs,
+            (*job.inputs, *([Laid(TESTS, table.tree(self._store.put))] if table else [])),
             place,
             services,
             job.secrets,
@@ -428,5 +436,9 @@ def _step_record(step: Step, did: Did, needs: list[str]) -> JSON:
         "kept": did.kept,
         "job": did.job,
         "failedRun": did.failed_run,
+        "tests": dict(did.tests.counts),
+        "failedTests": list(did.tests.failed),
+        "flakedTests": list(did.tests.flaked),
+        "problems": list(did.tests.problems),
     }
     return {name: value for name, value in out.items() if value not in ("", None, [], {})}

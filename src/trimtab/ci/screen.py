@@ -198,9 +198,15 @@ def ended_text(did: Did) -> str:
         return did.said
     if did.state == "hit":
         return did.found.reason
+    tests = f"  {counts_text(did.tests.counts)}" if did.tests.counts else ""
     if did.state == "succeeded":
-        return seconds_text(did.seconds)
-    return failure_text(did.ended, did.exit, did.said, did.seconds)
+        return seconds_text(did.seconds) + tests
+    return failure_text(did.ended, did.exit, did.said, did.seconds) + tests
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """How tests ended: `120 passed, 1 flaked`."""
+    return ", ".join(f"{number} {word}" for word, number in counts.items() if number) or "no tests"
 
 
 def failure_text(ended: str, exit: int | None, said: str, seconds: float) -> str:
@@ -233,6 +239,9 @@ def summary(record: JSON) -> list[str]:
         text += f" (saved {seconds_text(record['savedSeconds'])})"
     if len(record["criticalPath"]) > 1:
         text += f"; longest way {' -> '.join(record['criticalPath'])} ({seconds_text(record['criticalSeconds'])})"
+    flaked = [one["test"] for step in record["steps"].values() for one in step.get("flakedTests", ())]
+    if flaked:
+        lines += [f"  flaked: {shown(test)}" for test in flaked]
     if record["state"] == "fault":
         text += f"; {record['said']}"
     return [*lines, *([""] if lines else []), text]
@@ -246,6 +255,8 @@ def failure(record: JSON, id: str, step: JSON) -> list[str]:
     if (number := step.get("failedRun")) is not None and number < len(runs):
         lines.append(f"  in: {command_text(runs[number]['argv'])}")
     lines += [f"  | {shown(line)}" for line in step.get("tail", [])]
+    lines += [f"  failed: {shown(one['test'])}: {shown(one['said'])}" for one in step.get("failedTests", ())]
+    lines += [f"  {problem}" for problem in step.get("problems", ())]
     if step.get("reason"):
         lines.append(f"  what is new: {step['reason']}")
     name = shlex.quote(f"{record['id']}/{id}")

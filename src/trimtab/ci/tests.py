@@ -10,17 +10,19 @@ what is known of its tests (`Table`). Any other command that leaves a JUnit repo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.ci.evaluate import Shard
 from trimtab.ci.site import DefinitionError
+from trimtab.ci.tree import encode
 from trimtab.ci.values import TestCommand
 
 DIRECTORY = "/.trimtab/tests"
 """Where plugin and table are in the sandbox."""
 PLUGIN = "trimtab_tests"
+_START = f"import sys; sys.path.insert(0, {DIRECTORY!r}); sys.argv[0] = 'pytest'; import pytest; sys.exit(pytest.console_main())"
 
 
 def pytest(shard: Shard | str | None = None, *args: str, python: str = "python3") -> TestCommand:
@@ -34,7 +36,7 @@ def pytest(shard: Shard | str | None = None, *args: str, python: str = "python3"
         raise DefinitionError("tests.pytest() takes the step's shard first, then pytest's arguments as texts")
     if not all(isinstance(arg, str) for arg in args):
         raise DefinitionError("tests.pytest(): pytest's arguments are texts")
-    return TestCommand("pytest", (python, "-m", "pytest", "-p", PLUGIN, *args), shard is not None)
+    return TestCommand("pytest", (python, "-c", _START, "-p", PLUGIN, *args), shard is not None)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Table:
             "trimtab_split.py": Path(__file__).with_name("split.py").read_bytes(),
             "table.json": json.dumps(table, sort_keys=True, separators=(",", ":")).encode(),
         }
+
+    def tree(self, put: Callable[[bytes], str]) -> str:
+        """The digest of the tree of `files`. put: takes a blob and gives its digest; keeps it, or not."""
+        entries = ((name, "f", put(data)[len("sha256:") :], len(data)) for name, data in sorted(self.files().items()))
+        return put(encode(entries))
 
 
 def environment(shard: tuple[int, int] | None, retries: int) -> dict[str, str]:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "why": ("trimtab.ci.cli_why:main", "Say why a step ran, or would run."),
     "history": ("trimtab.cli.ci_history:history", "List the runs of this project."),
     "log": ("trimtab.cli.ci_history:log", "Print what a step printed."),
+    "tests": ("trimtab.cli.ci_tests:tests", "Which tests are slow, fail, flake; and which may fail for a while."),
     "cache": ("trimtab.ci.cli_cache:main", "What the cache holds, and what to keep of it."),
     "shell": ("trimtab.ci.shell:main", "Enter the state in which a step has failed."),
 }

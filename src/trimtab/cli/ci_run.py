@@ -18,6 +18,7 @@ from trimtab.ci.record import History, new_id
 from trimtab.ci.run import Options, Running
 from trimtab.ci.screen import Live, Plain, seconds_text, summary
 from trimtab.ci.site import DefinitionError
+from trimtab.ci.suites import with_tables
 from trimtab.ci.values import Base
 from trimtab.cli.ci import FAILED, FAULT, GREEN, INTERRUPTED
 from trimtab.cli.ci_options import parameters, parser, project, with_pipeline
@@ -55,7 +56,8 @@ def run(arguments: list[str]) -> int:
         try:
             bring = _Bring(state, screen.told)
             images = _images(defined, bring, screen.told, frozen=said.locked)
-            prepared = look_up(defined, images, lookups, fresh=said.fresh)
+            defined, tables = with_tables(defined, lookups.index.directory)
+            prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
             jobs = said.jobs or float(len(os.sched_getaffinity(0)))
             running = Running(
                 id,
@@ -96,7 +98,8 @@ def plan(arguments: list[str]) -> int:
         images, missing = locked(defined)
         if missing:
             raise DefinitionError(_unlocked(missing), defined.definition.start)
-        prepared = look_up(defined, images, lookups, fresh=said.fresh)
+        defined, tables = with_tables(defined, lookups.index.directory)
+        prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
         history = History(state)
         try:
             names = {id: defined.graph.steps[id].name for id in prepared.run}

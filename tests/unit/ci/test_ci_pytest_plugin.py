@@ -54,9 +54,16 @@ class Suite:
         for name, data in (table or tests.Table()).files().items():
             (laid / name).write_bytes(data)
         command = tests.pytest(python=sys.executable)
-        env = {**os.environ, **tests.environment(shard, retries), "PYTHONPATH": str(laid), "TRIMTAB_TESTS": str(laid)}
+        env = {**os.environ, **tests.environment(shard, retries), "TRIMTAB_TESTS": str(laid)}
         done = subprocess.run(
-            [*command.argv, "-q", "-p", "no:cacheprovider", f"--junitxml={self.path}/report.xml", "."],
+            [
+                *(part.replace(tests.DIRECTORY, str(laid)) for part in command.argv),
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                f"--junitxml={self.path}/report.xml",
+                ".",
+            ],
             cwd=self.path / "suite",
             env=env,
             capture_output=True,
