@@ -19,6 +19,8 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from io import BufferedRandom
+from typing import Protocol
 
 from trimtab.ci.index import CacheError
 from trimtab.ci.tree import CHUNK_BYTES, Entry, File, Node, TreeError, decode, encode
@@ -36,6 +38,16 @@ class Lost(Exception):
         super().__init__(f"blob {digest[7:19]} is {how}")
 
 
+class Far(Protocol):
+    """Where blobs can be had that are not here."""
+
+    def knows(self, digest: str) -> bool:
+        """Whether it can be had."""
+
+    def fetch(self, digest: str) -> bool:
+        """Brings it; False when that does not go."""
+
+
 class Blobs:
     """The blobs and trees below a directory. For several threads and processes at once."""
 
@@ -47,6 +59,7 @@ class Blobs:
         self._ingest = os.path.join(directory, "ingest")
         self._count = itertools.count()
         self._held: int | None = None
+        self.far: Far | None = None
 
     # Who uses them
 
@@ -94,7 +107,41 @@ class Blobs:
         return os.path.join(self._blobs, digest.removeprefix("sha256:"))
 
     def has(self, digest: str) -> bool:
-        return os.path.exists(self.path(digest))
+        """Whether a blob is here or can be had."""
+        return os.path.exists(self.path(digest)) or (self.far is not None and self.far.knows(digest))
+
+    def size(self, digest: str) -> int:
+        """The bytes of a blob that is here. Raises `Lost`."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except OSError:
+            raise Lost(digest, "missing") from None
+
+    def _brought(self, digest: str) -> bool:
+        """Brings a blob that is not here, from where others keep it."""
+        return self.far is not None and not os.path.exists(self.path(digest)) and self.far.fetch(digest)
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[BufferedRandom]:
+        """A file in the making, gone in the end unless it was taken. Raises `CacheError`."""
+        path = self._temporary()
+        try:
+            with open(path, "wb+") as file:
+                yield file
+        except OSError as err:
+            raise self._no_room(err) from None
+        finally:
+            _unlink(path)
+
+    def take(self, file: BufferedRandom, digest: str) -> None:
+        """Makes a temporary file the blob that it should be. Raises `Lost` for one that is another."""
+        file.flush()
+        file.seek(0)
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest[7:]:
+            raise Lost(digest, "damaged")
+        os.chmod(file.name, 0o644)
+        os.utime(file.name, ns=(TIME_NS, TIME_NS))
+        os.rename(file.name, self.path(digest))
 
     def put(self, data: bytes) -> str:
         """Keeps bytes; gives their digest."""
@@ -105,6 +152,7 @@ class Blobs:
 
     def read(self, digest: str) -> bytes:
         """The bytes of a blob, verified. Raises `Lost`."""
+        self._brought(digest)
         try:
             with open(self.path(digest), "rb") as file:
                 data = file.read()
@@ -142,7 +190,7 @@ class Blobs:
 
     def check(self, digest: str, size_bytes: int) -> None:
         """Looks whether a blob is here and whole; one whose time says that it was written to is read. Raises `Lost`."""
-        if self._trusted(digest, size_bytes):
+        if self._trusted(digest, size_bytes) or (self._brought(digest) and self._trusted(digest, size_bytes)):
             return
         path = self.path(digest)
         try:
@@ -336,6 +384,14 @@ class Blobs:
             elif kind != "l" and digest not in seen:
                 seen.add(digest)
                 yield digest, size
+
+    def directories(self, tree: str) -> set[str]:
+        """The digests of a tree and of the directories in it. Raises `Lost`."""
+        found = {tree}
+        for _, kind, value, _ in self.entries(tree):
+            if kind == "d":
+                found |= self.directories(f"sha256:{value}")
+        return found
 
     def whole(self, tree: str) -> None:
         """Looks whether all of a tree is here. Raises `Lost`."""

@@ -23,6 +23,7 @@ from typing import Any
 from trimtab.ci.blobs import Lost
 from trimtab.ci.cache import LocalCache
 from trimtab.ci.index import BUSY_S
+from trimtab.ci.keys import is_tree
 
 SIZE_BYTES_MAX = 20 << 30
 DISK_SHARE_MAX = 0.3
@@ -166,7 +167,7 @@ class _Pruning:
             for tree in result["outputs"].values():
                 found |= self._reached(tree)
             for name, value in json.loads(components).items():
-                if name.rpartition(": ")[2].startswith("input ") and value.startswith("sha256:"):
+                if is_tree(name, value):
                     found |= self._listings(value)  # `why` compares them; their files are not needed for it
             yield _Item("record", key, self._wanted_s(seconds, used, uses), used, frozenset(found))
 
@@ -217,12 +218,9 @@ class _Pruning:
 
     def _listings(self, tree: str) -> frozenset[str]:
         if tree not in self._lists:
-            found = {tree}
+            self._lists[tree] = frozenset({tree})
             with suppress(Lost):
-                for _, kind, value, _ in self.cache.blobs.entries(tree):
-                    if kind == "d":
-                        found |= self._listings(f"sha256:{value}")
-            self._lists[tree] = frozenset(found)
+                self._lists[tree] |= self.cache.blobs.directories(tree)
         return self._lists[tree]
 
 

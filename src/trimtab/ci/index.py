@@ -7,6 +7,7 @@ begun, which costs one run of every step and is said (`Index.notice`), and never
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -38,11 +39,25 @@ class CacheError(Exception):
 
 
 def state_directory(environ: Mapping[str, str] = os.environ) -> str:
-    """`$TRIMTAB_CI_DIR`, else `trimtab/ci` below the user's cache directory."""
+    """`$TRIMTAB_CI_DIR`, else `trimtab/ci` below the user's cache directory; of a pull request a place of its own below that.
+
+    What a pull request has made is never found by a run of anything else, on a machine that serves both neither.
+    """
     if said := environ.get("TRIMTAB_CI_DIR"):
-        return os.path.abspath(said)
-    base = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "trimtab", "ci")
+        found = os.path.abspath(said)
+    else:
+        base = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        found = os.path.join(base, "trimtab", "ci")
+    pull = pull_request(environ)
+    return os.path.join(found, "pr", pull) if pull else found
+
+
+def pull_request(environ: Mapping[str, str] = os.environ) -> str:
+    """The number of the pull request that is run: of `$TRIMTAB_CI_SCOPE`, or of GitHub's ref."""
+    for name, form in (("GITHUB_REF", r"refs/pull/(\d+)/\w+"), ("TRIMTAB_CI_SCOPE", r"pr/(\d+)")):
+        if found := re.fullmatch(form, environ.get(name, "")):
+            return found[1]
+    return ""
 
 
 class Index:

@@ -83,6 +83,11 @@ def key_of(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(_text(list(parts.items())).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def is_tree(name: str, value: str) -> bool:
+    """Whether a component is the digest of the tree of an input."""
+    return name.rpartition(": ")[2].startswith("input ") and value.startswith("sha256:")
+
+
 def takes_of_steps(action: JSON) -> bool:
     """Whether something of other steps is in it; when not, its definition is all that there is to know."""
     places = [action, *action.get("services", {}).values()]

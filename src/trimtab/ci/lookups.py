@@ -11,10 +11,11 @@ A step that has to run takes outputs of others; one of these that is lost makes 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from trimtab.ci.blobs import Blobs, Lost
 from trimtab.ci.cache import Hit, LocalCache, Record
@@ -35,8 +36,15 @@ from trimtab.ci.selection import Selection
 from trimtab.ci.tree import Node, Scanner, TreeError
 from trimtab.ci.why import Why, explain
 
+if TYPE_CHECKING:
+    from trimtab.ci.remote import RemoteCache
+
 SCANS = 3
 """A project that is edited while it is looked at is looked at again."""
+
+
+def _warn(line: str) -> None:
+    print(f"trimtab: {line}", file=sys.stderr)
 
 
 class LocalLookups:
@@ -48,6 +56,7 @@ class LocalLookups:
         state: str | os.PathLike[str] | None = None,
         *,
         platform: str = "",
+        tell: Callable[[str], None] = _warn,
     ) -> None:
         self.project = os.path.abspath(project)
         self.platform = platform or host_platform()
@@ -57,9 +66,14 @@ class LocalLookups:
             raise EngineFault(str(err)) from None
         self.blobs = Blobs(self.index.directory)
         self.cache = LocalCache(self.index, self.blobs)
+        self._shared = os.environ.get("TRIMTAB_CI_CACHE", "")
+        self._remote: RemoteCache | None = None
+        self._tell = tell
+        if self._shared:
+            self.blobs.far = self
         self.notice = self.index.notice
         self.scanner = Scanner(self.project, self.index)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._nodes: dict[Selection, Node] = {}
         self._images: Mapping[str, str] = {}
         self._secrets: dict[str, str] = {}
@@ -75,7 +89,7 @@ class LocalLookups:
         for _ in range(SCANS):
             self._scan()
             parts, keys = self._definitions(order)
-            hits = self.cache.find(list(keys.values()))
+            hits = self._find(list(keys.values()))
             found = {id: self._found(id, parts[id], keys[id], hits.get(keys[id])) for id in order}
             if len(hits) < len(set(keys.values())):
                 self.blobs.hold()
@@ -92,6 +106,33 @@ class LocalLookups:
             raise EngineFault(said)
         self._explain(found)
         return found
+
+    def _find(self, keys: Sequence[str]) -> dict[str, Hit]:
+        """The results that are known here, and of the others those that are known where machines share them."""
+        found = self.cache.find(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing and self._shared:
+            for asked, (record, result) in self._connected().find(missing).items():
+                self.cache.put(record, result, asked, 0)
+                found[asked] = Hit(record.key, result, record.project, record.step, record.at)
+        return found
+
+    def _connected(self) -> RemoteCache:
+        """The shared cache, loaded when it is needed: a run in which nothing has changed does without."""
+        with self._lock:
+            if self._remote is None:
+                from trimtab.ci.remote import RemoteCache, scope_of, transport_of
+
+                self._remote = RemoteCache(transport_of(self._shared), scope_of(), self.index, self.blobs, self._tell)
+            return self._remote
+
+    def knows(self, digest: str) -> bool:
+        """Whether others have a blob that is not here."""
+        return self._connected().knows(digest)
+
+    def fetch(self, digest: str) -> bool:
+        """Brings a blob that others have."""
+        return self._connected().fetch(digest)
 
     def _scan(self) -> None:
         selections = {_selection(ref["from"]) for action in self._actions.values() for ref in _sources(action)}
@@ -188,7 +229,7 @@ class LocalLookups:
         with self._lock:
             parts = self._components(step.id, producers)
         key = key_of(parts)
-        hit = self.cache.find([key]).get(key)
+        hit = self._find([key]).get(key)
         if hit is None:
             return self._missed(step.id, Found(step.id, found.def_key, key, parts, None, ""))
         self.cache.alias({found.def_key: hit.key})
@@ -225,6 +266,8 @@ class LocalLookups:
             )
             self.cache.put(record, result, found.def_key, size)
             self._kept = True
+            if self._shared:
+                self._connected().send(record, result, found.def_key)
         except CacheError as err:
             raise EngineFault(str(err)) from None
         except Lost as lost:
@@ -232,6 +275,8 @@ class LocalLookups:
 
     def close(self) -> None:
         """Ends what is open, and makes room where the cache has grown too large."""
+        if self._remote is not None:
+            self._remote.close()
         self.blobs.release()
         if self._kept:
             from trimtab.ci.evict import tidy
