@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 READY_MADE = "trimtab.local/postgres:"
 """`trimtab.local/postgres:15` is built here of Debian's packages, where no registry is reached."""
-SHELL = ("coreutils", "dash")
+SHELL = ("coreutils", "dash", "findutils", "grep", "sed")
 """In every image of Debian packages: what `run("...")` needs, and the everyday programs."""
 
 Tell = Callable[[str], None]

@@ -215,6 +215,7 @@ def failure_text(ended: str, exit: int | None, said: str, seconds: float) -> str
         "exit": f"exit status {exit}",
         "timeout": "ran out of time",
         "memory": "ran out of memory",
+        "processes": "made too many processes",
         "disk": "ran out of disk",
         "output": "an output is missing",
         "service": "a service did not become ready",

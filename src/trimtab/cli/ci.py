@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("trimtab.cli.ci_history:log", "Print what a step printed."),
     "tests": ("trimtab.cli.ci_tests:tests", "Which tests are slow, fail, flake; and which may fail for a while."),
     "cache": ("trimtab.ci.cli_cache:main", "What the cache holds, and what to keep of it."),
-    "shell": ("trimtab.ci.shell:main", "Enter the state in which a step has failed."),
+    "shell": ("trimtab.cli.ci_shell:shell", "Enter the state in which a step has failed."),
 }
 """By name `module:function` and one line of help. A function takes the arguments and returns the exit status."""
 

@@ -29,6 +29,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Another cluster (--context)": {
         "run": ("trimtab.cli.run:run", "Run apps and ingress for a Kubernetes that somebody else runs."),
     },
+    "Pipelines": {
+        "ci": ("trimtab.cli.ci_group:ci", "Run the pipeline of ship.py; no engine is needed."),
+    },
     "Objects": {
         "get": ("trimtab.cli.objects:get", "List objects, or show one."),
         "describe": ("trimtab.cli.describe:describe", "Show one object, its events and its last changes."),
