@@ -119,7 +119,7 @@ def differing(before: str, after: str, blobs: Blobs, below: str = "") -> dict[st
     return found
 
 
-_VERBS = {"~": "changed", "+": "added", "-": "removed"}
+VERBS = {"~": "changed", "+": "added", "-": "removed"}
 
 
 def _files(files: Mapping[str, str]) -> str:
@@ -128,7 +128,7 @@ def _files(files: Mapping[str, str]) -> str:
     first = min(files, key=lambda path: ("~+-".index(files[path]), path))
     rest = len(files) - 1
     more = f" (+{rest} file{'s' if rest > 1 else ''})" if rest else ""
-    return f"{first} {_VERBS[files[first]]}{more}"
+    return f"{first} {VERBS[files[first]]}{more}"
 
 
 def _shown(name: str, value: str) -> str:

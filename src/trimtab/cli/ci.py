@@ -24,11 +24,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("trimtab.cli.ci_run:plan", "Say what would run, and why; run nothing."),
     "check": ("trimtab.cli.ci_check:check", "Find everything that is wrong before anything runs."),
     "lock": ("trimtab.cli.ci_check:lock", "Resolve the images into trimtab.lock."),
-    "why": ("trimtab.ci.cli_why:main", "Say why a step ran, or would run."),
+    "why": ("trimtab.cli.ci_why:why", "Say why a step ran, or would run."),
     "history": ("trimtab.cli.ci_history:history", "List the runs of this project."),
     "log": ("trimtab.cli.ci_history:log", "Print what a step printed."),
     "tests": ("trimtab.cli.ci_tests:tests", "Which tests are slow, fail, flake; and which may fail for a while."),
-    "cache": ("trimtab.ci.cli_cache:main", "What the cache holds, and what to keep of it."),
+    "cache": ("trimtab.cli.ci_cache:cache", "What the cache holds, and what to keep of it."),
     "shell": ("trimtab.cli.ci_shell:shell", "Enter the state in which a step has failed."),
 }
 """By name `module:function` and one line of help. A function takes the arguments and returns the exit status."""

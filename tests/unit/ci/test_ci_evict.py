@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci import cli_cache
 from trimtab.ci.blobs import Blobs
 from trimtab.ci.cache import LocalCache, Record
 from trimtab.ci.evict import HALF_LIFE_S, Pruned, prune, tidy
 from trimtab.ci.index import Index
 from trimtab.ci.ports import Result
 from trimtab.ci.volumes import Volumes
+from trimtab.cli.ci import main
 
 BIG = 64 << 10
 
@@ -257,22 +257,24 @@ def test_the_command_says_what_is_held_and_makes_room(
     store.time = time.time()
     store.result("a")
     volume(store, "uv", "one")
-    assert cli_cache.main([]) == 0
+    assert main(["cache"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"{store.directory / 'state'}: ")
     assert said[0].endswith(" KiB of 1.0 MiB")
     assert said[1] == "1 results, 6 blobs (images included)"
     assert said[2].startswith("volume uv: ")
-    assert cli_cache.main(["prune", "--size", "0", "-o", "json"]) == 0
+    assert main(["cache", "prune", "--size", "0", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["records"] == 1
-    assert cli_cache.main(["-o", "json"]) == 0
+    assert main(["cache", "-o", "json"]) == 0
     doc = json.loads(capsys.readouterr().out)
     assert doc["records"] == 0
     assert doc["gone"][0]["reason"] == "by the size limit"
-    assert cli_cache.main(["prune", "--size", "many"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["cache", "prune", "--size", "many"])
+    assert ended.value.code == 2
     assert 'write a number of bytes, or "512Mi", "2Gi"' in capsys.readouterr().err
     running = Blobs(str(store.directory / "state"))
     running.hold()
-    assert cli_cache.main(["prune"]) == 1
+    assert main(["cache", "prune"]) == 1
     running.release()
     assert capsys.readouterr().out == "nothing was removed: a run is under way; try again after it\n"

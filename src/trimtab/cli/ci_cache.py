@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 
 from trimtab.ci.blobs import Blobs
 from trimtab.ci.cache import LocalCache
 from trimtab.ci.evict import AGE_S_MAX, limit_bytes, prune
 from trimtab.ci.index import CacheError, Index, state_directory
+from trimtab.ci.ports import EngineFault
 from trimtab.ci.site import DefinitionError
 from trimtab.ci.values import duration_s, size_bytes
 from trimtab.ci.why import ago
+from trimtab.cli.ci import FAILED, GREEN
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; gives the exit status."""
+def cache(arguments: list[str]) -> int:
+    """Says what the cache holds, or makes room in it."""
+    chosen = _parser().parse_args(arguments)
     try:
-        chosen = _parser().parse_args(argv)
         index = Index(state_directory())
     except CacheError as err:
-        print(f"Error: {err}", file=sys.stderr)
-        return 3
-    except SystemExit as ended:
-        return int(ended.code or 0)
+        raise EngineFault(str(err)) from None
     try:
-        cache = LocalCache(index, Blobs(index.directory))
-        doc = _prune(cache, chosen) if chosen.command == "prune" else _report(cache)
+        held = LocalCache(index, Blobs(index.directory))
+        doc = _prune(held, chosen) if chosen.command == "prune" else _report(held)
     finally:
         index.close()
     if chosen.output == "json":
@@ -37,7 +35,7 @@ def main(argv: list[str]) -> int:
         print(_pruned(doc))
     else:
         print(_shown(doc))
-    return 1 if doc.get("busy") else 0
+    return FAILED if doc.get("busy") else GREEN
 
 
 def _parser() -> argparse.ArgumentParser:
