@@ -8,10 +8,10 @@ All of it is `content`'s work, which is asynchronous: each call here is a loop o
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ class Images:
         found = {}
         for base in wanted:
             self._tell(f"resolving {base}")
-            found[str(base)] = self._guarded(base, lambda base=base: asyncio.run(self._resolve(base)))  # type: ignore[misc]
+            found[str(base)] = self._guarded(base, partial(self._resolved, base))
         return found
 
     def bring(self, base: Base, digest: str) -> str:
@@ -54,8 +54,13 @@ class Images:
             each = self._each.setdefault(name, threading.Lock())
         with each:
             if name not in self._here:
-                self._here[name] = self._guarded(base, lambda: asyncio.run(self._bring(base, digest)))
+                self._here[name] = self._known(base, digest) or self._guarded(base, lambda: self._brought(base, digest))
             return self._here[name]
+
+    def _known(self, base: Base, digest: str) -> str:
+        """The digest, when the image was built here and is there still: nothing has to be loaded to see that."""
+        here = (self._state / "blobs" / "sha256" / digest.removeprefix("sha256:")).exists()
+        return digest if here and (base.reference is None or base.reference.startswith(READY_MADE)) else ""
 
     def _guarded(self, base: Base, call: Callable[[], str]) -> str:
         from trimtab.content import ContentError
@@ -64,6 +69,11 @@ class Images:
             return call()
         except ContentError as err:
             raise EngineFault(f"image {base}: {err}") from None
+
+    def _resolved(self, base: Base) -> str:
+        import asyncio
+
+        return asyncio.run(self._resolve(base))
 
     async def _resolve(self, base: Base) -> str:
         spec = spec_of(base)
@@ -75,28 +85,39 @@ class Images:
         async with RegistryClient(self._store()) as client:
             return (await client.resolve(base.reference)).digest
 
-    async def _bring(self, base: Base, digest: str) -> str:
-        from trimtab.content import RegistryClient, parse_digest, parse_reference
+    def _brought(self, base: Base, digest: str) -> str:
+        spec = spec_of(base)
+        if spec is None:
+            return self._fetched(base, digest)
+        import asyncio
+
+        self._tell(f"building {base}")
+        built = asyncio.run(self._build(base, spec, refresh=False))
+        if built != digest:
+            raise EngineFault(
+                f"image {base}: trimtab.lock says {digest[:19]}, Debian's packages of today make {built[:19]};"
+                " `trimtab ci lock` takes them over"
+            )
+        return digest
+
+    def _fetched(self, base: Base, digest: str) -> str:
+        import asyncio
+
+        from trimtab.content import parse_reference
 
         store = self._store()
-        spec = spec_of(base)
-        if spec is not None:
-            if store.has(parse_digest(digest)):
-                return digest
-            self._tell(f"building {base}")
-            built = await self._build(base, spec, refresh=False)
-            if built != digest:
-                raise EngineFault(
-                    f"image {base}: trimtab.lock says {digest[:19]}, Debian's packages of today make {built[:19]};"
-                    " `trimtab ci lock` takes them over"
-                )
-            return digest
         reference = parse_reference(f"{(base.reference or '').partition('@')[0]}@{digest}")
         if (known := store.resolve(reference.tagged)) is not None and store.has(known):
             return known
         self._tell(f"fetching {base}")
-        async with RegistryClient(store) as client:
-            return await client.pull(reference)
+
+        async def pull() -> str:
+            from trimtab.content import RegistryClient
+
+            async with RegistryClient(store) as client:
+                return await client.pull(reference)
+
+        return asyncio.run(pull())
 
     async def _build(self, base: Base, spec: ImageSpec, *, refresh: bool) -> str:
         from trimtab.content import build

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -184,7 +183,7 @@ class Running:
         self._progress = progress
         self._options = options
         self._state = state
-        self._uppers = state / "uppers" / id
+        self._uppers = state / "uppers"
         self._executor = executor
         self._bring = bring
         self._scrubber = _scrubber(prepared.secrets)
@@ -228,7 +227,7 @@ class Running:
         needs = {step: [need for need in self.graph.needs(step) if need in steps] for step in self.prepared.run}
         labels = {step: self.graph.steps[step].labels for step in steps}
         cpus = {step: label.cpus for step, label in labels.items()}
-        run = schedule.Run(
+        schedule.Run(
             schedule.Plan(needs, seconds, self._options.jobs, cpus),
             self._step,
             {step: label.timeout_s for step, label in labels.items()},
@@ -237,12 +236,7 @@ class Running:
             fail_fast=self._options.fail_fast,
             tick=self._progress.tick,
             tick_s=self._progress.tick_s,
-        )
-        try:
-            run.drive()
-        finally:
-            with suppress(OSError):  # not empty: a failure is kept in it
-                self._uppers.rmdir()
+        ).drive()
 
     # One step, in a thread of its own
 
@@ -274,7 +268,7 @@ class Running:
 
     def _executed(self, step: Step, found: Found, watch: Watch, started: float) -> Did:
         self._progress.starts(step.id, found.reason)
-        place = self._uppers / str(self._numbers[step.id])
+        place = self._uppers / f"{self.id}-{self._numbers[step.id]}"
         with Log(self._state, self._scrubber, watch.heard, lambda data: self._progress.prints(step.id, data)) as log:
             job = self._job(step, place)
             outcome = self._executor().execute(job, log.write, watch.stop)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from trimtab.ci.prepare import Prepared
+from trimtab.ci.prepare import ASKED, Prepared
 from trimtab.ci.run import Did
 
 JSON = dict[str, Any]
@@ -258,7 +258,7 @@ def failure(record: JSON, id: str, step: JSON) -> list[str]:
     lines += [f"  | {shown(line)}" for line in step.get("tail", [])]
     lines += [f"  failed: {shown(one['test'])}: {shown(one['said'])}" for one in step.get("failedTests", ())]
     lines += [f"  {problem}" for problem in step.get("problems", ())]
-    if step.get("reason"):
+    if step.get("reason", ASKED) != ASKED:
         lines.append(f"  what is new: {step['reason']}")
     name = shlex.quote(f"{record['id']}/{id}")
     if step.get("kept"):
