@@ -19,6 +19,8 @@ from trimtab.ci.space import used_bytes
 
 LOOK_S = 1.0
 OOM_SCORE_ADJ = 500
+_OURS = 2
+"""Of the processes counted against a limit, how many the step itself cannot have."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -65,12 +67,13 @@ class Watch:
         self.peak_bytes = max(self.peak_bytes, memory)
         if limits.memory_bytes and memory > limits.memory_bytes:
             return "memory", f"it took {_mib(memory)} of memory, its limit is {_mib(limits.memory_bytes)}"
-        self._crowded = self._crowded + 1 if limits.processes and processes >= limits.processes * 0.95 else 0
+        self._crowded = self._crowded + 1 if limits.processes and processes >= limits.processes - _OURS else 0
         if self._crowded >= 3:
             return "processes", f"it has {processes} processes, its limit is {limits.processes}"
-        return self._look_at_disk()
+        return self.look_at_disk()
 
-    def _look_at_disk(self) -> tuple[Reason, str] | None:
+    def look_at_disk(self) -> tuple[Reason, str] | None:
+        """The same of the disk alone; also the reason of a command that failed by itself because nothing was left."""
         limits = self._limits
         found = os.statvfs(self._directory)
         free = found.f_bavail * found.f_frsize

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.ci import launch
-from trimtab.ci.blobs import Blobs, Lost
+from trimtab.ci.blobs import NO_ROOM, Blobs, Lost
 from trimtab.ci.container import Container, installed, prepare
 from trimtab.ci.index import Index
 from trimtab.ci.kept import UPPERS, keep, prune
@@ -80,7 +80,14 @@ class Sandbox:
                 except Lost as err:
                     raise EngineFault(f"{job.step}: {err}; run again, what made it is done anew") from None
                 if not outcome.succeeded:
-                    keep(job, outcome, execution.lowers)
+                    try:
+                        keep(job, outcome, execution.lowers)
+                    except OSError as err:
+                        if err.errno not in NO_ROOM:
+                            raise
+                        return replace(
+                            outcome, said=f"{outcome.said}; there was no room to keep its state".lstrip("; ")
+                        )
                     kept = True
                     prune(self.state)
                     return replace(outcome, kept=job.directory)
@@ -94,7 +101,7 @@ def _room(state: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        if err.errno in NO_ROOM:
             raise EngineFault(f"no space left in {state}; free some, or see `trimtab ci cache`") from err
         raise
 
@@ -332,6 +339,8 @@ class _Execution:
                 alarm.close()
                 os.close(asked)
         self.rss_bytes = max(self.rss_bytes, watch.peak_bytes)
+        if self.exit != 0 and self.done and (found := watch.look_at_disk()) is not None:
+            self.ended, self.said = found
         if self.stop.reason is not None and not self.done:
             self.ended = self.stop.reason
         elif not self.done:

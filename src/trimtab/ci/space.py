@@ -67,7 +67,11 @@ def sweep(top: Path) -> list[Path]:
     """Removes every leased directory in `top` whose lease has ended and which is not kept; returns which."""
     removed: list[Path] = []
     for directory in _directories(top):
-        if (directory / KEPT).exists() or not (directory / LOCK).exists():
+        if not (directory / LOCK).exists():
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # of somebody who came no further; never of one with anything in it
+            continue
+        if (directory / KEPT).exists():
             continue
         found = lease(directory, wait=False)
         if found is None:
