@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("trimtab.cli.ci_history:history", "List the runs of this project."),
     "log": ("trimtab.cli.ci_history:log", "Print what a step printed."),
     "tests": ("trimtab.cli.ci_tests:tests", "Which tests are slow, fail, flake; and which may fail for a while."),
+    "report": ("trimtab.cli.ci_history:report", "Write a run as one HTML page, with its timeline."),
     "cache": ("trimtab.cli.ci_cache:cache", "What the cache holds, and what to keep of it."),
     "shell": ("trimtab.cli.ci_shell:shell", "Enter the state in which a step has failed."),
 }

@@ -1,10 +1,11 @@
-"""`trimtab ci history` and `trimtab ci log`: what was recorded."""
+"""`trimtab ci history`, `log` and `report`: what was recorded."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,6 +65,43 @@ def log(arguments: list[str]) -> int:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return GREEN
+
+
+def report(arguments: list[str]) -> int:
+    """Writes the page of a run."""
+    options = parser("report", "Write a run as one HTML page that needs nothing else.")
+    options.add_argument("run", nargs="?", default=LAST, metavar="RUN", help="a run's id; default: the last one")
+    options.add_argument("--to", metavar="FILE", help="default: RUN.html; `-` for the output")
+    said = options.parse_args(arguments)
+    record = found(said.run, project(said.directory))
+    from trimtab.ci.report import html
+
+    blobs = Blobs(state_directory())
+    logs = {}
+    for id, step in record["steps"].items():
+        if step.get("log"):
+            with suppress(Lost):  # the page says the rest
+                logs[id] = blobs.read(step["log"]).decode(errors="replace")
+    page = html(record, logs)
+    if said.to == "-":
+        sys.stdout.write(page)
+        return GREEN
+    path = Path(said.to or f"{record['id']}.html")
+    path.write_text(page)
+    print(path)
+    return GREEN
+
+
+def found(name: str, project: Path) -> JSON:
+    """The record of the run of this id, or of the last. Raises `UsageError`, `EngineFault`."""
+    known = History(Path(state_directory()))
+    try:
+        past = known.find(str(project), name)
+    finally:
+        known.close()
+    if past is None:
+        raise UsageError(f"there is no run {name}; `trimtab ci history` lists them")
+    return record_of(past)
 
 
 def recorded(name: str, project: Path) -> tuple[JSON, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trimtab.ci import DefinitionError
 from trimtab.ci.blobs import Blobs
 from trimtab.ci.ports import EngineFault, job_of
 from trimtab.ci.record import History, commit_of, packed, unpacked
+from trimtab.ci.report import html
 from trimtab.ci.screen import summary
 
 SHIP = """
@@ -255,3 +257,47 @@ def test_the_commit_is_read_as_git_writes_it(tmp_path: Path) -> None:
     assert commit_of(tmp_path / "project") == "b" * 40
     (git / "HEAD").write_text("c" * 40 + "\n")
     assert commit_of(tmp_path) == "c" * 40
+
+
+class _Page(HTMLParser):
+    """What a page holds: its tags, attributes and text. Raises for one that is not closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.classes: list[str] = []
+        self.attributes: set[str] = set()
+        self.tags: set[str] = set()
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        self.classes += [value or "" for name, value in attrs if name == "class"]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_page_with_the_longest_way_and_no_markup_of_others(project: Project) -> None:
+    def fail(job: Any, write: Any, stop: Any) -> tuple[str, int]:
+        write(b"<script>alert(1)</script> \x1b[31mred\x1b[0m\n" * 300)
+        return "exit", 1
+
+    project.does = {"lint": fail}
+    record = project.run()
+    blobs = Blobs(str(project.state))
+    text = html(record, {id: blobs.read(one["log"]).decode() for id, one in record["steps"].items() if "log" in one})
+    page = _Page(text)
+    assert page.classes.count("row on-path") == 3
+    assert page.classes.count("row") == 1
+    assert "script" not in page.tags
+    assert not page.attributes & {"src", "href", "onclick"}
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; red" in text
+    assert "... 101 lines before" in text
+    assert 'lint</b> <span class="dim">exit status 1 after 1.00 s never run before' in text
+    assert "Nothing had to run." in html(project.run("deps"), {})
