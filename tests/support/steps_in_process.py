@@ -90,7 +90,7 @@ class Project:
                 Plain(out),
                 Options(4.0, fail_fast),
                 self.state,
-                lambda: executor,
+                lambda action: executor,
                 lambda base, digest: digest,
             )
             return running.run()

@@ -23,9 +23,10 @@ from typing import overload
 
 from trimtab.ci import tests
 from trimtab.ci.evaluate import TIMEOUT_S, PipelineFunction, Shard, StepFunction
+from trimtab.ci.graph import IMAGE
 from trimtab.ci.params import Param
 from trimtab.ci.site import DefinitionError
-from trimtab.ci.values import Base, Call, Container, Secret, Service, Source
+from trimtab.ci.values import Base, Call, Container, Output, Push, Secret, Service, Source
 
 __all__ = [
     "Call",
@@ -35,6 +36,7 @@ __all__ = [
     "Shard",
     "image",
     "pipeline",
+    "publish",
     "secret",
     "service",
     "src",
@@ -86,6 +88,35 @@ def service(container: Container | str, *, env: Mapping[str, str] | None = None,
     if not isinstance(container, Container):
         raise DefinitionError("service() takes an image")
     return Service(container.env(**dict(env or {})), ready)
+
+
+def publish(
+    image: Call | Output, to: str, *, tags: str = "", auth: Secret | None = None, sign: Secret | None = None
+) -> Call:
+    """Sends the image that a step made to a registry; called in a pipeline.
+
+    to: `HOST/NAME`; the image goes there by its digest, and under the `tags` (one or several, with blanks between). auth:
+    `user:password`; without it as `docker login` left it. sign: a private key in PEM (`trimtab ci key`); the image is signed by it
+    and gets a statement of how it came to be. Gives a file `reference` with `HOST/NAME@sha256:...` in it.
+    """
+    return _PUBLISH(image, to, tags=tags, auth=auth, sign=sign)
+
+
+def _published(
+    image: Call | Output, to: str, tags: str = "", auth: Secret | None = None, sign: Secret | None = None
+) -> Container:
+    if not isinstance(to, str) or not to or "@" in to or ":" in to.rpartition("/")[2]:
+        raise DefinitionError(f"publish(to={to!r}): write HOST/NAME; tags go into tags=")
+    if isinstance(image, Call) and not image.broken and image.outputs != (IMAGE,):
+        raise DefinitionError("publish() takes what a step gave that makes an image: one that ends without .run(...)")
+    secrets = tuple((name, value) for name, value in (("AUTH", auth), ("SIGN", sign)) if value is not None)
+    push = Push(to, tuple(tags.split()), sign is not None)
+    return Container(Base(), secrets=secrets, push=push, outputs=(("reference", "/reference"),)).add(image, to="/image")
+
+
+_published.__name__ = "publish"
+_PUBLISH = StepFunction(_published)
+_PUBLISH.told = ("to",)
 
 
 @overload

@@ -19,6 +19,7 @@ from trimtab.ci.graph import Graph
 from trimtab.ci.prepare import FILE
 from trimtab.ci.selection import Selection
 from trimtab.ci.site import DefinitionError, Site, collecting
+from trimtab.ci.suites import has_runner
 from trimtab.ci.tree import Scanner, TreeError
 from trimtab.ci.values import Container, Secret, Source
 
@@ -93,10 +94,9 @@ class _Look:
     def graph(self, graph: Graph) -> Iterator[Problem]:
         """What is wrong with the things of one graph."""
         for step in graph.steps.values():
-            if step.is_image:
-                yield Problem(step.labels.site, f"{step.name}() runs nothing; end it with .run(...)")
-            if step.labels.retry_failed_tests:
-                yield Problem(step.labels.site, "retry_failed_tests: nothing acts on it yet", warning=True)
+            if step.labels.retry_failed_tests and not has_runner(step):
+                said = "retry_failed_tests: only test runners try again, like .run(tests.pytest())"
+                yield Problem(step.labels.site, said, warning=True)
             for container in (step.container, *(service.container for _, service in step.container.services)):
                 yield from self._container(container)
         for name in lock.missing(lock.bases(graph), self._locked):
@@ -104,9 +104,6 @@ class _Look:
             yield Problem(site, f"image {name} is not pinned in {lock.NAME}; run `trimtab ci lock`")
 
     def _container(self, container: Container) -> Iterator[Problem]:
-        for run in container.runs:
-            if run.junit:
-                yield Problem(run.site, f"junit={run.junit!r}: nothing reads results by test yet", warning=True)
         for mount in container.mounts:
             if isinstance(mount.what, Source):
                 yield from self._source(mount.what)

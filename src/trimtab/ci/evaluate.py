@@ -24,8 +24,8 @@ from typing import Any
 from trimtab.ci import params
 from trimtab.ci.graph import Graph, Labels, Step
 from trimtab.ci.purity import of_the_user, pure, watch_again
-from trimtab.ci.site import DefinitionError, Site, caller, complain
-from trimtab.ci.values import Call, Container, Output, Source, duration_s, size_bytes
+from trimtab.ci.site import OWN, DefinitionError, Site, caller, complain
+from trimtab.ci.values import Call, Container, Output, Secret, Source, duration_s, size_bytes
 
 TIMEOUT_S = 3600.0
 """Of a step that says none: a hung step ends some time."""
@@ -46,7 +46,10 @@ class Shard:
 
 
 class StepFunction:
-    """A function with `@step`: called while a pipeline is defined it gives a `Call`."""
+    """A function with `@step`: called while a pipeline is defined it gives a `Call`.
+
+    told: the parameters whose values stand in the ids of its steps; None for all, with their names.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class StepFunction:
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.told: tuple[str, ...] | None = None
         code = function.__code__
         self.site = Site(code.co_filename, code.co_firstlineno)
         self.shards = 1
@@ -104,6 +108,11 @@ class StepFunction:
     def declared(self) -> dict[str, params.Declared]:
         """Its parameters that have a plain type, by name; what takes a file or a step's output has none."""
         return params.plain(self.function)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of ours, like publish(): its line says nothing to anybody, that of the call does."""
+        return self.site.file.startswith(OWN)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
         return current().call(self, args, kwargs)
@@ -160,8 +169,7 @@ class Evaluation:
                 made = [self._one(function, bound.arguments, extra, site) for extra in _variants(function)]
         finally:
             self.entered.pop()
-        outputs = tuple(name for name, _ in made[0].container.outputs)
-        self.calls[known] = Call(tuple(step.id for step in made), outputs, site=site)
+        self.calls[known] = Call(tuple(step.id for step in made), made[0].outputs, site=site)
         return self.calls[known]
 
     def _check(self, function: StepFunction, given: Mapping[str, Any], site: Site) -> None:
@@ -183,8 +191,17 @@ class Evaluation:
             raise DefinitionError(
                 f"{function.name}() returned {what}; return image(...) with what is to be run", function.site
             )
+        if not container.runs and container.outputs and container.push is None:
+            raise DefinitionError(
+                f"{function.name}() runs nothing, so it makes an image, which has no output {container.outputs[0][0]!r}",
+                function.site,
+            )
         labels = Labels(
-            function.site, function.timeout_s, function.retry_failed_tests, float(function.cpus), function.memory_bytes
+            site if function.is_own else function.site,
+            function.timeout_s,
+            function.retry_failed_tests,
+            float(function.cpus),
+            function.memory_bytes,
         )
         shard = extra.get("shard")
         step = Step(
@@ -204,6 +221,8 @@ class Evaluation:
             if isinstance(value, str | int | float) or value is None
         }
         parts = [f"{name}={value}" for name, value in sorted(said.items())]
+        if function.told is not None:
+            parts = [str(said[name]) for name in function.told]
         if "shard" in extra:
             parts.insert(0, str(extra["shard"]))
         plain = f"{function.name}[{','.join(parts)}]" if parts else function.name
@@ -224,7 +243,7 @@ def _variants(function: StepFunction) -> Iterator[dict[str, Any]]:
 
 def _frozen(arguments: Mapping[str, Any], function: StepFunction, site: Site) -> tuple[Any, ...]:
     for name, value in arguments.items():
-        if not isinstance(value, str | int | float | Call | Output | Source | Container | None):
+        if not isinstance(value, str | int | float | tuple | Call | Output | Source | Container | Secret | None):
             raise DefinitionError(
                 f"{function.name}({name}=...) is a {type(value).__name__}; a step takes texts, numbers, files and what steps gave",
                 site,

@@ -14,10 +14,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from trimtab.ci.site import DefinitionError, Site
-from trimtab.ci.values import Container, Output, Run, Service, Source
+from trimtab.ci.values import Container, Output, Push, Run, Service, Source
 
 JSON = dict[str, Any]
 
+IMAGE = "image"
+"""The output of a step that makes an image: an OCI image layout."""
 VERSION = 1
 """Of the form of an action. Another number is another result for every step."""
 
@@ -49,7 +51,13 @@ class Step:
 
     @property
     def is_image(self) -> bool:
-        return not self.container.runs
+        """Whether it makes an image: files and a configuration, nothing that runs."""
+        return not self.container.runs and self.container.push is None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it leaves behind, by name."""
+        return (IMAGE,) if self.is_image else tuple(name for name, _ in self.container.outputs)
 
     def inputs(self) -> Iterator[tuple[str, Source | Output]]:
         for mount in self.container.mounts:
@@ -78,7 +86,7 @@ def _container(container: Container) -> JSON:
         {"reference": base.reference} if base.reference else {"debian": list(base.debian), "python": list(base.python)}
     )
     out: JSON = {
-        "image": image,
+        "image": {} if base.is_nothing else image,
         "cwd": container.directory,
         "env": dict(container.environment),
         "user": container.run_as,
@@ -91,6 +99,7 @@ def _container(container: Container) -> JSON:
         "services": {name: _service(service) for name, service in container.services},
         "entrypoint": list(container.entry),
         "cmd": list(container.command),
+        "push": _push(container.push),
     }
     return {name: value for name, value in out.items() if value not in ({}, [], "")}
 
@@ -111,6 +120,12 @@ def _run(run: Run, container: Container) -> JSON:
     if run.split:
         out["split"] = True
     return out
+
+
+def _push(push: Push | None) -> JSON:
+    if push is None:
+        return {}
+    return {"reference": push.reference, "tags": list(push.tags), "signed": push.signed}
 
 
 def _service(service: Service) -> JSON:

@@ -48,7 +48,8 @@ def components(
     if not prefix:
         out["engine"] = str(KEY_VERSION)
         out["platform"] = platform
-    out[f"{prefix}image"] = image(image_name(action["image"]))
+    if "image" in action:
+        out[f"{prefix}image"] = image(image_name(action["image"]))
     for name in sorted(action.keys() - {"image", *_LAST}):
         value = action[name]
         out[prefix + _PLAIN.get(name, name)] = value if isinstance(value, str) else _text(value)

@@ -29,7 +29,8 @@ def bases(graph: Graph) -> dict[str, Base]:
     found: dict[str, Base] = {}
     for step in graph.steps.values():
         for container in (step.container, *(service.container for _, service in step.container.services)):
-            found.setdefault(str(container.base), container.base)
+            if not container.base.is_nothing:
+                found.setdefault(str(container.base), container.base)
     return found
 
 

@@ -70,7 +70,6 @@ def define(project: Path, pipeline: str | None, given: Mapping[str, str], only: 
     except ValueError as err:
         raise DefinitionError(f"{chosen.name}(): {err}", chosen.site) from None
     graph = evaluate(definition, chosen, values)
-    refuse_unsupported(graph)
     if only:
         graph = Graph(graph.name, graph.steps, graph.after, _chosen_steps(graph, only, chosen))
     return Defined(project, definition, chosen, values, graph)
@@ -85,13 +84,6 @@ def choose(definition: Definition, name: str | None) -> PipelineFunction:
         return definition.pipelines[name]
     has = f"it has {', '.join(names)}" if names else "it has none: write @pipeline before def ci():"
     raise DefinitionError(f"there is no pipeline {name}; {has}", definition.start)
-
-
-def refuse_unsupported(graph: Graph) -> None:
-    """Raises `DefinitionError` for a step that nothing can be done with."""
-    for step in graph.steps.values():
-        if step.is_image:
-            raise DefinitionError(f"{step.name}() runs nothing; end it with .run(...)", step.labels.site)
 
 
 def _chosen_steps(graph: Graph, only: tuple[str, ...], pipeline: PipelineFunction) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ class Running:
         progress: Progress,
         options: Options,
         state: Path,
-        executor: Callable[[], Executor],
+        executor: Callable[[JSON], Executor],
         bring: Callable[[Base, str], str],
     ) -> None:
         self.id = id
@@ -271,7 +271,7 @@ class Running:
         place = self._uppers / f"{self.id}-{self._numbers[step.id]}"
         with Log(self._state, self._scrubber, watch.heard, lambda data: self._progress.prints(step.id, data)) as log:
             job = self._job(step, place)
-            outcome = self._executor().execute(job, log.write, watch.stop)
+            outcome = self._executor(job.action).execute(job, log.write, watch.stop)
             log.end()
             did = _did(outcome, found, started)
             did.log = log.kept(self._store)
@@ -311,7 +311,8 @@ class Running:
 
     def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
         """The job of a step or of one of its services."""
-        image = self._bring(container.base, self.prepared.images[str(container.base)])
+        base = container.base
+        image = "" if base.is_nothing else self._bring(base, self.prepared.images[str(base)])
         secrets = {name: self.prepared.secrets[said] for name, said in action.get("secrets", {}).items()}
         laid = tuple(self._laid(one) for one in action.get("inputs", ()))
         return Job(name, action, image, laid, place, secrets=secrets)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_OWN = (str(Path(__file__).parent), "<string>")
+OWN = (str(Path(__file__).parent), "<string>")
 """`<string>`: the methods that dataclasses make."""
 
 
@@ -26,7 +26,7 @@ class Site:
 def caller() -> Site:
     """The innermost line outside of this package that led here."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN):
         frame = frame.f_back
     return Site(frame.f_code.co_filename, frame.f_lineno)
 

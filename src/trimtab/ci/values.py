@@ -144,6 +144,20 @@ class Base:
     def __str__(self) -> str:
         return self.reference or f"debian:{','.join(self.debian)}" + "".join(f" {p}" for p in self.python)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is started from: what is not run in a container."""
+        return not self.reference and not self.debian
+
+
+@dataclass(frozen=True)
+class Push:
+    """Where an image goes. reference: `HOST/NAME`; tags: besides its digest; signed: by the secret in the variable SIGN."""
+
+    reference: str
+    tags: tuple[str, ...] = ()
+    signed: bool = False
+
 
 @dataclass(frozen=True)
 class Container:
@@ -162,6 +176,7 @@ class Container:
     outputs: tuple[tuple[str, str], ...] = ()
     entry: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    push: Push | None = None
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
     def _with(self, **changes: Any) -> Container:

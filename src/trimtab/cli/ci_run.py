@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.ci import lock
 from trimtab.ci.lookups import LocalLookups
 from trimtab.ci.prepare import Defined, Prepared, define, locked, look_up, to_run
-from trimtab.ci.record import History, new_id
+from trimtab.ci.record import History, commit_of, new_id
 from trimtab.ci.run import Options, Running
 from trimtab.ci.screen import Live, Plain, seconds_text, summary
 from trimtab.ci.site import DefinitionError
@@ -26,6 +26,7 @@ from trimtab.cli.ci_options import parameters, parser, project, with_pipeline
 if TYPE_CHECKING:
     from trimtab.ci.images import Images
     from trimtab.ci.ports import Executor
+    from trimtab.ci.publishing import Origin
 
 STATUS = {"succeeded": GREEN, "failed": FAILED, "fault": FAULT, "cancelled": INTERRUPTED}
 
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> int:
                 screen,
                 Options(jobs, said.fail_fast),
                 state,
-                _sandbox(state),
+                _Executors(state, lambda: _origin(id, prepared)),
                 bring,
             )
             record = running.run()
@@ -183,17 +184,38 @@ class _Bring:
             return self._made
 
 
-def _sandbox(state: Path) -> Callable[[], Executor]:
-    """The sandbox, loaded when a step has to run."""
-    made: list[Executor] = []
-    lock = threading.Lock()
+class _Executors:
+    """What runs which steps, each loaded when one has to."""
 
-    def get() -> Executor:
-        with lock:
-            if not made:
-                from trimtab.ci.sandbox import Sandbox
+    def __init__(self, state: Path, origin: Callable[[], Origin]) -> None:
+        self._state = state
+        self._origin = origin
+        self._made: dict[str, Executor] = {}
+        self._lock = threading.Lock()
 
-                made.append(Sandbox(state))
-            return made[0]
+    def __call__(self, action: dict[str, Any]) -> Executor:
+        kind = "push" if "push" in action else "sandbox" if "runs" in action else "image"
+        with self._lock:
+            if kind not in self._made:
+                self._made[kind] = self._make(kind)
+            return self._made[kind]
 
-    return get
+    def _make(self, kind: str) -> Executor:
+        if kind == "push":
+            from trimtab.ci.publishing import Publisher
+
+            return Publisher(self._state, self._origin())
+        if kind == "image":
+            from trimtab.ci.make_image import ImageMaker
+
+            return ImageMaker(self._state)
+        from trimtab.ci.sandbox import Sandbox
+
+        return Sandbox(self._state)
+
+
+def _origin(id: str, prepared: Prepared) -> Origin:
+    from trimtab.ci.publishing import Origin
+
+    defined = prepared.defined
+    return Origin(id, defined.pipeline.name, defined.values, prepared.images, commit_of(defined.project))
