@@ -9,8 +9,9 @@ connection is bound to an identity (`peers.py`); `create_app(server, trusted=Fal
 from __future__ import annotations
 
 import logging
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -18,6 +19,7 @@ from trimtab.server import errors
 from trimtab.server.audit import Asking, asking
 from trimtab.server.authentication import User, impersonated
 from trimtab.server.authorization import Attributes
+from trimtab.server.bodies import APPLY_TYPES
 from trimtab.server.discovery import discovery_reply
 from trimtab.server.errors import StatusError
 from trimtab.server.handlers import Handlers
@@ -34,7 +36,7 @@ from trimtab.server.http import (
     error_reply,
     json_reply,
 )
-from trimtab.server.metrics import Metrics
+from trimtab.server.metrics import MUTATING, READ_ONLY, Asked, Metrics
 from trimtab.server.paths import Target, parse_target
 from trimtab.server.peers import PEER
 from trimtab.server.server import ApiServer
@@ -72,7 +74,8 @@ class Application:
             return
         request = Request(scope, receive, send)
         started = time.perf_counter()
-        counted = _Counted()
+        metrics = self._server.metrics
+        counted = _Counted(metrics, request.method)
         before = asking.set(None)
         try:
             reply = await self._answer(request, counted)
@@ -95,19 +98,31 @@ class Application:
             asking.reset(before)
             if counted.in_flight:
                 self._in_flight -= 1
+            if counted.answering:
+                metrics.in_flight[counted.sort] -= 1
             if turn := counted.turn:
                 turn.reads = counted.verb in ("get", "list", "watch")
         if isinstance(reply, Stream) and reply.begin is not None:
             reply.turn = turn
         elif turn is not None:
             turn.end()
+        series = metrics.series(counted.asked)
         if isinstance(reply, Reply):
-            self._server.metrics.count(counted.verb, counted.resource, reply.status, time.perf_counter() - started)
-        await reply.send(request, send)
+            series.count(reply.status, time.perf_counter() - started, counted.waited_s)
+            await reply.send(request, send)
+            return
+        stays_open = counted.verb != "list"
+        series.open += stays_open
+        try:
+            await reply.send(request, send)
+        finally:
+            series.open -= stays_open
+            status = reply.status if isinstance(reply, Stream) else 200  # what another server said is its own
+            series.count(status, time.perf_counter() - started, counted.waited_s)
 
     async def answer(self, request: Request) -> Answer:
         """The answer to an upgrade request, for a listener that can hand its connection over. Raises `StatusError`."""
-        return await self._answer(request, _Counted(in_flight=True))
+        return await self._answer(request, _Counted(self._server.metrics, request.method, in_flight=True))
 
     async def _answer(self, request: Request, counted: _Counted) -> Answer:
         server = self._server
@@ -123,17 +138,21 @@ class Application:
         request.user = user
         if not self._trusted and not counted.in_flight:
             turn = Turn(server.turns, (user.name, request.address))
-            await turn.begin()
+            with counted.waiting():
+                await turn.begin()
             counted.turn = turn
+        if not watching:
+            counted.begin()
         asking.set(Asking(user, request.headers.get("user-agent", "").partition("/")[0]))
         if target is None:
             self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
-            counted.verb, counted.resource = "get", "nonresource"
+            counted.verb = "get"
+            counted.asked = Asked(counted.asked.verb, subresource=_plain_name(path))
             return self._plain(request)
         verb = _verb(request, target, watching)
         resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
         counted.verb = verb
-        counted.resource = resource if _known(server, target) else "unknown"
+        counted.asked = _asked(server, request, target, verb)
         namespace = target.namespace or (target.name if target.plural == "namespaces" and not target.group else "")
         asked = Attributes(verb, target.group, resource, namespace, target.name)
         self._authorize(user, asked)
@@ -206,7 +225,9 @@ class Application:
         if (health := health_reply(server, request, path)) is not None:
             return health
         if path == "/metrics":
-            return Reply(_metrics(server, server.metrics), content_type="text/plain; version=0.0.4; charset=utf-8")
+            from trimtab.server.figures import CONTENT_TYPE, figures
+
+            return Reply(figures(server), content_type=CONTENT_TYPE)
         if path in (CONFIGURATION_PATH, KEYS_PATH):
             return _openid(server, request, path)
         return discovery_reply(server, request, path)
@@ -215,11 +236,54 @@ class Application:
 class _Counted:
     """What the metrics say of a request."""
 
-    def __init__(self, *, in_flight: bool = False) -> None:
+    def __init__(self, metrics: Metrics, method: str, *, in_flight: bool = False) -> None:
+        self._metrics = metrics
         self.verb = "get"
-        self.resource = "nonresource"
+        self.asked = Asked("GET" if method == "HEAD" else method if method in _VERBS else "OTHER")
+        self.sort = READ_ONLY if method in ("GET", "HEAD") else MUTATING
         self.in_flight = in_flight
+        self.answering = False
+        self.waited_s = 0.0
         self.turn: Turn | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """It stands in line."""
+        began = time.perf_counter()
+        self._metrics.in_line[self.sort] += 1
+        try:
+            yield
+        finally:
+            self._metrics.in_line[self.sort] -= 1
+            self.waited_s = time.perf_counter() - began
+
+    def begin(self) -> None:
+        self.answering = True
+        self._metrics.in_flight[self.sort] += 1
+
+
+_SAID = {"create": "POST", "update": "PUT", "patch": "PATCH"}
+"""Verbs that the metrics call by the method of their requests; the others only in capitals."""
+_PLAIN = ("healthz", "livez", "readyz", "metrics", "version", "api", "apis", "openapi")
+
+
+def _asked(server: ApiServer, request: Request, target: Target, verb: str) -> Asked:
+    said = _SAID.get(verb) or verb.upper()
+    if target.subresource in ("exec", "attach", "portforward", "proxy"):
+        said = "CONNECT"
+    elif said == "PATCH" and request.content_type in APPLY_TYPES:
+        said = "APPLY"
+    scope = "resource" if target.name or verb == "create" else "namespace" if target.namespace else "cluster"
+    dry = "All" if "dryRun" in request.query else ""
+    if not _known(server, target):
+        return Asked(said, resource="unknown", scope=scope, dry_run=dry)
+    return Asked(said, target.group, target.version, target.plural, target.subresource or "", scope, dry)
+
+
+def _plain_name(path: str) -> str:
+    """The first part of a path that is no resource, where it is one of the server's own."""
+    name = path.strip("/").partition("/")[0]
+    return name if name in _PLAIN else ""
 
 
 def _verb(request: Request, target: Target, watching: bool) -> str:
@@ -247,34 +311,11 @@ def _known(server: ApiServer, target: Target) -> bool:
     )
 
 
-def _metrics(server: ApiServer, metrics: Metrics) -> bytes:
-    return metrics.text(
-        {
-            "trimtab_store_revision": ("The last committed revision.", server.store.revision),
-            "trimtab_store_compacted_revision": ("History begins after this revision.", server.store.compacted),
-            "trimtab_store_objects": ("Live objects.", len(server.store)),
-            "apiserver_longrunning_requests": ("Open watches.", len(server.watches)),
-            "apiserver_current_inflight_requests": ("Requests of the network being answered.", server.turns.seats_used),
-            "apiserver_current_inqueue_requests": (
-                "Requests of the network that wait for their turn.",
-                server.turns.waiting,
-            ),
-            "process_resident_memory_bytes": ("Memory of the process.", _resident_bytes()),
-            "process_open_fds": ("Open file descriptors.", len(os.listdir("/proc/self/fd"))),
-        }
-    )
-
-
 def _openid(server: ApiServer, request: Request, path: str) -> Reply:
     """How ServiceAccount tokens are checked by others."""
     if path == KEYS_PATH:
         return Reply(msgspec.json.encode(server.tokens.keys()), content_type=KEYS_TYPE)
     return json_reply(server.tokens.configuration(request.headers.get("host") or "kubernetes.default.svc"))
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

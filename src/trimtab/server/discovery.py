@@ -34,7 +34,7 @@ such kind; without it, it only says that a download failed."""
 def discovery_reply(server: ApiServer, request: Request, path: str) -> Reply:
     """Answers a path that is no resource. Raises `StatusError` 404."""
     if path == "/version":
-        return json_reply(_version())
+        return json_reply(version_info())
     if path in ("/api", "/apis"):
         wanted = _aggregated_version(request)
         if wanted:
@@ -64,7 +64,8 @@ def discovery_reply(server: ApiServer, request: Request, path: str) -> Reply:
     raise errors.no_such_path()
 
 
-def _version() -> JSON:
+def version_info() -> JSON:
+    """What `/version` says."""
     from trimtab import __version__
     from trimtab.server.schemas import kubernetes_version
 

@@ -78,7 +78,8 @@ class ApiServer:
         self.hooks = Hooks(store, self.registry, self.clock, self.namespace_labels)
         self.writer = Writer(store, self.registry, self, admission, self.hooks)
         self.deleter = Deleter(store, self.registry, self.writer, self.clock, self, self.hooks)
-        self.watches = WatchService(store)
+        self.metrics = Metrics()
+        self.watches = WatchService(store, self.metrics)
         self.tokens = ServiceAccountTokens(store, self.settings.service_account_key, self.settings.issuer, self.clock)
         readers: list[TokenReader] = [self.tokens.user]
         if self.settings.admin_token_file is not None:
@@ -86,7 +87,6 @@ class ApiServer:
         self.authenticator = Authenticator(readers)
         self.authorizer = Authorizer(store)
         self.sessions = Sessions(self.clock)
-        self.metrics = Metrics()
         self.turns = Turns()
         self._housekeeping = Housekeeping(self)
         self._tasks: list[asyncio.Task[None]] = []

@@ -19,6 +19,7 @@ from trimtab.server.errors import StatusError
 from trimtab.server.http import Request, Stream
 from trimtab.server.kinds import Kind
 from trimtab.server.list_options import check_watch_options
+from trimtab.server.metrics import Metrics
 from trimtab.server.render import WHOLE, Rendering
 from trimtab.server.selectors import Selector, parse_selector
 from trimtab.server.views import viewed
@@ -40,8 +41,9 @@ Write = Callable[[bytes], Awaitable[None]]
 class WatchService:
     """Serves watches; knows those that are open, so that a shutdown can end them cleanly."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
+        self.events = metrics.events
         self._open: dict[Watch, None] = {}
         self._encoded: OrderedDict[tuple[int, str, str, str], bytes] = OrderedDict()
 
@@ -152,6 +154,7 @@ class _Session:
     ) -> None:
         self._service = service
         self._kind = kind
+        self._sort = (kind.group, kind.version, kind.plural)
         self._selector = selector
         self._rendering = rendering
         self._watch = watch
@@ -192,6 +195,7 @@ class _Session:
 
     async def _write_all(self, write: Write, lines: list[bytes]) -> None:
         """Writes lines in pieces of a bounded size: one send for many small events."""
+        self._service.events[self._sort] += len(lines)
         start = size = 0
         for end, line in enumerate(lines, 1):
             size += len(line)

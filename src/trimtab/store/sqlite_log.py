@@ -87,6 +87,13 @@ class SqliteLog:
         (last,) = self._db.execute("SELECT max(id) FROM revision").fetchone()
         return max(int(last or 0), self.compacted())
 
+    def size_bytes(self) -> int:
+        """Of the database and what is written ahead of it."""
+        if self.path is None:
+            return 0
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def records(self) -> Iterator[Record]:
         """Every row that is left, in the order of revisions."""
         for revision, key, value in self._db.execute("SELECT id, key, value FROM revision ORDER BY id"):

@@ -122,6 +122,10 @@ class Store:
     def __len__(self) -> int:
         return len(self._index)
 
+    def size_bytes(self) -> int:
+        """Of the files on disk; 0 in memory."""
+        return self._log.size_bytes()
+
     def history(self, prefix: str, after: int) -> Changes:
         """The committed steps after a revision, oldest first. Raises `Compacted` when some are gone."""
         if after < self.compacted:

@@ -191,11 +191,3 @@ async def test_discovery_in_both_forms(api: Api) -> None:
     )
     assert unchanged.status == 304
     assert (await api.get("/apis/nothing")).status == 404
-
-
-async def test_metrics(api: Api) -> None:
-    await api.get("/api/v1/namespaces")
-    text = (await api.get("/metrics")).body.decode()
-
-    assert 'apiserver_request_total{verb="list",resource="namespaces",code="200"} 1' in text
-    assert "trimtab_store_revision " in text
