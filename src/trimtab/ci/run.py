@@ -89,11 +89,12 @@ class Did:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. jobs: how many processors may be busy; trigger: who asked for it."""
+    """How to run. jobs: how many processors may be busy; trigger: who asked for it; since_s: when, by the monotonic clock."""
 
     jobs: float
     fail_fast: bool = False
     trigger: str = "command"
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class Log:
@@ -188,8 +189,8 @@ class Running:
         self._bring = bring
         self._scrubber = _scrubber(prepared.secrets)
         self._suites = Suites(str(state), str(prepared.defined.project), id, self._scrubber)
-        self._started = time.time()
-        self._since_s = time.monotonic()
+        self._since_s = options.since_s
+        self._started = time.time() - (time.monotonic() - options.since_s)
         self._numbers = {step: number for number, step in enumerate(prepared.run)}
         self.results: dict[str, Result] = {}
         self.did: dict[str, Did] = {}

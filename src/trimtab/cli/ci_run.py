@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ STATUS = {"succeeded": GREEN, "failed": FAILED, "fault": FAULT, "cancelled": INT
 
 def run(arguments: list[str]) -> int:
     """Runs a pipeline."""
+    since_s = time.monotonic()
     options = parser("run", "Run a pipeline: what has not changed is not done again.")
     _common(options)
     options.add_argument("-j", "--jobs", type=float, metavar="N", help="processors to keep busy; default: all")
@@ -67,7 +69,7 @@ def run(arguments: list[str]) -> int:
                 lookups.blobs,
                 history,
                 screen,
-                Options(jobs, said.fail_fast),
+                Options(jobs, said.fail_fast, since_s=since_s),
                 state,
                 _Executors(state, lambda: _origin(id, prepared)),
                 bring,
