@@ -34,10 +34,10 @@ from trimtab.ci.keys import (
 from trimtab.ci.ports import EngineFault, Found, Result
 from trimtab.ci.selection import Selection
 from trimtab.ci.tree import Node, Scanner, TreeError
-from trimtab.ci.why import Why, explain
 
 if TYPE_CHECKING:
     from trimtab.ci.remote import RemoteCache
+    from trimtab.ci.why import Why
 
 SCANS = 3
 """A project that is edited while it is looked at is looked at again."""
@@ -241,6 +241,8 @@ class LocalLookups:
 
     def why(self, step: str, key: str, parts: Mapping[str, str]) -> Why:
         """Why there is no result under a content key."""
+        from trimtab.ci.why import explain
+
         nearest = self.cache.record(key) or self.cache.nearest(step, self.project, parts)
         return explain(parts, key, nearest, self.blobs, time.time())
 

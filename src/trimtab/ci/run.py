@@ -11,7 +11,6 @@ too. What steps print passes through one place, `Log`.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trimtab
-from trimtab.ci import schedule
 from trimtab.ci.blobs import Lost
 from trimtab.ci.graph import Step
 from trimtab.ci.index import CacheError
@@ -107,6 +105,8 @@ class Log:
         self, directory: Path, scrubber: Scrubber | None, heard: Callable[[], None], seen: Callable[[bytes], None]
     ) -> None:
         self._scrubbed = scrubber.stream() if scrubber is not None else None
+        import tempfile
+
         self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by __exit__
         self._heard = heard
         self._seen = seen
@@ -207,10 +207,8 @@ class Running:
         seconds = self._history.seconds(project, names) if names else {}
         self._progress.begins(self.id, self.prepared, seconds)
         try:
-            if self.prepared.run:
-                self._drive(seconds)
-        except schedule.Interrupted:
-            state, said = "cancelled", "interrupted"
+            if self.prepared.run and not self._drive(seconds):
+                state, said = "cancelled", "interrupted"
         except EngineFault as err:
             state, said = "fault", str(err)
         self._suites.settle()
@@ -223,12 +221,15 @@ class Running:
         self._history.add(record, self._store.put(packed(record)))
         return record
 
-    def _drive(self, seconds: Mapping[str, float]) -> None:
+    def _drive(self, seconds: Mapping[str, float]) -> bool:
+        """Runs the steps; False when it was interrupted."""
+        from trimtab.ci import schedule
+
         steps = set(self.prepared.run)
         needs = {step: [need for need in self.graph.needs(step) if need in steps] for step in self.prepared.run}
         labels = {step: self.graph.steps[step].labels for step in steps}
         cpus = {step: label.cpus for step, label in labels.items()}
-        schedule.Run(
+        run = schedule.Run(
             schedule.Plan(needs, seconds, self._options.jobs, cpus),
             self._step,
             {step: label.timeout_s for step, label in labels.items()},
@@ -237,7 +238,12 @@ class Running:
             fail_fast=self._options.fail_fast,
             tick=self._progress.tick,
             tick_s=self._progress.tick_s,
-        ).drive()
+        )
+        try:
+            run.drive()
+        except schedule.Interrupted:
+            return False
+        return True
 
     # One step, in a thread of its own
 
@@ -341,7 +347,7 @@ class Running:
             steps[id] = _step_record(step, did, self.graph.needs(id))
         ran = {id: one["seconds"] for id, one in steps.items() if one["state"] in ("succeeded", "failed")}
         needs = {id: [need for need in self.graph.needs(id) if need in ran] for id in ran}
-        path = schedule.critical_path(needs, ran)
+        path = _critical_path(needs, ran) if ran else []
         host = os.uname()
         return {
             "v": VERSION,
@@ -369,6 +375,12 @@ class Running:
             "criticalSeconds": round(sum(ran[id] for id in path), 6),
             "savedSeconds": round(sum(one["savedSeconds"] for one in steps.values()), 6),
         }
+
+
+def _critical_path(needs: Mapping[str, list[str]], seconds: Mapping[str, float]) -> list[str]:
+    from trimtab.ci import schedule
+
+    return schedule.critical_path(needs, seconds)
 
 
 def _scrubber(secrets: Mapping[str, str]) -> Scrubber | None:

@@ -3,7 +3,7 @@
     ledger, trimtab.quarantine -> Table by step (a part of its key) -> laid into the sandbox beside the step's files
     JUnit reports of an execution -> results without secrets -> a blob, the ledger, a line in the record
 
-The table is a part of the key: with another split, or without a test's leave to fail, a result is another one.
+A run without tests, or in which nothing runs, loads none of that. The table is a part of the key: with another split, or without a test's leave to fail, a result is another one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from trimtab.ci import junit, quarantine, tests
+from trimtab.ci import tests
 from trimtab.ci.graph import Graph, Step
-from trimtab.ci.junit import TestResult
-from trimtab.ci.ledger import Ledger, LedgerError
 from trimtab.ci.ports import EngineFault, Found
 
 if TYPE_CHECKING:
+    from datetime import date
+
+    from trimtab.ci.junit import TestResult
+    from trimtab.ci.ledger import Ledger
     from trimtab.ci.prepare import Defined
     from trimtab.secrets.scrub import Scrubber
 
@@ -56,6 +57,10 @@ def with_tables(defined: Defined, state: str, today: date | None = None) -> tupl
     with_runner = [step for step in graph.steps.values() if has_runner(step)]
     if not with_runner:
         return defined, {}
+    from datetime import date
+
+    from trimtab.ci import quarantine
+
     held = quarantine.held(quarantine.read(defined.project), today or date.today())  # noqa: DTZ011  # an owner's calendar
     ledger = _opened(state)
     try:
@@ -79,6 +84,8 @@ def _digest(data: bytes) -> str:
 
 
 def _opened(state: str) -> Ledger:
+    from trimtab.ci.ledger import Ledger, LedgerError
+
     try:
         return Ledger(state)
     except LedgerError as err:
@@ -108,6 +115,10 @@ class Suites:
 
     def take(self, step: Step, found: Found, reports: Mapping[str, bytes]) -> Taken:
         """Reads the reports of an execution, and enters them in the ledger. A report that is none is said, and no more."""
+        if not reports:
+            return Taken()
+        from trimtab.ci import junit
+
         results: list[TestResult] = []
         problems = []
         for path, report in reports.items():
