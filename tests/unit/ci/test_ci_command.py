@@ -165,3 +165,14 @@ def test_a_definition_that_comes_out_differently_is_found(project: Project) -> N
     assert said == [
         "ci() comes out differently each time: runs of unit[part=one]; a clock or a random number may be the reason"
     ]
+
+
+def test_the_program_prints_all_and_ends_with_the_status(project: Project) -> None:
+    project.run()
+    program = [sys.executable, "-m", "trimtab.cli", "ci"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith("green after ")
+    wrong = subprocess.run([*program, "rum"], capture_output=True, text=True, timeout=120)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "trimtab: there is no command 'rum': did you mean `trimtab ci run`?\n"
