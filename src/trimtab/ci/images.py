@@ -140,12 +140,12 @@ class Images:
 
 def spec_of(base: Base) -> ImageSpec | None:
     """What to build for a base; None for one that a registry has. Raises `ContentError` (BadSpec)."""
+    if base.reference is not None and not base.reference.startswith(READY_MADE):
+        return None
     from trimtab.content import ImageSpec, postgres_image
 
     if base.reference is not None:
-        if base.reference.startswith(READY_MADE):
-            return postgres_image(base.reference.removeprefix(READY_MADE))
-        return None
+        return postgres_image(base.reference.removeprefix(READY_MADE))
     name = "ci/" + hashlib.sha256(str(base).encode()).hexdigest()[:16]
     return ImageSpec(
         name=name,

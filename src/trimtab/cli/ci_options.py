@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from trimtab.ci.prepare import FILE
@@ -35,7 +36,7 @@ def project(directory: str | None) -> Path:
     if directory is not None:
         return Path(directory).absolute()
     here = Path.cwd()
-    return next((one for one in (here, *here.parents) if (one / FILE).is_file()), here)
+    return next((one for one in (here, *here.parents) if os.path.isfile(one / FILE)), here)
 
 
 def parameters(found: argparse.ArgumentParser, said: list[str], further: list[str]) -> dict[str, str]:
