@@ -183,21 +183,20 @@ class LocalLookups:
                 hit = found[producer]
                 if hit.result is None:
                     continue
-                for name, tree in hit.result.outputs.items():
-                    if tree not in seen:
-                        seen[tree] = self._lost(tree)
-                    if seen[tree]:
-                        self.cache.bury(hit.content_key, f"lost: {seen[tree]}, of its output {name}")
-                        alone = not takes_of_steps(self._actions[producer])
-                        key = hit.def_key if alone else ""
-                        found[producer] = Found(producer, hit.def_key, key, hit.components, None, "")
-                        break
+                if producer not in seen:
+                    seen[producer] = self._lost_of(hit.result)
+                if seen[producer]:
+                    self.cache.bury(hit.content_key, f"lost: {seen[producer]}")
+                    key = "" if takes_of_steps(self._actions[producer]) else hit.def_key
+                    found[producer] = Found(producer, hit.def_key, key, hit.components, None, "")
 
-    def _lost(self, tree: str) -> str:
-        try:
-            self.blobs.whole(tree)
-        except Lost as lost:
-            return str(lost)
+    def _lost_of(self, result: Result) -> str:
+        """What is not whole of a result's outputs, once all that others have is brought; "" when nothing is."""
+        for name, tree in result.outputs.items():
+            try:
+                self.blobs.whole(tree)
+            except Lost as lost:
+                return f"{lost}, of its output {name}"
         return ""
 
     def _keep_sources(self, found: Mapping[str, Found]) -> None:
@@ -230,6 +229,9 @@ class LocalLookups:
             parts = self._components(step.id, producers)
         key = key_of(parts)
         hit = self._find([key]).get(key)
+        if hit is not None and (lost := self._lost_of(hit.result)):
+            self.cache.bury(key, f"lost: {lost}")
+            hit = None
         if hit is None:
             return self._missed(step.id, Found(step.id, found.def_key, key, parts, None, ""))
         self.cache.alias({found.def_key: hit.key})
