@@ -291,12 +291,8 @@ def load(path: Path) -> Definition:
         raise DefinitionError(f"{err.msg}", Site(str(path), err.lineno or 1)) from None
     module = ModuleType("ship")
     module.__file__ = str(path)
-    sys.path.insert(0, str(path.parent))
-    try:
-        with pure(path.parent), _at_its_line(path.parent):
-            exec(code, module.__dict__)
-    finally:
-        sys.path.remove(str(path.parent))
+    with _importing(path.parent), pure(path.parent), _at_its_line(path.parent):
+        exec(code, module.__dict__)
     found = vars(module).values()
     return Definition(
         path,
@@ -322,7 +318,8 @@ def _once(definition: Definition, pipeline: PipelineFunction, values: Mapping[st
     evaluation = Evaluation(definition.path.parent)
     _running.append(evaluation)
     try:
-        with pure(definition.path.parent), _at_its_line(definition.path.parent):
+        directory = definition.path.parent
+        with _importing(directory), pure(directory), _at_its_line(directory):
             result = pipeline.function(**values)
     finally:
         _running.pop()
@@ -348,6 +345,16 @@ def _difference(one: Graph, other: Graph) -> str:
             if before.get(name) != after.get(name):
                 return f"{name} of {id}; a clock or a random number may be the reason"
     return "the order of steps"
+
+
+@contextmanager
+def _importing(directory: Path) -> Iterator[None]:
+    """Modules beside the user's file can be imported."""
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
 
 
 @contextmanager
