@@ -16,13 +16,15 @@ import http.client
 import json
 import re
 import ssl
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 TIMEOUT_S = 60.0
+LOOK_S = 0.02
 JSON_TYPE = "application/json"
 _PLACE = re.compile(r"<(rv|uid|old) ([^>]+)>|<(ns|start|list|continue)>")
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -131,6 +133,13 @@ class Api:
             connection.close()
 
 
+def _left_to_controllers(body: Any) -> bool:
+    """Whether the garbage collector has yet to look at a deleted object (or at those of a list)."""
+    items = body.get("items", [body]) if isinstance(body, dict) else []
+    finalizers = {name for one in items for name in (one.get("metadata") or {}).get("finalizers") or ()}
+    return bool(finalizers & {"orphan", "foregroundDeletion"})
+
+
 def _named(event: Any, name: str) -> bool:
     objects = [event["object"]]
     objects += [row.get("object") or {} for row in event["object"].get("rows") or ()]
@@ -161,7 +170,10 @@ class Replay:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         made = self.api.ask(Ask("POST", "/api/v1/namespaces", body))
         assert made.status == 201, made.body
-        self._start = self._list = made.body["metadata"]["resourceVersion"]
+        account = self._waited(
+            f"/api/v1/namespaces/{self.namespace}/serviceaccounts/default", lambda answer: answer.status == 200
+        )
+        self._start = self._list = account.body["metadata"]["resourceVersion"]
 
     def end(self) -> None:
         """Gives the namespace up; its content goes with it."""
@@ -180,7 +192,17 @@ class Replay:
         outcome = self.api.ask(filled)
         if "dryRun" not in ask.query:
             self._learn(filled, outcome)
+        if ask.method == "DELETE" and _left_to_controllers(outcome.body):
+            self._waited(filled.path, lambda answer: answer.status == 404 or not _left_to_controllers(answer.body))
         return outcome
+
+    def _waited(self, path: str, holds: Callable[[Outcome], bool]) -> Outcome:
+        """The answer to a GET once it is what controllers make of it."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not holds(answer := self.api.ask(Ask("GET", path))):
+            assert time.monotonic() < deadline, f"waited in vain for {path}: {answer.body}"
+            time.sleep(LOOK_S)
+        return answer
 
     def _learn(self, ask: Ask, outcome: Outcome) -> None:
         body = outcome.body

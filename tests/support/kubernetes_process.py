@@ -136,8 +136,9 @@ class KubernetesProcess:
             f"--service-account-key-file={folder / 'accounts.pub'}",
             f"--service-account-signing-key-file={folder / 'accounts.key'}",
             "--endpoint-reconciler-type=none",
-            # The token controller is not run, so pods are not to wait for their accounts' tokens.
-            "--disable-admission-plugins=ServiceAccount",
+            # The token controller is not run, so pods are not to wait for their accounts' tokens; nor is the one that takes the
+            # protection of volumes away again.
+            "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection",
         ]
 
     def _controllers(self) -> list[str]:

@@ -20,6 +20,7 @@ RESERVED_ADDRESSES = 16
 """The first addresses of the range are for fixed ones (the API, DNS); only an explicit request gets one."""
 SERVICES = "/core/services/"
 HEADLESS = "None"
+MALFORMED = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 
 
 class _Port(msgspec.Struct, rename="camel"):
@@ -56,6 +57,8 @@ class ServiceAllocator:
         if kind == "ExternalName":
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(name, None)
+            if old is not None and spec.get("internalTrafficPolicy") == old.get("internalTrafficPolicy"):
+                spec.pop("internalTrafficPolicy", None)
             return []
         if old is not None and old.get("type") != "ExternalName":
             for name in ("clusterIP", "clusterIPs"):
@@ -98,6 +101,8 @@ class ServiceAllocator:
                 return [Cause("spec.clusterIPs", f"Invalid value: [], no free address is left in {self._network}")]
         elif asked != HEADLESS:
             if problem := self._address_problem(asked, taken):
+                if problem is MALFORMED:
+                    return [Cause("spec.clusterIPs[0]", f'Invalid value: "{asked}": {problem}')]
                 return [Cause("spec.clusterIPs", f'Invalid value: ["{asked}"]: {problem}')]
         spec["clusterIP"] = asked
         spec["clusterIPs"] = [asked]
@@ -109,7 +114,7 @@ class ServiceAllocator:
         try:
             address = ip_address(asked)
         except ValueError:
-            return "must be a valid IP address, or None"
+            return MALFORMED
         if address not in self._network:
             return f"the provided IP is not in the valid range: the range of valid IPs is {self._network}"
         return "provided IP is already allocated" if asked in taken else None

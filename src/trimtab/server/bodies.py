@@ -55,6 +55,8 @@ class Options:
     gathers: bool = False
     """Keys that stand twice are told of together with the fields that the schema does not know (`duplicates`)."""
     duplicates: list[str] = field(default_factory=list)
+    patch: bool = False
+    """The write is a patch of some kind: it names no version or uid by its body's being a whole object."""
 
 
 def write_options(request: Request) -> Options:
@@ -74,7 +76,9 @@ def write_options(request: Request) -> Options:
     dry = dry_run(request.values("dryRun"), options)
     if dry:
         asked["dryRun"] = ["All"]
-    return Options(manager, dry, validation, request.flag("force"), asked=asked, timeout_s=timeout_of(request))
+    patch = request.method == "PATCH"
+    force = request.flag("force")
+    return Options(manager, dry, validation, force, asked=asked, timeout_s=timeout_of(request), patch=patch)
 
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")

@@ -72,7 +72,6 @@ DEFAULTS: Mapping[str, JSON] = {
         "revisionHistoryLimit": 10,
         "persistentVolumeClaimRetentionPolicy": {},
     },
-    "apps.v1.StatefulSetUpdateStrategy": {"type": "RollingUpdate"},
     "apps.v1.RollingUpdateStatefulSetStrategy": {"partition": 0},
     "apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
     "apps.v1.DaemonSetSpec": {"updateStrategy": {}, "revisionHistoryLimit": 10},
@@ -84,7 +83,6 @@ DEFAULTS: Mapping[str, JSON] = {
         "successfulJobsHistoryLimit": 3,
         "failedJobsHistoryLimit": 1,
     },
-    "batch.v1.JobSpec": {"completionMode": "NonIndexed", "suspend": False},
     "batch.v1.PodFailurePolicyOnPodConditionsPattern": {"status": "True"},
     "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
     "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
@@ -139,6 +137,9 @@ def _pod(pod: JSON) -> None:
 
 
 def _pod_spec(spec: JSON) -> None:
+    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    if account:  # an old name of the same field, kept in step
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
     if spec.get("hostNetwork") is True:
         for container in _dicts(spec.get("containers")) + _dicts(spec.get("initContainers")):
             for port in _dicts(container.get("ports")):
@@ -156,6 +157,12 @@ def _strategy(strategy: JSON) -> None:
         strategy.setdefault("rollingUpdate", {})
 
 
+def _stateful_set_strategy(strategy: JSON) -> None:
+    if not strategy.get("type"):
+        strategy["type"] = "RollingUpdate"
+        strategy.setdefault("rollingUpdate", {})
+
+
 def _service_spec(spec: JSON) -> None:
     spec.setdefault("sessionAffinity", "None")
     kind = spec.setdefault("type", "ClusterIP")
@@ -163,7 +170,7 @@ def _service_spec(spec: JSON) -> None:
         config = spec.setdefault("sessionAffinityConfig", {})
         if isinstance(config, dict):
             config.setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
-    if kind in ("NodePort", "LoadBalancer"):
+    if kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and spec.get("externalIPs")):
         spec.setdefault("externalTrafficPolicy", "Cluster")
     if kind == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
@@ -176,7 +183,15 @@ def _service_port(port: JSON) -> None:
         port["targetPort"] = port["port"]
 
 
-def _job_spec(spec: JSON) -> None:
+def _job(job: JSON) -> None:
+    """What a Job's spec is without words; the spec in a CronJob stays as it is until a Job is made of it."""
+    spec = _within(job, "spec")
+    labels = _within(_within(spec, "template"), "metadata").get("labels")
+    if labels and not _within(job, "metadata").get("labels"):
+        _within(job, "metadata")["labels"] = dict(labels)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
@@ -258,10 +273,10 @@ DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {
     "core.v1.ServicePort": _service_port,
     "core.v1.PersistentVolumeClaim": _claim_template,
     "apps.v1.DeploymentStrategy": _strategy,
-    "apps.v1.StatefulSetUpdateStrategy": _strategy,
+    "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
     "apps.v1.DaemonSetUpdateStrategy": _strategy,
     "apps.v1.StatefulSetSpec": _stateful_set_spec,
-    "batch.v1.JobSpec": _job_spec,
+    "batch.v1.Job": _job,
     "core.v1.ReplicationController": _replication_controller,
     "networking.v1.NetworkPolicySpec": _network_policy_spec,
     "rbac.v1.Subject": _subject,
@@ -306,6 +321,7 @@ INLINE: Mapping[str, frozenset[str]] = {
     "networking.v1.Ingress": _WORKLOAD,
     "networking.v1.IngressStatus": frozenset({"loadBalancer"}),
     "networking.v1.NetworkPolicy": frozenset({"metadata", "spec"}),
+    "networking.v1.NetworkPolicySpec": frozenset({"podSelector"}),
     "networking.v1.IngressClass": frozenset({"metadata", "spec"}),
     "rbac.v1.Role": frozenset({"metadata"}),
     "rbac.v1.ClusterRole": frozenset({"metadata"}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from trimtab.api.quantity import parse_quantity
 from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE, REPEATS
-from trimtab.server.formats import format_check, integer_range
+from trimtab.server.formats import integer_range, is_base64, is_date_time
 from trimtab.server.structural import (
     ANY,
     JSON,
@@ -161,7 +162,7 @@ def _compile(shape: JSON, definition: str = "") -> Node:
             made.keys = tuple(sorted(shape["x-kubernetes-list-map-keys"]))
     made.merge_key = shape.get("x-kubernetes-patch-merge-key", "")
     made.strategy = shape.get("x-kubernetes-patch-strategy", "")
-    made.checks = tuple(_checks(shape))
+    made.checks = (_micro_time,) if definition == f"{_META}MicroTime" else tuple(_checks(shape))
     return made
 
 
@@ -234,10 +235,10 @@ def _checks(shape: JSON) -> list[Check]:
     wanted = shape.get("format")
     if wanted in ("int32", "int64"):
         checks.append(integer_range(wanted))
-    elif wanted in ("byte", "date-time"):
-        found = format_check(wanted)
-        if found is not None:
-            checks.append(found)
+    elif wanted == "byte":
+        checks.append(_bytes)
+    elif wanted == "date-time":
+        checks.append(_time)
     if _kind(shape) == "quantity":
         checks.append(_quantity)
     return checks
@@ -249,6 +250,30 @@ def _quantity(value: Any, path: Any, errors: list[FieldError]) -> None:
         parse_quantity(value)
     except ValueError:
         errors.append(FieldError(path_text(path), _NO_QUANTITY, TYPE_INVALID))
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*")
+_TIME_LAYOUT = "2006-01-02T15:04:05Z07:00"
+_MICRO_TIME = re.compile(r"[^.]*\.\d{6}([Zz]|[+-]\d\d:\d\d)")
+
+
+def _bytes(value: Any, path: Any, errors: list[FieldError]) -> None:
+    if isinstance(value, str) and not is_base64(value):
+        begin = _BASE64.match(value)
+        at = begin.end() if begin else 0
+        errors.append(FieldError("", f"illegal base64 data at input byte {at}", TYPE_INVALID))
+
+
+def _time(value: Any, path: Any, errors: list[FieldError]) -> None:
+    if isinstance(value, str) and not is_date_time(value):
+        errors.append(FieldError("", f'parsing time "{value}" as "{_TIME_LAYOUT}": cannot parse it', TYPE_INVALID))
+
+
+def _micro_time(value: Any, path: Any, errors: list[FieldError]) -> None:
+    """Times of leases and events have six digits of a second, no fewer."""
+    if isinstance(value, str) and not (is_date_time(value) and _MICRO_TIME.fullmatch(value)):
+        layout = "2006-01-02T15:04:05.000000Z07:00"
+        errors.append(FieldError("", f'parsing time "{value}" as "{layout}": cannot parse it', TYPE_INVALID))
 
 
 _NO_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"

@@ -82,15 +82,15 @@ async def delete_options(request: Request) -> DeleteOptions:
         grace = 1
     policy = request.query.get("propagationPolicy") or body.get("propagationPolicy") or ""
     orphans = request.flag("orphanDependents") if "orphanDependents" in request.query else body.get("orphanDependents")
-    problem = None
+    problems = []
     if policy and orphans is not None:
         text = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
-        problem = Cause("propagationPolicy", text)
-    elif policy and policy not in POLICIES:
+        problems.append(Cause("propagationPolicy", text))
+    if policy and policy not in POLICIES:
         text = f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"'
-        problem = Cause("propagationPolicy", text, "FieldValueNotSupported")
-    if problem is not None:
-        raise errors.invalid("DeleteOptions", "meta.k8s.io", "", [problem])
+        problems.append(Cause("propagationPolicy", text, "FieldValueNotSupported"))
+    if problems:
+        raise errors.invalid("DeleteOptions", "meta.k8s.io", "", problems)
     if not policy and orphans is not None:
         policy = "Orphan" if orphans else "Background"
     return DeleteOptions(

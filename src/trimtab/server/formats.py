@@ -52,7 +52,8 @@ def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
     return valid
 
 
-def _is_date_time(text: str) -> bool:
+def is_date_time(text: str) -> bool:
+    """Whether a text is a time as RFC 3339 has it."""
     if not _RFC3339.fullmatch(text):
         return False
     try:
@@ -63,7 +64,8 @@ def _is_date_time(text: str) -> bool:
     return True
 
 
-def _is_base64(text: str) -> bool:
+def is_base64(text: str) -> bool:
+    """Whether a text is base64 of the usual alphabet, with its padding."""
     try:
         base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
     except (binascii.Error, ValueError):
@@ -84,10 +86,10 @@ def _is_cidr(text: str) -> bool:
 
 
 _FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": _is_date_time,
-    "datetime": _is_date_time,
+    "date-time": is_date_time,
+    "datetime": is_date_time,
     "date": _parses(date.fromisoformat),
-    "byte": _is_base64,
+    "byte": is_base64,
     "ipv4": _parses(ipaddress.IPv4Address),
     "ipv6": _parses(ipaddress.IPv6Address),
     "cidr": _is_cidr,

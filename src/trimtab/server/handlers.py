@@ -221,6 +221,8 @@ class Handlers:
         schema = server.registry.schema(kind)
         named = dict(config.get("metadata") or {})
         self._check_config(kind, target, config)
+        if subresource and server.store.get(kind.key(target.namespace, target.name)) is None:
+            raise errors.not_found(kind.plural, kind.group, target.name)
         dropped = schema.prune(copied(config))  # what is sent empty is owned, so the configuration itself stays
         if dropped:
             raise errors.not_declared(kind, named, dropped)
@@ -303,7 +305,7 @@ class Handlers:
         options = await delete_options(request)
         written = await self._server.deleter.delete(kind, target.namespace, target.name, options)
         warnings = list(dict.fromkeys(options.warnings))
-        if written.gone and not (kind.kind == "Pod" and not kind.group):
+        if written.gone and not kind.shown_deleted:
             return json_reply(deleted_status(kind, written), warnings=warnings)
         return Reply(rendering_of(request, self._server.clock).one(kind, written.record), warnings=warnings)
 

@@ -63,7 +63,24 @@ _CREATED_BY_UPDATE = frozenset(
         "RuntimeClass",
     }
 )
-"""What the strategies of k8s.io/kubernetes `pkg/registry` say (`AllowUnconditionalUpdate`, `AllowCreateOnUpdate`)."""
+_SHOWN_DELETED = frozenset(
+    {
+        "Pod",
+        "Service",
+        "ServiceAccount",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "PodTemplate",
+        "ResourceQuota",
+        "CSIDriver",
+        "CSINode",
+        "StorageClass",
+        "VolumeAttachment",
+        "VolumeAttributesClass",
+    }
+)
+"""What the strategies and stores of k8s.io/kubernetes `pkg/registry` say (`AllowUnconditionalUpdate`, `AllowCreateOnUpdate`,
+`ReturnDeletedObject`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +121,11 @@ class Kind:
     def needs_version(self) -> bool:
         """A PUT has to say which version it replaces."""
         return bool(self.crd) or self.kind in _NEEDS_VERSION
+
+    @property
+    def shown_deleted(self) -> bool:
+        """The answer to a deletion is what was deleted, not a Status."""
+        return not self.crd and self.kind in _SHOWN_DELETED and self.group in ("", "storage.k8s.io")
 
     @property
     def created_by_update(self) -> bool:

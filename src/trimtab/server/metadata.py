@@ -93,6 +93,7 @@ def carry_over(new: JSON, old: JSON) -> None:
         new["namespace"] = old["namespace"]
     else:
         new.pop("namespace", None)
+    new.pop("selfLink", None)
     if not new.get("generateName") and old.get("generateName"):
         new["generateName"] = old["generateName"]
 

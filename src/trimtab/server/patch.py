@@ -146,9 +146,7 @@ class _Patching:
             return
         place, token = self._place(path, pointer), path[-1]
         if isinstance(place, dict):
-            if not insert and token not in place:
-                raise PatchError(f"{pointer!r}: {token!r} does not exist")
-            place[token] = value
+            place[token] = value  # `replace` adds what is absent, as in the implementation that the real server uses
         elif isinstance(place, list):
             index = _position(token, len(place), pointer, end=insert)
             if insert:

@@ -54,6 +54,9 @@ def unsupported(at: str, value: Any, allowed: Iterable[str]) -> Cause:
     return Cause(at, f"Unsupported value: {shown(value)}: supported values: {supported}", "FieldValueNotSupported")
 
 
+_EMPTY: tuple[Any, ...] = (None, [], {})
+
+
 def one_of(obj: JSON, name: str, allowed: Iterable[str], at: str) -> Iterator[Cause]:
     """When the field is there, it has one of these values."""
     if obj.get(name) is not None and obj[name] not in allowed:
@@ -61,7 +64,8 @@ def one_of(obj: JSON, name: str, allowed: Iterable[str], at: str) -> Iterator[Ca
 
 
 def immutable(at: str, new: Any, old: Any) -> Iterator[Cause]:
-    if new != old:
+    """A field that may not change; no list and an empty one are the same."""
+    if new != old and not (new in _EMPTY and old in _EMPTY):
         yield invalid(at, new, "field is immutable")
 
 

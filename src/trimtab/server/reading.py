@@ -48,10 +48,10 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Pag
     Raises:
         StatusError: 400 for a bad selector or token, 422 for options that do not go together, 410 when the token's revision is gone.
     """
-    check_list_options(request)
     query = request.query
-    selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
     limit = request.integer("limit") or None
+    selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    check_list_options(request)
     token = query.get("continue", "")
     prefix = kind.prefix(namespace)
     if token:

@@ -167,6 +167,8 @@ def _chosen(accept: str, include: str, clock: Clock) -> Rendering:
         if media not in ("application/json", "*/*", "application/*"):
             continue
         shape = options.get("as", "")
+        if options.get("v", "v1") not in ("v1", "v1beta1"):
+            continue
         if shape == "Table" and options.get("g") == "meta.k8s.io":
             from trimtab.server.tables import TableOptions
 

@@ -229,10 +229,11 @@ class Schema:
         else:
             _default(self.root, obj)
 
-    def complete(self, obj: JSON) -> None:
-        """Writes what a built-in kind's struct writes even when nobody set it, in place; after validation, which has asked for it."""
+    def complete(self, obj: JSON, *, stored: bool = False) -> None:
+        """Writes what a built-in kind's struct writes even when nobody set it, in place; after validation, which has asked for it.
+        stored: as storage gives it back, in which an empty list is none."""
         if self.builtin:
-            _complete(self.root, obj)
+            _complete(self.root, obj, stored)
 
     def validate(self, obj: JSON) -> list[FieldError]:
         """What is wrong with the object, in the order of its fields; empty when it is valid."""
@@ -434,6 +435,7 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str], wrong
                 not child_value
                 and values is None
                 and key not in node.required
+                and not any(key == name for name, _ in node.zeros)
                 and (child_class is list or (child.values is not None and not child.preserve))
             ):
                 del value[key]
@@ -511,10 +513,10 @@ def _default_builtin(node: Node, value: Any) -> None:
                 _default_builtin(item, child_value)
 
 
-def _complete(node: Node, value: Any) -> None:
+def _complete(node: Node, value: Any, stored: bool) -> None:
     if value.__class__ is dict:
         for key, zero in node.zeros:
-            if key not in value:
+            if key not in value or (stored and zero is None and value[key] == []):
                 value[key] = zero
         fields = node.fields
         values = node.values
@@ -523,12 +525,12 @@ def _complete(node: Node, value: Any) -> None:
             if child_class is dict or child_class is list:
                 child = fields.get(key) or values
                 if child is not None and child is not ANY:
-                    _complete(child, child_value)
+                    _complete(child, child_value, stored)
     elif value.__class__ is list:
         item = node.items
         if item is not None and item is not ANY:
             for child_value in value:
-                _complete(item, child_value)
+                _complete(item, child_value, stored)
 
 
 def compile_default(value: Any) -> Any:

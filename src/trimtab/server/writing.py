@@ -30,6 +30,7 @@ from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
 from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
+from trimtab.server.problems import immutable
 from trimtab.server.strategies import Surroundings, ephemeral, rules_of, strategy_of
 from trimtab.server.views import as_stored, viewed
 from trimtab.store import ABSENT, Conflict, Put, Record, Store
@@ -164,7 +165,7 @@ class Writer:
             if kind.crd:
                 found = await custom_rules.problems(schema, obj, None, options)
             self._complete(kind, obj, None, options, found)
-            schema.complete(obj)
+            schema.complete(obj, stored=True)
             if versioned:
                 raise errors.bad_request("resourceVersion should not be set on objects to be created")
             if asked is not None:
@@ -273,7 +274,7 @@ class Writer:
             raise errors.not_found(kind.plural, kind.group, name)
         schema = self._registry.schema(kind)
         old = viewed(kind, record)
-        schema.complete(old)  # an older release has written it, or a controller of ours
+        schema.complete(old, stored=True)  # an older release has written it, or a controller of ours
         new = change(viewed(kind, record))
         if asked is not None:
             new = copied(new)  # `change` may be asked again
@@ -281,7 +282,7 @@ class Writer:
         if kind.needs_version and not new["metadata"].get("resourceVersion"):
             text = "Invalid value: 0: must be specified for an update"
             self._raise_problems(kind, new, [Cause("metadata.resourceVersion", text)])
-        _check_precondition(kind, name, new["metadata"], old["metadata"])
+        _check_precondition(kind, name, new["metadata"], old["metadata"], options)
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
         try:
@@ -304,7 +305,7 @@ class Writer:
                 if not found:
                     strategy_of(kind).admit(self._around, kind, new, old)
                 self._complete(kind, new, old, options, found, subresource)
-            schema.complete(new)
+            schema.complete(new, stored=True)
             if kind.generation and subresource != "status" and _desired(new, kind) != _desired(old, kind):
                 meta["generation"] = old_meta.get("generation", 0) + 1
             if asked is not None:
@@ -475,8 +476,9 @@ class Writer:
 
     def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
         found = schema.validate(obj)
-        if found and not kind.crd and found[0].reason == "FieldValueTypeInvalid":  # no quantity
-            raise errors.not_decoded(schema.kind, schema.api_version, found[0])
+        wrong = next((error for error in found if error.reason == "FieldValueTypeInvalid"), None)
+        if wrong is not None and not kind.crd:
+            raise errors.not_decoded(schema.kind, schema.api_version, wrong)
         return [Cause(error.path, error.message, error.reason) for error in found]
 
     def _raise_problems(self, kind: Kind, obj: JSON, found: Sequence[Cause]) -> None:
@@ -554,9 +556,11 @@ def deletable(obj: JSON) -> bool:
     return not (obj["kind"] == "Namespace" and obj["apiVersion"] == "v1" and (obj.get("spec") or {}).get("finalizers"))
 
 
-def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON) -> None:
+def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, options: Options) -> None:
     asked: Any = meta.get("uid")
     if asked and asked != old_meta.get("uid"):
+        if options.patch:
+            errors.raise_problems(kind.kind, kind.group, {"metadata": meta}, list(immutable("metadata.uid", asked, "")))
         why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {old_meta.get('uid')}"
         raise errors.conflict(kind.plural, kind.group, name, why)
     version = meta.get("resourceVersion")

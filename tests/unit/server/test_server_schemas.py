@@ -292,7 +292,7 @@ def test_a_fault_is_one_line_that_names_the_field(pod: dict[str, Any], text: str
 def test_secret_data_must_be_base64() -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "no!"}}
 
-    assert faults(secret) == ['data.k: Invalid value: "no!": data.k in body must be of type byte: "no!"']
+    assert faults(secret) == ["illegal base64 data at input byte 2"]
 
 
 def test_a_status_may_be_incomplete_but_not_of_a_wrong_type() -> None:

@@ -30,6 +30,7 @@ from trimtab.server.strategies.stored import STORED
 from trimtab.server.strategies.webhook_configurations import WebhookConfigurationStrategy
 from trimtab.server.strategies.workloads import (
     CronJobStrategy,
+    DaemonSetStrategy,
     DeploymentStrategy,
     JobStrategy,
     PodTemplateStrategy,
@@ -57,7 +58,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "ReplicationController"): ReplicationControllerStrategy(),
     ("apps", "Deployment"): DeploymentStrategy(),
     ("apps", "ReplicaSet"): WorkloadStrategy(),
-    ("apps", "DaemonSet"): WorkloadStrategy(),
+    ("apps", "DaemonSet"): DaemonSetStrategy(),
     ("apps", "StatefulSet"): StatefulSetStrategy(),
     ("batch", "Job"): JobStrategy(),
     ("batch", "CronJob"): CronJobStrategy(),

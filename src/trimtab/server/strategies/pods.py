@@ -21,7 +21,7 @@ from trimtab.server.strategies.pod_rules import container_problems, placement_pr
 from trimtab.server.strategies.pod_volumes import volume_problems
 from trimtab.server.strategies.runtimes import give_runtime
 
-_CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
+_CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
 
 
 class NodeStrategy(Strategy):

@@ -327,6 +327,10 @@ def _binding(obj: JSON) -> Iterator[Cause]:
 
 def _budget(obj: JSON) -> Iterator[Cause]:
     spec = obj.get("spec") or {}
+    if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+        names_in_go = ("minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy")
+        shown = {name[0].upper() + name[1:]: spec.get(name) for name in names_in_go}
+        yield invalid("spec", shown, "minAvailable and maxUnavailable cannot be both set")
     for name in ("minAvailable", "maxUnavailable"):
         yield from amount_problems(spec.get(name), f"spec.{name}")
     yield from selector(spec.get("selector"), "spec.selector")

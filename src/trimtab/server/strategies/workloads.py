@@ -111,6 +111,27 @@ class PodTemplateStrategy(Strategy):
         return pod_template_problems(new.get("template"), "template.spec", ("Always", "OnFailure", "Never"))
 
 
+class DaemonSetStrategy(WorkloadStrategy):
+    """Counts the changes of its template in an annotation, as the API before apps/v1 did in its spec."""
+
+    GENERATION = "deprecated.daemonset.template.generation"
+
+    def receive(self, kind: Kind, new: JSON) -> None:
+        annotations = new["metadata"].get("annotations")
+        if annotations is None:
+            annotations = new["metadata"]["annotations"] = {}
+        annotations.setdefault(self.GENERATION, "0")
+
+    def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        count = "1"
+        if old is not None:
+            count = (old["metadata"].get("annotations") or {}).get(self.GENERATION, "0")
+            if (new.get("spec") or {}).get("template") != (old.get("spec") or {}).get("template") and count.isdigit():
+                count = str(int(count) + 1)
+        new["metadata"]["annotations"][self.GENERATION] = count
+        return []
+
+
 class StatefulSetStrategy(WorkloadStrategy):
     _CHANGEABLE = frozenset(
         {
@@ -152,6 +173,10 @@ class JobStrategy(WorkloadStrategy):
         labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name[:63]
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
         return []
+
+    def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
+        if not new["metadata"].get("labels"):
+            new["metadata"]["labels"] = dict(new["spec"]["template"]["metadata"]["labels"])
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = super().problems(around, kind, new, old)
