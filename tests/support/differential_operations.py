@@ -70,6 +70,8 @@ class Subject:
     strategic: SearchStrategy[JSON] | None = None
     edits: tuple[JSON, ...] = ()
     custom: bool = False
+    versions: bool = True
+    """Whether both servers count its versions alike: controllers, and defaults that come with the first reading, may add some."""
 
     @property
     def collection(self) -> str:
@@ -822,6 +824,7 @@ JOB = Subject(
     "jobs",
     "Job",
     "batch/v1",
+    versions=False,
     base={"spec": {"template": {"spec": {**_POD, "restartPolicy": "Never"}}}},
     parts=exactly(
         spec=some(
@@ -983,6 +986,7 @@ LIMIT_RANGE = Subject(
 QUOTA = Subject(
     "resourcequotas",
     "ResourceQuota",
+    versions=False,
     parts=exactly(spec=some(hard=st.dictionaries(text("pods", "count/widgets.example.com", "requests.cpu", "bad name"), text("10", "0.5", "-1"), max_size=2))),
 )  # fmt: skip
 

@@ -25,6 +25,8 @@ from urllib.parse import urlencode, urlsplit
 
 TIMEOUT_S = 60.0
 LOOK_S = 0.02
+NO_VERSION = 1
+"""What a story says where it knows no version; a dry run may give it back."""
 JSON_TYPE = "application/json"
 _PLACE = re.compile(r"<(rv|uid|old) ([^>]+)>|<(ns|start|list|continue)>")
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -263,7 +265,7 @@ class _Words:
     """Replaces what a run does not share with another one."""
 
     def __init__(self, outcomes: list[Outcome], versions: bool) -> None:
-        seen = {version for one in outcomes for version in _object_versions(one.body)}
+        seen = {version for one in outcomes for version in _object_versions(one.body)} - {NO_VERSION}
         self._ordered = sorted(seen) if versions else None
         self._uids: dict[str, str] = {}
 

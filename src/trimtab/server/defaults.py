@@ -254,7 +254,7 @@ def _dicts(value: Any) -> list[JSON]:
 REPEATS: Mapping[str, tuple[str, ...]] = {
     "core.v1.Container": ("env", "ports"),
     "core.v1.EphemeralContainer": ("env", "ports"),
-    "core.v1.PodSpec": ("hostAliases", "imagePullSecrets"),
+    "core.v1.PodSpec": ("hostAliases", "imagePullSecrets", "containers", "initContainers"),
     "storage.v1.CSINodeSpec": ("drivers",),
     "admissionregistration.v1.MutatingWebhook": ("matchConditions",),
     "admissionregistration.v1.MutatingWebhookConfiguration": ("webhooks",),
@@ -262,6 +262,9 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
     "admissionregistration.v1.ValidatingWebhookConfiguration": ("webhooks",),
 }
 """Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says, or refuses that in the words of their kind."""
+
+OPTIONAL: Mapping[str, frozenset[str]] = {"core.v1.LimitRangeSpec": frozenset({"limits"})}
+"""What the published schema requires and no rule of the real server does."""
 
 DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {
     "core.v1.Container": _pull_policy,

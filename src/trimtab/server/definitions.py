@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.api.quantity import parse_quantity
-from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE, REPEATS
+from trimtab.server.defaults import DEFAULTERS, DEFAULTS, INLINE, OPTIONAL, REPEATS
 from trimtab.server.formats import integer_range, is_base64, is_date_time
 from trimtab.server.structural import (
     ANY,
@@ -193,10 +193,12 @@ def _compile_object(made: Node, shape: JSON, definition: str) -> None:
         }
         for name in REPEATS.get(short, ()):
             made.fields[name].repeats = True
-        made.required = tuple(shape.get("required", ()))
-        structs: JSON = {name: {} for name in shape.get("structs", ()) if name in properties and name != "metadata"}
-        if short == "core.v1.PodTemplateSpec":
-            structs["metadata"] = {}
+        optional = OPTIONAL.get(short, frozenset())
+        made.required = tuple(name for name in shape.get("required", ()) if name not in optional)
+        whole = "x-kubernetes-group-version-kind" in shape  # its metadata is never missing
+        structs: JSON = {name: {} for name in shape.get("structs", ()) if name in properties}
+        if whole:
+            structs.pop("metadata", None)
         defaults = structs | DEFAULTS.get(short, {})
         made.drops = frozenset(shape.get("drops", ()))
         made.zeros = tuple((name, zero) for name, zero in shape.get("zeros", {}).items() if name in properties)

@@ -150,7 +150,12 @@ class Handlers:
             return new
 
         live = self._server.store.get(kind.key(target.namespace, target.name))
+        if live is None:
+            self._server.writer.check_body(kind, target.namespace, target.name, copied(obj))
         if live is None and kind.created_by_update and not subresource:
+            if uid := obj["metadata"].get("uid"):
+                why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
+                raise errors.conflict(kind.plural, kind.group, target.name, why)
             self._refuse_escalation(kind, target.namespace, obj, request)
             written = await self._server.writer.create(kind, target.namespace, obj, options, name=target.name)
             return self._written(kind, request, written, options)
@@ -181,7 +186,7 @@ class Handlers:
         return self._written(kind, request, written, options)
 
     def _patch_function(self, kind: Kind, content_type: str, body: bytes, options: Options) -> Change:
-        from trimtab.server.patch import PatchError, json_patch, merge_patch, strategic_merge_patch
+        from trimtab.server.patch import JsonPatchRefused, PatchError, json_patch, merge_patch, strategic_merge_patch
 
         if content_type not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
             raise errors.unsupported_media(content_type, (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, *APPLY_TYPES))
@@ -199,11 +204,12 @@ class Handlers:
                         raise PatchError("error decoding patch: a merge patch must be an object")
                     new = merge_patch(live, patch)
                 else:
-                    new = strategic_merge_patch(live, patch, schema)
+                    named = {"apiVersion": live["apiVersion"], "kind": live["kind"]}
+                    new = {**strategic_merge_patch(live, patch, schema), **named}  # the kind is not the patch's to say
             except PatchError as err:
                 raise _patch_refused(err) from None
             if not isinstance(new, dict):
-                raise errors.bad_request("the patch does not leave an object behind")
+                raise _patch_refused(JsonPatchRefused("the patch does not leave an object behind"))
             check_depth(new)
             result: JSON = copied(new)
             return result

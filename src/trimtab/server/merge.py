@@ -102,7 +102,7 @@ def _field_node(node: Node, value: Any, path: str) -> Fields | None:
             raise ApplyInvalid(path, f"expected {node.kind}, got an object")
         if node.atomic or not value:
             return LEAF
-        return field_set(node, value, path)
+        return field_set(node, value, path) or None
     if cls is list:
         if node.python is not None and node.python is not list:
             raise ApplyInvalid(path, f"expected {node.kind}, got a list")

@@ -14,7 +14,7 @@ _LABEL_NAMES = frozenset({"Namespace", "Service", "StatefulSet"})
 _FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _LENIENT = frozenset({"apiextensions.k8s.io", "admissionregistration.k8s.io"})
 """Groups whose objects may have finalizers of any name."""
-_PATH_NAMES = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
+_PATH_NAMES = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "PodDisruptionBudget"})
 
 ANNOTATIONS_MAX_BYTES = 256 * 1024
 GENERATED_PREFIX_MAX = 58
@@ -98,6 +98,8 @@ def carry_over(new: JSON, old: JSON) -> None:
         new["generateName"] = old["generateName"]
 
 
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+"""Counts the changes of a DaemonSet's template, as the API before apps/v1 did in its spec."""
 STATUS_KEEPS = {"Pod": "ownerReferences", "Deployment": "labels"}
 """What of its metadata a write of a built-in kind's status leaves alone."""
 STATUS_ALONE = frozenset(
@@ -115,6 +117,9 @@ def status_metadata(kind: Kind, new: JSON, old: JSON, *, tracked: bool) -> JSON:
         return {**old, "managedFields": new.get("managedFields")} if tracked else dict(old)
     meta = dict(new)
     carry_over(meta, old)
+    count = (old.get("annotations") or {}).get(TEMPLATE_GENERATION)
+    if kind.kind == "DaemonSet" and count is not None:
+        meta["annotations"] = {**(meta.get("annotations") or {}), TEMPLATE_GENERATION: count}
     kept = STATUS_KEEPS.get(kind.kind)
     if kept in old:
         meta[kept] = old[kept]

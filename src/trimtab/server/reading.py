@@ -49,7 +49,7 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Pag
         StatusError: 400 for a bad selector or token, 422 for options that do not go together, 410 when the token's revision is gone.
     """
     query = request.query
-    limit = request.integer("limit") or None
+    limit = None if query.get("limit", "").startswith("-") else request.integer("limit") or None
     selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
     check_list_options(request)
     token = query.get("continue", "")

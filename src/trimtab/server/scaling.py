@@ -125,6 +125,7 @@ def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
     selector = at_path(obj, scale.selector) if scale.selector else None
     if scale.selector_is_map:
         selector = {"matchLabels": selector or {}}
+    replicas = at_path(obj, scale.spec_replicas)
     text = selector if isinstance(selector, str) else selector_text(selector_of(selector))
     if text:
         status["selector"] = text
@@ -132,6 +133,6 @@ def _scale_of(kind: Kind, scale: Scale, obj: JSON) -> JSON:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: meta[key] for key in kept if key in meta},
-        "spec": {"replicas": at_path(obj, scale.spec_replicas) or 0},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }

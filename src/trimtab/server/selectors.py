@@ -1,12 +1,11 @@
 """Label and field selectors of a query, parsed once and matched against decoded objects.
 
-Grammar of labels: `a=b, a==b, a!=b, a in (b,c), a notin (b,c), a, !a`; of fields: `path=value, path!=value`. A kind only
-allows the fields that Kubernetes lets one select by.
+Labels are read in `label_selectors.py`; the grammar of fields is `path=value, path!=value`. A kind only allows the fields that
+Kubernetes lets one select by.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +14,10 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.core import LabelSelector
-from trimtab.server.errors import StatusError, bad_request
+from trimtab.server.errors import bad_request
 from trimtab.server.kinds import Kind
+from trimtab.server.label_selectors import LabelTerm, parse_labels
 from trimtab.server.objects import at_path
-
-_TERM = re.compile(
-    r"\s*(?:(?P<not>!)\s*(?P<absent>[^\s,()=!]+)"
-    r"|(?P<key>[^\s,()=!]+)(?:\s*(?P<op>==|=|!=)\s*(?P<value>[^\s,()=!]*)"
-    r"|\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
-)
 
 _FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("", "Pod"): (
@@ -66,25 +60,6 @@ _FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("batch", "Job"): ("status.successful",),
 }
 _DEFAULTS = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class LabelTerm:
-    key: str
-    operator: str
-    values: frozenset[str] = frozenset()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        value = labels.get(self.key)
-        match self.operator:
-            case "in":
-                return value is not None and value in self.values
-            case "notin":
-                return value is None or value not in self.values
-            case "exists":
-                return value is not None
-            case _:
-                return value is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,33 +112,6 @@ def parse_selector(kind: Kind, labels: str, fields: str) -> Selector:
     if not labels and not fields:
         return EVERYTHING
     return Selector(parse_labels(labels), _parse_fields(kind, fields))
-
-
-def parse_labels(text: str) -> tuple[LabelTerm, ...]:
-    terms: list[LabelTerm] = []
-    position = 0
-    while position < len(text.rstrip()):
-        found = _TERM.match(text, position)
-        if found is None:
-            raise _unparsable(text)
-        position = found.end()
-        if found["not"]:
-            terms.append(LabelTerm(found["absent"], "absent"))
-        elif found["op"]:
-            operator = "notin" if found["op"] == "!=" else "in"
-            terms.append(LabelTerm(found["key"], operator, frozenset((found["value"],))))
-        elif found["set"]:
-            values = frozenset(value.strip() for value in found["values"].split(","))
-            terms.append(LabelTerm(found["key"], found["set"], values))
-        else:
-            terms.append(LabelTerm(found["key"], "exists"))
-    return tuple(terms)
-
-
-def _unparsable(text: str) -> StatusError:
-    return bad_request(
-        f'unable to parse requirement: "{text}" is not a label selector: write for example app=web,tier in (a,b),!legacy'
-    )
 
 
 def selectable_fields(kind: Kind) -> tuple[str, ...]:

@@ -435,6 +435,7 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str], wrong
                 not child_value
                 and values is None
                 and key not in node.required
+                and key != "managedFields"  # an empty list gives up tracking
                 and not any(key == name for name, _ in node.zeros)
                 and (child_class is list or (child.values is not None and not child.preserve))
             ):

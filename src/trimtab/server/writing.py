@@ -94,7 +94,7 @@ class Writer:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
         meta = self._identified(kind, namespace, name, obj)
-        versioned = bool(meta.get("resourceVersion")) and not tracked and not name
+        versioned = meta.get("resourceVersion") not in (None, "", "0") and not tracked and not name
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         schema = self._registry.schema(kind)
@@ -166,8 +166,6 @@ class Writer:
                 found = await custom_rules.problems(schema, obj, None, options)
             self._complete(kind, obj, None, options, found)
             schema.complete(obj, stored=True)
-            if versioned:
-                raise errors.bad_request("resourceVersion should not be set on objects to be created")
             if asked is not None:
                 await asked.judge(obj)
                 options.warnings += asked.warnings
@@ -177,6 +175,8 @@ class Writer:
                 self._namespace_open(kind, namespace)
                 if self._store.get(key) is not None:
                     raise errors.already_exists(kind.plural, kind.group, name)
+                if versioned:
+                    raise errors.bad_request("resourceVersion should not be set on objects to be created")
                 if options.dry_run:
                     return Written(record, created=True)
                 self._creating.update((namespace, kind.collection))
@@ -190,6 +190,21 @@ class Writer:
             strategy_of(kind).settled(self._around, key)
         self._around.wrote(kind, "created", obj, manager=options.manager, annotations=notes_of(asked))
         return Written(record, created=True)
+
+    def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON) -> None:
+        """What is wrong with a body before anybody looks for the object that it replaces. Raises `StatusError`."""
+        self._identified(kind, namespace, name, obj)
+        self._check_versioned(kind, obj)
+        if not kind.crd:
+            schema = self._registry.schema(kind)
+            schema.prune(obj)
+            schema.default(obj)
+            self._schema_problems(kind, schema, obj)
+
+    def _check_versioned(self, kind: Kind, obj: JSON) -> None:
+        if kind.needs_version and not obj["metadata"].get("resourceVersion"):
+            text = "Invalid value: 0: must be specified for an update"
+            self._raise_problems(kind, obj, [Cause("metadata.resourceVersion", text)])
 
     def creating_in(self, scope: str) -> bool:
         """Whether objects are on their way into a namespace or a collection: it may not be called empty yet."""
@@ -279,9 +294,7 @@ class Writer:
         if asked is not None:
             new = copied(new)  # `change` may be asked again
         self._identified(kind, namespace, name, new)
-        if kind.needs_version and not new["metadata"].get("resourceVersion"):
-            text = "Invalid value: 0: must be specified for an update"
-            self._raise_problems(kind, new, [Cause("metadata.resourceVersion", text)])
+        self._check_versioned(kind, new)
         _check_precondition(kind, name, new["metadata"], old["metadata"], options)
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
@@ -342,6 +355,8 @@ class Writer:
         if subresource == "status":
             meta = new["metadata"] = status_metadata(kind, meta, old_meta, tracked=tracked)
             new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
+            if kind.kind == "Pod" and not kind.group and "qosClass" in (old.get("status") or {}):
+                new["status"] = {"qosClass": old["status"]["qosClass"]} | (new.get("status") or {})
             self._refuse_unknown(schema, new, options)
         else:
             if subresource == ephemeral.SUBRESOURCE:

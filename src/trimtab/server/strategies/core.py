@@ -185,6 +185,13 @@ class IngressStrategy(Strategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new["spec"]
+        found = [
+            Cause(f"spec.rules[{index}].http.paths", "Required value", "FieldValueRequired")
+            for index, rule in enumerate(spec.get("rules") or ())
+            if rule.get("http") is not None and not rule["http"].get("paths")
+        ]
+        if found:
+            return found
         if not spec.get("rules") and spec.get("defaultBackend") is None:
             return [Cause("spec", "Invalid value: null: either `defaultBackend` or `rules` must be specified")]
         return []

@@ -44,7 +44,11 @@ class PodStrategy(Strategy):
         if not isinstance(spec, dict):
             return
         _tolerate_lost_nodes(spec)
-        if old is None:
+        if old is not None:
+            for name in ("priority", "preemptionPolicy"):
+                if spec.get(name) is None and old["spec"].get(name) is not None:
+                    spec[name] = old["spec"][name]
+        else:
             limit_range.give_defaults(new, around.limit_ranges(new["metadata"].get("namespace") or ""))
             identify(around, kind, new)
             _prioritize(around, kind, new)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trimtab.api import JSON
-from trimtab.api.quantity import parse_quantity
+from trimtab.api.quantity import parse_quantity, plain_quantity
 from trimtab.server import names
 from trimtab.server.errors import Cause
 from trimtab.server.problems import (
@@ -451,11 +451,29 @@ def _event(obj: JSON) -> Iterator[Cause]:
         yield invalid("involvedObject.namespace", of, "does not match event.namespace")
 
 
+_COUNTED = frozenset(
+    {
+        "pods",
+        "services",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
+    }
+)
+
+
 def _quota(obj: JSON) -> Iterator[Cause]:
     for name, value in ((obj.get("spec") or {}).get("hard") or {}).items():
         yield from invalids(f"spec.hard[{name}]", name, names.qualified_name(name))
-        if parse_quantity(str(value)) < 0:
+        amount = parse_quantity(str(value))
+        if amount < 0:
             yield invalid(f"spec.hard[{name}]", str(value), "must be greater than or equal to 0")
+        if (name in _COUNTED or name.startswith("count/")) and amount != int(amount):
+            yield invalid(f"spec.hard[{name}]", plain_quantity(amount), "must be an integer")
 
 
 def _endpoints(obj: JSON) -> Iterator[Cause]:

@@ -11,7 +11,7 @@ from trimtab.api.selector import selects
 from trimtab.server import problems
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
-from trimtab.server.metadata import immutable_problems
+from trimtab.server.metadata import TEMPLATE_GENERATION, immutable_problems
 from trimtab.server.problems import forbidden, invalid, required
 from trimtab.server.selectors import selector_of
 from trimtab.server.strategies.base import Strategy, Surroundings
@@ -112,23 +112,21 @@ class PodTemplateStrategy(Strategy):
 
 
 class DaemonSetStrategy(WorkloadStrategy):
-    """Counts the changes of its template in an annotation, as the API before apps/v1 did in its spec."""
-
-    GENERATION = "deprecated.daemonset.template.generation"
+    """Counts the changes of its template in an annotation."""
 
     def receive(self, kind: Kind, new: JSON) -> None:
         annotations = new["metadata"].get("annotations")
         if annotations is None:
             annotations = new["metadata"]["annotations"] = {}
-        annotations.setdefault(self.GENERATION, "0")
+        annotations.setdefault(TEMPLATE_GENERATION, "0")
 
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         count = "1"
         if old is not None:
-            count = (old["metadata"].get("annotations") or {}).get(self.GENERATION, "0")
+            count = (old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, "0")
             if (new.get("spec") or {}).get("template") != (old.get("spec") or {}).get("template") and count.isdigit():
                 count = str(int(count) + 1)
-        new["metadata"]["annotations"][self.GENERATION] = count
+        new["metadata"]["annotations"][TEMPLATE_GENERATION] = count
         return []
 
 
@@ -147,6 +145,12 @@ class StatefulSetStrategy(WorkloadStrategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = super().problems(around, kind, new, old)
+        strategy = new["spec"].get("updateStrategy") or {}
+        rolling = strategy.get("rollingUpdate")
+        if rolling is not None and strategy.get("type") == "OnDelete":
+            shown = {"Partition": rolling.get("partition"), "MaxUnavailable": rolling.get("maxUnavailable")}
+            text = "only allowed for updateStrategy 'RollingUpdate'"
+            found.append(invalid("spec.updateStrategy.rollingUpdate", shown, text))
         if old is not None:
             before, after = old["spec"], new["spec"]
             fixed = (set(before) | set(after)) - self._CHANGEABLE
