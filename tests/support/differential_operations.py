@@ -303,16 +303,11 @@ def scale_writes(draw: Any, subject: Subject) -> Ask:
     path = f"{_path(subject, name)}/scale"
     count = draw(st.integers(-1, 4))
     body = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": name}, "spec": {"replicas": count}}
-    match draw(st.integers(0, 4)):
+    match draw(st.integers(0, 3)):
         case 0:
             return Ask("GET", path)
         case 1:
             return Ask("PATCH", path, {"spec": {"replicas": count}}, _options(draw), MERGE)
-        case 2:
-            query = {"fieldManager": draw(st.sampled_from(MANAGERS))} | (
-                {"force": "true"} if draw(st.booleans()) else {}
-            )
-            return Ask("PATCH", path, body, query, APPLY)
         case _:
             if draw(st.booleans()):
                 body["metadata"]["resourceVersion"] = draw(text("<old {}>", "<rv {}>")).format(
@@ -682,7 +677,7 @@ pod_spec = some(
         exactly(maxSkew=st.just(1), topologyKey=text("zone", "host"), whenUnsatisfiable=text("DoNotSchedule", "ScheduleAnyway")), max_size=1
     ),
     affinity=some(nodeAffinity=some(preferredDuringSchedulingIgnoredDuringExecution=st.just([]))),
-    hostNetwork=st.booleans(),
+    hostNetwork=st.just(False),
     dnsPolicy=text("Default", "ClusterFirst"),
 )  # fmt: skip
 _POD = {"containers": [{"name": "main", "image": "i:1"}], "volumes": _VOLUMES}
@@ -804,6 +799,7 @@ REPLICA_SET = _workload(
 POD = Subject(
     "pods",
     "Pod",
+    versions=False,
     base={"spec": {**_POD, "serviceAccountName": "default", "automountServiceAccountToken": False}},
     parts=exactly(spec=pod_spec),
     wrong=st.sampled_from(
@@ -931,8 +927,8 @@ NETWORK_POLICY = Subject(
         spec=some(
             podSelector=some(matchLabels=words, matchExpressions=st.lists(exactly(key=text("k"), operator=text("In", "Exists", "Is")), max_size=1)),
             policyTypes=st.lists(text("Ingress", "Egress"), max_size=2),
-            ingress=st.lists(some(ports=st.lists(some(port=st.sampled_from([80, "http"]), protocol=text("TCP", "UDP")), max_size=2)), max_size=2),
-            egress=st.lists(some(to=st.lists(exactly(ipBlock=exactly(cidr=text("10.0.0.0/8", "bad"))), max_size=1)), max_size=1),
+            ingress=st.lists(some(ports=st.lists(some(port=st.sampled_from([80, "http"]), protocol=text("TCP", "UDP")), max_size=2)), min_size=1, max_size=2),
+            egress=st.lists(some(to=st.lists(exactly(ipBlock=exactly(cidr=text("10.0.0.0/8", "bad"))), max_size=1)), min_size=1, max_size=1),
         )
     ),
 )  # fmt: skip

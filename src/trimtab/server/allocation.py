@@ -57,7 +57,7 @@ class ServiceAllocator:
         if kind == "ExternalName":
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(name, None)
-            if old is not None and spec.get("internalTrafficPolicy") == old.get("internalTrafficPolicy"):
+            if spec.get("internalTrafficPolicy") in ("Cluster", (old or {}).get("internalTrafficPolicy")):
                 spec.pop("internalTrafficPolicy", None)
             return []
         if old is not None and old.get("type") != "ExternalName":

@@ -263,7 +263,10 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
 }
 """Keyed lists in which Kubernetes lets a key stand twice, whatever their schema says, or refuses that in the words of their kind."""
 
-OPTIONAL: Mapping[str, frozenset[str]] = {"core.v1.LimitRangeSpec": frozenset({"limits"})}
+OPTIONAL: Mapping[str, frozenset[str]] = {
+    "core.v1.LimitRangeSpec": frozenset({"limits"}),
+    "apps.v1.DaemonSetSpec": frozenset({"selector"}),
+}
 """What the published schema requires and no rule of the real server does."""
 
 DEFAULTERS: Mapping[str, Callable[[JSON], None]] = {

@@ -151,7 +151,7 @@ class Handlers:
 
         live = self._server.store.get(kind.key(target.namespace, target.name))
         if live is None:
-            self._server.writer.check_body(kind, target.namespace, target.name, copied(obj))
+            self._server.writer.check_body(kind, target.namespace, target.name, copied(obj), options, subresource)
         if live is None and kind.created_by_update and not subresource:
             if uid := obj["metadata"].get("uid"):
                 why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
@@ -226,9 +226,9 @@ class Handlers:
         server = self._server
         schema = server.registry.schema(kind)
         named = dict(config.get("metadata") or {})
-        self._check_config(kind, target, config)
         if subresource and server.store.get(kind.key(target.namespace, target.name)) is None:
             raise errors.not_found(kind.plural, kind.group, target.name)
+        self._check_config(kind, target, config)
         dropped = schema.prune(copied(config))  # what is sent empty is owned, so the configuration itself stays
         if dropped:
             raise errors.not_declared(kind, named, dropped)
@@ -313,7 +313,18 @@ class Handlers:
         warnings = list(dict.fromkeys(options.warnings))
         if written.gone and not kind.shown_deleted:
             return json_reply(deleted_status(kind, written), warnings=warnings)
+        if written.gone and (kind.group, kind.kind) == ("", "Pod"):
+            return json_reply(self._ended_at_once(kind, written), warnings=warnings)
         return Reply(rendering_of(request, self._server.clock).one(kind, written.record), warnings=warnings)
+
+    def _ended_at_once(self, kind: Kind, written: Written) -> JSON:
+        """A pod that had nothing to wait for, as its deletion left it."""
+        pod = copied(viewed(kind, written.record))
+        meta = pod["metadata"]
+        if not meta.get("deletionTimestamp"):
+            meta |= {"deletionTimestamp": self._server.now(), "deletionGracePeriodSeconds": 0}
+            meta["generation"] = meta.get("generation", 0) + 1
+        return dict(pod)
 
     async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Answer:
         options = await delete_options(request)

@@ -17,6 +17,7 @@ from trimtab.api import JSON
 from trimtab.server import errors
 from trimtab.server.http import Reply, Request, Stream, nothing_more
 from trimtab.server.kinds import Kind
+from trimtab.server.label_selectors import parse_labels
 from trimtab.server.list_options import check_list_options
 from trimtab.server.render import WHOLE, Rendering
 from trimtab.server.selectors import Selector, parse_selector
@@ -50,8 +51,9 @@ def list_page(store: Store, kind: Kind, namespace: str, request: Request) -> Pag
     """
     query = request.query
     limit = None if query.get("limit", "").startswith("-") else request.integer("limit") or None
-    selector = parse_selector(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    labels = parse_labels(query.get("labelSelector", ""))
     check_list_options(request)
+    selector = parse_selector(kind, labels, query.get("fieldSelector", ""))
     token = query.get("continue", "")
     prefix = kind.prefix(namespace)
     if token:

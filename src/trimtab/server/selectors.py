@@ -107,11 +107,11 @@ class Selector:
 EVERYTHING = Selector()
 
 
-def parse_selector(kind: Kind, labels: str, fields: str) -> Selector:
+def parse_selector(kind: Kind, labels: str | tuple[LabelTerm, ...], fields: str) -> Selector:
     """Raises `StatusError` 400 for text that is no selector and for fields that cannot be selected by."""
     if not labels and not fields:
         return EVERYTHING
-    return Selector(parse_labels(labels), _parse_fields(kind, fields))
+    return Selector(parse_labels(labels) if isinstance(labels, str) else labels, _parse_fields(kind, fields))
 
 
 def selectable_fields(kind: Kind) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trimtab.api.quantity import canonical_quantity
+
 if TYPE_CHECKING:
     from trimtab.server.rules import RuleSet
 
@@ -400,6 +402,14 @@ def _prune(node: Node, value: Any, path: Path, dropped: list[str]) -> None:
                 _prune(item, child_value, (path, index), dropped)
 
 
+def _canonical(value: Any) -> Any:
+    """An amount as the real server gives it back; what is none is left to validation."""
+    try:
+        return canonical_quantity(str(value))
+    except ValueError:
+        return value
+
+
 def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str], wrong: list[FieldError]) -> None:
     """Drops unknown fields, and does with the rest what decoding into a Go struct does: a null field is not there, a null item
     or map value is the zero of its type, an empty list or map of an optional field is not there."""
@@ -429,6 +439,8 @@ def _prune_builtin(node: Node, value: Any, path: Path, dropped: list[str], wrong
             if child_class is not dict and child_class is not list:
                 if not child_value and key in node.drops:
                     del value[key]
+                elif child.kind == "quantity":
+                    value[key] = _canonical(child_value)
                 continue
             _prune_builtin(child, child_value, (path, key), dropped, wrong)
             if (

@@ -191,13 +191,14 @@ class Writer:
         self._around.wrote(kind, "created", obj, manager=options.manager, annotations=notes_of(asked))
         return Written(record, created=True)
 
-    def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON) -> None:
+    def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON, options: Options, subresource: str) -> None:
         """What is wrong with a body before anybody looks for the object that it replaces. Raises `StatusError`."""
         self._identified(kind, namespace, name, obj)
-        self._check_versioned(kind, obj)
+        schema = self._registry.schema(kind)
+        if kind.crd and subresource:
+            self._check_versioned(kind, obj)
+        self._refuse_unknown(schema, obj, options)
         if not kind.crd:
-            schema = self._registry.schema(kind)
-            schema.prune(obj)
             schema.default(obj)
             self._schema_problems(kind, schema, obj)
 
@@ -295,11 +296,12 @@ class Writer:
             new = copied(new)  # `change` may be asked again
         self._identified(kind, namespace, name, new)
         self._check_versioned(kind, new)
-        _check_precondition(kind, name, new["metadata"], old["metadata"], options)
+        sent = {key: new["metadata"].get(key) for key in ("uid", "resourceVersion")}
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
         try:
             found = self._received(kind, schema, new)
+            _check_precondition(kind, name, sent, old["metadata"], options)
             if not tracked:
                 self._track(old, new, schema, options, subresource)
             if asked is not None:
@@ -311,7 +313,9 @@ class Writer:
             if kind.crd:
                 found = await custom_rules.problems(schema, new, old, options)
             if subresource in ("status", "finalize"):
-                self._raise_problems(kind, new, found or metadata_problems(kind, meta))
+                self._raise_problems(
+                    kind, new, found or metadata_problems(kind, meta) + strategy_of(kind).status_problems(kind, new)
+                )
                 self._refuse_new_finalizers(kind, meta, old_meta)
             else:
                 self._refuse_new_finalizers(kind, meta, old_meta)
@@ -575,7 +579,9 @@ def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, optio
     asked: Any = meta.get("uid")
     if asked and asked != old_meta.get("uid"):
         if options.patch:
-            errors.raise_problems(kind.kind, kind.group, {"metadata": meta}, list(immutable("metadata.uid", asked, "")))
+            errors.raise_problems(
+                kind.kind, kind.group, {"metadata": old_meta}, list(immutable("metadata.uid", asked, ""))
+            )
         why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {old_meta.get('uid')}"
         raise errors.conflict(kind.plural, kind.group, name, why)
     version = meta.get("resourceVersion")

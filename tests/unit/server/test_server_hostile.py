@@ -75,6 +75,9 @@ async def test_a_key_that_stands_twice_ten_thousand_times_is_told_a_hundred_time
 async def test_numbers_of_the_query_are_whole_and_of_64_bits(api: Api, query: str, value: str) -> None:
     answer = await api.get(f"{CONFIGMAPS}?{query}={value}")
 
+    if (query, value) == ("limit", "-1"):  # no limit, as for the real server
+        assert answer.ok()["items"] == []
+        return
     assert answer.status == 400
     assert answer.message.endswith(f'for query parameter "{query}": write a non-negative integer')
     assert len(answer.message) < 200

@@ -90,6 +90,10 @@ class Strategy:
         """As `problems`, for a write through a subresource that changes a part of the object."""
         return self.problems(around, kind, new, old)
 
+    def status_problems(self, kind: Kind, new: JSON) -> list[Cause]:
+        """What is wrong with a status that is written."""
+        return []
+
     def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
         """Fills in, in place, what follows from a valid object."""
 

@@ -71,8 +71,9 @@ class PodStrategy(Strategy):
         found = pod_spec_problems(new["spec"], "spec", ("Always", "OnFailure", "Never"))
         if old is not None:
             before, after = old["spec"], new["spec"]
-            if len(before.get("containers") or ()) != len(after.get("containers") or ()):
-                return [*found, forbidden("spec.containers", "pod updates may not add or remove containers")]
+            for name in ("containers", "initContainers"):
+                if len(before.get(name) or ()) != len(after.get(name) or ()):
+                    return [*found, forbidden(f"spec.{name}", "pod updates may not add or remove containers")]
             was, now = before.get("activeDeadlineSeconds"), after.get("activeDeadlineSeconds")
             if was is not None and now is not None and now > was:
                 found.append(invalid("spec.activeDeadlineSeconds", now, "must be less than or equal to previous value"))
@@ -146,7 +147,12 @@ def _untimed(toleration: JSON) -> JSON:
 
 def _fixed_part(spec: JSON, old: JSON) -> JSON:
     """The spec without what may change. The node may be set once, as binding does."""
-    changeable = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"}
+    changeable = {"activeDeadlineSeconds", "tolerations", "schedulingGates"}
+    if (old.get("terminationGracePeriodSeconds") or 0) < 0 and spec.get("terminationGracePeriodSeconds") in (
+        1,
+        old["terminationGracePeriodSeconds"],
+    ):
+        changeable.add("terminationGracePeriodSeconds")
     if not old.get("nodeName"):
         changeable.add("nodeName")
     fixed: JSON = {key: value for key, value in spec.items() if key not in changeable}

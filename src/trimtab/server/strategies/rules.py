@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trimtab.api import JSON
+from trimtab.api.cron import zone_of
 from trimtab.api.quantity import parse_quantity, plain_quantity
 from trimtab.server import names
 from trimtab.server.errors import Cause
@@ -430,6 +431,11 @@ def _cron_job(obj: JSON) -> Iterator[Cause]:
     name = obj["metadata"].get("name") or ""
     if len(name) > 52:
         yield invalid("metadata.name", name, "must be no more than 52 characters")
+    if zone := spec.get("timeZone"):
+        try:
+            zone_of(zone)
+        except ValueError:
+            yield invalid("spec.timeZone", zone, f"unknown time zone {zone}")
     schedule = spec.get("schedule") or ""
     if "TZ" in schedule:
         text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"

@@ -27,8 +27,12 @@ class WorkloadStrategy(Strategy):
         found: list[Cause] = []
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
         found += problems.labels(labels, "spec.template.labels")
-        if selector is None:
+        if selector is None and kind.kind != "DaemonSet":
             found.append(required("spec.selector"))
+        elif selector is None:
+            found.append(
+                invalid("spec.template.metadata.labels", labels or None, "`selector` does not match template `labels`")
+            )
         elif not (selector.get("matchLabels") or selector.get("matchExpressions")):
             what = kind.kind.lower() if kind.kind in ("DaemonSet", "StatefulSet") else "deployment"
             found.append(invalid("spec.selector", {}, f"empty selector is invalid for {what}"))
@@ -49,10 +53,34 @@ class WorkloadStrategy(Strategy):
         found += pod_template_problems(spec.get("template"), "spec.template.spec", self.restart_policies, claimed)
         return found
 
+    def status_problems(self, kind: Kind, new: JSON) -> list[Cause]:
+        """Counts of pods are not negative, and no more of them are ready than there are."""
+        status = new.get("status") or {}
+        counts = {name: status.get(name) or 0 for name in self.counts}
+        found = [
+            invalid(f"status.{name}", count, "must be greater than or equal to 0")
+            for name, count in counts.items()
+            if count < 0
+        ]
+        parts = [name for name in self.counts if name not in ("replicas", "unavailableReplicas")]
+        found += [
+            invalid(f"status.{name}", counts[name], "cannot be greater than status.replicas")
+            for name in parts
+            if "replicas" in counts and counts[name] > counts["replicas"]
+        ]
+        if counts.get("availableReplicas", 0) > counts.get("readyReplicas", 0):
+            text = f"cannot be greater than {self.ready_words}"
+            found.append(invalid("status.availableReplicas", counts["availableReplicas"], text))
+        return found
+
+    counts: tuple[str, ...] = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+    ready_words = "readyReplicas"
     restart_policies: tuple[str, ...] = ("Always",)
 
 
 class DeploymentStrategy(WorkloadStrategy):
+    counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = super().problems(around, kind, new, old)
         strategy = new["spec"].get("strategy") or {}
@@ -114,6 +142,16 @@ class PodTemplateStrategy(Strategy):
 class DaemonSetStrategy(WorkloadStrategy):
     """Counts the changes of its template in an annotation."""
 
+    counts = (
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+    )
+
     def receive(self, kind: Kind, new: JSON) -> None:
         annotations = new["metadata"].get("annotations")
         if annotations is None:
@@ -131,6 +169,8 @@ class DaemonSetStrategy(WorkloadStrategy):
 
 
 class StatefulSetStrategy(WorkloadStrategy):
+    counts = ("replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
+    ready_words = "status.readyReplicas"
     _CHANGEABLE = frozenset(
         {
             "replicas",
@@ -164,6 +204,15 @@ class StatefulSetStrategy(WorkloadStrategy):
 
 
 class JobStrategy(WorkloadStrategy):
+    counts = ("active", "succeeded", "failed", "ready")
+
+    def status_problems(self, kind: Kind, new: JSON) -> list[Cause]:
+        found = super().status_problems(kind, new)
+        status = new.get("status") or {}
+        if (status.get("ready") or 0) > (status.get("active") or 0):
+            found.append(invalid("status.ready", status["ready"], "cannot set more ready pods than active"))
+        return found
+
     restart_policies = ("Never", "OnFailure")
 
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
