@@ -1,5 +1,6 @@
-"""Ship it with `trimtab up examples/shipnotes`."""
+"""Ship it with `trimtab up examples/shipnotes`; test it with `trimtab ci -C examples/shipnotes`."""
 
+from trimtab.ci import image, pipeline, service, src, step, tests
 from trimtab.ship import App, Image, Postgres, Process, Secret
 
 app = App(
@@ -18,3 +19,25 @@ app = App(
     migrate="python3 -m shipnotes.migrate",
     domains=["shipnotes.localhost"],
 )
+
+python = image(
+    debian=["python3"],
+    python=["flask==3.1.3", "gunicorn==27.0.1", "psycopg[binary]==3.3.9", "psycopg-pool==3.3.3", "pytest==8.4.2"],
+)
+db = service("trimtab.local/postgres:15", env={"POSTGRES_PASSWORD": "in-a-test-only"}, ready=":5432")
+
+
+@step(timeout="5m")
+def unit():
+    return (
+        python.workdir("/w")
+        .add(src("shipnotes/**", "tests/**"))
+        .with_service("db", db)
+        .env(DATABASE_URL="postgresql://postgres:in-a-test-only@db/postgres", PYTHONPATH="/w")
+        .run(tests.pytest("-q", "tests"), junit="report.xml")
+    )
+
+
+@pipeline
+def ci():
+    return unit()

@@ -19,7 +19,7 @@ from trimtab.ci.rootfs import PATH, Account, Root, account, real, unpacked
 from trimtab.ci.tree import encode
 
 if TYPE_CHECKING:
-    from trimtab.ci.launch import Overlay
+    from trimtab.ci.plan import Overlay
 
 BWRAP = "/usr/bin/bwrap"
 VOLUMES = "volumes"

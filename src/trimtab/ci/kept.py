@@ -70,12 +70,11 @@ def failures(state: Path) -> list[Kept]:
 
 
 def choose(state: Path, name: str) -> Kept:
-    """The failure that `RUN/STEP` names: `last/unit[2/4]`, a step alone for its newest, nothing for the newest of all. Raises `EngineFault`."""
+    """The failure that `RUN/STEP` names: `last/unit[2/4]`, or a step alone for its newest. Raises `EngineFault`."""
     kept = failures(state)
-    run, slash, step = name.partition("/")
+    run, _, step = name.partition("/")
     for one in kept:
-        of_run = run in (one.run, LAST)
-        if name in ("", one.step) or (of_run and step in ("", one.step) and (slash or run == one.run or name == LAST)):
+        if (run in (one.run, LAST) and one.step == step) or one.step == name:
             return one
     if not kept:
         raise EngineFault("no failed step is kept here: there is nothing to enter")

@@ -10,8 +10,10 @@ bubblewrap of its own. All of it is below pid 1 in one process namespace, so tha
 done, when the runner closes the socket, or when the runner dies, and the kernel ends the rest.
 
 The source reaches the interpreter compiled, in a file in memory, with the plan behind it: the directory of the program need
-not be readable for whoever runs the step. Messages are marshalled tuples, (kind, ...); the plan is `Plan` below.
+not be readable for whoever runs the step. Messages are marshalled tuples, (kind, ...); the plan is `plan.Plan`.
 """
+
+from __future__ import annotations
 
 import _socket
 import ctypes
@@ -19,13 +21,17 @@ import errno
 import fcntl
 import marshal
 import os
-import re
 import resource
 import select
 import signal
 import struct
 import time
-from typing import Any, TypedDict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` and `re` alone would take as long to import as all else here
+    from typing import Any
+
+    from trimtab.ci.plan import Plan, Process, Service
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -36,49 +42,6 @@ STRAGGLERS_S = 0.2
 """How long what a command has started may take to end by itself before it counts as left behind."""
 STOP_S = 5.0
 """How long a service may take to stop in order."""
-
-
-class Overlay(TypedDict):
-    """Paths are relative to the plan's directory: the kernel takes no more than a page of them."""
-
-    lowers: list[str]
-    upper: str
-    work: str
-    at: str
-
-
-class Process(TypedDict):
-    """One bwrap. output: the descriptor that it writes to, or -1 for the launcher's own (a shell's terminal)."""
-
-    name: str
-    argv: list[str]
-    env: dict[str, str]
-    output: int
-
-
-class Service(Process):
-    """port: ready when it answers at `host`; ready: or when this bwrap ends well."""
-
-    host: str
-    port: int
-    ready: list[str]
-    ready_s: float
-    stop: int
-
-
-class Plan(TypedDict):
-    """All that the launcher is told. network: a namespace of its own, with loopback only. patient: a service that is not ready is told of, and not an error. orderly: how services are
-    stopped after a success, too."""
-
-    directory: str
-    socket: int
-    network: bool
-    overlays: list[Overlay]
-    services: list[Service]
-    runs: list[Process]
-    limits: dict[int, int]
-    patient: bool
-    orderly: bool
 
 
 class Refused(Exception):
@@ -209,7 +172,7 @@ class Init:
 
     # Processes
 
-    def start(self, process: Process, argv: list[str]) -> "Started":
+    def start(self, process: Process, argv: list[str]) -> Started:
         information, write = os.pipe()
         os.set_inheritable(write, True)
         pid = os.fork()
@@ -225,8 +188,8 @@ class Init:
                 said += chunk
         finally:
             os.close(information)
-        found = re.search(rb'"child-pid": *(\d+)', said)
-        return Started(pid, int(found[1]) if found else 0)
+        inside = said.partition(b'"child-pid":')[2].partition(b"}")[0].partition(b",")[0].strip()
+        return Started(pid, int(inside) if inside.isdigit() else 0)
 
     def _become(self, process: Process, argv: list[str]) -> None:
         signal.set_wakeup_fd(-1)
@@ -250,7 +213,7 @@ class Init:
             resource.setrlimit(kind, (value, value))
         os.execve(argv[0], argv, process["env"])
 
-    def finish(self, started: "Started") -> tuple[int, float, float, int, list[str]]:
+    def finish(self, started: Started) -> tuple[int, float, float, int, list[str]]:
         """Waits for the command, ends what it left behind: exit status, user and system seconds, bytes, what was left."""
         while started.pid not in self.ended:
             self.wait()
@@ -267,7 +230,7 @@ class Init:
             user, system, rss = user + one_user, system + one_system, max(rss, one_rss)
         return os.waitstatus_to_exitcode(self.ended.pop(started.pid)[0]), user, system, rss, left
 
-    def end(self, started: "Started") -> None:
+    def end(self, started: Started) -> None:
         """Kills a sandbox: its own pid 1, and so all in it.
 
         Who reaps that one is bwrap as long as it is there, and after it we.
@@ -283,7 +246,7 @@ class Init:
 
     # Services
 
-    def start_services(self) -> dict[str, "Started"]:
+    def start_services(self) -> dict[str, Started]:
         """All at once. Ends the step when one is not ready in its time, unless the plan is patient."""
         running: dict[str, Started] = {}
         began = time.monotonic()
@@ -328,7 +291,7 @@ class Init:
             probe.settimeout(1.0)
             return bool(probe.connect_ex((service["host"], service["port"])) == 0)
 
-    def stop_services(self, running: dict[str, "Started"], orderly: bool) -> None:
+    def stop_services(self, running: dict[str, Started], orderly: bool) -> None:
         """orderly: with the signal that the image names, so that what they keep is whole when the step is looked at later."""
         signals = {service["name"]: service["stop"] for service in self.plan["services"]}
         if orderly:

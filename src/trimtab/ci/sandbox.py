@@ -34,6 +34,7 @@ from trimtab.ci.container import Container, installed, prepare
 from trimtab.ci.index import Index
 from trimtab.ci.kept import UPPERS, keep, prune
 from trimtab.ci.limits import LOOK_S, Limits, Watch
+from trimtab.ci.plan import Plan, Process
 from trimtab.ci.ports import EngineFault, Job, Outcome, Reason, Stop
 from trimtab.ci.rootfs import MAKING
 from trimtab.ci.services import addresses, service, write_hosts
@@ -147,7 +148,7 @@ def keep_volumes(state: Path, blobs: Blobs, step: Container) -> None:
 class Launched:
     """A launcher, and what it tells. roots: the mounted overlays, the step's first, as directories that can be read here."""
 
-    def __init__(self, plan: launch.Plan, pass_on: tuple[int, ...], errors: Path, *, terminal: bool = False) -> None:
+    def __init__(self, plan: Plan, pass_on: tuple[int, ...], errors: Path, *, terminal: bool = False) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket = ours
         self.errors = errors
@@ -271,11 +272,11 @@ class _Execution:
                 opened.append(os.open(self.log_of(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
                 ready = self.job.services[name].action.get("ready", "")
                 services.append(service(one, where[name], ready, opened[-1]))
-            runs: list[launch.Process] = []
+            runs: list[Process] = []
             for run in self.job.action["runs"]:
                 argv, env = step.wrap(run["argv"], cwd=run.get("cwd"), user=run.get("user"), env=run.get("env"))
                 runs.append({"name": "", "argv": argv, "env": env, "output": output_write})
-            plan: launch.Plan = {
+            plan: Plan = {
                 "directory": str(self.sandbox.state),
                 "socket": -1,
                 "network": not step.network,

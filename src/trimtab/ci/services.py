@@ -18,7 +18,7 @@ from trimtab.ci.container import Container
 from trimtab.ci.ports import EngineFault
 
 if TYPE_CHECKING:
-    from trimtab.ci.launch import Service
+    from trimtab.ci.plan import Service
 
 READY_S = 60.0
 """How long a service may take until it is ready."""

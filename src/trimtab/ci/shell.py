@@ -8,12 +8,9 @@ static busybox, which is mounted below `/dev` and so changes nothing of the stat
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,10 +18,9 @@ from pathlib import Path
 
 from trimtab.ci.blobs import Blobs, Lost
 from trimtab.ci.container import Container, installed
-from trimtab.ci.index import state_directory
-from trimtab.ci.kept import Kept, choose, failures
-from trimtab.ci.launch import Plan, Process
+from trimtab.ci.kept import Kept
 from trimtab.ci.limits import Limits
+from trimtab.ci.plan import Plan, Process
 from trimtab.ci.ports import EngineFault
 from trimtab.ci.rootfs import MAKING, find
 from trimtab.ci.sandbox import Launched, containers, restore_volumes, service_directory, tail
@@ -160,60 +156,3 @@ def busybox(state: Path) -> Path | None:
     finally:
         held.remove()
     return made
-
-
-def main(arguments: list[str]) -> int:
-    """`trimtab ci shell [RUN/STEP] [-- COMMAND...]`; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="trimtab ci shell",
-        description="Enter the state in which a step has failed: its files, variables and services. What you change there stays.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "step", nargs="?", default="", metavar="RUN/STEP", help="last/unit, or unit; default: the last failure"
-    )
-    parser.add_argument(
-        "-C", dest="directory", metavar="DIR", default=".", help="the project, for its secrets; default: here"
-    )
-    parser.add_argument("-u", "--user", help="enter as this user; default: whom the command ran as")
-    parser.add_argument("-l", "--list", action="store_true", help="list what can be entered")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="run this instead of a shell")
-    said = parser.parse_args(arguments)
-    state = Path(state_directory())
-    if said.list:
-        for one in failures(state):
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time_s))
-            print(f"{one.run}/{one.step}  {when}  {one.ended}  {one.size_bytes >> 20} MiB")
-        return 0
-    step, command = said.step, said.command
-    if step == "--":
-        step = ""
-    if command and command[0] == "--":
-        command = command[1:]
-    kept = choose(state, step)
-    return enter(
-        state,
-        kept,
-        command,
-        secrets=_secrets(kept, Path(said.directory)),
-        user=said.user,
-        tell=lambda line: print(f"trimtab: {line}", file=sys.stderr),
-    )
-
-
-def _secrets(kept: Kept, project: Path) -> dict[str, str]:
-    """What the step was given, read again from the project's files: no record has it. Raises `EngineFault`."""
-    wanted: Mapping[str, str] = kept.job.action.get("secrets", {})
-    if not wanted:
-        return {}
-    from trimtab.secrets import sops
-    from trimtab.secrets.errors import SopsError
-
-    found = {}
-    for variable, said in wanted.items():
-        file, _, key = said.partition("#")
-        try:
-            found[variable] = sops.load(project / file).value(key)
-        except (SopsError, OSError) as err:
-            raise EngineFault(f"the secret {said} of {kept.step}: {err}; -C DIR says where the project is") from None
-    return found

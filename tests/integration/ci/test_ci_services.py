@@ -12,8 +12,9 @@ from ci_world import World, as_nobody, busybox_image, layer_of
 from ci_world import world as a_world
 from trimtab.ci.kept import choose, failures, prune
 from trimtab.ci.ports import EngineFault, Job, Outcome
-from trimtab.ci.shell import enter, main
+from trimtab.ci.shell import enter
 from trimtab.ci.space import KEPT, lease
+from trimtab.cli import ci_shell
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 
@@ -104,12 +105,13 @@ def shell(world: World, name: str, *argv: str, secrets: dict[str, str] | None = 
 
     def inside() -> tuple[int, str]:
         os.environ["TRIMTAB_CI_DIR"] = str(world.state)
+        os.chdir(world.state)
         read, write = os.pipe()
         before = os.dup(1)
         os.dup2(write, 1)
         try:
             if secrets is None:
-                code = main([name, "--", *argv])
+                code = ci_shell.shell([name, "--", *argv])
             else:
                 code = enter(world.state, choose(world.state, name), argv, secrets=secrets)
         finally:
