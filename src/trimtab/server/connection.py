@@ -40,6 +40,9 @@ DISCARDED_MAX_BYTES = 4 * 1024 * 1024
 JOINED_MAX_BYTES = 64 * 1024
 """A larger body is not copied behind its head, but written after it."""
 
+CONNECTIONS_MAX = 20_000
+"""Of all listeners together: twice as many as there may be watches."""
+
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _DISCONNECT: Message = {"type": "http.disconnect"}
 _REFUSED = b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n%b"
@@ -53,6 +56,14 @@ class Open:
 
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    limit: int = CONNECTIONS_MAX
+
+    def make_room(self, newest: Connection) -> None:
+        """Ends connections of the network that nobody uses, those first that have rested longest, some at once; the newest one
+        where all others are in use. A client whose connection was ended while it rested makes another."""
+        resting = sorted((one for one in self.connections if one.rests), key=lambda one: one.last_used)
+        for connection in resting[: max(1, self.limit // 100)] or [newest]:
+            connection.transport.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -83,7 +94,7 @@ class Connection(asyncio.Protocol):
         self.writable: asyncio.Future[None] | None = None
         """Done when the client takes more; None while it does."""
         self._alarm: asyncio.TimerHandle | None = None
-        self._last_used = self.loop.time()
+        self.last_used = self.loop.time()
         self._head_since = 0.0
 
     # What the transport tells
@@ -93,8 +104,15 @@ class Connection(asyncio.Protocol):
         self._open.connections.add(self)
         peer = transport.get_extra_info("peername")
         self.client = peer[:2] if isinstance(peer, tuple) else None
-        self._head_since = self._last_used
+        self._head_since = self.last_used
         self._alarm = self.loop.call_later(HEAD_S, self._look)
+        if self.client is not None and len(self._open.connections) > self._open.limit:
+            self._open.make_room(self)
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is one of the network on which nothing is being answered, nor has been asked."""
+        return self.client is not None and self._answering is None and self._reading is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.connections.discard(self)
@@ -239,7 +257,7 @@ class Connection(asyncio.Protocol):
     def answered(self, *, keep_alive: bool) -> None:
         """An answer is complete: on with the next request, or the end."""
         self._answering = None
-        self._last_used = self.loop.time()
+        self.last_used = self.loop.time()
         if not keep_alive:
             self.transport.close()
         if self.transport.is_closing():
@@ -284,7 +302,7 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         """Ends what has been waiting for too long; else looks again when that may be."""
         now = self.loop.time()
-        due = (self._head_since + HEAD_S) if self._head_since else (self._last_used + KEEP_ALIVE_S)
+        due = (self._head_since + HEAD_S) if self._head_since else (self.last_used + KEEP_ALIVE_S)
         if self._answering is not None:
             due = now + KEEP_ALIVE_S
         if due <= now:

@@ -11,6 +11,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -25,7 +26,7 @@ from trimtab.server import errors
 from trimtab.server.admitting import Check
 from trimtab.server.app import Application, create_app
 from trimtab.server.authentication import PEER_CERTIFICATE, User
-from trimtab.server.connection import Connection, Open
+from trimtab.server.connection import CONNECTIONS_MAX, Connection, Open
 from trimtab.server.errors import StatusError
 from trimtab.server.http import Request, error_reply
 from trimtab.server.peers import PEER, peer_of
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 DRAIN_S = 5.0
 """How long a stop waits for requests that are being answered."""
 BACKLOG = 1024
+FILES_MAX = 65_536
+OWN_FILES = 256
+"""Of them for the store, node agents and webhooks: never given to clients."""
 IP_FREEBIND = 15
 """Linux' number; Python has no name for it."""
 
@@ -118,7 +122,7 @@ class Listeners:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self._state = Open()
+        self._state = Open(limit=_connections_max())
         self._servers: list[asyncio.AbstractServer] = []
         self._unix: Path | None = None
         self._tls: ssl.SSLContext | None = None
@@ -219,6 +223,16 @@ class Protocol(Connection):
         head += f"content-length: {len(reply.body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + reply.body)
         self.transport.close()
+
+
+def _connections_max() -> int:
+    """How many connections there may be: as many as there may be files, which is raised as far as this process may, but for some
+    that the server itself needs."""
+    files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files < FILES_MAX:
+        files = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return min(CONNECTIONS_MAX, files - OWN_FILES)
 
 
 async def _no_body() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -167,8 +167,8 @@ class _Session:
         step = self._rendering.step
         await write(b"")
         for start in range(0, len(records), step):
-            some = [r for r in records[start : start + step] if self._matches(r)]
-            await self._write_all(write, [self._line("ADDED", r, r.revision) for r in some])
+            some = (r for r in records[start : start + step] if self._matches(r))
+            await self._write_all(write, (self._line("ADDED", r, r.revision) for r in some))
         self._told = self._watch.delivered
         if mark_end:
             await write(self._bookmark({INITIAL_END: "true"}))
@@ -183,9 +183,8 @@ class _Session:
             except Compacted as err:
                 await write(_error_line(_too_old(err.requested, err.compacted)))
                 return
-            lines = [line for change in changes if (line := self._event(change)) is not None]
-            if lines:
-                await self._write_all(write, lines)
+            lines = (line for change in changes if (line := self._event(change)) is not None)
+            if await self._write_all(write, lines):
                 self._told = changes[-1].record.revision
             elif self._bookmarks and not changes and self._watch.delivered > self._told:
                 await write(self._bookmark({}))
@@ -193,15 +192,22 @@ class _Session:
             # Also when nothing is new: a client takes a watch that said nothing at all for a broken one.
             await write(self._bookmark({}))
 
-    async def _write_all(self, write: Write, lines: list[bytes]) -> None:
-        """Writes lines in pieces of a bounded size: one send for many small events."""
-        self._service.events[self._sort] += len(lines)
-        start = size = 0
-        for end, line in enumerate(lines, 1):
+    async def _write_all(self, write: Write, lines: Iterable[bytes]) -> int:
+        """Writes lines in pieces of a bounded size: one send for many small events, and no more of them made than is written. How
+        many they were."""
+        pending: list[bytes] = []
+        size = count = 0
+        for line in lines:
+            pending.append(line)
+            count += 1
             size += len(line)
-            if size >= CHUNK_BYTES or end == len(lines):
-                await write(b"".join(lines[start:end]))
-                start, size = end, 0
+            if size >= CHUNK_BYTES:
+                await write(b"".join(pending))
+                pending, size = [], 0
+        if pending:
+            await write(b"".join(pending))
+        self._service.events[self._sort] += count
+        return count
 
     def _matches(self, record: Record) -> bool:
         return not self._selector or self._selector.matches(viewed(self._kind, record))

@@ -88,6 +88,10 @@ class Overloaded(StoreError):
     """More writes wait for the disk than the store takes; nothing of this one was kept."""
 
 
+class StoreDamaged(StoreError):
+    """What is on disk cannot be read."""
+
+
 class StoreLocked(StoreError):
     """Another process has this store open."""
 

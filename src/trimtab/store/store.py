@@ -24,7 +24,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from trimtab.store.index import Index
-from trimtab.store.records import ABSENT, Change, Compacted, Conflict, DiskFull, Overloaded, Put, Record, StoreClosed
+from trimtab.store.records import (
+    ABSENT,
+    Change,
+    Compacted,
+    Conflict,
+    DiskFull,
+    Overloaded,
+    Put,
+    Record,
+    StoreClosed,
+    StoreDamaged,
+)
 from trimtab.store.sqlite_log import Row, SqliteLog
 from trimtab.store.watch import Watch
 
@@ -60,9 +71,15 @@ class Store:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self.revision = log.last()
-        self.compacted = log.compacted()
-        self._index.load(log.records(), self.revision)
+        try:
+            self.revision = log.last()
+            self.compacted = log.compacted()
+            self._index.load(log.records(), self.revision)
+        except sqlite3.DatabaseError as err:
+            log.close()
+            raise StoreDamaged(
+                f"{log.path}: the database is damaged ({err}): `trimtab restore` brings a backup back, into another --data"
+            ) from None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         if not inline:

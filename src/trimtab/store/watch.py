@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 QUEUE_MAX = 4_096
 """Published steps that one slow watch may hold on to before it falls back to the log."""
 
+QUEUE_MAX_BYTES = 16 * 1024 * 1024
+"""Of their values: a few large objects that change again and again are as much as many small ones."""
+
 
 class Watch:
     """Iterate it with `async for`, or read by batches. `delivered`: nothing at or before this revision will come again."""
@@ -29,6 +32,7 @@ class Watch:
         self.delivered = after
         self._store = store
         self._queue: deque[Change] = deque()
+        self._queued_bytes = 0
         self._behind = after < store.revision
         self._waiter: asyncio.Future[None] | None = None
         self._forget = forget
@@ -38,8 +42,10 @@ class Watch:
         """Called by the store, in order of revisions, for keys with the prefix."""
         if not self._behind:
             self._queue.append(change)
-            if len(self._queue) > QUEUE_MAX:
+            self._queued_bytes += len(change.record.value)
+            if len(self._queue) > QUEUE_MAX or self._queued_bytes > QUEUE_MAX_BYTES:
                 self._queue.clear()
+                self._queued_bytes = 0
                 self._behind = True
         self._wake()
 
@@ -60,6 +66,7 @@ class Watch:
             return changes
         changes = list(self._queue)
         self._queue.clear()
+        self._queued_bytes = 0
         self.delivered = self._store.revision
         return changes
 

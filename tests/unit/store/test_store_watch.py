@@ -82,13 +82,15 @@ async def test_a_reopened_store_tells_its_history(store: Store, tmp_path: Path) 
     await again.close()
 
 
+@pytest.mark.parametrize(("limit", "most"), [("QUEUE_MAX", 4), ("QUEUE_MAX_BYTES", 6)])
 async def test_a_slow_watch_reads_from_the_log_and_misses_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(watch_module, "QUEUE_MAX", 4)
+    monkeypatch.setattr(watch_module, limit, most)
     watch = store.watch("/k/", 0)
     for i in range(20):
         await store.write([Put("/k/a", b"%d" % i)])
+        assert len(watch._queue) <= most
 
     assert [c.record.revision for c in watch.take()] == list(range(1, 21))
     await store.write([Put("/k/a", b"last")])
