@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,12 +73,14 @@ class Flake:
 class Heat:
     """Tests by runs. rows: (step, test); runs: the oldest first; cells: by row and column a letter, "" where it did not run.
 
-    p passed, f failed, s skipped, k flaked.
+    p passed, f failed, s skipped, k flaked. said: by row and column the first line of what a failure said. at: by run, seconds since 1970.
     """
 
     runs: Sequence[str]
     rows: Sequence[tuple[str, str]]
     cells: Sequence[Sequence[str]]
+    said: Mapping[tuple[int, int], str]
+    at: Sequence[float]
 
 
 class Ledger:
@@ -207,21 +209,22 @@ class Ledger:
 
     def heat(self, project: str, runs: int = 200, tests: int = 500) -> Heat:
         """The last runs by tests: what failed or flaked lately first."""
-        columns = [
-            run
-            for (run,) in self._rows("select run from runs where project = ? order by at desc limit ?", (project, runs))
-        ]
-        columns.reverse()
+        found = self._rows("select run, at from runs where project = ? order by at desc limit ?", (project, runs))
+        columns = [run for run, _ in reversed(found)]
         place = {run: i for i, run in enumerate(columns)}
         rows: dict[tuple[str, str], list[str]] = {}
-        for step, test, run, outcome, flaked in self._rows(
-            "select step, test, run, outcome, flaked from outcomes where project = ?", (project,)
+        said: dict[tuple[str, str], dict[int, str]] = {}
+        for step, test, run, outcome, flaked, message in self._rows(
+            "select step, test, run, outcome, flaked, message from outcomes where project = ?", (project,)
         ):
             if run in place:
                 cells = rows.setdefault((step, test), [""] * len(columns))
                 cells[place[run]] = "k" if flaked else {"error": "f"}.get(outcome, outcome[0])
+                if message and cells[place[run]] in ("f", "k"):
+                    said.setdefault((step, test), {})[place[run]] = message.split("\n")[0]
         order = sorted(rows, key=lambda key: (-_trouble(rows[key]), key))[:tests]
-        return Heat(columns, order, [rows[key] for key in order])
+        words = {(i, column): text for i, key in enumerate(order) for column, text in said.get(key, {}).items()}
+        return Heat(columns, order, [rows[key] for key in order], words, [at for _, at in reversed(found)])
 
 
 def _trouble(cells: Sequence[str]) -> float:

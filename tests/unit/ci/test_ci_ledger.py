@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from trimtab.ci.heat import html
 from trimtab.ci.junit import Outcome, TestResult
 from trimtab.ci.ledger import RUNS_KEPT, Ledger, LedgerError, bounds
 from trimtab.ci.split import loads, split
@@ -131,6 +133,10 @@ def test_the_heat_map(ledger: Ledger) -> None:
         ("unit", "c"): ["", "s"],
     }
     assert heat.rows[0] == ("unit", "a")
+    assert {(heat.rows[row][1], heat.runs[column]): said for (row, column), said in heat.said.items()} == {
+        ("b", "r1"): "boom"
+    }
+    assert list(heat.at) == [1.0, 2.0]
 
 
 def test_old_runs_go(ledger: Ledger) -> None:
@@ -150,3 +156,14 @@ def test_a_file_that_is_no_ledger(tmp_path: Path) -> None:
         Ledger(str(tmp_path))
 
     assert str(caught.value) == f"{tmp_path}/ledger.sqlite: file is not a database; move it away to begin a new one"
+
+
+def test_the_page_of_the_heat_map_has_no_markup_of_tests(ledger: Ledger) -> None:
+    ledger.record("p", "unit", "r1", "c1", [TestResult("<img src=x>", "failed", 1.0, "</script><b>boom")], at=1)
+
+    page = html(ledger.heat("p"), "<p>")
+
+    assert "<img" not in page
+    assert "</script><b>" not in page
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert (data["rows"], data["cells"], data["said"]) == (["unit  <img src=x>"], ["f"], {"0,0": "</script><b>boom"})
