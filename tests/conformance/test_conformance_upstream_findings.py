@@ -153,3 +153,18 @@ def test_definitions_are_published_in_version_2_too(client: Any) -> None:
     pod = document["definitions"]["io.k8s.api.core.v1.Pod"]
     assert pod["properties"]["spec"]["$ref"] == "#/definitions/io.k8s.api.core.v1.PodSpec"
     assert pod["x-kubernetes-group-version-kind"] == [{"group": "", "kind": "Pod", "version": "v1"}]
+
+
+def test_a_job_without_labels_has_those_of_its_pods(client: Any, namespace: str) -> None:
+    batch = kubernetes.client.BatchV1Api(client)
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+    body: dict[str, Any] = {"metadata": {"name": "bare"}, "spec": {"suspend": True, "template": {"spec": pod}}}
+
+    made = batch.create_namespaced_job(namespace, body)
+
+    assert made.metadata.labels["job-name"] == "bare"
+    assert made.metadata.labels == made.spec.template.metadata.labels
+    labelled = {**body, "metadata": {"name": "labelled", "labels": {"a": "b"}}}
+    assert batch.create_namespaced_job(namespace, labelled).metadata.labels == {"a": "b"}
+    bared = batch.patch_namespaced_job("labelled", namespace, {"metadata": {"labels": None}})
+    assert bared.metadata.labels["job-name"] == "labelled"

@@ -217,14 +217,16 @@ class JobStrategy(WorkloadStrategy):
 
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         spec = new.setdefault("spec", {})
-        if old is not None or spec.get("manualSelector"):
-            return []
         template = spec.setdefault("template", {})
-        labels = template.setdefault("metadata", {}).setdefault("labels", {})
-        uid, name = new["metadata"]["uid"], new["metadata"].get("name") or ""
-        labels["batch.kubernetes.io/controller-uid"] = labels["controller-uid"] = uid
-        labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name[:63]
-        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        if old is None and not spec.get("manualSelector"):
+            labels = template.setdefault("metadata", {}).setdefault("labels", {})
+            uid, name = new["metadata"]["uid"], new["metadata"].get("name") or ""
+            labels["batch.kubernetes.io/controller-uid"] = labels["controller-uid"] = uid
+            labels["batch.kubernetes.io/job-name"] = labels["job-name"] = name[:63]
+            spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        # A Job without labels has those of its pods (pkg/apis/batch/v1/defaults.go).
+        if not new["metadata"].get("labels") and (inherited := (template.get("metadata") or {}).get("labels")):
+            new["metadata"]["labels"] = dict(inherited)
         return []
 
     def complete(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> None:
