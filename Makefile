@@ -13,10 +13,10 @@ LONG_PACKAGES := postgresql
 DEMO_DATA ?= /var/lib/trimtab
 DEMO_FLAGS ?=
 
-.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes test-cluster lint bench bench-kubernetes clean
+.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes test-cluster test-clients lint bench bench-kubernetes clean
 
 help:
-	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | test-cluster | lint | bench | bench-kubernetes | clean"
+	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | test-cluster | test-clients | lint | bench | bench-kubernetes | clean"
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done
 
@@ -95,6 +95,10 @@ test-kubernetes: setup-test
 
 test-cluster: setup-test
 	@.ci/test --cluster
+
+# Needs Go and npm for most of it; what cannot be had is skipped with a line.
+test-clients: setup-test
+	@.ci/test --clients
 
 # Kubernetes' own conformance tests; the score goes into docs/conformance.md.
 conformance-score: setup-test

@@ -10,6 +10,7 @@ What differs from run to run (ids, versions, times, addresses, the widths of col
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import subprocess
@@ -37,6 +38,7 @@ _UNSTABLE: tuple[tuple[str, str], ...] = (
     (r"/tmp/(LIVE|MERGED)-\d+", r"\1"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \+0000", "TIME"),
     (r"(?<=/p-)[a-z0-9]{5}\b", "SUFFIX"),
+    (r"\b[0-9a-f]{64}\b", "DIGEST"),
 )
 
 
@@ -73,6 +75,23 @@ def _steps(lines: list[str]) -> Iterator[Step]:
         yield Step("\n".join(command), "\n".join(printed).strip("\n"))
 
 
+def replay(path: Path, environment: Mapping[str, str], folder: Path, names: Mapping[str, str]) -> str | None:
+    """Plays a session and returns what it printed otherwise than recorded, as a diff; None when it was recorded anew."""
+    played, wrong = [], []
+    for step in read(path):
+        printed = play(step, environment, folder, names)
+        played.append(Step(step.command, printed))
+        if printed != step.printed:
+            lines = difflib.unified_diff(
+                step.printed.splitlines(), printed.splitlines(), "recorded", "printed", n=1, lineterm=""
+            )
+            wrong.append("\n".join((f"$ {step.command}", *lines)))
+    if os.environ.get(RECORD):
+        write(path, played)
+        return None
+    return "\n".join(wrong)
+
+
 def play(step: Step, environment: Mapping[str, str], folder: Path, names: Mapping[str, str]) -> str:
     """Runs the command in a shell and returns what it prints, errors included, with `names` for what they stand for."""
     done = subprocess.run(
@@ -101,11 +120,6 @@ def stable(printed: str, names: Mapping[str, str]) -> str:
         indent = len(line) - len(line.lstrip(" "))
         lines.append(line[:indent] + re.sub(r"[ \t]{2,}", "  ", line[indent:]).rstrip())
     return "\n".join(lines).strip("\n")
-
-
-def recording() -> bool:
-    """Whether what is printed is to be written into the session instead of compared with it."""
-    return bool(os.environ.get(RECORD))
 
 
 def write(path: Path, played: list[Step]) -> None:
