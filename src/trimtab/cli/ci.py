@@ -48,6 +48,10 @@ class UsageError(Exception):
     """What was asked for is not there: one line."""
 
 
+NOT_LISTED = {"receive": "trimtab.cli.ci_on:receive"}
+"""What programs use, not people."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs a command line, without `trimtab ci`, and returns the exit status."""
     name, rest = "run", list(arguments)
@@ -56,13 +60,13 @@ def main(arguments: Sequence[str]) -> int:
         return GREEN
     if rest and not rest[0].startswith("-"):
         name = rest.pop(0)
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in NOT_LISTED:
         import difflib
 
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean `trimtab ci {close[0]}`?" if close else "`trimtab ci --help` lists all"
         return _said(f"there is no command {name!r}: {hint}", WRONG)
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, function = (NOT_LISTED.get(name) or COMMANDS[name][0]).partition(":")
     command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     try:
         return command(rest)

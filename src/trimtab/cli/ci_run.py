@@ -40,6 +40,7 @@ def run(arguments: list[str]) -> int:
     options.add_argument("-j", "--jobs", type=float, metavar="N", help="processors to keep busy; default: all")
     options.add_argument("--fail-fast", action="store_true", help="end everything when one step fails")
     options.add_argument("-v", "--verbose", action="store_true", help="print what steps print")
+    options.add_argument("--on", metavar="ssh://HOST", help="run it there: only what is missing there is sent")
     options.add_argument("--plain", action="store_true", help="lines only, on a terminal, too")
     said, further = options.parse_known_args(arguments)
     if said.jobs is not None and said.jobs <= 0:
@@ -52,6 +53,11 @@ def run(arguments: list[str]) -> int:
     defined = define(
         project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
     )
+    if said.on is not None:
+        from trimtab.ci import far
+        from trimtab.cli.ci_on import forwarded
+
+        return far.run(said.on, str(defined.project), defined.graph, forwarded(arguments))
     lookups = LocalLookups(defined.project)
     state = Path(lookups.index.directory)
     try:

@@ -1,0 +1,106 @@
+"""A run at the far end: what is sent, what it runs, and far ends that are none. Its `ssh` is a shell on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steps_in_process import Project
+from trimtab.ci.far import command
+from trimtab.ci.ports import EngineFault
+
+SHIP = """
+@step
+def unit():
+    return base.add(src("app/**", exclude=["app/skip"])).run("test")
+
+@pipeline
+def ci():
+    return unit()
+"""
+LOCK = json.dumps({"version": 1, "images": {"base": "sha256:" + "0" * 64}})
+SSH = """#!/bin/sh
+# ssh -- HOST COMMAND
+[ "$1" = -- ] || exit 99
+export TRIMTAB_CI_DIR="{state}"
+PATH="{bin}:$PATH" exec /bin/sh -c "$3"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project whose step has a result at the far end."""
+    made = Project(tmp_path)
+    made.write(SHIP, app__a_py="a", app__b_py="b", trimtab_lock=LOCK, unrelated_txt="x" * 1000)
+    made.run()
+    program = tmp_path / "ssh"
+    program.write_text(SSH.format(state=made.state, bin=Path(sys.executable).parent))
+    program.chmod(0o755)
+    monkeypatch.setenv("TRIMTAB_SSH", str(program))
+    monkeypatch.setenv("TRIMTAB_CI_DIR", str(tmp_path / "here"))
+    return made
+
+
+def on(project: Project, *arguments: str, address: str = "ssh://builder") -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "trimtab.cli", "ci", "run", "--on", address, *arguments]
+    return subprocess.run(program, cwd=project.directory, capture_output=True, text=True, timeout=200)
+
+
+def test_a_run_there_finds_what_is_known_there_and_is_sent_what_is_missing(project: Project) -> None:
+    first = on(project)
+    assert (first.returncode, first.stdout.splitlines()[-1][:12]) == (0, "green after "), first.stderr
+    assert "1 step, 1 unchanged" in first.stdout
+    again = on(project)
+    assert again.stderr.startswith("sent 0 of ")
+    (project.directory / "ship.py").write_text("# a comment\n" + (project.directory / "ship.py").read_text())
+    third = on(project, "unit", "-o", "json")
+    assert third.stderr.splitlines()[0].startswith("sent 2 of "), "ship.py, and the list that names it"
+    assert json.loads(third.stdout)["state"] == "succeeded"
+
+
+def test_the_copy_there_is_what_is_here(project: Project) -> None:
+    (project.directory / "app" / "a.py").chmod(0o755)
+    (project.directory / "app" / "link").symlink_to("a.py")
+    on(project, "--fresh")
+    [there] = (project.state / "projects").glob("*/project")
+    assert sorted(str(p.relative_to(there)) for p in there.rglob("*") if not p.is_dir()) == [
+        "app/a.py", "app/b.py", "app/link", "ship.py", "trimtab.lock",
+    ]  # fmt: skip
+    assert (there / "app" / "a.py").stat().st_mode & 0o777 == 0o755
+    (project.directory / "app" / "b.py").unlink()
+    on(project, "--fresh")
+    assert not (there / "app" / "b.py").exists()
+
+
+def test_the_status_of_the_far_end_is_that_of_the_command(project: Project) -> None:
+    assert on(project, "--level", "3").returncode == 2
+    (project.directory / "trimtab.lock").unlink()
+    done = on(project)
+    assert done.returncode == 2
+    assert "trimtab.lock" in done.stderr
+
+
+def test_a_far_end_that_is_none(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = on(project, address="ssh://builder/no/such/trimtab")
+    assert done.returncode == 3
+    assert "ssh://builder/no/such/trimtab does not answer as trimtab does" in done.stderr
+    monkeypatch.setenv("TRIMTAB_SSH", str(tmp_path / "none"))
+    done = on(project)
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"trimtab: cannot start {tmp_path / 'none'}: No such file or directory; install an ssh client\n",
+    )
+
+
+def test_the_call_of_ssh() -> None:
+    assert command("ssh://me@host:2222", ["-p", "a=b c"], {}) == [
+        "ssh", "-p", "2222", "--", "me@host", "trimtab ci receive -p 'a=b c'",
+    ]  # fmt: skip
+    assert command("ssh://host/opt/bin/trimtab", [], {})[-1] == "/opt/bin/trimtab ci receive"
+    for wrong in ("host", "ssh://", "http://host", "ssh://-oProxyCommand=x", "ssh://host:port"):
+        with pytest.raises(EngineFault, match=r"write ssh://\[USER@\]HOST\[:PORT\]\[/PATH/TO/trimtab\]"):
+            command(wrong, [], {})
