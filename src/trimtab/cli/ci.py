@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tests": ("trimtab.cli.ci_tests:tests", "Which tests are slow, fail, flake; and which may fail for a while."),
     "report": ("trimtab.cli.ci_history:report", "Write a run as one HTML page, with its timeline."),
     "cache": ("trimtab.cli.ci_cache:cache", "What the cache holds, and what to keep of it."),
+    "key": ("trimtab.cli.ci_key:key", "Make a key that signs images."),
     "shell": ("trimtab.cli.ci_shell:shell", "Enter the state in which a step has failed."),
 }
 """By name `module:function` and one line of help. A function takes the arguments and returns the exit status."""

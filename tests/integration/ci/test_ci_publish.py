@@ -173,6 +173,13 @@ def test_a_registry_that_is_gone_is_told(world: World, capsys: pytest.CaptureFix
     assert failed["state"] == "failed"
 
 
+def test_a_key_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key"]) == 0
+
+    made = capsys.readouterr()
+    assert SigningKey(made.out).public == made.err
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
