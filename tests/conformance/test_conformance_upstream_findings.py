@@ -168,3 +168,35 @@ def test_a_job_without_labels_has_those_of_its_pods(client: Any, namespace: str)
     assert batch.create_namespaced_job(namespace, labelled).metadata.labels == {"a": "b"}
     bared = batch.patch_namespaced_job("labelled", namespace, {"metadata": {"labels": None}})
     assert bared.metadata.labels["job-name"] == "labelled"
+
+
+def test_a_service_that_changes_its_type_drops_what_the_new_one_has_not(core: Any, namespace: str) -> None:
+    ports = [{"port": 80}]
+    body = {"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": ports}}
+    made = core.create_namespaced_service(namespace, body)
+    assert made.spec.external_traffic_policy == "Cluster"
+    made.spec.type, made.spec.external_name = "ExternalName", "example.com"
+    changed = core.replace_namespaced_service("s", namespace, made)
+    assert (changed.spec.type, changed.spec.external_traffic_policy) == ("ExternalName", None)
+    assert changed.spec.ports[0].node_port is None
+
+
+def test_events_are_found_by_who_reported_them(client: Any, core: Any, namespace: str) -> None:
+    about = {"kind": "Pod", "name": "p", "namespace": namespace}
+    event = {
+        "metadata": {"name": "e"},
+        "regarding": about,
+        "reportingController": "example.com/me",
+        "reportingInstance": "me-1",
+        "action": "Do",
+        "reason": "Done",
+        "type": "Normal",
+        "eventTime": "2026-01-02T03:04:05.000006Z",
+    }
+    events = kubernetes.client.EventsV1Api(client)
+    events.create_namespaced_event(namespace, event)
+    found = core.list_namespaced_event(namespace, field_selector="source=example.com/me").items
+    assert [one.metadata.name for one in found] == ["e"]
+    newer = events.list_namespaced_event(namespace, field_selector="reportingController=example.com/me").items
+    assert [one.metadata.name for one in newer] == ["e"]
+    assert core.list_namespaced_event(namespace, field_selector="source=other").items == []

@@ -141,7 +141,7 @@ def specs() -> list[tuple[ImageSpec, tuple[str, ...]]]:
     own = {name: program for name, program in SHELL.items() if name not in ("/usr/bin/nc", "/usr/bin/nslookup")}
     agnhost = ImageSpec(
         name="conformance/agnhost",
-        debian=["busybox", "bash", "bind9-dnsutils", "curl", "iproute2", "iperf", "netcat-openbsd"],
+        debian=["busybox", "bash", "bind9-dnsutils", "curl", "iproute2", "iperf", "libc-bin", "netcat-openbsd"],
         files={"/agnhost": "agnhost", "/localhost.crt": "localhost.crt", "/localhost.key": "localhost.key"},
         inline={"/etc/passwd": PASSWD, "/etc/group": GROUP, "/uploads/.keep": ""},
         links={**own, "/usr/bin/nc": "nc.openbsd", "/agnhost-2": "agnhost"},

@@ -4,7 +4,7 @@ Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `
 `cluster.py`, `storage.py`.
 """
 
-from trimtab.api import cluster, core, networking, runtimes, scheduling, storage, workloads
+from trimtab.api import certificates, cluster, core, networking, runtimes, scheduling, storage, workloads
 from trimtab.api.resource import (
     JSON,
     Condition,
@@ -37,6 +37,7 @@ __all__ = [
     "ResourceVersion",
     "Uid",
     "all_kinds",
+    "certificates",
     "cluster",
     "core",
     "from_wire",

@@ -23,6 +23,15 @@ WEB = "system:trimtab:web"
 _RBAC = "rbac.authorization.k8s.io"
 _AGGREGATE = f"{_RBAC}/aggregate-to-"
 _TO_DEPLOY = "trimtab.dev/aggregate-to-deploy"
+_SIGNS: list[JSON] = [
+    {
+        "apiGroups": ["certificates.k8s.io"],
+        "resources": ["signers"],
+        "resourceNames": ["kubernetes.io/*"],
+        "verbs": ["sign"],
+    }
+]
+"""What no declaration tells: whose CertificateSigningRequests `workloads` signs."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -108,7 +117,7 @@ def roles(components: Sequence[Component]) -> list[JSON]:
                 "apiVersion": f"{_RBAC}/v1",
                 "kind": "ClusterRole",
                 "metadata": {"name": name},
-                "rules": as_json(granted),
+                "rules": as_json(granted) + (_SIGNS if name == CONTROLLERS else []),
             }
         )
         found.append(

@@ -11,6 +11,7 @@ from typing import Any
 
 from trimtab.api import JSON
 from trimtab.api.selector import selector_text
+from trimtab.server.certificate_columns import signing_request_cells
 from trimtab.server.kinds import Column
 from trimtab.server.measured_columns import autoscaler_cells, node_metrics_cells, pod_metrics_cells
 from trimtab.server.pod_columns import pod_cells
@@ -517,6 +518,10 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ("networking.k8s.io", "ServiceCIDR"): (
         _columns("CIDRs, Age"),
         lambda obj, now: [_name(obj), ",".join(_spec(obj).get("cidrs") or ()), _age(obj, now)],
+    ),
+    ("certificates.k8s.io", "CertificateSigningRequest"): (
+        _columns("Age, SignerName, Requestor, RequestedDuration, Condition"),
+        signing_request_cells,
     ),
     ("node.k8s.io", "RuntimeClass"): (_columns("Handler, Age"), _fields("handler")),
     ("storage.k8s.io", "VolumeAttachment"): (_columns("Attacher, PV, Node, Attached:boolean, Age"), _attachment),

@@ -30,12 +30,18 @@ from trimtab.server.objects import copied
 from trimtab.server.paths import Target
 from trimtab.server.reading import list_answer, list_page
 from trimtab.server.render import rendering_of
-from trimtab.server.strategies.ephemeral import SUBRESOURCE
+from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
+from trimtab.server.strategies.certificates import SUBRESOURCE as APPROVAL
+from trimtab.server.strategies.ephemeral import SUBRESOURCE as EPHEMERAL
 from trimtab.server.views import viewed
 from trimtab.server.writing import Change, Written
 
 if TYPE_CHECKING:
     from trimtab.server.server import ApiServer
+
+
+_PARTS = {("Pod", EPHEMERAL), ("CertificateSigningRequest", APPROVAL)}
+"""Subresources, beside status, that are parts of the object itself."""
 
 
 class Handlers:
@@ -88,7 +94,7 @@ class Handlers:
 
     async def _subresource(self, kind: Kind, target: Target, verb: str, request: Request) -> Answer:
         name = target.subresource
-        if (name == "status" and kind.status) or (kind.kind, name) == ("Pod", SUBRESOURCE):
+        if (name == "status" and kind.status) or (kind.kind, name) in _PARTS:
             match verb:
                 case "get":
                     return self._get(kind, target, request)
@@ -146,7 +152,7 @@ class Handlers:
             new, meta = obj, obj.get("metadata")
             if isinstance(meta, dict) and meta.get("managedFields") is None and "managedFields" in live["metadata"]:
                 new = {**obj, "metadata": {**meta, "managedFields": live["metadata"]["managedFields"]}}
-            self._refuse_escalation(kind, target.namespace, new, request, live)
+            self._refuse_escalation(kind, target.namespace, new, request, live, subresource)
             return new
 
         live = self._server.store.get(kind.key(target.namespace, target.name))
@@ -174,7 +180,7 @@ class Handlers:
 
         def change(live: JSON) -> JSON:
             new = patch(live)
-            self._refuse_escalation(kind, target.namespace, new, request, live)
+            self._refuse_escalation(kind, target.namespace, new, request, live, subresource)
             return new
 
         try:
@@ -251,7 +257,7 @@ class Handlers:
                 raise errors.apply_conflict(str(err), err.causes()) from None
             except ApplyInvalid as err:
                 raise errors.bad_request(f"failed to create typed patch object ({typed}): {err}") from None
-            self._refuse_escalation(kind, target.namespace, merged, request, live)
+            self._refuse_escalation(kind, target.namespace, merged, request, live, subresource)
             result: JSON = copied(merged)
             return result
 
@@ -345,9 +351,19 @@ class Handlers:
     # Rights
 
     def _refuse_escalation(
-        self, kind: Kind, namespace: str, obj: JSON, request: Request, live: JSON | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        obj: JSON,
+        request: Request,
+        live: JSON | None = None,
+        subresource: str = "",
     ) -> None:
-        """Nobody may grant, by a role or a binding, more than they have."""
+        """Nobody may grant, by a role, a binding or a certificate, more than they have."""
+        if kind.group == CERTIFICATES and live is not None and subresource:
+            from trimtab.server.signing_requests import refuse_decision
+
+            refuse_decision(self._server, kind, subresource, obj, live, request.user)
         if kind.group != RBAC:
             return
         from trimtab.server.escalation import refuse_escalation

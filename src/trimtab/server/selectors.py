@@ -49,6 +49,7 @@ _FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "regarding.name",
         "regarding.uid",
         "reason",
+        "reportingController",
         "type",
     ),
     ("", "Node"): ("spec.unschedulable",),
@@ -69,7 +70,11 @@ class FieldTerm:
     equal: bool
 
     def matches(self, obj: JSON) -> bool:
-        return (_text(at_path(obj, self.path), self.path) == self.value) is self.equal
+        return (self._found(obj) == self.value) is self.equal
+
+    def _found(self, obj: JSON) -> str:
+        found = _text(at_path(obj, self.path), self.path)
+        return str(obj.get("reportingComponent") or "") if self.path == "source" and not found else found
 
 
 def _text(value: Any, path: str) -> str:

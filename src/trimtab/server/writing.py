@@ -32,6 +32,8 @@ from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_p
 from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
 from trimtab.server.problems import immutable
 from trimtab.server.strategies import Surroundings, ephemeral, rules_of, strategy_of
+from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
+from trimtab.server.strategies.certificates import with_part
 from trimtab.server.views import as_stored, viewed
 from trimtab.store import ABSENT, Conflict, Put, Record, Store
 
@@ -312,7 +314,7 @@ class Writer:
                 found = self._received(kind, schema, new)
             if kind.crd:
                 found = await custom_rules.problems(schema, new, old, options)
-            if subresource in ("status", "finalize"):
+            if subresource in ("status", "finalize") and kind.group != CERTIFICATES:
                 self._raise_problems(
                     kind, new, found or metadata_problems(kind, meta) + strategy_of(kind).status_problems(kind, new)
                 )
@@ -356,7 +358,11 @@ class Writer:
     ) -> JSON:
         """What a write through a subresource, or past them, may change of an object; the rest is as it was."""
         meta, old_meta = new["metadata"], old["metadata"]
-        if subresource == "status":
+        if kind.group == CERTIFICATES and subresource:
+            new = with_part(old, new, subresource, timestamp(self._around.clock))
+            self._refuse_unknown(schema, new, options)
+            carry_over(meta, old_meta)
+        elif subresource == "status":
             meta = new["metadata"] = status_metadata(kind, meta, old_meta, tracked=tracked)
             new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
             if kind.kind == "Pod" and not kind.group and "qosClass" in (old.get("status") or {}):

@@ -11,10 +11,11 @@ stays off. One file a reconciler; the arithmetic beside it, pure:
     cronjob.py      CronJob -> Jobs                  schedules: api/cron.py
     autoscaler.py   HorizontalPodAutoscaler -> size  autoscale.py (arithmetic), measurements.py, prometheus.py (sources)
     budgets.py      PodDisruptionBudget -> its status
-    endpoints.py    Service -> EndpointSlices
+    endpoints.py    Service -> EndpointSlices        older_endpoints.py (Endpoints, in both directions)
     node_life.py    Node -> alive, silent or gone, and its pods      fencing.py (certainty by force, on the machine)
     scheduler.py    Pod -> node                      fit.py, crowd.py (obstacles, scores), preemption.py
     departures.py   Pods that make room or do not bear a taint
+    signing.py      CertificateSigningRequest -> certificate      signers.py (rules; the program that signs)
     volumes.py      claims <-> volumes               binding.py (matching), local_class.py, local_data.py (on the node)
 """
 
@@ -38,9 +39,11 @@ from trimtab.components.workloads.local_class import keep_local_class
 from trimtab.components.workloads.local_data import LocalDirectories, VolumeDirectories, local_data
 from trimtab.components.workloads.measurements import LiveMeasurements, Measurements
 from trimtab.components.workloads.node_life import DESTROYED, OUT_OF_SERVICE, Renewals, lost_pods, node_life
+from trimtab.components.workloads.older_endpoints import mirror
 from trimtab.components.workloads.reasons import REASONS
 from trimtab.components.workloads.replicaset import replicaset, replication_controller
 from trimtab.components.workloads.scheduler import scheduler
+from trimtab.components.workloads.signing import signing
 from trimtab.components.workloads.statefulset import statefulset
 from trimtab.components.workloads.views import VIEWS
 from trimtab.components.workloads.volumes import claim, volume
@@ -76,6 +79,7 @@ COMPONENT = Component(
         disruption_budget,
         autoscaler,
         endpoints,
+        mirror,
         scheduler,
         make_room,
         taint_eviction,
@@ -85,6 +89,7 @@ COMPONENT = Component(
         node_life,
         lost_pods,
         fence,
+        signing,
     ),
     services=(Service("local-class", keep_local_class, reads=(StorageClass,), owns=(Owned(StorageClass),)),),
     admission=CHECKS,

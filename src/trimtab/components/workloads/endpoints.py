@@ -1,4 +1,4 @@
-"""Service -> EndpointSlices: the addresses behind a service, and what each may be used for.
+"""Service -> EndpointSlices, and Endpoints, their older form: the addresses behind a service, and what each may be used for.
 
 A pod appears once it has an address and goes when it is deleted from the API; in between its conditions say whether it
 is ready for new requests, still serves, or is terminating. A proxy that watches them drains a terminating endpoint before
@@ -11,8 +11,9 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from trimtab.api import ObjectMeta
-from trimtab.api.core import ObjectReference, Pod, Service, ServicePort
+from trimtab.api.core import Endpoints, ObjectReference, Pod, Service, ServicePort
 from trimtab.api.networking import SERVICE_NAME_LABEL, Endpoint, EndpointConditions, EndpointPort, EndpointSlice
+from trimtab.components.workloads import older_endpoints
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.names import safe_hash
 from trimtab.runtime import Context, Desired, reconciler
@@ -101,10 +102,13 @@ def _slice(service: Service, number: int, family: str, ports: Ports, endpoints: 
     )
 
 
-@reconciler(Service, reads=[Pod], owns=[EndpointSlice], name="endpoints")
+@reconciler(Service, reads=[Pod], owns=[EndpointSlice, Endpoints], name="endpoints")
 async def endpoints(subject: Service, ctx: Context) -> Desired:
     """Keeps a service's slices in step with its pods. A service without selector has its slices written by its user."""
     if not subject.spec.selector or subject.spec.type == "ExternalName":
         return Desired()
     pods = await ctx.list(Pod, subject.namespace, labels=subject.spec.selector)
-    return Desired(objects=slices(subject, pods))
+    made = slices(subject, pods)
+    there = await ctx.get(Endpoints, subject.name, subject.namespace)
+    ours = there is None or there.metadata.uid in {obj.metadata.uid for obj in await ctx.owned(Endpoints)}
+    return Desired(objects=[*made, older_endpoints.of(subject, made)] if ours else made)

@@ -15,6 +15,9 @@ REASONS: dict[str, str] = {
     "DeploymentPaused": "The rollout is paused; kubectl rollout resume lets it go on.",
     "DeploymentResumed": "The rollout was resumed, and its deadline starts anew.",
     "FailedCreate": "A ReplicaSet could not create its pods; the message is the API's refusal.",
+    # CertificateSigningRequest
+    "SignerValidationFailure": "The request was approved, but breaks a rule of its signer; the message says which. Make "
+    "another request.",
     # ReplicaSet
     "PodsFailing": "Pods fail as a whole again and again, so they are replaced with growing pauses; the message quotes "
     "the last failure.",

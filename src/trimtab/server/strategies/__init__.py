@@ -12,6 +12,8 @@ from trimtab.api import JSON
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.strategies.base import Strategy, Surroundings
+from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
+from trimtab.server.strategies.certificates import CertificateStrategy
 from trimtab.server.strategies.core import (
     ClaimStrategy,
     ConfigMapStrategy,
@@ -62,6 +64,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("apps", "StatefulSet"): StatefulSetStrategy(),
     ("batch", "Job"): JobStrategy(),
     ("batch", "CronJob"): CronJobStrategy(),
+    (CERTIFICATES, "CertificateSigningRequest"): CertificateStrategy(),
     ("networking.k8s.io", "Ingress"): IngressStrategy(),
     (_RBAC, "RoleBinding"): RoleBindingStrategy(),
     (_RBAC, "ClusterRoleBinding"): RoleBindingStrategy(),

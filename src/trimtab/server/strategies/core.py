@@ -91,6 +91,8 @@ class ServiceStrategy(Strategy):
         spec = new.get("spec")
         if not isinstance(spec, dict):
             return [Cause("spec", "Required value", "FieldValueRequired")]
+        if old is not None:
+            _drop_what_the_type_has_not(spec, old["spec"])
         return around.services.allocate(key, spec, (old or {}).get("spec"))
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
@@ -120,6 +122,27 @@ class ServiceStrategy(Strategy):
 
     def settled(self, around: Surroundings, key: str) -> None:
         around.services.settled(key)
+
+
+_BY_TYPE = {
+    "externalTrafficPolicy": ("NodePort", "LoadBalancer"),
+    "loadBalancerClass": ("LoadBalancer",),
+    "allocateLoadBalancerNodePorts": ("LoadBalancer",),
+}
+
+
+def _drop_what_the_type_has_not(spec: JSON, old: JSON) -> None:
+    """Fields that a service's new type does not have go, if nobody changed them: they were filled in with the old one."""
+    for name, types in _BY_TYPE.items():
+        kept = name == "externalTrafficPolicy" and spec.get("externalIPs")
+        if old.get("type") in types and spec.get("type") not in types and spec.get(name) == old.get(name) and not kept:
+            spec.pop(name, None)
+    has = ("NodePort", "LoadBalancer")
+    ports, before = spec.get("ports") or [], old.get("ports") or []
+    same = {port.get("nodePort") for port in ports} == {port.get("nodePort") for port in before}
+    if old.get("type") in has and spec.get("type") not in has and same:
+        for port in ports:
+            port.pop("nodePort", None)
 
 
 class PersistentVolumeStrategy(Strategy):
