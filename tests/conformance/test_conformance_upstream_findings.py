@@ -181,6 +181,21 @@ def test_a_service_that_changes_its_type_drops_what_the_new_one_has_not(core: An
     assert changed.spec.ports[0].node_port is None
 
 
+def test_kernel_parameters_with_names_that_are_none_are_refused(core: Any, namespace: str) -> None:
+    sysctls = [{"name": name, "value": "1"} for name in ("foo-", "kernel.shm_rmid_forced", "bar..")]
+    spec = {"containers": [{"name": "c", "image": "x"}], "securityContext": {"sysctls": sysctls}}
+    with pytest.raises(kubernetes.client.ApiException) as caught:
+        core.create_namespaced_pod(namespace, {"metadata": {"name": "p"}, "spec": spec})
+    assert caught.value.status == 422
+    causes = json.loads(caught.value.body)["details"]["causes"]
+    form = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+    text = f"must have at most 253 characters and match regex {form}"
+    assert [(cause["field"], cause["message"]) for cause in causes] == [
+        ("spec.securityContext.sysctls[0].name", f'Invalid value: "foo-": {text}'),
+        ("spec.securityContext.sysctls[2].name", f'Invalid value: "bar..": {text}'),
+    ]
+
+
 def test_events_are_found_by_who_reported_them(client: Any, core: Any, namespace: str) -> None:
     about = {"kind": "Pod", "name": "p", "namespace": namespace}
     event = {

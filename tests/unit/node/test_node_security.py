@@ -70,11 +70,6 @@ POD = "spec.securityContext"
 @pytest.mark.parametrize(
     ("of_pod", "of_container", "text"),
     [
-        (
-            {"seLinuxOptions": {"level": "s0"}},
-            {},
-            f"{POD}.seLinuxOptions: SELinux labels are not supported; leave them out",
-        ),
         ({}, {"windowsOptions": {"x": 1}}, f"{CONTAINER}.windowsOptions: Windows is not supported; leave them out"),
         (
             {},
@@ -141,6 +136,17 @@ def test_sysctls_that_are_the_machines_are_refused() -> None:
         "spec.securityContext.sysctls[0].name: net.ipv4.tcp_syncookies would be the machine's own in a pod with hostNetwork; "
         "leave one of them out"
     )
+
+
+def test_labels_of_selinux_are_refused_where_there_is_selinux(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"containers": [{"name": "c"}], "securityContext": {"seLinuxOptions": {"level": "s0"}}}
+    monkeypatch.setattr(machine, "selinux", lambda: False)
+    assert check_pod({"spec": spec}, None) == [
+        "spec.securityContext.seLinuxOptions: this machine has no SELinux, so nothing acts on them"
+    ]
+    monkeypatch.setattr(machine, "selinux", lambda: True)
+    with pytest.raises(Denied, match="SELinux labels are not set here, though the machine has it; leave them out"):
+        check_pod({"spec": spec}, None)
 
 
 def test_the_older_annotation_of_apparmor_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trimtab.api import JSON
-from trimtab.components.node.security_admission import check_container_security, check_pod_security
+from trimtab.components.node.security_admission import check_container_security, check_pod_security, unlabelled
 from trimtab.runtime import Denied
 
 VOLUME_TYPES = (
@@ -43,9 +43,11 @@ def check_pod(new: JSON, old: JSON | None) -> list[str]:
     _check_pod_fields(spec)
     check_pod_security(spec, (new.get("metadata") or {}).get("annotations") or {})
     _check_volumes(spec)
+    warnings = unlabelled("spec.securityContext", spec.get("securityContext") or {})
     for path, container in _containers(spec):
         _check_container(path, container)
-    return []
+        warnings += unlabelled(f"{path}.securityContext", container.get("securityContext") or {})
+    return warnings
 
 
 def _containers(

@@ -97,6 +97,11 @@ def apparmor() -> bool:
     return enabled.exists() and enabled.read_text().startswith("Y") and shutil.which("apparmor_parser") is not None
 
 
+def selinux() -> bool:
+    """True when the machine labels processes and files with SELinux."""
+    return Path("/sys/fs/selinux/enforce").exists()
+
+
 def binary(name: str) -> str | None:
     """The path of a program, also in the places that only root's PATH has."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")

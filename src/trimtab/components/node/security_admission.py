@@ -1,6 +1,7 @@
 """What of a security context this node cannot honour: refused when the pod is created, with the field and what to do instead.
 
-Nothing here may be ignored: a pod that believes itself confined must be. What the machine itself lacks (AppArmor) counts.
+Nothing here may be ignored: a pod that believes itself confined must be. What the machine itself lacks (AppArmor) counts. SELinux is
+the exception that Kubernetes makes, too: a machine without it has no labels, and manifests that name one are written for either.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from trimtab.components.node import machine
 from trimtab.runtime import Denied
 
 FOREIGN = {
-    "seLinuxOptions": "SELinux labels are not supported; leave them out",
     "windowsOptions": "Windows is not supported; leave them out",
 }
 BETA_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
@@ -68,6 +68,10 @@ def _check_common(where: str, security: Mapping[str, Any]) -> None:
     for name, message in FOREIGN.items():
         if security.get(name):
             raise Denied(f"{where}.{name}", message)
+    if security.get("seLinuxOptions") and machine.selinux():
+        raise Denied(
+            f"{where}.seLinuxOptions", "SELinux labels are not set here, though the machine has it; leave them out"
+        )
     seccomp = security.get("seccompProfile") or {}
     if seccomp.get("type") == "Localhost":
         profile = PurePosixPath(seccomp.get("localhostProfile") or "/")
@@ -88,3 +92,10 @@ def _check_apparmor(where: str, kind: str) -> None:
         raise Denied(
             where, 'this machine has no AppArmor to confine containers with; use "Unconfined", or leave it out'
         )
+
+
+def unlabelled(where: str, security: Mapping[str, Any]) -> list[str]:
+    """A warning for labels on a machine without SELinux."""
+    if not security.get("seLinuxOptions"):
+        return []
+    return [f"{where}.seLinuxOptions: this machine has no SELinux, so nothing acts on them"]

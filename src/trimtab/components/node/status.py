@@ -99,7 +99,8 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
         ip = ""
     status: JSON = {
         "phase": phase,
-        "conditions": _conditions(pod, mains, phase, inits_done=inits_done, placed=sandbox is not None),
+        "observedGeneration": pod.metadata.generation,
+        "conditions": _conditions(pod, mains, inits, phase, inits_done=inits_done, placed=sandbox is not None),
         "containerStatuses": mains,
         "hostIP": host_ip,
         "startTime": _stamp(pod.status.start_time or now),
@@ -350,7 +351,15 @@ def _phase(pod: Pod, mains: list[JSON], inits: list[JSON], *, inits_done: bool, 
     return "Running"
 
 
-def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool, placed: bool) -> list[JSON]:
+def _initialized(status: JSON) -> bool:
+    """Whether an init container has done its part: it succeeded or, as a sidecar, started."""
+    ended = status["state"].get("terminated")
+    return bool(status.get("started")) if ended is None else ended.get("exitCode") == 0
+
+
+def _conditions(
+    pod: Pod, mains: list[JSON], inits: list[JSON], phase: str, *, inits_done: bool, placed: bool
+) -> list[JSON]:
     """The node's own conditions. PodScheduled is the scheduler's, the gates' conditions are others'. placed: the pod has a
     sandbox with a network."""
     unready = [status["name"] for status in mains if not status["ready"]]
@@ -363,7 +372,7 @@ def _conditions(pod: Pod, mains: list[JSON], phase: str, *, inits_done: bool, pl
         ready = containers if unready else _gates(pod)
     initialized = _condition("True")
     if not inits_done:
-        names = " ".join(c.name for c in pod.spec.init_containers)
+        names = " ".join(status["name"] for status in inits if not _initialized(status))
         initialized = _condition("False", "ContainersNotInitialized", f"containers with incomplete status: [{names}]")
     elif phase == "Succeeded":
         initialized = _condition("True", "PodCompleted")

@@ -1,17 +1,21 @@
-"""What Kubernetes refuses in the ports, resolver and host aliases of a pod."""
+"""What Kubernetes refuses in the ports, resolver, host aliases and kernel parameters of a pod."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 
 from trimtab.api import JSON
 from trimtab.server.errors import Cause
+from trimtab.server.problems import duplicate, invalid, required
 
 NAMESERVERS_MAX = 3
 SEARCHES_MAX = 32
 SEARCHES_LENGTH_MAX = 2048
 PORT_MAX = 65535
+SYSCTL_LENGTH_MAX = 253
+_SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
 
 
 def network_problems(spec: JSON, path: str) -> Iterator[Cause]:
@@ -20,11 +24,27 @@ def network_problems(spec: JSON, path: str) -> Iterator[Cause]:
     for index, alias in enumerate(spec.get("hostAliases") or ()):
         if not _is_ip(alias.get("ip") or ""):
             yield _no_ip(f"{path}.hostAliases[{index}].ip", alias.get("ip"))
+    yield from _sysctls(spec, path)
     taken: set[str] = set()
     for name in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(name) or ()):
             for number, port in enumerate(container.get("ports") or ()):
                 yield from _port(port, f"{path}.{name}[{index}].ports[{number}]", bool(spec.get("hostNetwork")), taken)
+
+
+def _sysctls(spec: JSON, path: str) -> Iterator[Cause]:
+    seen: set[str] = set()
+    for index, sysctl in enumerate((spec.get("securityContext") or {}).get("sysctls") or ()):
+        at, name = f"{path}.securityContext.sysctls[{index}].name", sysctl.get("name") or ""
+        if not name:
+            yield required(at)
+        elif len(name) > SYSCTL_LENGTH_MAX or not _SYSCTL.fullmatch(name):
+            yield invalid(
+                at, name, f"must have at most {SYSCTL_LENGTH_MAX} characters and match regex ^{_SYSCTL.pattern}$"
+            )
+        elif name in seen:
+            yield duplicate(at, name)
+        seen.add(name)
 
 
 def _port(port: JSON, at: str, host_network: bool, taken: set[str]) -> Iterator[Cause]:
