@@ -182,12 +182,12 @@ def establish(crd: JSON, now: str) -> None:
     stored = next(v["name"] for v in spec["versions"] if v.get("storage"))
     before = status.get("storedVersions") or []
     status["storedVersions"] = before if stored in before else [*before, stored]
-    conditions = [c for c in status.get("conditions") or () if c["type"] not in ("NamesAccepted", "Established")]
+    conditions = [c for c in status.get("conditions") or () if c.get("type") not in ("NamesAccepted", "Established")]
     for kind, reason, message in (
         ("NamesAccepted", "NoConflicts", "no conflicts found"),
         ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
     ):
-        old = next((c for c in status.get("conditions") or () if c["type"] == kind and c["status"] == "True"), None)
+        old = next((c for c in status.get("conditions") or () if c.get("type") == kind and c.get("status") == "True"), None)
         conditions.append(
             old or {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
         )
