@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -215,3 +216,18 @@ def test_events_are_found_by_who_reported_them(client: Any, core: Any, namespace
     newer = events.list_namespaced_event(namespace, field_selector="reportingController=example.com/me").items
     assert [one.metadata.name for one in newer] == ["e"]
     assert core.list_namespaced_event(namespace, field_selector="source=other").items == []
+
+
+def test_a_definition_with_a_condition_that_has_no_type_can_be_deleted(client: Any) -> None:
+    api = kubernetes.client.ApiextensionsV1Api(client)
+    group = f"{secrets.token_hex(3)}.example.com"
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    names = {"plural": "foos", "kind": "Foo"}
+    spec = {"group": f"a{group}", "scope": "Cluster", "names": names, "versions": [version]}
+    name = f"foos.a{group}"
+    api.create_custom_resource_definition({"metadata": {"name": name}, "spec": spec})
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+    patch = json.dumps([{"op": "add", "path": "/status/conditions", "value": [{"message": "patched"}]}])
+    assert sent(client, "PATCH", f"{path}/status", patch, "application/json-patch+json")[0] == 200
+    assert sent(client, "DELETE", path, "{}", "application/json")[0] == 200
+    until(lambda: sent(client, "GET", path, "", "application/json")[0] == 404, "the definition is still there")

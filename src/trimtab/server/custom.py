@@ -187,7 +187,9 @@ def establish(crd: JSON, now: str) -> None:
         ("NamesAccepted", "NoConflicts", "no conflicts found"),
         ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
     ):
-        old = next((c for c in status.get("conditions") or () if c.get("type") == kind and c.get("status") == "True"), None)
+        old = next(
+            (c for c in status.get("conditions") or () if c.get("type") == kind and c.get("status") == "True"), None
+        )
         conditions.append(
             old or {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
         )
