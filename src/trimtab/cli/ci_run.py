@@ -88,6 +88,11 @@ def run(arguments: list[str]) -> int:
         lookups.close()
     for line in summary(record):
         screen.line(line)
+    if any(name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        from trimtab.ci import spans
+
+        if problem := spans.send(record):
+            screen.line(problem)
     if said.output == "json":
         print(json.dumps(record, indent=2, sort_keys=True))
     return STATUS[record["state"]]
