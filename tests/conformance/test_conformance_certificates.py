@@ -61,6 +61,8 @@ def test_kubectl_shows_approves_and_denies(kubectl: Callable[..., str], certific
     assert header.split() == ["NAME", "AGE", "SIGNERNAME", "REQUESTOR", "REQUESTEDDURATION", "CONDITION"]
     assert row.split()[2] == SIGNER
     assert row.split()[4:] == ["60m", "Pending"]
+    listed = certificates.list_certificate_signing_request(field_selector=f"spec.signerName={SIGNER}").items
+    assert name in [one.metadata.name for one in listed]
     kubectl("certificate", "approve", name)
     (condition,) = certificates.read_certificate_signing_request(name).status.conditions
     assert (condition.type, condition.status, condition.reason) == ("Approved", "True", "KubectlApprove")

@@ -59,6 +59,7 @@ _FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("", "Service"): ("spec.clusterIP", "spec.type"),
     ("apps", "ReplicaSet"): ("status.replicas",),
     ("batch", "Job"): ("status.successful",),
+    ("certificates.k8s.io", "CertificateSigningRequest"): ("spec.signerName",),
 }
 _DEFAULTS = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
 
