@@ -15,6 +15,7 @@ from typing import Any
 from trimtab.ci import lock, params
 from trimtab.ci.evaluate import Definition, PipelineFunction, evaluate, load
 from trimtab.ci.graph import Graph
+from trimtab.ci.index import pull_request
 from trimtab.ci.ports import EngineFault, Found, Lookups
 from trimtab.ci.site import DefinitionError
 from trimtab.ci.tests import Table
@@ -116,7 +117,7 @@ def look_up(
 def secret_values(defined: Defined) -> dict[str, str]:
     """By `file#key` the values of all secrets that steps and services take.
 
-    Raises `DefinitionError` for each that there is not, a line each, `EngineFault` for files that cannot be decrypted here.
+    Raises `DefinitionError` for each that there is not, a line each, and for any in the run of a pull request, `EngineFault` for files that cannot be decrypted here.
     """
     wanted = {
         f"{secret.file}#{secret.key}": secret
@@ -126,6 +127,12 @@ def secret_values(defined: Defined) -> dict[str, str]:
     }
     if not wanted:
         return {}
+    if pull := pull_request():
+        name, first = next(iter(wanted.items()))
+        raise DefinitionError(
+            f"pull request {pull} gets no secrets, and {name} is one; leave its step out by a parameter of the pipeline",
+            first.site,
+        )
     from trimtab.secrets import sops
     from trimtab.secrets.errors import SopsError
 

@@ -17,11 +17,13 @@ from ci_stores import Objects, object_server, silent_server
 from engine_at_rest import s3_server
 from engine_under_test import free_port
 from registries import answering, docker_registry
+from steps_in_process import Project
 from trimtab.ci import remote, remote_http
 from trimtab.ci.blobs import Blobs
 from trimtab.ci.index import state_directory
 from trimtab.ci.lookups import LocalLookups
 from trimtab.ci.ports import EngineFault, Found
+from trimtab.ci.site import DefinitionError
 
 
 class Machine:
@@ -54,7 +56,6 @@ class Machine:
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Machine]]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("GITHUB_REF", raising=False)
     return lambda name: Machine(tmp_path / name, monkeypatch)
 
 
@@ -158,6 +159,19 @@ def test_on_one_machine_too_what_a_pull_request_made_stays_its_own(
     machine = machines("one")
     assert set(missed(machine.run("pr/7"))) == {"deps", "build", "unit"}
     assert set(missed(machine.run("trusted"))) == {"deps", "build", "unit"}
+
+
+def test_a_pull_request_gets_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path)
+    step = "@step\ndef unit():\n    return base.secret_env('DB', secret('s.yaml#db')).run('x')\n"
+    project.write(step + "@pipeline\ndef ci():\n    return unit()\n", s_yaml="db: never read")
+    for name, value in (("TRIMTAB_CI_SCOPE", "pr/7"), ("GITHUB_REF", "refs/pull/7/merge")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(
+                DefinitionError, match=r"ship\.py:5: pull request 7 gets no secrets, and s\.yaml#db is one; leave"
+            ):
+                project.run()
 
 
 def test_the_scope_is_said_or_known_by_the_ref() -> None:
