@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -233,15 +234,25 @@ def as_nobody(function: Callable[[], T]) -> T:
             try:
                 answer = pickle.dumps((True, function()))
             except BaseException as err:
-                answer = pickle.dumps((False, err))
+                trace = traceback.format_exc()
+                try:
+                    answer = pickle.dumps((False, err))
+                except Exception:
+                    answer = pickle.dumps((False, RuntimeError(trace)))
             with os.fdopen(write, "wb") as file:
                 file.write(answer)
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(1)
     os.close(write)
     with os.fdopen(read, "rb") as file:
         data = file.read()
-    os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, 0)
+    if not data:
+        raise RuntimeError(
+            f"the ordinary user's process ended with {os.waitstatus_to_exitcode(status)} and said nothing"
+        )
     succeeded, value = pickle.loads(data)
     if not succeeded:
         raise value

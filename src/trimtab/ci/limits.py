@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,11 @@ class Watch:
         self.peak_bytes = max(self.peak_bytes, memory)
         if limits.memory_bytes and memory > limits.memory_bytes:
             return "memory", f"it took {_mib(memory)} of memory, its limit is {_mib(limits.memory_bytes)}"
-        self._crowded = self._crowded + 1 if limits.processes and processes >= limits.processes - _OURS else 0
-        if self._crowded >= 3:
+        allowed = limits.processes or sys.maxsize
+        self._crowded = self._crowded + 1 if processes >= allowed - _OURS else 0
+        if (
+            self._crowded >= 3 or processes > allowed + _OURS
+        ):  # above it comes only root, whom the kernel does not hold to it
             return "processes", f"it has {processes} processes, its limit is {limits.processes}"
         return self.look_at_disk()
 

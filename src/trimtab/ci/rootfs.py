@@ -16,6 +16,7 @@ import os
 import posixpath
 import signal
 import stat
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ OPAQUE = ".wh..wh..opq"
 MAKING = "making"
 """Where layers are while they are unpacked; swept, see `space`."""
 _NAME_DIGITS = 32
+_one_at_a_time = threading.Lock()  # several steps that begin with one image need it unpacked once
 _LINKS_MAX = 40  # as many as the kernel follows
 _CHUNK_BYTES = 1 << 20
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -64,19 +66,25 @@ class Account:
 def unpacked(state: Path, digest: str) -> Root:
     """The image with this digest, its layers unpacked if they are not yet. Raises `EngineFault`."""
     record = state / "images" / f"{digest.removeprefix('sha256:')}.json"
+    with _one_at_a_time:
+        root = _recorded(state, record)
+        if root is None:
+            root = _unpack_image(state, digest)
+            record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = record.with_name(f".{record.name}-{os.getpid()}-{os.urandom(4).hex()}")
+            temporary.write_text(json.dumps(asdict(root)))
+            temporary.replace(record)
+        return root
+
+
+def _recorded(state: Path, record: Path) -> Root | None:
+    """An image that was unpacked before; None if it was not, or not by this version, or is gone."""
     try:
         doc = json.loads(record.read_text())
         root = Root(**{**doc, **{name: tuple(doc[name]) for name in ("layers", "entrypoint", "cmd")}})
-        if all((state / layer).is_dir() for layer in root.layers):
-            return root
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        pass  # never made, or not by this version
-    root = _unpack_image(state, digest)
-    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = record.with_name(f".{record.name}-{os.getpid()}-{os.urandom(4).hex()}")
-    temporary.write_text(json.dumps(asdict(root)))
-    temporary.replace(record)
-    return root
+        return None
+    return root if all((state / layer).is_dir() for layer in root.layers) else None
 
 
 def _unpack_image(state: Path, digest: str) -> Root:

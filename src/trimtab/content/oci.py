@@ -121,6 +121,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     history: list[History] = []
 
 
+# What msgspec knows of a type it builds at the first use, and two threads that do so at once crash the interpreter. Here it is
+# built under the import's lock.
+for _kind in (Manifest, Index, Config):
+    msgspec.json.Decoder(_kind)
+
+
 def host_platform() -> Platform:
     """Linux on this machine's processor."""
     machine = host.machine()

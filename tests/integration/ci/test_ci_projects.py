@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,8 +127,8 @@ def test_the_tests_of_a_project_that_nobody_here_wrote(somebody: Somebody) -> No
     subprocess.run(
         [*command, "--no-binary", ":all:", "-d", str(somebody.home), "click==8.2.1"], check=True, timeout=300
     )
-    with tarfile.open(somebody.home / "click-8.2.1.tar.gz") as archive:
-        archive.extractall(somebody.home, filter="data")
+    archive = somebody.home / "click-8.2.1.tar.gz"
+    subprocess.run(["tar", "-x", "--no-same-owner", "-f", archive, "-C", somebody.home], check=True)
     project = somebody.home / "click-8.2.1"
     (project / "ship.py").write_text(CLICK)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from ci_world import World
+from ci_world import World, as_nobody
 from ci_world import world as a_world
 from trimtab.ci.blobs import Blobs
-from trimtab.ci.ports import EngineFault, Laid, Stop
+from trimtab.ci.ports import EngineFault, Job, Laid, Stop
+from trimtab.ci.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 
@@ -220,3 +223,31 @@ def test_an_image_that_is_not_there_is_named(world: World) -> None:
 
     with pytest.raises(EngineFault, match=r"the image sha256:000000000000 cannot be used: .* is not in"):
         world.run(world.job("true", image=digest))
+
+
+def test_the_network_is_the_machines_where_it_is_declared(world: World) -> None:
+    command = "cat /proc/net/dev | grep -c :; cat /etc/resolv.conf >/dev/null && echo resolves"
+    here = [line for line in Path("/proc/net/dev").read_text().splitlines() if ":" in line]
+
+    assert world.run(world.job(command, net="allow"))[1] == f"{len(here)}\nresolves\n"
+    assert world.run(world.job("cat /proc/net/dev | grep -c :"))[1] == "1\n", "lo alone"
+
+
+def test_several_steps_at_once_do_not_disturb_each_other(world: World) -> None:
+    jobs = [world.job(f"echo {number} > x; cat x", outputs={"x": "/work/x"}) for number in range(8)]
+    world.hand_over()
+
+    def all_at_once() -> list[str]:
+        sandbox = Sandbox(world.state)
+
+        def one(job: Job) -> str:
+            said: list[bytes] = []
+            outcome = sandbox.execute(job, said.append, Stop())
+            assert outcome.succeeded
+            return b"".join(said).decode()
+
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(one, jobs))
+
+    assert as_nobody(all_at_once) == [f"{number}\n" for number in range(8)]
+    assert list((world.state / "uppers").iterdir()) == []
