@@ -11,12 +11,14 @@ has been silent for long, or the screen wants a new picture; nothing polls.
 from __future__ import annotations
 
 import heapq
-import queue
+import os
+import select
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
@@ -173,6 +175,42 @@ class Watch:
             self.stop.ask(reason)
 
 
+class _Events:
+    """What has ended, from any thread, and a pipe that wakes the one who waits: signals write to it, too."""
+
+    def __init__(self) -> None:
+        self._ended: deque[Ended] = deque()
+        self._lock = threading.Lock()
+        self._reader = self.writer = -1
+
+    def __enter__(self) -> None:
+        self._reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            os.close(self._reader)
+            os.close(self.writer)
+            self._reader = self.writer = -1
+
+    def put(self, ended: Ended) -> None:
+        """Adds one; after the end nobody hears of it."""
+        with self._lock:
+            self._ended.append(ended)
+            if self.writer >= 0:
+                with suppress(BlockingIOError):  # so full that it wakes anyway
+                    os.write(self.writer, b"e")
+
+    def next(self, timeout_s: float) -> Ended | None:
+        """The next one; None after the timeout, and when something else has woken us."""
+        if not self._ended:
+            poll = select.poll()
+            poll.register(self._reader, select.POLLIN)
+            if poll.poll(timeout_s * 1000):
+                with suppress(BlockingIOError):
+                    os.read(self._reader, 4096)
+        return self._ended.popleft() if self._ended else None
+
+
 class Interrupted(Exception):
     """The user asked for the end of the run, and all of it has ended in order."""
 
@@ -207,9 +245,10 @@ class Run:
         self._tick = tick
         self._tick_s = tick_s
         self._stall_s = stall_s
-        self._events: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+        self._events = _Events()
         self._watches: dict[str, Watch] = {}
         self._interrupts = 0
+        self._interrupts_seen = 0
 
     def drive(self) -> None:
         """Returns when every step has ended or will never run.
@@ -219,7 +258,7 @@ class Run:
             What a step's `work` raised, once all others have ended.
         """
         fault: BaseException | None = None
-        with self._signals():
+        with self._events, self._signals():
             while True:
                 while (step := self._plan.next()) is not None:
                     self._start(step)
@@ -245,21 +284,22 @@ class Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Signals become events: they cannot come between two lines of the loop."""
+        """Signals are counted, and wake the loop whatever it is about to do: they cannot come between two lines of it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def interrupt(number: int, frame: object) -> None:
             self._interrupts += 1
-            self._events.put(None)
 
+        wakes = signal.set_wakeup_fd(self._events.writer, warn_on_full_buffer=False)
         before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+            signal.set_wakeup_fd(wakes)
 
     def _start(self, step: str) -> None:
         watch = self._watches[step] = Watch(self._timeouts_s[step], time.monotonic())
@@ -284,16 +324,15 @@ class Run:
         wait_s = min(self._next_s(watch) for watch in self._watches.values()) - time.monotonic()
         if self._tick_s:
             wait_s = min(wait_s, self._tick_s)
-        try:
-            event = self._events.get(timeout=max(wait_s, 0.0))
-        except queue.Empty:
-            self._look(time.monotonic())
-            self._tick()
-            return None
-        if event is None:
+        event = self._events.next(max(wait_s, 0.0))
+        if self._interrupts > self._interrupts_seen:
+            self._interrupts_seen = self._interrupts
             if self._interrupts > 1:
                 raise KeyboardInterrupt
             self._end_all("the interrupt")
+        if event is None:
+            self._look(time.monotonic())
+            self._tick()
         return event
 
     def _next_s(self, watch: Watch) -> float:
