@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 
 import pytest
 
@@ -207,3 +208,13 @@ def test_what_a_step_raises_ends_the_run() -> None:
 
     with pytest.raises(EngineFault, match=r"^the disk is full$"):
         Run(plan, work, forever(plan)).drive()
+
+
+def test_a_signal_that_comes_just_before_the_wait_is_not_lost() -> None:
+    events = schedule._Events()
+    with events:
+        os.write(events.writer, b"s")  # as the interpreter does when a signal comes
+        began = time.monotonic()
+        assert events.next(3600.0) is None
+        assert time.monotonic() - began < 1800
+    events.put(schedule.Ended("late", True))  # after the end nobody hears of it
