@@ -231,3 +231,30 @@ def test_a_definition_with_a_condition_that_has_no_type_can_be_deleted(client: A
     assert sent(client, "PATCH", f"{path}/status", patch, "application/json-patch+json")[0] == 200
     assert sent(client, "DELETE", path, "{}", "application/json")[0] == 200
     until(lambda: sent(client, "GET", path, "", "application/json")[0] == 404, "the definition is still there")
+
+
+def test_a_role_binding_means_a_service_account_of_its_own_namespace_where_it_names_none(
+    client: Any, namespace: str
+) -> None:
+    rights = kubernetes.client.RbacAuthorizationV1Api(client)
+    rights.create_namespaced_role(
+        namespace,
+        {"metadata": {"name": "reads"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]},
+    )
+    rights.create_namespaced_role_binding(
+        namespace,
+        {
+            "metadata": {"name": "reads"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reads"},
+            "subjects": [{"kind": "ServiceAccount", "name": "robot"}],
+        },
+    )
+
+    def may(user: str) -> bool:
+        asked = {"user": user, "resourceAttributes": {"namespace": namespace, "resource": "pods", "verb": "get"}}
+        review = kubernetes.client.AuthorizationV1Api(client).create_subject_access_review({"spec": asked})
+        return bool(review.status.allowed)
+
+    until(lambda: may(f"system:serviceaccount:{namespace}:robot"), "the account of the binding's namespace may")
+    assert not may("system:serviceaccount:default:robot")
+    assert not may("system:serviceaccount::robot")

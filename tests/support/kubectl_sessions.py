@@ -32,11 +32,12 @@ _UNSTABLE: tuple[tuple[str, str], ...] = (
     (r"(?<![\w.-])(\d+h)?(\d+m)?\d+s(?![\w.-])( ago)?", "AGE"),
     (r"\b\d+m(?= *$)", "AGE"),
     (r'(resourceVersion"?: *)"?\d+"?', r"\1VERSION"),
+    (r"(Resource Version: +)\d+", r"\1VERSION"),
     (r"(?<![\w.])10\.\d+\.\d+\.\d+", "ADDRESS"),
     (r"(nodePort\"?: *|NodePort: +\S+ +)\d{5}", r"\1PORT"),
     (r"(\d+):3\d{4}/", r"\1:PORT/"),
     (r"/tmp/(LIVE|MERGED)-\d+", r"\1"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \+0000", "TIME"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? \+0000", "TIME"),
     (r"(?<=/p-)[a-z0-9]{5}\b", "SUFFIX"),
     (r"\b[0-9a-f]{64}\b", "DIGEST"),
 )

@@ -92,8 +92,10 @@ class Authorizer:
             yield Rule(verbs=("*",), non_resource_urls=("*",))
             return
         self._refresh()
-        for binding, rules in (*self._cluster, *self._by_namespace.get(namespace, ())):
-            if any(_names(subject, user) for subject in binding.subjects or ()):
+        granted = [("", one) for one in self._cluster]
+        granted += [(namespace, one) for one in self._by_namespace.get(namespace, ())]
+        for own, (binding, rules) in granted:
+            if any(_names(subject, user, own) for subject in binding.subjects or ()):
                 yield from rules
 
     def covers(self, user: User, wanted: Iterable[Rule], namespace: str) -> bool:
@@ -155,14 +157,15 @@ class Authorizer:
         self._stale = False
 
 
-def _names(subject: _Subject, user: User) -> bool:
+def _names(subject: _Subject, user: User, namespace: str) -> bool:
+    """Whether a subject of a binding in `namespace` is the user; a ServiceAccount without a namespace is one of the binding's own."""
     match subject.kind:
         case "User":
             return subject.name == user.name
         case "Group":
             return subject.name in user.groups
         case "ServiceAccount":
-            return user.name == f"system:serviceaccount:{subject.namespace}:{subject.name}"
+            return user.name == f"system:serviceaccount:{subject.namespace or namespace}:{subject.name}"
         case _:
             return False
 

@@ -37,7 +37,16 @@ RUNTIME_CLASSES = "/node.k8s.io/runtimeclasses/"
 
 BUILTIN_KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",), generation=False),
-    Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",), singular="endpoints", generation=False),
+    Kind(
+        "",
+        "v1",
+        "Endpoints",
+        "endpoints",
+        short_names=("ep",),
+        singular="endpoints",
+        generation=False,
+        warning="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
     Kind("", "v1", "Event", "events", short_names=("ev",), generation=False),
     Kind(
         "",
