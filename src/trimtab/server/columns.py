@@ -10,16 +10,22 @@ from datetime import datetime
 from typing import Any
 
 from trimtab.api import JSON
-from trimtab.api.selector import selector_text
+from trimtab.server.cells import NONE, age_of, map_cell, name_of, selector_cell, spec_of, status_of
 from trimtab.server.certificate_columns import signing_request_cells
 from trimtab.server.kinds import Column
 from trimtab.server.measured_columns import autoscaler_cells, node_metrics_cells, pod_metrics_cells
 from trimtab.server.pod_columns import pod_cells
-from trimtab.server.selectors import selector_of
-from trimtab.server.tables import NAME, age, duration, parse_time
+from trimtab.server.tables import NAME, age
+from trimtab.server.workload_columns import (
+    cron_job_cells,
+    daemon_set_cells,
+    deployment_cells,
+    job_cells,
+    replica_set_cells,
+    stateful_set_cells,
+)
 
 Cells = Callable[[JSON, datetime], list[Any]]
-NONE = "<none>"
 
 
 def _columns(text: str, wide: str = "") -> tuple[Column, ...]:
@@ -32,142 +38,8 @@ def _columns(text: str, wide: str = "") -> tuple[Column, ...]:
     return tuple(made)
 
 
-def _name(obj: JSON) -> str:
-    return str(obj["metadata"].get("name", ""))
-
-
-def _age(obj: JSON, now: datetime) -> str:
-    return age(obj["metadata"].get("creationTimestamp"), now)
-
-
-def _spec(obj: JSON) -> JSON:
-    return obj.get("spec") or {}
-
-
-def _status(obj: JSON) -> JSON:
-    return obj.get("status") or {}
-
-
-def _containers(template: JSON | None) -> list[str]:
-    containers = ((template or {}).get("spec") or {}).get("containers") or []
-    return [",".join(c.get("name", "") for c in containers), ",".join(c.get("image", "") for c in containers)]
-
-
-def _selector(selector: JSON | None) -> str:
-    if selector and not selector.keys() <= {"matchLabels", "matchExpressions"}:
-        return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))  # a ReplicationController's
-    return selector_text(selector_of(selector)) or NONE
-
-
-def _map(labels: Mapping[str, str] | None) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
-
-
-def _deployment(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    return [
-        _name(obj),
-        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}",
-        status.get("updatedReplicas", 0),
-        status.get("availableReplicas", 0),
-        _age(obj, now),
-        *_containers(spec.get("template")),
-        _selector(spec.get("selector")),
-    ]
-
-
-def _replica_set(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    return [
-        _name(obj),
-        spec.get("replicas", 1),
-        status.get("replicas", 0),
-        status.get("readyReplicas", 0),
-        _age(obj, now),
-        *_containers(spec.get("template")),
-        _selector(spec.get("selector")),
-    ]
-
-
-def _stateful_set(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
-    ready = f"{_status(obj).get('readyReplicas', 0)}/{spec.get('replicas', 1)}"
-    return [_name(obj), ready, _age(obj, now), *_containers(spec.get("template"))]
-
-
-def _daemon_set(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    pod = (spec.get("template") or {}).get("spec") or {}
-    return [
-        _name(obj),
-        status.get("desiredNumberScheduled", 0),
-        status.get("currentNumberScheduled", 0),
-        status.get("numberReady", 0),
-        status.get("updatedNumberScheduled", 0),
-        status.get("numberAvailable", 0),
-        _map(pod.get("nodeSelector")),
-        _age(obj, now),
-        *_containers(spec.get("template")),
-        _selector(spec.get("selector")),
-    ]
-
-
-def _job(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    wanted = spec.get("completions")
-    done = status.get("succeeded", 0)
-    if wanted is None:
-        parallelism = spec.get("parallelism", 1)
-        wanted = f"1 of {parallelism}" if parallelism > 1 else 1
-    started, ended = parse_time(status.get("startTime")), parse_time(status.get("completionTime"))
-    took = duration(int(((ended or now) - started).total_seconds())) if started else ""
-    return [
-        _name(obj),
-        _job_status(obj),
-        f"{done}/{wanted}",
-        took,
-        _age(obj, now),
-        *_containers(spec.get("template")),
-        _selector(spec.get("selector")),
-    ]
-
-
-def _job_status(obj: JSON) -> str:
-    true = {c.get("type") for c in _status(obj).get("conditions") or () if c.get("status") == "True"}
-    for condition, text in (("Complete", "Complete"), ("Failed", "Failed")):
-        if condition in true:
-            return text
-    if obj["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    for condition, text in (
-        ("Suspended", "Suspended"),
-        ("FailureTarget", "FailureTarget"),
-        ("SuccessCriteriaMet", "SuccessCriteriaMet"),
-    ):
-        if condition in true:
-            return text
-    return "Running"
-
-
-def _cron_job(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
-    last = status.get("lastScheduleTime")
-    template = ((spec.get("jobTemplate") or {}).get("spec")) or {}
-    return [
-        _name(obj),
-        spec.get("schedule", ""),
-        spec.get("timeZone") or NONE,
-        str(bool(spec.get("suspend"))),
-        len(status.get("active") or ()),
-        age(last, now) if last else NONE,
-        _age(obj, now),
-        *_containers(template.get("template")),
-        _selector(template.get("selector")),
-    ]
-
-
 def _service(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     kind = spec.get("type", "ClusterIP")
     ports = []
     for port in spec.get("ports") or ():
@@ -175,38 +47,38 @@ def _service(obj: JSON, now: datetime) -> list[Any]:
         ports.append(f"{port.get('port')}{node_port}/{port.get('protocol', 'TCP')}")
     external = spec.get("externalIPs") or []
     if kind == "LoadBalancer":
-        ingress = (_status(obj).get("loadBalancer") or {}).get("ingress") or []
+        ingress = (status_of(obj).get("loadBalancer") or {}).get("ingress") or []
         external = [i.get("ip") or i.get("hostname") or "" for i in ingress] + external or ["<pending>"]
     elif kind == "ExternalName":
         external = [spec.get("externalName", "")]
     return [
-        _name(obj),
+        name_of(obj),
         kind,
         spec.get("clusterIP") or NONE,
         ",".join(external) or NONE,
         ",".join(ports) or NONE,
-        _age(obj, now),
-        _map(spec.get("selector")),
+        age_of(obj, now),
+        map_cell(spec.get("selector")),
     ]
 
 
 def _ingress(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     hosts = [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
     shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "")
-    addresses = (_status(obj).get("loadBalancer") or {}).get("ingress") or []
+    addresses = (status_of(obj).get("loadBalancer") or {}).get("ingress") or []
     return [
-        _name(obj),
+        name_of(obj),
         spec.get("ingressClassName") or NONE,
         shown or "*",
         ",".join(a.get("ip") or a.get("hostname") or "" for a in addresses),
         "80, 443" if spec.get("tls") else "80",
-        _age(obj, now),
+        age_of(obj, now),
     ]
 
 
 def _node(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
+    spec, status = spec_of(obj), status_of(obj)
     ready = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), None)
     state = "Unknown" if ready is None else "Ready" if ready.get("status") == "True" else "NotReady"
     if spec.get("unschedulable"):
@@ -217,10 +89,10 @@ def _node(obj: JSON, now: datetime) -> list[Any]:
     addresses = {a.get("type"): a.get("address") for a in status.get("addresses") or ()}
     info = status.get("nodeInfo") or {}
     return [
-        _name(obj),
+        name_of(obj),
         state,
         ",".join(roles) or NONE,
-        _age(obj, now),
+        age_of(obj, now),
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP") or NONE,
         addresses.get("ExternalIP") or NONE,
@@ -238,11 +110,11 @@ def _modes(modes: Sequence[str] | None) -> str:
 
 
 def _volume(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
+    spec, status = spec_of(obj), status_of(obj)
     claim = spec.get("claimRef") or {}
     phase = status.get("phase", "")
     return [
-        _name(obj),
+        name_of(obj),
         (spec.get("capacity") or {}).get("storage", ""),
         _modes(spec.get("accessModes")),
         spec.get("persistentVolumeReclaimPolicy", ""),
@@ -251,23 +123,23 @@ def _volume(obj: JSON, now: datetime) -> list[Any]:
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
         status.get("reason", ""),
-        _age(obj, now),
+        age_of(obj, now),
         spec.get("volumeMode", "<unset>"),
     ]
 
 
 def _claim(obj: JSON, now: datetime) -> list[Any]:
-    spec, status = _spec(obj), _status(obj)
+    spec, status = spec_of(obj), status_of(obj)
     bound = bool(spec.get("volumeName"))
     return [
-        _name(obj),
+        name_of(obj),
         "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", ""),
         spec.get("volumeName", ""),
         (status.get("capacity") or {}).get("storage", "") if bound else "",
         _modes(status.get("accessModes")) if bound else "",
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName") or "<unset>",
-        _age(obj, now),
+        age_of(obj, now),
         spec.get("volumeMode", "<unset>"),
     ]
 
@@ -290,7 +162,7 @@ def _event(obj: JSON, now: datetime) -> list[Any]:
         f"{component}, {source['host']}" if source.get("host") else component,
         age(first or created, now),
         series.get("count") or obj.get("count") or obj.get("deprecatedCount") or 1,
-        _name(obj),
+        name_of(obj),
     ]
 
 
@@ -299,14 +171,14 @@ def _endpoints(obj: JSON, now: datetime) -> list[Any]:
     for subset in obj.get("subsets") or ():
         for address in subset.get("addresses") or ():
             shown += [f"{address.get('ip')}:{port.get('port')}" for port in subset.get("ports") or ()]
-    return [_name(obj), _some(shown, 3), _age(obj, now)]
+    return [name_of(obj), _some(shown, 3), age_of(obj, now)]
 
 
 def _endpoint_slice(obj: JSON, now: datetime) -> list[Any]:
     addresses = [a for endpoint in obj.get("endpoints") or () for a in endpoint.get("addresses") or ()]
     ports = [str(port.get("port", "*")) for port in obj.get("ports") or ()]
     kind = obj.get("addressType", "")
-    return [_name(obj), kind, _some(ports, 3, "<unset>"), _some(addresses, 3, "<unset>"), _age(obj, now)]
+    return [name_of(obj), kind, _some(ports, 3, "<unset>"), _some(addresses, 3, "<unset>"), age_of(obj, now)]
 
 
 def _some(items: Sequence[str], limit: int, none: str = NONE) -> str:
@@ -322,45 +194,45 @@ def _binding(obj: JSON, now: datetime) -> list[Any]:
         text = f"{subject['namespace']}/{name}" if subject.get("namespace") else name
         by_kind.setdefault(subject.get("kind", ""), []).append(text)
     lists = [", ".join(by_kind[kind]) for kind in ("User", "Group", "ServiceAccount")]
-    return [_name(obj), f"{reference.get('kind', '')}/{reference.get('name', '')}", _age(obj, now), *lists]
+    return [name_of(obj), f"{reference.get('kind', '')}/{reference.get('name', '')}", age_of(obj, now), *lists]
 
 
 def _budget(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     return [
-        _name(obj),
+        name_of(obj),
         str(spec.get("minAvailable", "N/A")),
         str(spec.get("maxUnavailable", "N/A")),
-        _status(obj).get("disruptionsAllowed", 0),
-        _age(obj, now),
+        status_of(obj).get("disruptionsAllowed", 0),
+        age_of(obj, now),
     ]
 
 
 def _created(obj: JSON, now: datetime) -> list[Any]:
-    return [_name(obj), obj["metadata"].get("creationTimestamp", "")]
+    return [name_of(obj), obj["metadata"].get("creationTimestamp", "")]
 
 
 def _csi_driver(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     tokens = spec.get("tokenRequests")
     return [
-        _name(obj),
+        name_of(obj),
         spec.get("attachRequired", True),
         spec.get("podInfoOnMount", False),
         spec.get("storageCapacity", False),
         "<unset>" if tokens is None else ",".join(token.get("audience", "") for token in tokens),
         spec.get("requiresRepublish", False),
         ",".join(spec.get("volumeLifecycleModes") or ()) or NONE,
-        _age(obj, now),
+        age_of(obj, now),
     ]
 
 
 def _address(obj: JSON, now: datetime) -> list[Any]:
-    parent = _spec(obj).get("parentRef") or {}
+    parent = spec_of(obj).get("parentRef") or {}
     group, namespace = parent.get("group"), parent.get("namespace")
     resource = f"{parent.get('resource', '')}{'.' + group if group else ''}".lower()
     steps = [step for step in (resource, namespace, parent.get("name", "")) if step]
-    return [_name(obj), "/".join(steps) or NONE]
+    return [name_of(obj), "/".join(steps) or NONE]
 
 
 def _fields(*paths: str) -> Cells:
@@ -373,46 +245,46 @@ def _fields(*paths: str) -> Cells:
             for part in path.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             found.append("" if value is None else value)
-        return [_name(obj), *found, _age(obj, now)]
+        return [name_of(obj), *found, age_of(obj, now)]
 
     return cells
 
 
 def _data(obj: JSON, now: datetime) -> list[Any]:
-    return [_name(obj), len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), _age(obj, now)]
+    return [name_of(obj), len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), age_of(obj, now)]
 
 
 def _secret(obj: JSON, now: datetime) -> list[Any]:
-    return [_name(obj), obj.get("type", ""), len(obj.get("data") or ()), _age(obj, now)]
+    return [name_of(obj), obj.get("type", ""), len(obj.get("data") or ()), age_of(obj, now)]
 
 
 def _quota(obj: JSON, now: datetime) -> list[Any]:
-    status = _status(obj)
+    status = status_of(obj)
     hard, used = status.get("hard") or {}, status.get("used") or {}
     shown: dict[bool, list[str]] = {True: [], False: []}
     for name in sorted(hard):
         shown[name.startswith("limits.")].append(f"{name}: {used.get(name, '0')}/{hard[name]}")
-    return [_name(obj), ", ".join(shown[False]), ", ".join(shown[True]), _age(obj, now)]
+    return [name_of(obj), ", ".join(shown[False]), ", ".join(shown[True]), age_of(obj, now)]
 
 
 def _storage_class(obj: JSON, now: datetime) -> list[Any]:
     annotations = obj["metadata"].get("annotations") or {}
     default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
     return [
-        f"{_name(obj)} (default)" if default else _name(obj),
+        f"{name_of(obj)} (default)" if default else name_of(obj),
         obj.get("provisioner", ""),
         obj.get("reclaimPolicy", "Delete"),
         obj.get("volumeBindingMode", "Immediate"),
         bool(obj.get("allowVolumeExpansion")),
-        _age(obj, now),
+        age_of(obj, now),
     ]
 
 
 def _attachment(obj: JSON, now: datetime) -> list[Any]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     volume = (spec.get("source") or {}).get("persistentVolumeName") or ""
-    attached = bool(_status(obj).get("attached"))
-    return [_name(obj), spec.get("attacher", ""), volume, spec.get("nodeName", ""), attached, _age(obj, now)]
+    attached = bool(status_of(obj).get("attached"))
+    return [name_of(obj), spec.get("attacher", ""), volume, spec.get("nodeName", ""), attached, age_of(obj, now)]
 
 
 _WORKLOAD = "Containers, Images, Selector"
@@ -431,27 +303,30 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
         _columns("Ready, Status, Restarts, Age", "IP, Node, Nominated Node, Readiness Gates"),
         pod_cells,
     ),
-    ("apps", "Deployment"): (_columns("Ready, Up-to-date:integer, Available:integer, Age", _WORKLOAD), _deployment),
+    ("apps", "Deployment"): (
+        _columns("Ready, Up-to-date:integer, Available:integer, Age", _WORKLOAD),
+        deployment_cells,
+    ),
     ("apps", "ReplicaSet"): (
         _columns("Desired:integer, Current:integer, Ready:integer, Age", _WORKLOAD),
-        _replica_set,
+        replica_set_cells,
     ),
     ("", "ReplicationController"): (
         _columns("Desired:integer, Current:integer, Ready:integer, Age", _WORKLOAD),
-        _replica_set,
+        replica_set_cells,
     ),
-    ("apps", "StatefulSet"): (_columns("Ready, Age", "Containers, Images"), _stateful_set),
+    ("apps", "StatefulSet"): (_columns("Ready, Age", "Containers, Images"), stateful_set_cells),
     ("apps", "DaemonSet"): (
         _columns(
             "Desired:integer, Current:integer, Ready:integer, Up-to-date:integer, Available:integer, Node Selector, Age",
             _WORKLOAD,
         ),
-        _daemon_set,
+        daemon_set_cells,
     ),
-    ("batch", "Job"): (_columns("Status, Completions, Duration, Age", _WORKLOAD), _job),
+    ("batch", "Job"): (_columns("Status, Completions, Duration, Age", _WORKLOAD), job_cells),
     ("batch", "CronJob"): (
         _columns("Schedule, Timezone, Suspend, Active:integer, Last Schedule, Age", _WORKLOAD),
-        _cron_job,
+        cron_job_cells,
     ),
     ("", "Service"): (_columns("Type, Cluster-IP, External-IP, Port(s), Age", "Selector"), _service),
     ("networking.k8s.io", "Ingress"): (_columns("Class, Hosts, Address, Ports, Age"), _ingress),
@@ -461,7 +336,7 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ),
     ("networking.k8s.io", "NetworkPolicy"): (
         _columns("Pod-Selector, Age"),
-        lambda obj, now: [_name(obj), _selector(_spec(obj).get("podSelector")), _age(obj, now)],
+        lambda obj, now: [name_of(obj), selector_cell(spec_of(obj).get("podSelector")), age_of(obj, now)],
     ),
     ("", "Namespace"): (_columns("Status, Age"), _fields("status.phase")),
     ("", "Node"): (
@@ -490,7 +365,7 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ("", "Secret"): (_columns("Type, Data:integer, Age"), _secret),
     ("", "ServiceAccount"): (
         _columns("Secrets:integer, Age"),
-        lambda obj, now: [_name(obj), len(obj.get("secrets") or ()), _age(obj, now)],
+        lambda obj, now: [name_of(obj), len(obj.get("secrets") or ()), age_of(obj, now)],
     ),
     ("", "Event"): _EVENT,
     ("events.k8s.io", "Event"): _EVENT,
@@ -510,14 +385,14 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ),
     ("storage.k8s.io", "CSINode"): (
         _columns("Drivers:integer, Age"),
-        lambda obj, now: [_name(obj), len(_spec(obj).get("drivers") or ()), _age(obj, now)],
+        lambda obj, now: [name_of(obj), len(spec_of(obj).get("drivers") or ()), age_of(obj, now)],
     ),
     ("storage.k8s.io", "CSIStorageCapacity"): (_columns("Created At"), _created),
     ("storage.k8s.io", "VolumeAttributesClass"): (_columns("DriverName, Age"), _fields("driverName")),
     ("networking.k8s.io", "IPAddress"): (_columns("ParentRef"), _address),
     ("networking.k8s.io", "ServiceCIDR"): (
         _columns("CIDRs, Age"),
-        lambda obj, now: [_name(obj), ",".join(_spec(obj).get("cidrs") or ()), _age(obj, now)],
+        lambda obj, now: [name_of(obj), ",".join(spec_of(obj).get("cidrs") or ()), age_of(obj, now)],
     ),
     ("certificates.k8s.io", "CertificateSigningRequest"): (
         _columns("Age, SignerName, Requestor, RequestedDuration, Condition"),
@@ -535,7 +410,12 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ),
     ("autoscaling", "Scale"): (
         _columns("Desired:integer, Available:integer, Age"),
-        lambda obj, now: [_name(obj), _spec(obj).get("replicas", 0), _status(obj).get("replicas", 0), _age(obj, now)],
+        lambda obj, now: [
+            name_of(obj),
+            spec_of(obj).get("replicas", 0),
+            status_of(obj).get("replicas", 0),
+            age_of(obj, now),
+        ],
     ),
     ("metrics.k8s.io", "NodeMetrics"): (_columns("CPU, Memory, Window"), node_metrics_cells),
     ("metrics.k8s.io", "PodMetrics"): (_columns("CPU, Memory, Window"), pod_metrics_cells),
@@ -545,7 +425,7 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ),
     ("scheduling.k8s.io", "PriorityClass"): (
         _columns("Value:integer, Global-Default:boolean, Age"),
-        lambda obj, now: [_name(obj), obj.get("value", 0), bool(obj.get("globalDefault")), _age(obj, now)],
+        lambda obj, now: [name_of(obj), obj.get("value", 0), bool(obj.get("globalDefault")), age_of(obj, now)],
     ),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): (_columns("Created At"), _created),
 }

@@ -54,7 +54,8 @@ Headers = list[tuple[bytes, bytes]]
 class Open:
     """What is open on all listeners of a server."""
 
-    connections: set[Connection] = field(default_factory=set)
+    connections: dict[Connection, None] = field(default_factory=dict)
+    """In the order in which they were made."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     limit: int = CONNECTIONS_MAX
 
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's transports only behave like one
-        self._open.connections.add(self)
+        self._open.connections[self] = None
         peer = transport.get_extra_info("peername")
         self.client = peer[:2] if isinstance(peer, tuple) else None
         self._head_since = self.last_used
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol):
         return self.client is not None and self._answering is None and self._reading is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._open.connections.discard(self)
+        self._open.connections.pop(self, None)
         self._cancel_alarm()
         self.resume_writing()
         if self._answering is not None:

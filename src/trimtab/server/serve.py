@@ -204,7 +204,7 @@ class Protocol(Connection):
         try:
             answer = await self._app.answer(request)
             if isinstance(answer, Tunnel):
-                self._opened.connections.discard(self)
+                self._opened.connections.pop(self, None)
                 await open_tunnel(
                     self.transport,
                     answer,

@@ -12,6 +12,7 @@ import pytest
 
 from api_in_process import JSON_PATCH, JSON_TYPE, MERGE, Api
 from trimtab.server.bodies import DEPTH_MAX, PROBLEMS_MAX
+from trimtab.server.cel import DYN, CompileError, Declared, Environment
 from trimtab.server.protobuf import MAGIC, RECORDS_MAX
 from trimtab.server.yaml_body import VALUES_MAX, YamlProblem, load
 from webhook_server import WebhookServer, patched
@@ -312,3 +313,17 @@ async def test_a_definition_without_a_name_is_invalid(api: Api) -> None:
 
     assert refused.status == 422
     assert "metadata.name" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("1" * 5_000, "invalid int literal"),
+        ("-" + "1" * 5_000 + " < 0", "invalid int literal"),
+        ("1" * 5_000 + "u", "invalid uint literal"),
+        ("self == ) -a", "Syntax error"),
+    ],
+)
+def test_expressions_with_numbers_that_are_none(rule: str, text: str) -> None:
+    with pytest.raises(CompileError, match=text):
+        Environment({"self": Declared(DYN)}).compile(rule)

@@ -32,6 +32,8 @@ LENGTH_MAX = 100_000
 
 _STARTERS = ("[", "{", "(", ".", "-", "!", "true", "false", "null", "float", "int", "uint", "string", "bytes", "ident")
 _RELATIONS = ("<", "<=", ">=", ">", "==", "!=", "in")
+DIGITS_MAX = 1_000
+"""Of a whole number: far more than any that fits, far less than what takes long to read."""
 _EXPECTED = (
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
 )
@@ -204,7 +206,7 @@ class _Parser:
                 return self._list(token)
             case "{":
                 return self._map(token)
-            case "-":
+            case "-" if self.token.kind in ("int", "uint", "float"):
                 return self._number(self._take(), token.at, "-")
             case "int" | "uint" | "float":
                 return self._number(token, token.at, "")
@@ -251,6 +253,9 @@ class _Parser:
         text = sign + token.text
         if token.kind == "float":
             return Literal(at, float(text))
+        if len(text) > DIGITS_MAX:
+            self._faults.add(at, f"invalid {token.kind} literal")
+            raise _Unreadable
         if token.kind == "uint":
             number = int(text[:-1], 0) if "x" in text else int(text[:-1])
             if number > UINT_MAX:
