@@ -27,8 +27,8 @@ PARTS = """
 import time; began = time.perf_counter(); cpu = time.process_time()
 import json, sys
 from pathlib import Path
-from trimtab.ci.evaluate import evaluate, load
-from trimtab.ci.lookups import LocalLookups
+from trimtab.ci.definition.evaluate import evaluate, load
+from trimtab.ci.cache.lookups import LocalLookups
 imported = time.perf_counter()
 root = Path(sys.argv[1])
 definition = load(root / "ship.py")
@@ -70,10 +70,10 @@ def project(root: Path, files: int) -> None:
 
 def prime(root: Path) -> None:
     """Keeps a result for every step."""
-    from trimtab.ci.evaluate import evaluate, load
-    from trimtab.ci.lookups import LocalLookups
-    from trimtab.ci.ports import Result
-    from trimtab.ci.tree import encode
+    from trimtab.ci.cache.lookups import LocalLookups
+    from trimtab.ci.cache.tree import encode
+    from trimtab.ci.definition.evaluate import evaluate, load
+    from trimtab.ci.runs.ports import Result
 
     definition = load(root / "ship.py")
     graph = evaluate(definition, definition.pipelines["ci"], {})

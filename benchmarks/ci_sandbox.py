@@ -20,19 +20,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from ci_world import World
-from trimtab.ci.kept import choose
-from trimtab.ci.ports import Stop
-from trimtab.ci.rootfs import unpacked
-from trimtab.ci.sandbox import Sandbox
-from trimtab.ci.shell import enter
-from trimtab.ci.space import remove_tree
+from trimtab.ci.runs.ports import Stop
+from trimtab.ci.sandbox.kept import choose
+from trimtab.ci.sandbox.rootfs import unpacked
+from trimtab.ci.sandbox.shell import enter
+from trimtab.ci.sandbox.space import remove_tree
+from trimtab.ci.sandbox.steps import Sandbox
 
 ROUNDS = 20
 _FIRST = """
 import sys
 from pathlib import Path
-from trimtab.ci.ports import Job, Stop
-from trimtab.ci.sandbox import Sandbox
+from trimtab.ci.runs.ports import Job, Stop
+from trimtab.ci.sandbox.steps import Sandbox
 
 state = Path(sys.argv[1])
 action = {"runs": [{"argv": ["/bin/sh", "-c", "echo begun"]}], "cwd": "/work"}

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from steps_in_process import Project  # noqa: E402
-from trimtab.ci.schedule import Plan, ranks  # noqa: E402
+from trimtab.ci.runs.schedule import Plan, ranks  # noqa: E402
 
 GRAPHS = 200
 BOUND = 1.10

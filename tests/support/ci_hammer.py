@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from ci_project import IMAGES, graph_of
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import Result
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.runs.ports import Result
 
 TAKES = {"deps": ["deps.txt"], "build": ["app/models.py", "app/views.py"], "unit": ["tests/test_a.py"]}
 NEEDS = {"deps": [], "build": ["deps"], "unit": ["build"]}

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trimtab.ci.evaluate import evaluate, load
-from trimtab.ci.graph import Graph
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import Found, Result
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.definition.evaluate import evaluate, load
+from trimtab.ci.definition.graph import Graph
+from trimtab.ci.runs.ports import Found, Result
 
 STEPS = 40
 

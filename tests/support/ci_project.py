@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from trimtab.ci.evaluate import evaluate, load
-from trimtab.ci.graph import Graph
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import Found, Result
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.definition.evaluate import evaluate, load
+from trimtab.ci.definition.graph import Graph
+from trimtab.ci.runs.ports import Found, Result
 
 SHIP = """
 from trimtab.ci import image, pipeline, secret, src, step

@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trimtab.ci.limits import Limits
-from trimtab.ci.ports import Job, Laid, Outcome, Stop
-from trimtab.ci.sandbox import Sandbox
-from trimtab.ci.space import remove_tree
+from trimtab.ci.runs.ports import Job, Laid, Outcome, Stop
+from trimtab.ci.sandbox.limits import Limits
+from trimtab.ci.sandbox.space import remove_tree
+from trimtab.ci.sandbox.steps import Sandbox
 from trimtab.content import (  # noqa: F401  # an ordinary user may not be able to read them later
     ContentStore,
     oci,

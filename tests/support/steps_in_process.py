@@ -13,13 +13,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import Job, Outcome, Reason, Stop
-from trimtab.ci.prepare import define, look_up
-from trimtab.ci.record import History, new_id
-from trimtab.ci.run import Options, Running
-from trimtab.ci.screen import Plain
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.runs.ports import Job, Outcome, Reason, Stop
+from trimtab.ci.runs.prepare import define, look_up
+from trimtab.ci.runs.record import History, new_id
+from trimtab.ci.runs.run import Options, Running
+from trimtab.ci.runs.screen import Plain
 
 HEADER = "from trimtab.ci import image, pipeline, secret, service, src, step\nbase = image('base').workdir('/w')\n"
 

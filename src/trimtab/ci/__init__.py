@@ -12,8 +12,9 @@
     def ci():
         return unit()
 
-In reading order: `values` (what is said), `evaluate` (the user's file becomes a graph), `graph`, `params`. Only the standard
-library is imported: that nothing has changed should be known before a framework would have been loaded.
+In reading order: `definition` (the user's file becomes a graph), `cache` (what is known, and what changed), `runs`, `sandbox`, `images`,
+`results` (tests). Only the standard library is imported: that nothing has changed should be known before a framework would have
+been loaded.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import overload
 
-from trimtab.ci import tests
-from trimtab.ci.evaluate import TIMEOUT_S, PipelineFunction, Shard, StepFunction
-from trimtab.ci.graph import IMAGE
-from trimtab.ci.params import Param
-from trimtab.ci.site import DefinitionError
-from trimtab.ci.values import Base, Call, Container, Output, Push, Secret, Service, Source
+from trimtab.ci.definition.evaluate import TIMEOUT_S, PipelineFunction, Shard, StepFunction
+from trimtab.ci.definition.graph import IMAGE
+from trimtab.ci.definition.params import Param
+from trimtab.ci.definition.site import DefinitionError
+from trimtab.ci.definition.values import Base, Call, Container, Output, Push, Secret, Service, Source
+from trimtab.ci.results import tests
 
 __all__ = [
     "Call",

@@ -30,7 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("trimtab.cli.run:run", "Run apps and ingress for a Kubernetes that somebody else runs."),
     },
     "Pipelines": {
-        "ci": ("trimtab.cli.ci_group:ci", "Run the pipeline of ship.py; no engine is needed."),
+        "ci": ("trimtab.cli.ci.group:ci", "Run the pipeline of ship.py; no engine is needed."),
     },
     "Objects": {
         "get": ("trimtab.cli.objects:get", "List objects, or show one."),

@@ -17,11 +17,11 @@ import pytest
 from ci_world import World, as_nobody, own, stop_after
 from ci_world import world as a_world
 from small_disk import small_disk
-from trimtab.ci.kept import failures
-from trimtab.ci.limits import Limits
-from trimtab.ci.ports import EngineFault, Stop
-from trimtab.ci.sandbox import Sandbox
-from trimtab.ci.space import KEPT
+from trimtab.ci.runs.ports import EngineFault, Stop
+from trimtab.ci.sandbox.kept import failures
+from trimtab.ci.sandbox.limits import Limits
+from trimtab.ci.sandbox.space import KEPT
+from trimtab.ci.sandbox.steps import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 
@@ -194,7 +194,7 @@ def test_a_runner_that_is_killed_at_any_time_leaves_nothing_that_stays(world: Wo
 
 
 def test_what_is_missing_on_this_machine_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab.ci.container.BWRAP", "/nowhere/bwrap")
+    monkeypatch.setattr("trimtab.ci.sandbox.container.BWRAP", "/nowhere/bwrap")
 
     with pytest.raises(
         EngineFault, match=r"/nowhere/bwrap is not there; install bubblewrap \(`apt-get install bubblewrap`\)"

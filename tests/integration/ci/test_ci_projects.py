@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ci_world import NOBODY, own
-from trimtab.ci.space import remove_tree
+from trimtab.ci.sandbox.space import remove_tree
 
 pytestmark = [
     pytest.mark.long,

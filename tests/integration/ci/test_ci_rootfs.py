@@ -13,9 +13,9 @@ import pytest
 
 from ci_world import World, busybox_image, layer_of
 from ci_world import world as a_world
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.ports import EngineFault
-from trimtab.ci.rootfs import account, real, unpack_layer, unpacked
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.sandbox.rootfs import account, real, unpack_layer, unpacked
 from trimtab.content.errors import Corrupt
 
 TAR = "application/vnd.oci.image.layer.v1.tar"

@@ -12,9 +12,9 @@ import pytest
 
 from ci_world import World, as_nobody
 from ci_world import world as a_world
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.ports import EngineFault, Job, Laid, Stop
-from trimtab.ci.sandbox import Sandbox
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.runs.ports import EngineFault, Job, Laid, Stop
+from trimtab.ci.sandbox.steps import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 

@@ -10,11 +10,11 @@ import pytest
 
 from ci_world import World, as_nobody, busybox_image, layer_of
 from ci_world import world as a_world
-from trimtab.ci.kept import choose, failures, prune
-from trimtab.ci.ports import EngineFault, Job, Outcome
-from trimtab.ci.shell import enter
-from trimtab.ci.space import KEPT, lease
-from trimtab.cli import ci_shell
+from trimtab.ci.runs.ports import EngineFault, Job, Outcome
+from trimtab.ci.sandbox.kept import choose, failures, prune
+from trimtab.ci.sandbox.shell import enter
+from trimtab.ci.sandbox.space import KEPT, lease
+from trimtab.cli.ci import shell as ci_shell
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ci_project import IMAGES, graph_of, missed, run, same, write_project
-from trimtab.ci.blobs import TIME_NS, Blobs, Lost
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import EngineFault, Found, Result
+from trimtab.ci.cache.blobs import TIME_NS, Blobs, Lost
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.runs.ports import EngineFault, Found, Result
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_an_image_that_was_never_resolved(project: Path, opened: Open) -> None:
 
 def test_another_version_of_keys(project: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     run(opened(), graph_of(project), same)
-    monkeypatch.setattr("trimtab.ci.keys.KEY_VERSION", 2)
+    monkeypatch.setattr("trimtab.ci.cache.keys.KEY_VERSION", 2)
     found = run(opened(), graph_of(project), same)
     assert missed(found) == dict.fromkeys(("deps", "build", "unit"), "engine's key version 1 -> 2")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steps_in_process import Project
-from trimtab.ci.check import check
+from trimtab.ci.definition.check import check
 from trimtab.cli.ci import main
 
 SHIP = """

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from trimtab.ci import DefinitionError
-from trimtab.ci.evaluate import evaluate, load
-from trimtab.ci.graph import Graph
+from trimtab.ci.definition.evaluate import evaluate, load
+from trimtab.ci.definition.graph import Graph
 
 Written = Callable[..., Graph]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.cache import LocalCache, Record
-from trimtab.ci.evict import HALF_LIFE_S, Pruned, prune, tidy
-from trimtab.ci.index import Index
-from trimtab.ci.ports import Result
-from trimtab.ci.volumes import Volumes
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.cache.evict import HALF_LIFE_S, Pruned, prune, tidy
+from trimtab.ci.cache.index import Index
+from trimtab.ci.cache.local import LocalCache, Record
+from trimtab.ci.cache.volumes import Volumes
+from trimtab.ci.runs.ports import Result
 from trimtab.cli.ci import main
 
 BIG = 64 << 10

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from steps_in_process import Project
-from trimtab.ci.far import command
-from trimtab.ci.ports import EngineFault
+from trimtab.ci.runs.far import command
+from trimtab.ci.runs.ports import EngineFault
 
 SHIP = """
 @step

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci import junit, quarantine
-from trimtab.ci.junit import ReportError, TestResult
-from trimtab.ci.site import DefinitionError
+from trimtab.ci.definition.site import DefinitionError
+from trimtab.ci.results import junit, quarantine
+from trimtab.ci.results.junit import ReportError, TestResult
 
 GO = b"""<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="3" failures="1">

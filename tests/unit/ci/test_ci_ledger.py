@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci.heat import html
-from trimtab.ci.junit import Outcome, TestResult
-from trimtab.ci.ledger import RUNS_KEPT, Ledger, LedgerError, bounds
-from trimtab.ci.split import loads, split
+from trimtab.ci.results.heat import html
+from trimtab.ci.results.junit import Outcome, TestResult
+from trimtab.ci.results.ledger import RUNS_KEPT, Ledger, LedgerError, bounds
+from trimtab.ci.results.split import loads, split
 
 
 @pytest.fixture

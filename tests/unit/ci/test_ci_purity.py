@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trimtab.ci import DefinitionError
-from trimtab.ci.evaluate import evaluate, load
-from trimtab.ci.graph import Graph
+from trimtab.ci.definition.evaluate import evaluate, load
+from trimtab.ci.definition.graph import Graph
 
 SHIP = """from trimtab.ci import image, pipeline, step
 {imported}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci import junit, tests
-from trimtab.ci.junit import TestResult
+from trimtab.ci import tests
+from trimtab.ci.results import junit
+from trimtab.ci.results.junit import TestResult
 
 FLAKY = """
 from pathlib import Path

@@ -18,12 +18,12 @@ from engine_at_rest import s3_server
 from engine_under_test import free_port
 from registries import answering, docker_registry
 from steps_in_process import Project
-from trimtab.ci import remote, remote_http
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.index import state_directory
-from trimtab.ci.lookups import LocalLookups
-from trimtab.ci.ports import EngineFault, Found
-from trimtab.ci.site import DefinitionError
+from trimtab.ci.cache import remote, remote_http
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.cache.index import state_directory
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.definition.site import DefinitionError
+from trimtab.ci.runs.ports import EngineFault, Found
 
 
 class Machine:

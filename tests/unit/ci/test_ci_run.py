@@ -11,11 +11,11 @@ import pytest
 
 from steps_in_process import Project
 from trimtab.ci import DefinitionError
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.ports import EngineFault, job_of
-from trimtab.ci.record import History, commit_of, packed, unpacked
-from trimtab.ci.report import html
-from trimtab.ci.screen import summary
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.runs.ports import EngineFault, job_of
+from trimtab.ci.runs.record import History, commit_of, packed, unpacked
+from trimtab.ci.runs.report import html
+from trimtab.ci.runs.screen import summary
 
 SHIP = """
 @step
@@ -178,8 +178,8 @@ def test_logs_are_kept_for_hits_too(project: Project) -> None:
 def test_a_log_that_is_too_long_keeps_its_beginning_and_its_end(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimtab.ci.run.LOG_BYTES_MAX", 1000)
-    monkeypatch.setattr("trimtab.ci.run.TAIL_BYTES", 200)
+    monkeypatch.setattr("trimtab.ci.runs.run.LOG_BYTES_MAX", 1000)
+    monkeypatch.setattr("trimtab.ci.runs.run.TAIL_BYTES", 200)
 
     def chatty(job: Any, write: Any, stop: Any) -> None:
         for number in range(1000):

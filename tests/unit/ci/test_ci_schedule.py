@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from trimtab.ci import schedule
-from trimtab.ci.ports import EngineFault
-from trimtab.ci.schedule import Interrupted, Plan, Run, Watch, critical_path, ranks
+from trimtab.ci.runs import schedule
+from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.runs.schedule import Interrupted, Plan, Run, Watch, critical_path, ranks
 
 DIAMOND = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
 SECONDS = {"a": 1.0, "b": 5.0, "c": 2.0, "d": 1.0}

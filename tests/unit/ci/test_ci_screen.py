@@ -6,9 +6,9 @@ from io import StringIO
 
 import pytest
 
-from trimtab.ci.ports import Found
-from trimtab.ci.run import Did
-from trimtab.ci.screen import Live, Plain, command_text, seconds_text, shown
+from trimtab.ci.runs.ports import Found
+from trimtab.ci.runs.run import Did
+from trimtab.ci.runs.screen import Live, Plain, command_text, seconds_text, shown
 
 FOUND = Found("unit", "d", "c", {}, None, "never run before")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from steps_in_process import Project
-from trimtab.ci import spans
+from trimtab.ci.runs import spans
 
 SHIP = """
 @step

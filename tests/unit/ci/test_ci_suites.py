@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci import junit, quarantine, tests
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.ledger import Ledger
-from trimtab.ci.ports import Found
-from trimtab.ci.prepare import Defined, define
-from trimtab.ci.site import DefinitionError
-from trimtab.ci.suites import Suites, told, with_tables
+from trimtab.ci import tests
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.definition.site import DefinitionError
+from trimtab.ci.results import junit, quarantine
+from trimtab.ci.results.ledger import Ledger
+from trimtab.ci.results.suites import Suites, told, with_tables
+from trimtab.ci.runs.ports import Found
+from trimtab.ci.runs.prepare import Defined, define
 from trimtab.cli.ci import main
 from trimtab.secrets.scrub import Scrubber
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import ci_hammer
 from ci_project import write_project
-from trimtab.ci.blobs import Blobs
-from trimtab.ci.cache import LocalCache
-from trimtab.ci.evict import prune
-from trimtab.ci.index import Index
+from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.cache.evict import prune
+from trimtab.ci.cache.index import Index
+from trimtab.ci.cache.local import LocalCache
 
 RUNNERS = 4
 ROUNDS = 12

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.ci.index import Index
-from trimtab.ci.selection import Selection
-from trimtab.ci.tree import Node, Scanner, TreeError, decode, encode
+from trimtab.ci.cache.index import Index
+from trimtab.ci.cache.selection import Selection
+from trimtab.ci.cache.tree import Node, Scanner, TreeError, decode, encode
 
 OLD_NS = time.time_ns() - 3600 * 1_000_000_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from steps_in_process import Project
-from trimtab.ci.why import ago
+from trimtab.ci.cache.why import ago
 from trimtab.cli.ci import main
 
 SHIP = """

@@ -1,0 +1,1 @@
+"""Images that steps start from (`bases`), make (`make`), and send away (`publish`)."""

@@ -1,0 +1,234 @@
+"""`trimtab ci run` and `trimtab ci plan`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.ci.cache.lookups import LocalLookups
+from trimtab.ci.definition import lock
+from trimtab.ci.definition.site import DefinitionError
+from trimtab.ci.definition.values import Base
+from trimtab.ci.results.suites import with_tables
+from trimtab.ci.runs.prepare import Defined, Prepared, define, locked, look_up, to_run
+from trimtab.ci.runs.record import History, commit_of, new_id
+from trimtab.ci.runs.run import Options, Running
+from trimtab.ci.runs.screen import Live, Plain, seconds_text, summary
+from trimtab.cli.ci import FAILED, FAULT, GREEN, INTERRUPTED
+from trimtab.cli.ci.options import parameters, parser, project, with_pipeline
+
+if TYPE_CHECKING:
+    from trimtab.ci.images.bases import Images
+    from trimtab.ci.images.publish import Origin
+    from trimtab.ci.runs.ports import Executor
+
+STATUS = {"succeeded": GREEN, "failed": FAILED, "fault": FAULT, "cancelled": INTERRUPTED}
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a pipeline."""
+    since_s = time.monotonic()
+    options = parser("run", "Run a pipeline: what has not changed is not done again.")
+    _common(options)
+    options.add_argument("-j", "--jobs", type=float, metavar="N", help="processors to keep busy; default: all")
+    options.add_argument("--fail-fast", action="store_true", help="end everything when one step fails")
+    options.add_argument("-v", "--verbose", action="store_true", help="print what steps print")
+    options.add_argument("--on", metavar="ssh://HOST", help="run it there: only what is missing there is sent")
+    options.add_argument("--plain", action="store_true", help="lines only, on a terminal, too")
+    said, further = options.parse_known_args(arguments)
+    if said.jobs is not None and said.jobs <= 0:
+        options.error("--jobs: a number above 0")
+    out = sys.stderr if said.output == "json" else sys.stdout
+    colour = out.isatty() and "NO_COLOR" not in os.environ
+    live = out.isatty() and not said.plain and os.environ.get("TERM") != "dumb"
+    screen = Live(out, verbose=said.verbose, colour=colour) if live else Plain(out, verbose=said.verbose, colour=colour)
+    id = new_id()
+    defined = define(
+        project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
+    )
+    if said.on is not None:
+        from trimtab.ci.runs import far
+        from trimtab.cli.ci.on import forwarded
+
+        return far.run(said.on, str(defined.project), defined.graph, forwarded(arguments))
+    lookups = LocalLookups(defined.project)
+    state = Path(lookups.index.directory)
+    try:
+        history = History(state)
+        try:
+            bring = _Bring(state, screen.told)
+            images = _images(defined, bring, screen.told, frozen=said.locked)
+            defined, tables = with_tables(defined, lookups.index.directory)
+            prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
+            jobs = said.jobs or float(len(os.sched_getaffinity(0)))
+            running = Running(
+                id,
+                prepared,
+                lookups,
+                lookups.blobs,
+                history,
+                screen,
+                Options(jobs, said.fail_fast, since_s=since_s),
+                state,
+                _Executors(state, lambda: _origin(id, prepared)),
+                bring,
+            )
+            record = running.run()
+        finally:
+            screen.close()
+            history.close()
+    finally:
+        lookups.close()
+    for line in summary(record):
+        screen.line(line)
+    if any(name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        from trimtab.ci.runs import spans
+
+        if problem := spans.send(record):
+            screen.line(problem)
+    if said.output == "json":
+        print(json.dumps(record, indent=2, sort_keys=True))
+    return STATUS[record["state"]]
+
+
+def plan(arguments: list[str]) -> int:
+    """Says what would run."""
+    options = parser("plan", "Say what would run, and why; run nothing.")
+    _common(options)
+    said, further = options.parse_known_args(arguments)
+    defined = define(
+        project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
+    )
+    lookups = LocalLookups(defined.project)
+    try:
+        state = Path(lookups.index.directory)
+        images, missing = locked(defined)
+        if missing:
+            raise DefinitionError(_unlocked(missing), defined.definition.start)
+        defined, tables = with_tables(defined, lookups.index.directory)
+        prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
+        history = History(state)
+        try:
+            names = {id: defined.graph.steps[id].name for id in prepared.run}
+            seconds = history.seconds(str(defined.project), names)
+        finally:
+            history.close()
+    finally:
+        lookups.close()
+    _print_plan(prepared, seconds, said.output == "json")
+    return GREEN
+
+
+def _print_plan(prepared: Prepared, seconds: dict[str, float], as_json: bool) -> None:
+    graph = prepared.defined.graph
+    to_do = set(to_run(graph, prepared.found))
+    rows: list[dict[str, Any]] = []
+    for id in graph.order():
+        found = prepared.found[id]
+        state = "run" if id in to_do else "unchanged" if found.result is not None else "unneeded"
+        rows.append({"step": id, "state": state, "reason": found.reason, "needs": graph.needs(id)})
+        if id in to_do:
+            rows[-1]["seconds"] = seconds[id]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(len(id) for id in graph.steps)
+    for row in rows:
+        about = f"  about {seconds_text(row['seconds'])}" if "seconds" in row else ""
+        print(f"{row['state']:<10}{row['step']:<{width}}  {row['reason']}{about}".rstrip())
+
+
+def _common(options: argparse.ArgumentParser) -> None:
+    with_pipeline(options)
+    options.add_argument("steps", nargs="*", metavar="STEP", help="only these and what they need")
+    options.add_argument("--fresh", action="store_true", help="run everything, whatever is known")
+    options.add_argument(
+        "--locked", action="store_true", help="refuse to resolve an image that trimtab.lock does not have"
+    )
+    options.add_argument("-o", dest="output", choices=("text", "json"), default="text", help="default: text")
+
+
+def _images(defined: Defined, bring: _Bring, tell: Callable[[str], None], *, frozen: bool) -> dict[str, str]:
+    """By name the digests of the images; what the lock does not have is resolved, and the lock written."""
+    images, missing = locked(defined)
+    if not missing:
+        return images
+    if frozen:
+        raise DefinitionError(_unlocked(missing), defined.definition.start)
+    found = bring.resolve([lock.bases(defined.graph)[name] for name in missing])
+    lock.write(defined.project, {**lock.read(defined.project), **found})
+    for name, digest in found.items():
+        tell(f"{name} is {digest[:19]} from now on ({lock.NAME})")
+    return {**images, **found}
+
+
+def _unlocked(missing: list[str]) -> str:
+    return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} not in {lock.NAME}; run `trimtab ci lock`"
+
+
+class _Bring:
+    """`Images`, loaded when one is asked for."""
+
+    def __init__(self, state: Path, tell: Callable[[str], None]) -> None:
+        self._state = state
+        self._tell = tell
+        self._made: Images | None = None
+        self._lock = threading.Lock()
+
+    def resolve(self, wanted: list[Base]) -> dict[str, str]:
+        return self._images().resolve(wanted)
+
+    def __call__(self, base: Base, digest: str) -> str:
+        return self._images().bring(base, digest)
+
+    def _images(self) -> Images:
+        with self._lock:
+            if self._made is None:
+                from trimtab.ci.images.bases import Images
+
+                self._made = Images(self._state, self._tell)
+            return self._made
+
+
+class _Executors:
+    """What runs which steps, each loaded when one has to."""
+
+    def __init__(self, state: Path, origin: Callable[[], Origin]) -> None:
+        self._state = state
+        self._origin = origin
+        self._made: dict[str, Executor] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, action: dict[str, Any]) -> Executor:
+        kind = "push" if "push" in action else "sandbox" if "runs" in action else "image"
+        with self._lock:
+            if kind not in self._made:
+                self._made[kind] = self._make(kind)
+            return self._made[kind]
+
+    def _make(self, kind: str) -> Executor:
+        if kind == "push":
+            from trimtab.ci.images.publish import Publisher
+
+            return Publisher(self._state, self._origin())
+        if kind == "image":
+            from trimtab.ci.images.make import ImageMaker
+
+            return ImageMaker(self._state)
+        from trimtab.ci.sandbox.steps import Sandbox
+
+        return Sandbox(self._state)
+
+
+def _origin(id: str, prepared: Prepared) -> Origin:
+    from trimtab.ci.images.publish import Origin
+
+    defined = prepared.defined
+    return Origin(id, defined.pipeline.name, defined.values, prepared.images, commit_of(defined.project))
