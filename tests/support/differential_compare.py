@@ -39,10 +39,16 @@ class Pair:
         finally:
             for replay in replays:
                 replay.end()
+        for told in outcomes:
+            for ask, outcome in zip(story, told, strict=True):
+                if "dryRun" in ask.query:
+                    _without_version(outcome.body)
         ours, real = (normalized(told, versions=versions) for told in outcomes)
         for step, (mine, theirs) in enumerate(zip(ours, real, strict=True)):
             if mine["status"] == 404 != theirs["status"] and _made_by_the_way(story[step]):
                 return ""
+            if mine["status"] == 422 and theirs["status"] < 300 and "poddisruptionbudgets" in story[step].path:
+                return ""  # whose metadata the real server does not look at
             if theirs["status"] == 500 and mine["status"] != 500:
                 if mine["status"] >= 400 or story[step].method == "GET":
                     continue  # a body that does not go with the kind's structs: ours names the client's fault
@@ -52,9 +58,6 @@ class Pair:
             if "dryRun" in story[step].query and story[step].method == "DELETE":
                 mine, theirs = ({"status": one["status"], "body": None} for one in (mine, theirs))
             mine, theirs = _kept(mine), _kept(theirs)
-            if "dryRun" in story[step].query:
-                for one in (mine, theirs):
-                    _without_version(one["body"])
             _as_many_causes(mine, theirs)
             found = list(differences(mine, theirs))
             if found:
@@ -132,7 +135,7 @@ def _shared(value: Any) -> Any:
         if out.get(key) in ({}, {".": {}}) and (value[key] or key != "annotations"):
             del out[key]
     if "columnDefinitions" in out:
-        out["columnDefinitions"] = [{**one, "description": ""} for one in out["columnDefinitions"] or ()]
+        out["columnDefinitions"] = [{**one, "description": "", "type": ""} for one in out["columnDefinitions"] or ()]
         out["rows"] = out.get("rows") or []
     if isinstance(out.get("managedFields"), list):
         out["managedFields"] = [

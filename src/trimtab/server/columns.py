@@ -363,10 +363,7 @@ BUILTIN: Mapping[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ("", "LimitRange"): (_columns("Created At"), _created),
     ("", "ResourceQuota"): (_columns("Request, Limit, Age"), _quota),
     ("", "Secret"): (_columns("Type, Data:integer, Age"), _secret),
-    ("", "ServiceAccount"): (
-        _columns("Secrets:integer, Age"),
-        lambda obj, now: [name_of(obj), len(obj.get("secrets") or ()), age_of(obj, now)],
-    ),
+    ("", "ServiceAccount"): (_columns("Age"), lambda obj, now: [name_of(obj), age_of(obj, now)]),
     ("", "Event"): _EVENT,
     ("events.k8s.io", "Event"): _EVENT,
     ("", "Endpoints"): (_columns("Endpoints, Age"), _endpoints),

@@ -121,7 +121,6 @@ class _Parser:
         if self._next() in _MARKS and self._next() not in (",", ")"):
             _wrong(f"found '{self._next()}', expected: ',', ')' or identifier")
         values: set[str] = set()
-        empty = self._next() == ")"
         last = ","
         while (token := self._take()) != ")":
             if token == ",":
@@ -134,10 +133,8 @@ class _Parser:
             else:
                 values.add(token)
             last = token
-        if last == "," and not empty:
+        if last == ",":
             values.add("")
-        if not values:
-            _wrong("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
         return values
 
     def _checked(self, key: str, values: set[str]) -> frozenset[str]:

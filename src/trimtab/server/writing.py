@@ -197,7 +197,7 @@ class Writer:
         """What is wrong with a body before anybody looks for the object that it replaces. Raises `StatusError`."""
         self._identified(kind, namespace, name, obj)
         schema = self._registry.schema(kind)
-        if kind.crd and subresource:
+        if kind.crd and subresource and not options.dry_run:
             self._check_versioned(kind, obj)
         self._refuse_unknown(schema, obj, options)
         if not kind.crd:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from api_in_process import Api
 
 SPACE = "/api/v1/namespaces/default"
@@ -121,3 +123,42 @@ async def test_a_collection_is_deleted_as_it_was_listed(api: Api) -> None:
     gone = (await api.delete(f"{CONFIGS}?labelSelector=mine")).ok()
 
     assert [one["metadata"]["resourceVersion"] for one in gone["items"]] == [made["metadata"]["resourceVersion"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("0.5", "500m"), ("1000m", "1"), ("1024Mi", "1Gi"), ("1000", "1k"), ("1e3", "1e3"), (2, "2")]
+)
+async def test_amounts_are_shown_as_kubernetes_writes_them(api: Api, written: Any, shown: str) -> None:
+    body = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.memory": written}}}
+
+    made = (await api.post("/api/v1/namespaces/default/resourcequotas", body)).ok()
+
+    assert made["spec"]["hard"] == {"requests.memory": shown}
+
+
+async def test_more_pods_cannot_be_ready_than_there_are(api: Api) -> None:
+    labels = {"app": "w"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    path = "/apis/apps/v1/namespaces/default/replicasets"
+    (await api.post(path, {"metadata": {"name": "r"}, "spec": spec})).ok()
+
+    refused = await api.patch(f"{path}/r/status", {"status": {"replicas": 1, "readyReplicas": 2}})
+
+    assert refused.status == 422
+    assert "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas" in refused.message
+
+
+async def test_a_daemon_set_counts_the_changes_of_its_template(api: Api) -> None:
+    labels = {"app": "w"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    path, name = "/apis/apps/v1/namespaces/default/daemonsets", "deprecated.daemonset.template.generation"
+    body = {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels}, "template": template}}
+    made = (await api.post(path, body)).ok()
+    image = {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "j"}]}}}}
+
+    changed = (await api.patch(f"{path}/d", image)).ok()
+    labelled = (await api.patch(f"{path}/d", {"metadata": {"labels": {"a": "b"}}})).ok()
+
+    counts = [one["metadata"]["annotations"][name] for one in (made, changed, labelled)]
+    assert counts == ["1", "2", "2"]

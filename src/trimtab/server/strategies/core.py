@@ -85,6 +85,11 @@ class LimitRangeStrategy(Strategy):
         limit_range.complete(new)
 
 
+def _reached_from_outside(spec: JSON) -> bool:
+    kind = spec.get("type")
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
+
+
 class ServiceStrategy(Strategy):
     def prepare(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         key = kind.key(new["metadata"].get("namespace"), new["metadata"].get("name") or "")
@@ -137,6 +142,10 @@ def _drop_what_the_type_has_not(spec: JSON, old: JSON) -> None:
         kept = name == "externalTrafficPolicy" and spec.get("externalIPs")
         if old.get("type") in types and spec.get("type") not in types and spec.get(name) == old.get(name) and not kept:
             spec.pop(name, None)
+    policy = "externalTrafficPolicy"
+    outside = _reached_from_outside(old) and not _reached_from_outside(spec)
+    if outside and spec.get(policy) == old.get(policy):
+        spec.pop(policy, None)
     has = ("NodePort", "LoadBalancer")
     ports, before = spec.get("ports") or [], old.get("ports") or []
     same = {port.get("nodePort") for port in ports} == {port.get("nodePort") for port in before}

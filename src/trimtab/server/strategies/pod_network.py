@@ -50,7 +50,9 @@ def _sysctls(spec: JSON, path: str) -> Iterator[Cause]:
 def _port(port: JSON, at: str, host_network: bool, taken: set[str]) -> Iterator[Cause]:
     for field in ("containerPort", "hostPort"):
         value = port.get(field)
-        if value is not None and not (1 <= value <= PORT_MAX or (field == "hostPort" and value == 0)):
+        if field == "containerPort" and not value:
+            yield Cause(f"{at}.{field}", "Required value", "FieldValueRequired")
+        elif value is not None and not (1 <= value <= PORT_MAX or (field == "hostPort" and value == 0)):
             yield Cause(f"{at}.{field}", f"Invalid value: {value}: must be between 1 and {PORT_MAX}, inclusive")
     host = port.get("hostPort")
     if not host:
