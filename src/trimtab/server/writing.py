@@ -292,7 +292,8 @@ class Writer:
             raise errors.not_found(kind.plural, kind.group, name)
         schema = self._registry.schema(kind)
         old = viewed(kind, record)
-        schema.complete(old, stored=True)  # an older release has written it, or a controller of ours
+        schema.default(old)  # an older release has written it, which knew fewer defaults
+        schema.complete(old, stored=True)
         new = change(viewed(kind, record))
         if asked is not None:
             new = copied(new)  # `change` may be asked again
