@@ -148,5 +148,7 @@ def test_a_day_of_churn_leaves_nothing_behind(hours: float, parts: int) -> None:
     assert team.rollouts > hours
     for part in later:
         assert part.objects == first.objects
-        assert (part.tasks, part.watches) == (first.tasks, first.watches)
+        # A watch that is just being renewed is missing, with its tasks.
+        assert first.watches - 1 <= part.watches <= first.watches
+        assert first.tasks - 2 <= part.tasks <= first.tasks
     assert later[-1].references <= later[0].references * GROWTH_MAX

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,22 @@ def test_after_it_all_is_as_before(tmp_path: Path) -> None:
     of(tmp_path, "pass")
     assert sys.getprofile() is None
     assert (tmp_path / "ship.py").stat().st_size
+
+
+def test_what_the_interpreter_calls_by_itself_is_not_the_users_doing(tmp_path: Path) -> None:
+    """Whoever measures garbage collection asks the clock, at whatever line the interpreter collects."""
+    seen: list[float] = []
+
+    def measure(phase: str, info: dict[str, int]) -> None:
+        seen.append(time.perf_counter())
+
+    gc.callbacks.append(measure)
+    try:
+        graph = of(tmp_path, "[[i] for i in range(100_000)]")
+        gc.collect()
+    finally:
+        gc.callbacks.remove(measure)
+
+    assert list(graph.steps) == ["unit"]
+    assert seen
+    assert gc.isenabled()

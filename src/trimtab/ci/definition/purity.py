@@ -11,6 +11,7 @@ Only code of the user counts: files below `directory` that are no library's.
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import sys
 import time
@@ -95,6 +96,8 @@ def pure(directory: Path) -> Iterator[None]:
         sys.addaudithook(_audit)
         _hooked = True
     before = sys.getprofile()
+    collects = gc.isenabled()
+    gc.disable()  # whoever is called when it collects would seem to be called by the user's line
     _watched.append(os.path.join(directory, ""))
     _refused.clear()
     sys.setprofile(_profile)
@@ -103,6 +106,8 @@ def pure(directory: Path) -> Iterator[None]:
     finally:
         sys.setprofile(before)
         _watched.pop()
+        if collects:
+            gc.enable()
     for err in _refused:
         complain(err)
 
