@@ -24,6 +24,9 @@ from api_process import ApiProcess
 WRITERS = 6
 OBJECTS_PER_WRITER = 4
 ALIVE_S = (0.01, 0.06)
+ANSWERS = 8
+"""Up to so many writes are acknowledged before the moment of a kill is drawn: on a slow machine as well."""
+WAIT_S = 10.0
 COLLECTION = "http://api/api/v1/namespaces/default/configmaps"
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 
@@ -137,11 +140,19 @@ def _note_event(event: dict[str, Any], seen: Observed) -> int:
 async def _kill_and_restart(server: ApiProcess, times: int, seed: int, seen: Observed) -> None:
     rng = random.Random(seed)
     for _ in range(times):
+        await _acknowledged(seen, len(seen.acknowledged) + rng.randrange(ANSWERS))
         await asyncio.sleep(rng.uniform(*ALIVE_S))  # the moment of the kill: any
         seen.up.clear()
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
         seen.up.set()
+
+
+async def _acknowledged(seen: Observed, count: int) -> None:
+    """Waits until so many writes were acknowledged in all; or for what stands in a writer's way to be told by the writer."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while len(seen.acknowledged) < count and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.002)  # writers only note; nobody tells of each answer
 
 
 async def _torture(folder: Path, kills: int, seed: int) -> Observed:
