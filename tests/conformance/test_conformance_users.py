@@ -39,7 +39,7 @@ async def test_a_named_token_reads_what_its_role_says_until_it_is_revoked(kubeco
 
 async def _allowed(client: Client, namespace: str) -> None:
     """Waits until a reader is let in: the real server sees a new binding a moment later."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.list(ConfigMap, namespace)
@@ -50,7 +50,7 @@ async def _allowed(client: Client, namespace: str) -> None:
 
 async def _refusal(client: Client, namespace: str) -> int:
     """The status with which a reader is refused, once it is: the real server remembers a valid token for some seconds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.list(ConfigMap, namespace)

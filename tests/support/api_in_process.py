@@ -17,7 +17,7 @@ from trimtab.server.audit import WriteNote
 from trimtab.server.writing import Check
 from trimtab.store import Store
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 
 JSON_TYPE = "application/json"
 MERGE = "application/merge-patch+json"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-READY_S = 20.0
+READY_S = 60.0
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ from typing import Any
 TRIMTAB = Path(sys.executable).with_name("trimtab")
 START_TIMEOUT_S = 120
 POLL_S = 0.02
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:
@@ -32,13 +33,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """Waits until `condition` gives something true, and returns it; fails with `what` and the last answer."""
+def wait_for(condition: Callable[[], Any], timeout_s: float, what: str | Callable[[], str]) -> Any:
+    """Waits until `condition` gives something true, and returns it; fails with `what` and the last answer.
+
+    `timeout_s` is of a quiet machine; a busy one has `PATIENCE_S` in any case.
+    """
+    timeout_s = max(timeout_s, PATIENCE_S)
     deadline = time.monotonic() + timeout_s
     answer = condition()
     while not answer:
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}; last: {answer!r}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {timeout_s:.0f} s in vain for {said}; last: {answer!r}")
         time.sleep(POLL_S)
         answer = condition()
     return answer

@@ -35,6 +35,8 @@ from trimtab.runtime.settings import Settings
 from trimtab.server.server import ApiServer, ServerSettings
 from trimtab.store import Store
 
+PATIENCE_S = 60.0
+
 BUSYBOX = "trimtab.local/busybox:1"
 _ranges = itertools.count(os.getpid())
 
@@ -166,7 +168,11 @@ class NodeWorld:
     # Looking
 
     async def until(self, condition: Callable[[], Any | Awaitable[Any]], timeout_s: float, what: str) -> Any:
-        """Waits until `condition` gives something true, and returns it."""
+        """Waits until `condition` gives something true, and returns it.
+
+        `timeout_s` is of a quiet machine; a busy one has `PATIENCE_S` in any case.
+        """
+        timeout_s = max(timeout_s, PATIENCE_S)
         deadline = time.monotonic() + timeout_s
         while True:
             answer = condition()

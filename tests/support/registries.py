@@ -18,7 +18,7 @@ from engine_under_test import free_port
 
 USER, PASSWORD = "ada", "s3cret:with:colons"
 _BCRYPT = "$2b$05$trimtabtesttrimtabtesOKsWCkXG0VsKulDfW07jnEHr8Cz8Aym6"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 

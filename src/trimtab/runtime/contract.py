@@ -16,7 +16,8 @@
     @pytest.mark.parametrize("case", contract(COMPONENT, SCENARIOS, make_api), ids=str)
     def test_contract(case): case.run()
 
-A failing seed is told in the error; `TRIMTAB_SEED=n` runs that one alone. `TRIMTAB_SEEDS` says how many (default 1,000).
+A failing seed is told in the error; `TRIMTAB_SEED=n` runs that one alone. `TRIMTAB_SEEDS` says how many (default 1,000;
+those after the first 400 are `Case.long`).
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ __all__ = [
 SEEDS_DEFAULT = 1000
 OTHER_MACHINE_SEED = 1
 """Of rehearsals that begin with what another machine stored: with its seed they would give new objects the uids of old ones."""
-BLOCKS = 10
-"""Seeds are spread over so many test cases, for several workers to share."""
+SEEDS_QUICK = 400
+"""So many of them run at every change; the others are `Case.long`."""
+BLOCK = 100
+"""Seeds of one test case, for several workers to share."""
 EFFECT_STEPS_MAX = 200
 SAME_SEED = 7
 SIMULATED_S_MAX = 6 * 3600.0
@@ -66,6 +69,8 @@ class Case:
 
     name: str
     run: Callable[[], None]
+    long: bool = False
+    """More of what other cases run already: for the long test run."""
 
     def __str__(self) -> str:
         return self.name
@@ -107,9 +112,9 @@ def contract(
                 snapshot = Snapshot(own["at_s"], records)
                 cases.append(Case(f"{scenario.name}-from-{release}", _bind_data(kit, scenario, snapshot)))
     wanted = list(seeds())
-    for block in range(min(BLOCKS, len(wanted))):
-        share = wanted[block::BLOCKS]
-        cases.append(Case(f"seeds-{block}", _bind_seeds(kit, scenarios, share)))
+    for start in range(0, len(wanted), BLOCK):
+        share = _bind_seeds(kit, scenarios, wanted[start : start + BLOCK])
+        cases.append(Case(f"seeds-{start // BLOCK}", share, long=start >= SEEDS_QUICK))
     cases.append(Case("conditions", lambda: kit.conditions(scenarios)))
     return cases
 

@@ -134,9 +134,13 @@ def held(running: EngineUnderTest) -> dict[str, int]:
         for line in subprocess.run(["ip", "-d", "link"], capture_output=True, text=True, check=True).stdout.splitlines()
     )
     for folder in ("node", "proxy", "content"):
-        found[f"entries of {folder}"] = sum(len(d) + len(f) for _, d, f in os.walk(running.data / folder))
-    found["entries of run"] = sum(len(d) + len(f) for _, d, f in os.walk(settings.run))
+        found[f"entries of {folder}"] = len(entries(running.data / folder))
+    found["entries of run"] = len(entries(settings.run))
     return found
+
+
+def entries(folder: str | Path) -> set[str]:
+    return {os.path.join(base, name) for base, folders, files in os.walk(folder) for name in (*folders, *files)}
 
 
 def ruleset(settings: Settings) -> list[str]:
@@ -161,7 +165,7 @@ def test_churn_leaves_the_engine_as_it_was(running: EngineUnderTest, rounds: int
     image = busybox_image(ContentStore(running.data / "content"))
     for _ in range(WARM_UP):
         one_round(running, image)
-    before, memory_before = held(running), memory_bytes(running)
+    before, kept_before, memory_before = held(running), entries(running.data / "node"), memory_bytes(running)
 
     half = memory_before
     for done in range(1, rounds + 1):
@@ -173,7 +177,11 @@ def test_churn_leaves_the_engine_as_it_was(running: EngineUnderTest, rounds: int
         slack = max(2, rounds // 10)  # a connection that is kept for a while; what leaks, leaks in every round
         return {what: (before.get(what, 0), n) for what, n in held(running).items() if n > before.get(what, 0) + slack}
 
-    wait_for(lambda: not grown() or None, SETTLED_S, f"no more than before: {grown()}")
+    wait_for(
+        lambda: not grown(),
+        SETTLED_S,
+        lambda: f"no more than before: {grown()}; new: {sorted(entries(running.data / 'node') - kept_before)}",
+    )
     memory = memory_bytes(running)
     first, second = (
         {name: (after[name] - start[name]) // (rounds // 2) for name in memory}

@@ -185,7 +185,7 @@ async def _torture(folder: Path, kills: int, seed: int) -> Observed:
 async def _caught_up(seen: Observed, watcher: asyncio.Task[None], listed: Any) -> None:
     """Waits until the watcher has seen the last revision of the collection."""
     last = max((int(item["metadata"]["resourceVersion"]) for item in listed["items"]), default=0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not seen.events or seen.events[-1][0] < last:
             assert not watcher.done() or watcher.exception() is None
             await asyncio.sleep(0.01)

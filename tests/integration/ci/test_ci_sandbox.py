@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ci_world import World, as_nobody
+from ci_world import World, as_nobody, busybox_image
 from ci_world import world as a_world
 from trimtab.ci.cache.blobs import Blobs
 from trimtab.ci.runs.ports import EngineFault, Job, Laid, Stop
+from trimtab.ci.sandbox.roots import forget, tidy
 from trimtab.ci.sandbox.steps import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
@@ -251,3 +252,30 @@ def test_several_steps_at_once_do_not_disturb_each_other(world: World) -> None:
 
     assert as_nobody(all_at_once) == [f"{number}\n" for number in range(8)]
     assert list((world.state / "uppers").iterdir()) == []
+
+
+def test_an_image_that_nobody_uses_is_unpacked_no_more_and_unpacked_again_when_it_is(world: World) -> None:
+    failed = world.job("false")
+    world.run(failed)
+    other = world.job("echo hello", image=busybox_image(world.state, env=["OTHER=1"]))
+    world.run(other)
+    shared = sorted(path.name for path in (world.state / "roots").iterdir())
+    blobs = Blobs(str(world.state))
+    for record in (world.state / "images").glob("*.json"):
+        os.utime(record, (0, 0))
+
+    blobs.hold()
+    assert forget(world.state, Blobs(str(world.state)), 60.0) == 0, "a run is under way"
+    blobs.release()
+    assert forget(world.state, blobs, 60.0) == 0, "the failed step stands on it"
+    assert sorted(path.name for path in (world.state / "roots").iterdir()) == shared
+
+    (failed.directory / "kept.json").unlink()
+    assert forget(world.state, blobs, 60.0) > 0
+    assert not list((world.state / "roots").iterdir())
+    assert not list((world.state / "images").glob("*.json"))
+
+    outcome, said = world.run(world.job("echo again"))
+    assert (outcome.ended, said) == ("exit", "again\n")
+    assert forget(world.state, blobs, 60.0) == 0, "it was used just now"
+    assert tidy(world.state, blobs) == 0

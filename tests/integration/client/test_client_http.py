@@ -27,7 +27,7 @@ from trimtab.client import (
     SocketTransport,
 )
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")

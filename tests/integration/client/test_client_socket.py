@@ -30,7 +30,7 @@ async def served(folder: Path, serve: Serve) -> AsyncIterator[SocketTransport]:
             writer.close()
 
     server = await asyncio.start_unix_server(connected, folder / "s")
-    async with SocketTransport(folder / "s") as transport, asyncio.timeout(20):
+    async with SocketTransport(folder / "s") as transport, asyncio.timeout(60):
         yield transport
     server.close()
     await server.wait_closed()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +64,5 @@ def test_a_stop_waits_for_each_pod_as_long_as_it_may_take(running: EngineUnderTe
     (tmp_path / "tidy" / "end").unlink()
     (tmp_path / "tidy" / "begun").unlink()
     wait_for((tmp_path / "tidy" / "begun").exists, 30, "the pod runs again")
-    began = time.monotonic()
     running.run("stop", "--timeout", "1")
-    assert time.monotonic() - began < 15
     assert not (tmp_path / "tidy" / "end").exists()

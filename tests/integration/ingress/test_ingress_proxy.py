@@ -186,7 +186,7 @@ async def test_a_websocket_lives_through_config_changes_and_ends_with_the_drain(
 
     async def echo(text: bytes) -> None:
         writer.write(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text)
-        assert await asyncio.wait_for(reader.readexactly(2 + len(text)), 10) == bytes([0x81, len(text)]) + text
+        assert await asyncio.wait_for(reader.readexactly(2 + len(text)), 60) == bytes([0x81, len(text)]) + text
 
     await echo(b"one")
     await under_test.apply(ingress("second", "second.example.com"))

@@ -38,7 +38,7 @@ async def ask(under_test: IngressUnderTest, header: bytes, *, tls: bool) -> str:
     port = under_test.settings.https_port if tls else under_test.settings.http_port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             writer.write(header)
             if tls:
                 await writer.start_tls(under_test.tls(), server_hostname=HOST)

@@ -116,7 +116,7 @@ def cgroup_pids(world: NodeWorld) -> list[int]:
 
 
 async def test_sigterm_waits_until_the_proxy_has_let_go(world: NodeWorld) -> None:
-    gates = {"readinessGates": [{"conditionType": PROXIED}], "terminationGracePeriodSeconds": 30}
+    gates = {"readinessGates": [{"conditionType": PROXIED}], "terminationGracePeriodSeconds": 300}
     await world.run_pod("web", "trap 'exit 0' TERM; while :; do sleep 0.05; done", **gates)
     pod = await world.until_pod(
         "web",
@@ -133,12 +133,12 @@ async def test_sigterm_waits_until_the_proxy_has_let_go(world: NodeWorld) -> Non
 
     await world.client.delete(pod.ref)
     await world.until_pod("web", lambda p: p.metadata.deletion_timestamp is not None, 5, "is being deleted")
-    with pytest.raises(AssertionError, match="in vain"):
-        await world.until(lambda: not Path(f"/proc/{pid}").exists(), 1.0, "it was stopped too early")
-    began = time.monotonic()
+    early = time.monotonic() + 1.0
+    while time.monotonic() < early:
+        assert Path(f"/proc/{pid}").exists(), "it was stopped too early"
+        await asyncio.sleep(0.01)
     await world.set_gate("web", "False")
     await world.until_gone("web")
-    assert time.monotonic() - began < 5
 
 
 async def test_the_node_says_who_it_is(world: NodeWorld) -> None:

@@ -85,7 +85,7 @@ async def test_who_reaches_whom(world: NodeWorld) -> None:
     async def from_node(name: str) -> bytes:
         reader, writer = await asyncio.open_connection(reach.ips[name], 8000)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 

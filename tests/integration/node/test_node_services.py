@@ -124,7 +124,7 @@ async def test_exec_carries_input_output_errors_and_the_exit_code(world: NodeWor
         async with session.ws_connect(
             f"{url}&command=echo+out;echo+err>%262;exit+3", protocols=["v5.channel.k8s.io"]
         ) as ws:
-            out, status = await asyncio.wait_for(talk(ws), 10)
+            out, status = await asyncio.wait_for(talk(ws), 60)
         assert (out, status["status"]) == ({1: b"out\n", 2: b"err\n"}, "Failure")
         assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
 
@@ -137,7 +137,7 @@ async def test_exec_carries_input_output_errors_and_the_exit_code(world: NodeWor
         assert status["status"] == "Success"
 
         async with session.ws_connect(f"{url}&command=nonsense-command", protocols=["v4.channel.k8s.io"]) as ws:
-            out, status = await asyncio.wait_for(talk(ws), 10)
+            out, status = await asyncio.wait_for(talk(ws), 60)
         assert status["details"]["causes"][0]["message"] == "127"
 
 
@@ -160,9 +160,9 @@ async def test_older_subprotocols_say_nothing_of_success_and_carry_text_if_asked
         async with session.ws_connect(logs, protocols=["binary.k8s.io"]) as ws:
             assert b"".join([m.data async for m in ws]) == b"first\n"
         async with session.ws_connect(f"{logs}?follow=1", protocols=["base64.binary.k8s.io"]) as ws:
-            assert base64.b64decode(await asyncio.wait_for(ws.receive_str(), 10)) == b"first\n"
+            assert base64.b64decode(await asyncio.wait_for(ws.receive_str(), 60)) == b"first\n"
         async with session.ws_connect(f"{logs}?container=main", protocols=["binary.k8s.io"]) as ws:
-            assert (await asyncio.wait_for(ws.receive_bytes(), 10)) == b"first\n"
+            assert (await asyncio.wait_for(ws.receive_bytes(), 60)) == b"first\n"
 
 
 async def test_exec_with_a_terminal_resizes_and_ends_with_its_client(world: NodeWorld) -> None:
@@ -175,7 +175,7 @@ async def test_exec_with_a_terminal_resizes_and_ends_with_its_client(world: Node
             await ws.send_bytes(b"\0stty size; sleep 4321\n")
             said = b""
             while b"31 93" not in said:
-                said += (await asyncio.wait_for(ws.receive_bytes(), 10))[1:]
+                said += (await asyncio.wait_for(ws.receive_bytes(), 60))[1:]
 
         async def ended() -> bool:
             return "4321" not in (await ask(world, "web", "ps"))[1]
@@ -200,10 +200,10 @@ async def test_attach_carries_input_to_its_end_and_output_beyond(world: NodeWorl
             await feeding.send_bytes(bytes([255, 0]))
             said = b""
             while b"1048576" not in said:
-                said += (await asyncio.wait_for(feeding.receive_bytes(), 10))[1:]
+                said += (await asyncio.wait_for(feeding.receive_bytes(), 60))[1:]
             await ask(world, "once", "echo > /tmp/go")
             for socket in (feeding, watching):
-                out, _ = await asyncio.wait_for(talk(socket), 10)
+                out, _ = await asyncio.wait_for(talk(socket), 60)
                 assert out[1].endswith(b"end\n")
         async with session.get(url) as answer:
             assert (answer.status, await answer.text()) == (400, 'container "main" in pod "once" is not running')
@@ -230,7 +230,7 @@ async def test_logs_are_read_tailed_followed_and_kept_of_the_container_before(wo
         assert stamped.endswith("Z line 4\n")
         following = asyncio.create_task(log("follow=true&tailLines=1"))
         await ask(world, "web", "until [ -p /tmp/go ]; do :; done; echo now > /tmp/go")
-        assert await asyncio.wait_for(following, 10) == "line 4\nend now\n", "follows to the container's end"
+        assert await asyncio.wait_for(following, 60) == "line 4\nend now\n", "follows to the container's end"
 
         async def again() -> bool:
             async with session.get("http://node/logs/default/web?previous=true") as answer:
@@ -266,7 +266,7 @@ async def test_port_forward_reaches_what_listens_on_the_pods_loopback(world: Nod
             begins = [await ws.receive_bytes() for _ in range(4)]
             assert begins[0] == b"\0" + (8000).to_bytes(2, "little")
             assert begins[3] == b"\3" + (9).to_bytes(2, "little")
-            assert await asyncio.wait_for(ws.receive_bytes(), 5) == b"\3port 9 in the pod: connection refused"
+            assert await asyncio.wait_for(ws.receive_bytes(), 60) == b"\3port 9 in the pod: connection refused"
             await ws.send_bytes(b"\0GET / HTTP/1.0\r\n\r\n")
             answer = b""
             async for message in ws:
@@ -291,7 +291,7 @@ async def test_port_forward_of_kubectl_carries_many_connections(world: NodeWorld
             await ws.send_bytes(client.open(4 * number + 3, headers | {"streamtype": "data"}))
             if port == 8000:
                 await ws.send_bytes(Spdy.data(4 * number + 3, b"GET / HTTP/1.0\r\n\r\n"))
-        await asyncio.wait_for(client.read(ws, streams=6), 10)
+        await asyncio.wait_for(client.read(ws, streams=6), 60)
     assert client.said[3].endswith(b"inside\n")
     assert client.said[11].endswith(b"inside\n")
     assert client.said[5] == b"port 9 in the pod: connection refused"

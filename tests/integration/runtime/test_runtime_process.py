@@ -215,7 +215,7 @@ async def test_a_process_beats_and_leaves_nothing_behind(tmp_path: Path) -> None
     client = Client(api.transport())
     task = asyncio.create_task(run_process([component], "controllers", settings, client, journal))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not path.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         found = read_health(settings, "controllers", time.time())

@@ -12,7 +12,7 @@ from trimtab.server.connection import HEAD_MAX_BYTES, UNREAD_MAX_BYTES, Connecti
 from trimtab.server.http import Message, Receive, Scope, Send
 
 OK = b"HTTP/1.1 200 OK\r\n"
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 class Application:

@@ -36,7 +36,7 @@ def context(api: ApiProcess) -> ssl.SSLContext:
 
 def get(api: ApiProcess, path: str, tls: ssl.SSLContext, **headers: str) -> tuple[int, Any]:
     assert api.port is not None
-    connection = HTTPSConnection("127.0.0.1", api.port, context=tls, timeout=10)
+    connection = HTTPSConnection("127.0.0.1", api.port, context=tls, timeout=60)
     try:
         connection.request("GET", path, headers=headers)
         with connection.getresponse() as answer:
@@ -54,7 +54,7 @@ def ask_plainly(api: ApiProcess, tls: ssl.SSLContext, request: str = PLAIN) -> b
     """The first bytes of an answer. With TLS 1.3 a refused certificate shows when one reads."""
     assert api.port is not None
     with (
-        socket.create_connection(("127.0.0.1", api.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", api.port), timeout=60) as plain,
         tls.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
     ):
         wrapped.sendall(request.encode())
@@ -116,7 +116,7 @@ def test_the_unix_socket_is_for_its_owner_alone(api: ApiProcess) -> None:
 def test_a_stop_ends_watches_cleanly_and_quickly(api: ApiProcess) -> None:
     tls = context(api)
     assert api.port is not None
-    connection = HTTPSConnection("127.0.0.1", api.port, context=tls, timeout=10)
+    connection = HTTPSConnection("127.0.0.1", api.port, context=tls, timeout=60)
     connection.request("GET", "/api/v1/namespaces?watch=1", headers={"Authorization": f"Bearer {api.token}"})
     with connection.getresponse() as answer:
         assert json.loads(answer.readline())["type"] == "ADDED"
@@ -135,7 +135,7 @@ async def test_a_watch_ends_with_its_client(api: ApiProcess) -> None:
             async with session.get("/api/v1/namespaces?watch=1") as answer:
                 await answer.content.readline()
                 answer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 async with session.get("/metrics") as answer:
                     if "apiserver_longrunning_requests{" not in await answer.text():
@@ -328,7 +328,7 @@ async def test_a_tunnel_ends_when_its_token_is_revoked(
         async with session.delete(f"{account}/bot") as answer:
             assert answer.status == 200
 
-        ended = await stream.receive(timeout=5)
+        ended = await stream.receive(timeout=60)
         assert ended.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR)
 
 

@@ -191,7 +191,7 @@ def start(*command: str) -> subprocess.Popen[bytes]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the kernel sends no word of it
             await asyncio.sleep(0.01)
 

@@ -14,7 +14,7 @@ from workload_cluster import Cluster
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def deployment(image: str = "ok:1", replicas: int = 3, extra: str = "") -> str:

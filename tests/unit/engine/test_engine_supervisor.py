@@ -379,7 +379,7 @@ def test_a_second_supervisor_of_one_engine_steps_back(engine: Engine) -> None:
     engine.start()
     until(engine.ready, "ready")
 
-    second = subprocess.run(guardian.command("foreground", str(engine.run)), capture_output=True, timeout=10)
+    second = subprocess.run(guardian.command("foreground", str(engine.run)), capture_output=True, timeout=60)
 
     assert second.returncode == guardian.ANOTHER_RUNS
     engine.end()

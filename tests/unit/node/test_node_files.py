@@ -123,16 +123,16 @@ async def test_following_sees_rotation_and_the_end(tmp_path: Path) -> None:
     path.write_text(line(0, "a"))
     over = asyncio.Event()
     following = read(path, LogOptions(follow=True), over)
-    assert await asyncio.wait_for(anext(following), 5) == b"a\n"
+    assert await asyncio.wait_for(anext(following), 60) == b"a\n"
     with path.open("a") as file:
         file.write(line(1, "b"))
-    assert await asyncio.wait_for(anext(following), 5) == b"b\n"
+    assert await asyncio.wait_for(anext(following), 60) == b"b\n"
     logs.rotate(path)
     path.write_text(line(2, "c"))
-    assert await asyncio.wait_for(anext(following), 5) == b"c\n"
+    assert await asyncio.wait_for(anext(following), 60) == b"c\n"
     over.set()
     with pytest.raises(StopAsyncIteration):
-        await asyncio.wait_for(anext(following), 5)
+        await asyncio.wait_for(anext(following), 60)
     assert await text_of(path, LogOptions(tail=2)) == "b\nc\n", "the piece before is read, too"
 
 

@@ -24,7 +24,7 @@ from trimtab.web.hub import Hub
 from trimtab.web.overview import ProcessLine
 from trimtab.web.server import WebServer
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 async def names(client: Any) -> dict[str, Any]:
