@@ -18,6 +18,7 @@ import signal
 import stat
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+ROOTS = "roots"
+IMAGES = "images"
 MAKING = "making"
 """Where layers are while they are unpacked; swept, see `space`."""
 _NAME_DIGITS = 32
@@ -65,7 +68,7 @@ class Account:
 
 def unpacked(state: Path, digest: str) -> Root:
     """The image with this digest, its layers unpacked if they are not yet. Raises `EngineFault`."""
-    record = state / "images" / f"{digest.removeprefix('sha256:')}.json"
+    record = state / IMAGES / f"{digest.removeprefix('sha256:')}.json"
     with _one_at_a_time:
         root = _recorded(state, record)
         if root is None:
@@ -74,6 +77,9 @@ def unpacked(state: Path, digest: str) -> Root:
             temporary = record.with_name(f".{record.name}-{os.getpid()}-{os.urandom(4).hex()}")
             temporary.write_text(json.dumps(asdict(root)))
             temporary.replace(record)
+        else:
+            with suppress(OSError):
+                os.utime(record)  # see `roots`
         return root
 
 
@@ -97,7 +103,7 @@ def _unpack_image(state: Path, digest: str) -> Root:
         config = oci.read_config(store, manifest)
         layers: list[str] = []
         for layer in manifest.layers:
-            name = f"roots/{layer.digest.removeprefix('sha256:')[:_NAME_DIGITS]}"
+            name = f"{ROOTS}/{layer.digest.removeprefix('sha256:')[:_NAME_DIGITS]}"
             if not (state / name).is_dir():
                 with store.open(parse_digest(layer.digest)) as file:
                     unpack_layer(file, layer.media_type, state / name, layer.digest, state / MAKING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 
 from trimtab.ci.cache.blobs import Blobs
 from trimtab.ci.cache.evict import AGE_S_MAX, limit_bytes, prune
@@ -84,7 +85,13 @@ def _report(cache: LocalCache) -> dict[str, object]:
 
 def _prune(cache: LocalCache, chosen: argparse.Namespace) -> dict[str, object]:
     limit = limit_bytes(cache.blobs.directory) if chosen.size is None else chosen.size
-    return prune(cache, limit, age_s=chosen.unused).as_json()
+    pruned = prune(cache, limit, age_s=chosen.unused).as_json()
+    from trimtab.ci.sandbox.roots import UNUSED_S_MAX, forget
+
+    return {
+        **pruned,
+        "unpacked_bytes": forget(Path(cache.blobs.directory), cache.blobs, min(chosen.unused, UNUSED_S_MAX)),
+    }
 
 
 def _shown(doc: dict[str, object]) -> str:
@@ -105,6 +112,8 @@ def _pruned(doc: dict[str, object]) -> str:
     said = (
         f"removed {doc['records']} results, {doc['volumes']} volumes and {doc['blobs']} blobs ({_bytes(doc['bytes'])})"
     )
+    if doc["unpacked_bytes"]:
+        said += f" and unpacked images ({_bytes(doc['unpacked_bytes'])})"
     return f"{said}; {_bytes(doc['left_bytes'])} are left"
 
 

@@ -25,6 +25,7 @@ from trimtab.cli.ci import FAILED, FAULT, GREEN, INTERRUPTED
 from trimtab.cli.ci.options import parameters, parser, project, with_pipeline
 
 if TYPE_CHECKING:
+    from trimtab.ci.cache.blobs import Blobs
     from trimtab.ci.images.bases import Images
     from trimtab.ci.images.publish import Origin
     from trimtab.ci.runs.ports import Executor
@@ -68,6 +69,7 @@ def run(arguments: list[str]) -> int:
             defined, tables = with_tables(defined, lookups.index.directory)
             prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
             jobs = said.jobs or float(len(os.sched_getaffinity(0)))
+            executors = _Executors(state, lambda: _origin(id, prepared))
             running = Running(
                 id,
                 prepared,
@@ -77,7 +79,7 @@ def run(arguments: list[str]) -> int:
                 screen,
                 Options(jobs, said.fail_fast, since_s=since_s),
                 state,
-                _Executors(state, lambda: _origin(id, prepared)),
+                executors,
                 bring,
             )
             record = running.run()
@@ -86,6 +88,7 @@ def run(arguments: list[str]) -> int:
             history.close()
     finally:
         lookups.close()
+    executors.tidy(lookups.blobs)
     for line in summary(record):
         screen.line(line)
     if any(name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
@@ -212,6 +215,13 @@ class _Executors:
             if kind not in self._made:
                 self._made[kind] = self._make(kind)
             return self._made[kind]
+
+    def tidy(self, blobs: Blobs) -> None:
+        """After a run in which a step was executed: unpacked images that nobody needs go."""
+        if "sandbox" in self._made:
+            from trimtab.ci.sandbox.roots import tidy
+
+            tidy(self._state, blobs)
 
     def _make(self, kind: str) -> Executor:
         if kind == "push":
