@@ -211,8 +211,14 @@ def kubeconfig(target: Target) -> None:
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Also delete the data: objects, volumes, images, journal. Cannot be undone.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(0, 3600),
+    help="Seconds that a pod may take to end (60; 10 when its data goes too).",
+)
 @click.pass_obj
-def uninstall(target: Target, yes: bool) -> None:
+def uninstall(target: Target, yes: bool, timeout_s: int | None) -> None:
     """Stop the engine and remove what it left on this machine.
 
     Networks, cgroups, mounts, sockets and the systemd unit go. The data directory goes only with --yes; without it, the
@@ -220,4 +226,4 @@ def uninstall(target: Target, yes: bool) -> None:
     """
     from trimtab.engine import uninstall as engine_uninstall
 
-    engine_uninstall.uninstall(target.data, delete_data=yes, say=_say)
+    engine_uninstall.uninstall(target.data, delete_data=yes, say=_say, timeout_s=timeout_s)

@@ -26,6 +26,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "restore": ("trimtab.cli.backup:restore", "Make the engine of a backup on an empty machine."),
         "uninstall": ("trimtab.cli.engine:uninstall", "Stop the engine and remove every trace of it."),
     },
+    "Throw-away clusters": {
+        "cluster": ("trimtab.cli.cluster:cluster", "Make, list and delete clusters for tests."),
+    },
     "Another cluster (--context)": {
         "run": ("trimtab.cli.run:run", "Run apps and ingress for a Kubernetes that somebody else runs."),
     },

@@ -146,7 +146,7 @@ def create(data: Path, chosen: dict[str, Any]) -> tuple[Settings, list[str]]:
     identifier = secrets.token_hex(3)
     while (RUN_ROOT / identifier).exists():
         identifier = secrets.token_hex(3)
-    taken = [*addresses.routed_networks(), *_networks_of_others()]
+    taken = [*addresses.routed_networks(), *networks_of_others()]
     pods, services = addresses.choose_networks(identifier, taken)
     listen = chosen.get("listen", "127.0.0.1")
     ports, notes = choose_ports(listen, chosen)
@@ -190,7 +190,7 @@ def data_of_others() -> list[str]:
     return sorted(str(link.resolve().parent) for link in RUN_ROOT.glob(f"*/{SETTINGS}"))
 
 
-def _networks_of_others() -> list[addresses.Network]:
+def networks_of_others() -> list[addresses.Network]:
     """The networks of the engines that ran here since the boot."""
     found: list[addresses.Network] = []
     for directory in data_of_others():

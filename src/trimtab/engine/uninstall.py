@@ -23,8 +23,9 @@ DELETED_STOP_S = 10
 """What pods get to end in when their volumes are deleted a moment later."""
 
 
-def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
-    """Removes the engine at `data`. Can be repeated after it failed half-way.
+def uninstall(data: Path, *, delete_data: bool, say: Say, timeout_s: int | None = None) -> None:
+    """Removes the engine at `data`. Can be repeated after it failed half-way. `timeout_s`: what pods get to end in, where
+    that is not to follow from what is deleted.
 
     Raises:
         EngineError: something could not be stopped or removed; what is left is named.
@@ -38,6 +39,8 @@ def uninstall(data: Path, *, delete_data: bool, say: Say) -> None:
         say(f"no engine at {data}")
         return
     limit_s = DELETED_STOP_S if delete_data else planning.STOP_PODS_S
+    if timeout_s is not None:
+        limit_s = timeout_s
     lifecycle.stop(settings, keep_pods=False, say=say, timeout_s=limit_s)
     remove_from_machine(settings)
     shutil.rmtree(settings.run, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""Making throw-away clusters: places for all of them, then each is started by the `trimtab` command, several at a time.
+
+    reap --> reserve (lease: this process) --> warden --> start, start, start ... --> manifests --> kubeconfigs --> the lease asked for
+
+All or none: when one does not come up, those made beside it go again. While it works the lease is this process's own, so
+whatever ends it, the warden removes what it had begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from trimtab.engine import accounts, addresses, datadir, lifecycle, privileges, programs
+from trimtab.engine.clusters import images, leases, places, remove, warden
+from trimtab.engine.clusters.places import Cluster
+from trimtab.engine.clusters.variants import Variant
+from trimtab.engine.errors import EngineError
+from trimtab.runtime.settings import Settings
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `create` was asked for. `count` of each variant."""
+
+    count: int = 1
+    variants: tuple[Variant, ...] = (Variant(),)
+    name: str | None = None
+    nodes: int | None = None
+    """Of each cluster whose variant does not say."""
+    like: str | None = None
+    """A frozen cluster whose images they start with, unpacked."""
+    jobs: int = remove.JOBS
+
+
+def create(home: Path, wanted: Wanted, lease: leases.Lease, say: Say) -> list[Cluster]:
+    """Makes these clusters and returns once each serves. `lease`: how long they are wanted from then on.
+
+    Raises:
+        EngineError: one did not come up, with its own line; none is left.
+    """
+    lifecycle.require_root("trimtab cluster create")
+    remove.reap(home, say)
+    like = _frozen(home, wanted.like) if wanted.like else None
+    each = [variant for variant in wanted.variants for _ in range(wanted.count)]
+    mine = leases.of_process(os.getpid())
+    assert mine is not None
+    prefixes = [(wanted.name or one.name or "cluster", one.name, one.chosen()) for one in each]
+    made = places.reserve(home, prefixes, mine, numbered=len(each) > 1 or wanted.name is None)
+    try:
+        watcher = warden.spawn(str(home), [one.name for one in made])
+        for one in made:
+            one.warden = [watcher.pid, watcher.start]
+            one.save()
+        asyncio.run(_bring_up(home, wanted, list(zip(made, each, strict=True)), like, say))
+    except BaseException:
+        remove.remove(home, made, lambda line: None)
+        raise
+    for one in made:
+        one.state, one.lease = "ready", lease
+        one.save()
+    return made
+
+
+def _frozen(home: Path, name: str) -> Cluster:
+    found = places.get(home, name)
+    if found.state != "frozen":
+        raise EngineError(f"cluster {name!r} is not frozen: run `trimtab cluster freeze {name}` first")
+    return found
+
+
+async def _bring_up(
+    home: Path, wanted: Wanted, pairs: Sequence[tuple[Cluster, Variant]], like: Cluster | None, say: Say
+) -> None:
+    turn = asyncio.Semaphore(wanted.jobs)
+
+    async def one(cluster: Cluster, variant: Variant) -> None:
+        async with turn:
+            await asyncio.to_thread(_furnish, home, cluster, variant, like)
+            options = variant.start_options()
+            if wanted.nodes and not variant.nodes and variant.node:
+                options += ["--nodes", str(wanted.nodes)]
+            await _command(cluster, say, "start", *options)
+            for path in variant.manifests:
+                await _command(cluster, say, "apply", "-f", str(path))
+            places.write_kubeconfig(cluster)
+
+    async with asyncio.TaskGroup() as tasks:
+        for cluster, variant in pairs:
+            tasks.create_task(one(cluster, variant))
+
+
+def _furnish(home: Path, cluster: Cluster, variant: Variant, like: Cluster | None) -> None:
+    """Puts into a new data directory what its engine is to find there."""
+    if variant.upgrade_from is not None:
+        _take_over(home, cluster, variant.upgrade_from)
+    settings = cluster.settings()
+    accounts.ensure_user(settings.user)
+    if variant.issuer is not None:
+        _give_issuer(settings, variant.issuer)
+    images.give(home, settings)
+    if like is not None:
+        images.clone(like.settings(), settings)
+
+
+def _give_issuer(settings: Settings, issuer: tuple[Path, Path]) -> None:
+    uid, gid = privileges.ids_of(settings.user)
+    folder = settings.data_path("pki")
+    folder.mkdir(mode=0o750)
+    os.chown(folder, uid, gid)
+    for source, name, mode in zip(issuer, ("ca.crt", "ca.key"), (0o644, 0o600), strict=True):
+        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(source.read_bytes())
+            os.fchown(file.fileno(), uid, gid)
+
+
+def _take_over(home: Path, cluster: Cluster, source: Path) -> None:
+    """Copies an older release's data. Its networks stay, since they stand in its objects; its id and ports are new."""
+    old, new = datadir.load(source), cluster.settings()
+    if lifecycle.supervisor_of(old) is not None:
+        raise EngineError(f"{source}: the engine there runs: stop it first, or give a copy of its data")
+    wanted = [addresses.Network(old.cluster), addresses.Network(old.service_cidr)]
+    with places.locked(home):
+        for other in places.all_of(home):
+            if other.name != cluster.name and _overlaps(wanted, other.settings()):
+                raise EngineError(
+                    f"{source}: cluster {other.name} has the networks that its objects name: one at a time can be made of it"
+                )
+        if any(a.overlaps(b) for a in wanted for b in (*addresses.routed_networks(), *datadir.networks_of_others())):
+            raise EngineError(
+                f"{source}: the networks that its objects name are in use on this machine (see `ip route`)"
+            )
+        kept = {
+            name: getattr(old, name) for name in ("cluster_cidr", "pod_cidr", "service_cidr", "cluster_domain", "nodes")
+        }
+        datadir.save(msgspec.structs.replace(new, **kept))
+    for entry in source.iterdir():
+        if not entry.name.startswith(datadir.SETTINGS) and entry.name not in ("engine.lock", "admin.kubeconfig", "log"):
+            subprocess.run(
+                ["cp", "-a", "--reflink=auto", str(entry), str(cluster.data)], check=True, capture_output=True
+            )
+    shutil.rmtree(cluster.data / "programs", ignore_errors=True)  # it is this program that takes it over
+
+
+def _overlaps(wanted: Sequence[addresses.Network], other: Settings) -> bool:
+    theirs = [addresses.Network(other.cluster), addresses.Network(other.service_cidr)]
+    return any(a.overlaps(b) for a in wanted for b in theirs)
+
+
+async def _command(cluster: Cluster, say: Say, *arguments: str) -> None:
+    """Runs a command of the cluster's engine; it ends with this process. Its output is told, line by line.
+
+    Raises:
+        EngineError: it failed; its last line.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *programs.itself().command(cluster.data, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {programs.ITSELF: "1"},
+        preexec_fn=privileges.die_with_parent,
+    )
+    assert process.stdout is not None
+    last = "?"
+    try:
+        async for raw in process.stdout:
+            if line := raw.decode(errors="replace").strip():
+                last = line.removeprefix("trimtab: ")
+                say(f"{cluster.name}: {last}")
+        status = await process.wait()
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
+    if status != 0:
+        raise EngineError(f"cluster {cluster.name} was not made: {last}")

@@ -1,0 +1,196 @@
+"""The images that throw-away clusters share: one store beside them, of which each has its own names of the same files.
+
+    HOME/.images (a content store) --hard links--> HOME/NAME/data/content            blobs; the names are copies
+    frozen cluster's containerd    --hard links--> HOME/NAME/data/node/containerd    blobs and unpacked layers; databases are copies
+
+The linked files are root's, and nobody writes them: a blob is written once, and the kernel's overlay file system writes into a
+container's own directory, never into a layer. A link takes no space: an image is in a cluster as soon as its names are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trimtab.content import ContentError, ContentStore
+from trimtab.content.garbage import reachable
+from trimtab.engine import lifecycle, privileges
+from trimtab.engine.clusters.places import IMAGES, Cluster, locked
+from trimtab.engine.errors import EngineError
+from trimtab.runtime.settings import Settings
+
+_LINKED = ("io.containerd.content.v1.content", "io.containerd.snapshotter.v1.overlayfs")
+_COPIED = ("io.containerd.metadata.v1.bolt",)
+"""What of containerd's root is its images: https://github.com/containerd/containerd/blob/main/docs/ops.md#base-configuration."""
+
+
+def store_of(home: Path) -> ContentStore:
+    """The store that all clusters here share. As root."""
+    directory = home / IMAGES
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return ContentStore(directory)
+
+
+def collect(home: Path, source: Path, images: Sequence[str]) -> list[str]:
+    """Copies images, by tag, from a content store into the shared one, every blob verified; without any named, all of it, the
+    build cache included. Returns the names.
+
+    Raises:
+        EngineError: the source has no such image, or a blob of it is damaged.
+    """
+    if not (source / "tags").is_dir():
+        raise EngineError(f"{source} is no content store: give the data directory of an engine as --data")
+    theirs = ContentStore(source)
+    tags = theirs.tags() | theirs.tags("cache/")
+    wanted = {name: tags[name] for name in tags if not images or name in images}
+    for name in images:
+        if name not in tags:
+            known = ", ".join(theirs.tags()) or "none"
+            raise EngineError(f"{source} has no image {name!r}; it has {known}")
+    try:
+        with locked(home):
+            ours = store_of(home)
+            for digest in reachable(theirs, list(wanted.values())):
+                if theirs.has(digest) and not ours.has(digest):
+                    ours.put_file(theirs.path(digest), expect=digest)
+                for referrer in theirs.referrers(digest):
+                    ours.add_referrer(digest, referrer)
+            for name, digest in wanted.items():
+                ours.tag(name, digest)
+    except ContentError as err:
+        raise EngineError(str(err)) from None
+    return sorted(name for name in wanted if not name.startswith("cache/"))
+
+
+def give(home: Path, settings: Settings) -> None:
+    """Gives a cluster every image of the shared store: its blobs by links, its names as files of the cluster's own."""
+    source = home / IMAGES
+    if not source.is_dir():
+        return
+    uid, gid = privileges.ids_of(settings.user)
+    target = settings.data_path("content")
+    for directory, _, files in os.walk(source):
+        there = target / Path(directory).relative_to(source)
+        if there.name in ("ingest", "locks"):
+            continue
+        _directory(there, uid, gid)
+        for name in files:
+            if name.startswith(".tmp-") or (there / name).exists():
+                continue
+            if there.name == "sha256":
+                os.link(os.path.join(directory, name), there / name)
+            else:
+                _own_copy(Path(directory, name), there / name, uid, gid)
+
+
+def _directory(path: Path, uid: int, gid: int) -> None:
+    if not path.is_dir():
+        path.mkdir(mode=0o755)
+        os.chown(path, uid, gid)
+
+
+def _own_copy(source: Path, target: Path, uid: int, gid: int) -> None:
+    temporary = target.with_name(f".tmp-{target.name[:200]}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as file:
+        file.write(source.read_bytes())
+        os.fchown(file.fileno(), uid, gid)
+    temporary.replace(target)
+
+
+def load(home: Path, clusters: Sequence[Cluster], images: Iterable[str]) -> None:
+    """Gives running clusters the images of the shared store and has each unpack these.
+
+    Raises:
+        EngineError: a cluster could not take one; names both.
+    """
+    for cluster in clusters:
+        give(home, cluster.settings())
+    names = [name for name in images if not name.partition(":")[2].startswith("former-")]
+    asyncio.run(_unpack(home, [one for one in clusters if one.state == "ready"], names))
+
+
+async def _unpack(home: Path, clusters: Sequence[Cluster], names: Sequence[str]) -> None:
+    from trimtab.components.node.cri import Cri
+    from trimtab.components.node.sandboxes import RuntimeFailure
+
+    store = store_of(home)
+
+    async def one(cluster: Cluster) -> None:
+        settings = cluster.settings()
+        cri = Cri(settings.containerd_socket)
+        try:
+            for name in names:
+                repository = name.rpartition(":")[0] or name
+                await cri.pull(f"{settings.image_registry}/{repository}@{store.resolve(name)}", None)
+        except (RuntimeFailure, OSError) as err:
+            raise EngineError(f"cluster {cluster.name} could not take image {name}: {err}") from None
+        finally:
+            await cri.close()
+
+    await asyncio.gather(*map(one, clusters))
+
+
+def freeze(cluster: Cluster) -> None:
+    """Stops a cluster on which no pod is, so that others can start with its images.
+
+    Raises:
+        EngineError: there are pods, or it cannot be stopped.
+    """
+    settings = cluster.settings()
+    if lifecycle.supervisor_of(settings) is not None:
+        if pods := asyncio.run(_pods(settings)):
+            raise EngineError(
+                f"cluster {cluster.name} has {pods} pods, which others cannot start with: delete them first"
+            )
+        lifecycle.stop(settings, keep_pods=False, say=lambda line: None, timeout_s=0)
+    cluster.state = "frozen"
+    cluster.save()
+
+
+async def _pods(settings: Settings) -> int:
+    from trimtab.components.node.cri import Cri
+
+    cri = Cri(settings.containerd_socket)
+    try:
+        return len(await cri.sandboxes())
+    finally:
+        await cri.close()
+
+
+def clone(source: Settings, target: Settings) -> None:
+    """Gives a cluster that never ran the unpacked images of a frozen one."""
+    old, new = (one.data_path("node", "containerd") for one in (source, target))
+    target.data_path("node").mkdir(mode=0o700, exist_ok=True)
+    new.mkdir(mode=0o711)
+    for name in (*_LINKED, *_COPIED):
+        if (old / name).is_dir():
+            _clone_tree(old / name, new / name, linked=name in _LINKED)
+
+
+def _clone_tree(source: Path, target: Path, *, linked: bool) -> None:
+    """A copy with owners, modes, attributes and times. linked: regular files but databases are the same files."""
+    _make_alike(source, target)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            there = target / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                _clone_tree(Path(entry.path), there, linked=linked)
+            elif linked and not entry.name.endswith(".db"):
+                os.link(entry.path, there, follow_symlinks=False)
+            else:
+                shutil.copy2(entry.path, there, follow_symlinks=False)
+    status = source.stat()
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _make_alike(source: Path, target: Path) -> None:
+    status = source.lstat()
+    target.mkdir()
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        os.setxattr(target, name, os.getxattr(source, name))

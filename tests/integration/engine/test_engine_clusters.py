@@ -1,0 +1,118 @@
+"""Throw-away clusters side by side, and whoever is killed, nothing of them is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine_under_test import TRIMTAB, wait_for
+from machine_picture import difference, picture
+
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+DEADLINE_S = 150
+
+
+class Home:
+    """A directory of clusters, used through the command only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [str(TRIMTAB), "cluster", "--clusters", str(self.path), *arguments]
+
+    def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(self.argv(*arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def list(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("list", "-o", "json").stdout)
+        return found
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.path.glob("[!.]*/cluster.json"))]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path / "clusters")
+    yield made
+    made.run("delete", "--all")
+
+
+def kubectl(kubeconfig: str, *arguments: str) -> str:
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", kubeconfig, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_clusters_live_side_by_side_and_go_with_the_run_that_is_killed(home: Home, tmp_path: Path) -> None:
+    variant = tmp_path / "corp.yaml"
+    (tmp_path / "install.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: installed}\n")
+    variant.write_text("clusterDomain: corp.example\nnode: false\nmanifests: [install.yaml]\n")
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("")
+    before = picture()
+    with open(tmp_path / "log", "wb") as log:
+        run = subprocess.Popen(
+            home.argv("create", "--variant", str(variant), "--variant", str(plain), "--", "sleep", "600"),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(
+            lambda: [one["state"] for one in home.records()] == ["ready", "ready"] or run.poll() is not None,
+            DEADLINE_S,
+            "both clusters",
+        )
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        corp, other = home.list()
+        assert (corp["name"], other["name"]) == ("corp-1", "plain-1")
+        assert (corp["state"], other["state"]) == ("ready", "ready")
+        assert corp["owner_pid"] == run.pid
+        assert "installed" in kubectl(corp["kubeconfig"], "get", "namespaces", "-o", "name")
+        assert "installed" not in kubectl(other["kubeconfig"], "get", "namespaces", "-o", "name")
+        assert kubectl(other["kubeconfig"], "get", "nodes", "-o", "name").split() == ["node/node-1"]
+        assert kubectl(corp["kubeconfig"], "config", "current-context").strip() == "corp-1"
+        ids = tuple(one["id"] for one in (corp, other))
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    wait_for(lambda: home.records() == [], DEADLINE_S, "the warden to remove what the killed run had")
+    wait_for(lambda: difference(before, picture(), (*ids, str(home.path))) == ([], []), 60, "nothing to be left")
+
+
+@pytest.mark.long
+def test_a_create_that_is_killed_with_its_warden_is_reaped(home: Home, tmp_path: Path) -> None:
+    variant = tmp_path / "api.yaml"
+    variant.write_text("node: false\n")
+    before = picture()
+    with open(tmp_path / "log", "wb") as log:
+        run = subprocess.Popen(home.argv("create", "--name", "e2e", "--variant", str(variant)), stdout=log, stderr=log)
+    engine = home.path / "e2e" / "data"
+    try:
+        wait_for(
+            lambda: (engine / "log" / "api.log").exists() or run.poll() is not None, DEADLINE_S, "a start under way"
+        )
+        [record] = home.records()
+        os.kill(record["warden"][0], signal.SIGKILL)
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    identifier = json.loads((engine / "engine.json").read_text())["id"]
+    [over] = home.list()
+    assert (over["name"], over["state"]) == ("e2e", "over")
+    assert "e2e: nobody wants it any more, so it goes" in home.run("reap").stdout
+    assert home.list() == []
+    assert home.run("reap").stdout == "nothing to reap\n"
+    wait_for(lambda: difference(before, picture(), (identifier, str(home.path))) == ([], []), 60, "nothing to be left")
