@@ -35,6 +35,8 @@ class Desired:
     release: owned objects that are the subject's no longer, but stay as they are.
     lift: finalizers that objects of an owned kind, or the subject, need no longer. All three come before what is deleted.
     status: merged into the subject's status under the reconciler's own field manager; None leaves it alone.
+    refused: the status instead, from what the API said, when it refuses one of `objects` for good (a quota, a policy); the
+        run fails all the same and is tried again.
     writes: named fields of objects of others, as declared by `writes=`.
     requeue_after_s: come back after so many seconds even when nothing changes.
     delete_subject: the subject itself has served its time (a Job past its ttl, a released volume) and is deleted, with
@@ -50,6 +52,7 @@ class Desired:
     adopt: Sequence[Adopt] = ()
     release: Sequence[Ref] = ()
     lift: Sequence[Lift] = ()
+    refused: Callable[[str], JSON] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.api import JSON, Ref, Resource, kind_of
 from trimtab.client.cache import Change, Key
 from trimtab.client.clock import jittered
-from trimtab.client.errors import Conflict, Unavailable
+from trimtab.client.errors import Conflict, Forbidden, Invalid, Unavailable
 from trimtab.runtime.apply import Applier, Memo, Run, Slot
 from trimtab.runtime.component import Desired, Outcome, Reconciler, Requeue, Wait
 from trimtab.runtime.conditions import NON_CONVERGENT, STALLED, has_conditions
@@ -258,7 +258,12 @@ class Controller:
                 wanted = [*outcome.keep, *(each.ref for each in outcome.adopt), *outcome.release]
                 await self._handover.carry_out(run, outcome)
                 for obj in outcome.objects:
-                    wanted.append(await applier.apply(run, obj))
+                    try:
+                        wanted.append(await applier.apply(run, obj))
+                    except (Forbidden, Invalid) as err:
+                        if outcome.refused is not None:
+                            await applier.apply_status(run, outcome.refused(str(err)))
+                        raise
                 if outcome.writes:
                     for write in outcome.writes:
                         kind = self.declared.check_write(write)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from node_world import NodeWorld, node_world
+from trimtab.api import ObjectMeta
+from trimtab.api.core import Container, LabelSelector, PodSpec, PodTemplateSpec
+from trimtab.api.workloads import DaemonSet, DaemonSetSpec
 from trimtab.components.node.network import host_address
 
 pytestmark = pytest.mark.engine
@@ -82,16 +85,30 @@ async def test_a_host_port_leads_to_the_pod_until_it_is_gone(world: NodeWorld) -
     inside = Path(f"/proc/{await world.main_pid_when_ready('self')}/root/tmp/out")
     await world.until(lambda: inside.exists() and inside.read_text().strip() == "web", 10, "a pod reaches it, too")
 
-    await world.run_pod("second", "sleep 1000", main={"ports": [{"containerPort": 1, "hostPort": port}]})
-    waits = await world.until_pod("second", lambda p: p.status.reason, 10, "says why it waits")
-    assert (waits.status.reason, waits.status.message) == (
-        "HostPortConflict",
-        f"port {port}/TCP of this node is taken by pod default/web",
+    taken = f"port {port}/TCP of this node is taken by pod default/web"
+    body = world.pod_body("second", "sleep 1000", main={"ports": [{"containerPort": 1, "hostPort": port}]})
+    await world.create(body)
+    refused = await world.until_pod("second", lambda p: p.status.reason, 60, "is refused")
+    assert (refused.status.phase, refused.status.reason, refused.status.message) == (
+        "Failed",
+        "NodePorts",
+        f"Pod was rejected: Predicate NodePorts failed: {taken}",
     )
+    template = PodTemplateSpec(
+        metadata=ObjectMeta(labels={"app": "d"}), spec=PodSpec(containers=[Container(name="c", image="i")])
+    )
+    spec = DaemonSetSpec(selector=LabelSelector(match_labels={"app": "d"}), template=template)
+    daemons = DaemonSet(metadata=ObjectMeta(name="d", namespace="default"), spec=spec)
+    uid = (await world.client.create(daemons, manager="tester")).metadata.uid
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": uid, "controller": True}
+    meta = {**body["metadata"], "name": "daemon", "ownerReferences": [owner]}
+    await world.create({**body, "metadata": meta})
+    waits = await world.until_pod("daemon", lambda p: p.status.reason, 60, "says why it waits")
+    assert (waits.status.phase, waits.status.reason, waits.status.message) == ("Pending", "HostPortConflict", taken)
     await world.client.delete(pod.ref)
     await world.until_gone("web")
     await world.until(lambda: "refused" in fetched("127.0.0.1", one), 5, "nobody answers any more")
-    await world.until_ready("second")
+    await world.until_ready("daemon", 60)
 
 
 async def test_a_port_of_a_program_is_not_taken_from_it(world: NodeWorld) -> None:

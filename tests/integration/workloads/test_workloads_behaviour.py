@@ -49,6 +49,9 @@ def test_what_the_api_refuses_is_told_on_the_deployment() -> None:
         assert told is not None
         assert told[:2] == ("True", "FailedCreate")
         assert "spec.containers[0].securityContext.privileged: Forbidden: not here" in told[2]
+        [replicas] = (await plane.client.list(ReplicaSet, "default")).items
+        assert await plane.condition(replicas, "ReplicaFailure") == told
+        assert replicas.status.observed_generation == replicas.metadata.generation
         checks.clear()
         await plane.settle(120)
         assert len(await plane.names(Pod)) == 2

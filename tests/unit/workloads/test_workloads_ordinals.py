@@ -63,11 +63,28 @@ def test_a_failed_pod_is_deleted_and_then_made_again() -> None:
     assert plan(A, member(1), member(2)) == ({0: "a"}, [])
 
 
+def test_a_pod_that_fails_at_once_is_not_made_again_and_again() -> None:
+    young = make_pod("db-0", phase="Failed", age_s=2)
+    out = step(A, members(young, member(1)), NOW)
+    assert (out.create, out.delete, out.retry_s) == ({}, [], 3.0)
+    assert plan(A, make_pod("db-0", phase="Failed", age_s=5), member(1)) == ({}, ["db-0"])
+
+
 def test_shrinks_from_the_top_one_at_a_time() -> None:
     small = Wanted(1, "a", "a")
     assert plan(small, member(0), member(1), member(2)) == ({}, ["db-2"])
     assert plan(small, member(0), member(1), member(2, deleting=True)) == ({}, [])
     assert plan(small, member(0, ready=False), member(1), member(2)) == ({}, [])
+
+
+def test_shrinks_no_further_while_one_below_is_in_trouble() -> None:
+    none = Wanted(0, "a", "a")
+    assert plan(none, member(0, ready=False), member(1, ready=False), member(2, ready=False)) == ({}, [])
+    assert plan(none, member(0), member(1, ready=False), member(2, ready=False)) == ({}, [])
+    assert plan(none, member(0), member(1), member(2, ready=False)) == ({}, ["db-2"])
+    assert plan(none, member(0, ready=False)) == ({}, ["db-0"])
+    at_once = Wanted(0, "a", "a", parallel=True)
+    assert plan(at_once, member(0, ready=False), member(1, ready=False)) == ({}, ["db-1", "db-0"])
     assert plan(Wanted(1, "a", "a", parallel=True), member(0), member(1), member(2)) == ({}, ["db-2", "db-1"])
 
 

@@ -98,6 +98,13 @@ def test_paused_moves_nothing_but_follows_the_size() -> None:
     assert paused(size, []) == {}
 
 
+def test_a_size_changed_in_a_stuck_rollout_is_shared_out_by_size() -> None:
+    """Ten pods, a version that never serves, then thirty asked for: 8 + round(20 * 8/13), and the new one the rest."""
+    size = bounds(30, 3, 7)
+    assert rolling(size, Scale("new", 5, 5, 0), [Scale("old", 8, 8, 8)]) == {"old": 20, "new": 13}
+    assert rolling(size, Scale("new", 13, 13, 0), [Scale("old", 20, 20, 20)]) == {"old": 20, "new": 13}
+
+
 # Properties
 
 counts = st.integers(0, 12)

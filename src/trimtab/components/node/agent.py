@@ -40,7 +40,7 @@ from trimtab.components.node.decide import (
 )
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
 from trimtab.components.node.health import Asker
-from trimtab.components.node.host_ports import conflict, listening
+from trimtab.components.node.host_ports import asks_for_ports, conflict, listening, taken
 from trimtab.components.node.images import PullFailure, login, policy_of
 from trimtab.components.node.links import service_links
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
@@ -215,11 +215,19 @@ class NodeAgent(Picture):
 
     def _port_taken(self, pod: Pod) -> str:
         """Who has a host port that the pod asks for; the scheduler leaves ports of programs, and pods bound by hand, to us."""
-        if not any(port.host_port for container in pod.spec.containers for port in container.ports):
-            return ""
+        return conflict(pod, self._others(pod), listening()) if asks_for_ports(pod) else ""
+
+    def refused(self, pod: Pod) -> str:
+        """Why the node refuses a new pod for the sake of one that runs here, or "". A daemon's pod waits for its turn: nobody but
+        the node could have placed it elsewhere."""
+        by_daemons = any(owner.controller and owner.kind == "DaemonSet" for owner in pod.metadata.owner_references)
+        said = "" if by_daemons or not asks_for_ports(pod) else taken(pod, self._others(pod))
+        return f"Pod was rejected: Predicate NodePorts failed: {said}" if said else ""
+
+    def _others(self, pod: Pod) -> list[Pod]:
+        """The other pods that run on this node."""
         alive = {sandbox.uid for sandbox in self._sandboxes.values() if sandbox.ready} - {pod.metadata.uid}
-        others = [other for other in self.pods() if other.metadata.uid in alive]
-        return conflict(pod, others, listening())
+        return [other for other in self.pods() if other.metadata.uid in alive]
 
     async def _begin_pull(self, pod: Pod, container: Container, get: Lookup, say: Say) -> None:
         state = self._state(pod)

@@ -22,6 +22,8 @@ GRACE_S_DEFAULT = 30
 GRACE_S_MIN = 2
 """What a container gets at least between SIGTERM and SIGKILL when its drain took up the whole grace period."""
 EVICTED = "Evicted"
+PORTS_TAKEN = "NodePorts"
+"""Kubernetes' word for a pod that its node refuses, since another pod has a host port that it asks for."""
 KEPT_ENDED = 1
 """Ended containers kept per name besides the newest: what `logs --previous` and `lastState` show."""
 
@@ -47,10 +49,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Eviction:
-    """The node takes a pod's place away: why, and how long its containers may take to end."""
+    """The node takes a pod's place away, or never gives it one: why, and how long its containers may take to end."""
 
     message: str
     grace_s: float = 0.0
+    reason: str = EVICTED
 
 
 @dataclass(frozen=True)

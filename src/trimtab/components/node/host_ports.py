@@ -1,7 +1,8 @@
 """Ports of the node that lead to a pod's container: `hostPort`, by the same rules as node ports. Pure.
 
     pods of this node -> host_ports -> rules.py: prerouting, output -> the pod
-    a new pod         -> conflict   -> agent.py: it does not start while somebody else has the port
+    a new pod         -> taken      -> reconcile.py: another pod has the port, so it fails, as in Kubernetes
+                      -> conflict   -> agent.py: it does not start while a program of the machine has the port
 
 From other machines they are reached only if the engine listens beyond loopback, as everything of the node's.
 """
@@ -63,11 +64,13 @@ def _ports(pod: Pod) -> Iterator[ContainerPort]:
         yield from container.ports
 
 
-def conflict(pod: Pod, others: Iterable[Pod], listening: Mapping[str, frozenset[tuple[str, int]]]) -> str:
-    """Why a pod cannot have its host ports now, or "".
+def asks_for_ports(pod: Pod) -> bool:
+    """Whether the pod asks for a port of the node."""
+    return not pod.spec.host_network and any(port.host_port for port in _ports(pod))
 
-    others: pods that run on this node. listening: by protocol, address and port of this node's programs.
-    """
+
+def taken(pod: Pod, others: Iterable[Pod]) -> str:
+    """Which other pod has a host port of this one, in words, or "". others: pods that run on this node."""
     wanted = list(_asked(pod, ""))
     if pod.spec.host_network or not wanted:
         return ""
@@ -76,7 +79,19 @@ def conflict(pod: Pod, others: Iterable[Pod], listening: Mapping[str, frozenset[
         for port in held:
             if any(one.clashes(port.host, port.protocol, port.port) for one in wanted):
                 return f"port {port.port}/{port.protocol.upper()} of this node is taken by pod {port.name}"
-    for one in wanted:
+    return ""
+
+
+def conflict(pod: Pod, others: Iterable[Pod], listening: Mapping[str, frozenset[tuple[str, int]]]) -> str:
+    """Why a pod cannot have its host ports now, or "".
+
+    others: pods that run on this node. listening: by protocol, address and port of this node's programs.
+    """
+    if pod.spec.host_network:
+        return ""
+    if said := taken(pod, others):
+        return said
+    for one in _asked(pod, ""):
         for host, number in listening.get(one.protocol, ()):
             if one.clashes(host, one.protocol, number):
                 return (

@@ -24,7 +24,7 @@ from trimtab.api.core import (
 from trimtab.api.runtimes import RuntimeClass
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
-from trimtab.components.node.decide import Eviction, Finish, StopContainer, decide
+from trimtab.components.node.decide import PORTS_TAKEN, Eviction, Finish, StopContainer, decide
 from trimtab.components.node.eviction import refusal
 from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.status import pod_status, qos_class
@@ -82,6 +82,9 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     if new and (why := refusal(pod, agent.pressure, qos_class(pod))) is not None:
         agent.evict(pod, Eviction(why))
         ctx.event("Evicted", why, warning=True)
+    elif new and (why := agent.refused(pod)):
+        agent.evict(pod, Eviction(why, reason=PORTS_TAKEN))
+        ctx.event(PORTS_TAKEN, why, warning=True)
     wake_at = None
     for _ in range(STEPS_MAX):
         try:

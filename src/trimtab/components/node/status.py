@@ -22,6 +22,8 @@ from trimtab.api.core import (
 from trimtab.components.node import backoff
 from trimtab.components.node.decide import (
     EVICTED,
+    PORTS_TAKEN,
+    Eviction,
     Health,
     Seen,
     has_begun,
@@ -115,10 +117,11 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
     block = seen.blocks.get("")
-    if phase == "Failed" and (evicted := _evicted(pod, seen)):
-        status |= {"reason": EVICTED, "message": evicted}
-        condition = {"type": "DisruptionTarget", **_condition("True", "TerminationByKubelet", evicted)}
-        status["conditions"].append(condition)
+    if phase == "Failed" and (evicted := _evicted(pod, seen)) is not None:
+        status |= {"reason": evicted.reason, "message": evicted.message}
+        if evicted.reason == EVICTED:
+            condition = {"type": "DisruptionTarget", **_condition("True", "TerminationByKubelet", evicted.message)}
+            status["conditions"].append(condition)
     elif overdue and phase == "Failed":
         status |= {"reason": "DeadlineExceeded", "message": "the pod ran longer than its activeDeadlineSeconds"}
     elif block is not None and phase == "Pending":
@@ -126,11 +129,12 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
     return status
 
 
-def _evicted(pod: Pod, seen: Seen) -> str:
-    """Why the pod was evicted, as known now or as its status says since; empty when it was not."""
+def _evicted(pod: Pod, seen: Seen) -> Eviction | None:
+    """Why the pod was evicted or refused, as known now or as its status says since; None when it was not."""
     if seen.evicted is not None and pod.status.phase not in ("Succeeded", "Failed"):
-        return seen.evicted.message
-    return pod.status.message if pod.status.reason == EVICTED else ""
+        return seen.evicted
+    known = pod.status.reason in (EVICTED, PORTS_TAKEN)
+    return Eviction(pod.status.message, reason=pod.status.reason) if known else None
 
 
 # Containers

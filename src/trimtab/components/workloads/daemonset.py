@@ -26,7 +26,7 @@ from trimtab.components.workloads.custody import custody, unused
 from trimtab.components.workloads.names import free_names
 from trimtab.components.workloads.ordinals import revision
 from trimtab.components.workloads.replicaset import next_available_s, pod_of
-from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, history, of
+from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, history, mark, of
 from trimtab.runtime import Context, Desired, Owned, reconciler
 
 
@@ -166,7 +166,7 @@ def _borne(spec: PodSpec) -> list[Toleration]:
     return [toleration for toleration in wanted if toleration not in spec.tolerations]
 
 
-@reconciler(DaemonSet, reads=[Node], owns=[ControllerRevision, Owned(Pod, by_reference=True)])
+@reconciler(DaemonSet, reads=[Node], owns=[Owned(ControllerRevision, by_reference=True), Owned(Pod, by_reference=True)])
 async def daemonset(subject: DaemonSet, ctx: Context) -> Desired:
     """Keeps one pod of a DaemonSet on every node that it is meant for."""
     held = await custody(ctx, Pod, subject.namespace, subject.spec.selector)
@@ -179,13 +179,13 @@ async def daemonset(subject: DaemonSet, ctx: Context) -> Desired:
         {revision(pod) for pod in pods},
         HISTORY_DEFAULT if limit is None else limit,
     )
-    want = wanted(subject, await ctx.list(Node), past.update.name)
+    want = wanted(subject, await ctx.list(Node), mark(past.update))
     decided = plan(want, pods, ctx.now)
     names = free_names(subject.name, subject.metadata.uid, (pod.name for pod in pods))
     created = []
     chosen = await unused(ctx, Pod, subject.namespace, names, len(decided.create))
     for node, name in zip(decided.create, chosen, strict=True):
-        pod = pod_of(subject, subject.spec.template, name, {REVISION_LABEL: past.update.name})
+        pod = pod_of(subject, subject.spec.template, name, {REVISION_LABEL: mark(past.update)})
         pod.spec = msgspec.structs.replace(
             pod.spec, node_name=node, tolerations=[*pod.spec.tolerations, *_borne(pod.spec)]
         )

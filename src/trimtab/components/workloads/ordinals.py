@@ -18,6 +18,9 @@ from trimtab.api.core import Pod
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.revisions import REVISION_LABEL
 
+REPLACED_NOT_BEFORE_S = 5.0
+"""A pod that has finished sooner than this after it was made waits so long for its replacement."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -46,10 +49,12 @@ class Wanted:
 
 @dataclass
 class Step:
-    """Ordinals to create, with the revision of each, and pods to delete. All the other pods stay."""
+    """Ordinals to create, with the revision of each, and pods to delete. All the other pods stay. retry_s: until one that failed as
+    soon as it was made is replaced."""
 
     create: dict[int, str] = field(default_factory=dict)
     delete: list[Pod] = field(default_factory=list)
+    retry_s: float | None = None
 
 
 def ordinal(base: str, name: str) -> int | None:
@@ -94,13 +99,21 @@ def _fill(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> 
             out.create[number] = _revision_for(wanted, number, doubt)
         elif facts.deleting(pod):
             pass
+        elif facts.finished(pod) and (pause := _too_young_s(pod, now)):
+            out.retry_s = pause if out.retry_s is None else min(out.retry_s, pause)
         elif facts.finished(pod) or _outdated_and_broken(wanted, number, pod, doubt):
             out.delete.append(pod)
         elif _serves(wanted, pod, now):
             continue
         if not wanted.parallel:
             return False
-    return not out.create and not out.delete
+    return not out.create and not out.delete and out.retry_s is None
+
+
+def _too_young_s(pod: Pod, now: datetime) -> float:
+    """Seconds until a finished pod may be replaced: a node that refuses pods at once is not asked again and again."""
+    made = pod.metadata.creation_timestamp
+    return max(0.0, REPLACED_NOT_BEFORE_S - (now - made).total_seconds()) if made is not None else 0.0
 
 
 def _outdated_and_broken(wanted: Wanted, number: int, pod: Pod, doubt: bool) -> bool:
@@ -113,9 +126,16 @@ def _outdated_and_broken(wanted: Wanted, number: int, pod: Pod, doubt: bool) -> 
 
 
 def _shrink(wanted: Wanted, pods: Mapping[int, Pod], out: Step, now: datetime) -> bool:
-    """Deletes pods beyond the size, or below the start, from the top. False: wait for them to be gone."""
+    """Deletes pods beyond the size, or below the start, from the top. False: wait for them to be gone.
+
+    In order, one that does not serve goes only when no other of them does not: as long as one below it is in trouble, a set
+    shrinks no further (it may be the last copy of what the others lost).
+    """
     condemned = sorted((number for number in pods if number not in wanted.ordinals), reverse=True)
+    ailing = [number for number in condemned if not _serves(wanted, pods[number], now)]
     for number in condemned:
+        if not wanted.parallel and number in ailing[:-1]:
+            return False
         if not facts.deleting(pods[number]):
             out.delete.append(pods[number])
         if not wanted.parallel:

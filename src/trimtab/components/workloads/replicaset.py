@@ -153,12 +153,19 @@ async def _keep(subject: ReplicaSet | ReplicationController, selector: LabelSele
     status = status_of(subject, ours, decided.keep, ctx.now)
     failing = failing_condition(ours, decided.retry_s)
     status["conditions"] = conditions.wire([failing] if failing else [])
+
+    def refused(said: str) -> JSON:
+        ctx.event("FailedCreate", f"Error creating: {said}", warning=True)
+        failed = Condition(type="ReplicaFailure", status="True", reason="FailedCreate", message=said)
+        return {**status, "conditions": conditions.wire([failed])}
+
     return Desired(
         objects=created,
         keep=[pod.ref for pod in decided.keep],
         adopt=held.adopt,
         release=held.release,
         status=status,
+        refused=refused,
         requeue_after_s=earliest(
             decided.retry_s, next_available_s(decided.keep, subject.spec.min_ready_seconds or 0, ctx.now)
         ),

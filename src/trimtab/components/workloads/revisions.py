@@ -1,8 +1,9 @@
 """The history of a StatefulSet's or DaemonSet's pod template, kept as ControllerRevisions.
 
 A StatefulSet in mid-update runs two templates at once, and a pod of the older one that is lost must come back as it
-was. So both are kept as objects, each a patch that `kubectl rollout undo` can send as it is. A pod names its revision
-in the label `controller-revision-hash`.
+was. So both are kept as objects, each a patch that `kubectl rollout undo` can send as it is. A pod names its revision in the
+label `controller-revision-hash`: a StatefulSet's by the revision's name, a DaemonSet's by its hash, which the revision then has as
+a label of the same name (as in Kubernetes; one without it goes by its name).
 """
 
 from __future__ import annotations
@@ -52,7 +53,14 @@ def template_of(revision: ControllerRevision) -> PodTemplateSpec:
 def of(subject: StatefulSet | DaemonSet) -> Callable[[ControllerRevision], bool]:
     """Whether a revision that nobody owns was made for a set of this name."""
     base = f"{subject.name[:NAME_BASE_LENGTH_MAX]}-"
-    return lambda revision: revision.name.startswith(base) and HASH_LABEL in revision.metadata.labels
+    return lambda revision: (
+        revision.name.startswith(base) and not revision.metadata.labels.keys().isdisjoint((HASH_LABEL, REVISION_LABEL))
+    )
+
+
+def mark(revision: ControllerRevision) -> str:
+    """What the label of a DaemonSet's pod says of its revision."""
+    return revision.metadata.labels.get(REVISION_LABEL) or revision.name
 
 
 def history(
@@ -68,7 +76,7 @@ def history(
     else:
         update = _render(subject, same[-1] if same else None, [r.name for r in known], number)
         apply = [update]
-    spare = [r for r in others if r.name not in used]
+    spare = [r for r in others if used.isdisjoint((r.name, mark(r)))]
     dropped = {r.name for r in spare[: max(0, len(spare) - limit)]}
     return History(update, tuple(r for r in others if r.name not in dropped), tuple(apply))
 
@@ -76,19 +84,23 @@ def history(
 def _render(
     subject: StatefulSet | DaemonSet, found: ControllerRevision | None, taken: Sequence[str], number: int
 ) -> ControllerRevision:
-    digest = found.metadata.labels.get(HASH_LABEL, "") if found else template_hash(subject.spec.template)
+    digest = template_hash(subject.spec.template)
     name = found.name if found else f"{subject.name[:NAME_BASE_LENGTH_MAX]}-{digest}"
     salt = 0
     while found is None and name in taken:
         salt += 1
         digest = template_hash(subject.spec.template, salt)
         name = f"{subject.name[:NAME_BASE_LENGTH_MAX]}-{digest}"
+    if found:
+        own = {key: found.metadata.labels[key] for key in (HASH_LABEL, REVISION_LABEL) if key in found.metadata.labels}
+    else:
+        own = {REVISION_LABEL if isinstance(subject, DaemonSet) else HASH_LABEL: digest}
     template = msgspec.to_builtins(subject.spec.template, str_keys=True)
     return ControllerRevision(
         metadata=ObjectMeta(
             name=name,
             namespace=subject.namespace,
-            labels={**subject.spec.template.metadata.labels, HASH_LABEL: digest},
+            labels={**subject.spec.template.metadata.labels, **own},
         ),
         data={"spec": {"template": {**template, "$patch": "replace"}}},
         revision=number,

@@ -117,14 +117,14 @@ def _carry(size: Bounds, new: Scale, old: Sequence[Scale], targets: dict[str, in
     """Lets the largest old ReplicaSet grow when old and available new pods are too few; returns by how many.
 
     That is so only after the Deployment was scaled up in mid-rollout: if the new version is broken, the old one must
-    still carry the load.
+    still carry the load. Its share of the room is rounded to the nearest pod, as Kubernetes does.
     """
     carriers = [scale for scale in old if scale.replicas > 0]
     short = size.fewest - sum(scale.replicas for scale in old) - new.serving
     if not carriers or short <= 0:
         return 0
     old_size = sum(scale.replicas for scale in carriers)
-    share = ceil(Fraction(room * old_size, old_size + new.replicas))
+    share = max(1, floor(Fraction(room * old_size, old_size + new.replicas) + Fraction(1, 2)))
     grown = min(short, share, room)
     largest = max(carriers, key=lambda scale: scale.replicas)
     targets[largest.name] += grown

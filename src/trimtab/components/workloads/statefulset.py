@@ -21,7 +21,7 @@ from trimtab.components.workloads import conditions, rolling
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.custody import custody
 from trimtab.components.workloads.ordinals import Wanted, ordinal, revision, step
-from trimtab.components.workloads.replicaset import next_available_s, pod_of
+from trimtab.components.workloads.replicaset import earliest, next_available_s, pod_of
 from trimtab.components.workloads.revisions import HISTORY_DEFAULT, REVISION_LABEL, History, history, of, template_of
 from trimtab.runtime import Context, Desired, FieldWrite, Owned, Writes, reconciler
 
@@ -147,7 +147,11 @@ def status_of(subject: StatefulSet, want: Wanted, seen: int, pods: Sequence[Pod]
 @reconciler(
     StatefulSet,
     reads=[PersistentVolumeClaim],
-    owns=[ControllerRevision, Owned(PersistentVolumeClaim, retain=True), Owned(Pod, by_reference=True)],
+    owns=[
+        Owned(ControllerRevision, by_reference=True),
+        Owned(PersistentVolumeClaim, retain=True),
+        Owned(Pod, by_reference=True),
+    ],
     writes=[Writes(PersistentVolumeClaim, ("metadata.ownerReferences",))],
 )
 async def statefulset(subject: StatefulSet, ctx: Context) -> Desired:
@@ -187,7 +191,7 @@ async def statefulset(subject: StatefulSet, ctx: Context) -> Desired:
         release=held.release,
         writes=await _retention(subject, pods, want, ctx),
         status=status_of(subject, want, len(pods), staying, ctx),
-        requeue_after_s=next_available_s(staying, want.min_ready_s, ctx.now),
+        requeue_after_s=earliest(next_step.retry_s, next_available_s(staying, want.min_ready_s, ctx.now)),
     )
 
 
