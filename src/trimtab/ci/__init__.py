@@ -26,15 +26,17 @@ from trimtab.ci.definition.evaluate import TIMEOUT_S, PipelineFunction, Shard, S
 from trimtab.ci.definition.graph import IMAGE
 from trimtab.ci.definition.params import Param
 from trimtab.ci.definition.site import DefinitionError
-from trimtab.ci.definition.values import Base, Call, Container, Output, Push, Secret, Service, Source
+from trimtab.ci.definition.values import Base, Call, Cluster, Container, Output, Push, Secret, Service, Source
 from trimtab.ci.results import tests
 
 __all__ = [
     "Call",
+    "Cluster",
     "Container",
     "DefinitionError",
     "Param",
     "Shard",
+    "cluster",
     "image",
     "pipeline",
     "publish",
@@ -89,6 +91,24 @@ def service(container: Container | str, *, env: Mapping[str, str] | None = None,
     if not isinstance(container, Container):
         raise DefinitionError("service() takes an image")
     return Service(container.env(**dict(env or {})), ready)
+
+
+def cluster(variant: str = "", *, context: str = "") -> Cluster:
+    """A Kubernetes cluster for a step: `.with_cluster(cluster())`.
+
+    A throw-away one of this machine, made for each execution of the step and gone with it, however that ends. variant: a file
+    of the project that says what is different about it, in a directory of its own with all that it names. context: instead,
+    a cluster that the kubeconfig of whoever runs the pipeline knows by this name; what is done there is never taken as known.
+    """
+    if variant and context:
+        raise DefinitionError(
+            "cluster() takes a variant of a throw-away cluster or the context of another one, not both"
+        )
+    if variant and ("/" not in variant.strip("/") or variant.startswith("/") or ".." in variant.split("/")):
+        raise DefinitionError(
+            f"cluster({variant!r}): write a file in a directory of its own below that of ship.py, like 'ci/deep/variant.yaml'"
+        )
+    return Cluster(variant, context)
 
 
 def publish(

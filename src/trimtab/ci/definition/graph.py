@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import trimtab
 from trimtab.ci.definition.site import DefinitionError, Site
-from trimtab.ci.definition.values import Container, Output, Push, Run, Service, Source
+from trimtab.ci.definition.values import Cluster, Container, Output, Push, Run, Service, Source
 
 JSON = dict[str, Any]
 
@@ -91,6 +92,7 @@ def _container(container: Container) -> JSON:
         "env": dict(container.environment),
         "user": container.run_as,
         "net": container.net,
+        "cluster": _cluster(container.cluster),
         "inputs": [{"to": m.to, "from": refs} for m in container.mounts for refs in _refs(m.what)],
         "runs": [_run(run, container) for run in container.runs],
         "outputs": [{"name": name, "path": path} for name, path in sorted(container.outputs)],
@@ -126,6 +128,15 @@ def _push(push: Push | None) -> JSON:
     if push is None:
         return {}
     return {"reference": push.reference, "tags": list(push.tags), "signed": push.signed}
+
+
+def _cluster(cluster: Cluster | None) -> JSON:
+    """A throw-away one is of our own version, whose change counts; what another cluster is nobody knows beforehand."""
+    if cluster is None:
+        return {}
+    if cluster.context:
+        return {"context": cluster.context}
+    return {"release": trimtab.__version__, **({"variant": cluster.variant} if cluster.variant else {})}
 
 
 def _service(service: Service) -> JSON:

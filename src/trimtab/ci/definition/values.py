@@ -18,6 +18,9 @@ from trimtab.ci.definition.site import DefinitionError, Site, caller
 REPORT = ".trimtab-report.xml"
 """Where a test runner leaves its report if nothing else is said."""
 
+VARIANT = "/run/trimtab/variant"
+"""Where the directory of a cluster's variant lies in a step: so it counts as one of the step's inputs."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -71,6 +74,15 @@ class Service:
 
     container: Container
     ready: str
+    site: Site = field(default_factory=caller, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes cluster for a step: a throw-away one of its own, or one that a kubeconfig names by a context."""
+
+    variant: str = ""
+    context: str = ""
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
 
@@ -172,6 +184,7 @@ class Container:
     services: tuple[tuple[str, Service], ...] = ()
     secrets: tuple[tuple[str, Secret], ...] = ()
     net: Network = "none"
+    cluster: Cluster | None = None
     runs: tuple[Run, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     entry: tuple[str, ...] = ()
@@ -225,6 +238,18 @@ class Container:
             raise DefinitionError(f"there are two services of the name {name!r}; name one otherwise")
         return self._with(services=(*self.services, (name, service)))
 
+    def with_cluster(self, cluster: Cluster) -> Container:
+        """Gives the commands a cluster, by `KUBECONFIG`, and the network of the machine, on which its API is."""
+        if not isinstance(cluster, Cluster):
+            raise DefinitionError(f"with_cluster() takes a cluster(...), not {_kind(cluster)}")
+        if self.cluster is not None:
+            raise DefinitionError("a step has one cluster; make a second step, or `trimtab cluster create` in it")
+        mounts = self.mounts
+        if cluster.variant:
+            files = Source((f"{cluster.variant.rpartition('/')[0]}/**",), site=cluster.site)
+            mounts = (*mounts, Mount(files, VARIANT))
+        return self._with(cluster=cluster, net="allow", mounts=mounts)
+
     def secret_env(self, variable: str, value: Secret) -> Container:
         """Gives the commands a secret in an environment variable."""
         if not isinstance(value, Secret):
@@ -236,6 +261,8 @@ class Container:
         """Lets the commands reach the network; without it they reach their services alone."""
         if mode not in ("none", "allow"):
             raise DefinitionError(f"network({mode!r}): write 'allow' or 'none'")
+        if mode == "none" and self.cluster is not None:
+            raise DefinitionError("network('none'): a step reaches its cluster by the network of the machine")
         return self._with(net=mode)
 
     def run(self, *argv: str | TestCommand, junit: str | None = None) -> Container:

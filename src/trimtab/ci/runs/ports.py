@@ -104,7 +104,8 @@ class Job:
     """A step with all that it refers to in hand; also what a shell in its failed state is made of (`as_json`, `job_of`).
 
     action: as `Step.action` gives it: runs, cwd, env, user, net, outputs, caches. image: the digest of a manifest in the store.
-    services: by name a job of their own, with `ready` in its action. secrets: by variable the value; in no JSON.
+    services: by name a job of their own, with `ready` in its action. secrets: by variable the value; in no JSON. files: of this
+    machine, and where the step sees them; in no JSON, since they go with what they lead to.
     directory: of this execution alone, empty; what a failure leaves stays there, a success leaves nothing.
     reports: paths of files that are read at the end, besides the `junit` of the action's runs.
     """
@@ -120,6 +121,7 @@ class Job:
     memory_bytes: int = 0
     cpus: float = 1.0
     reports: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> JSON:
         """Plain values, for a record."""

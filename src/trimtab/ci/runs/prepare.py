@@ -15,12 +15,13 @@ from typing import Any
 from trimtab.ci.cache.index import pull_request
 from trimtab.ci.definition import lock, params
 from trimtab.ci.definition.evaluate import Definition, PipelineFunction, evaluate, load
-from trimtab.ci.definition.graph import Graph
+from trimtab.ci.definition.graph import Graph, Step
 from trimtab.ci.definition.site import DefinitionError
 from trimtab.ci.results.tests import Table
 from trimtab.ci.runs.ports import EngineFault, Found, Lookups
 
 ASKED = "asked for"
+OUTSIDE = "it works on a cluster that is not its own"
 """The reason of a step that runs although its result is known."""
 FILE = "ship.py"
 MAIN = "ci"
@@ -109,15 +110,23 @@ def look_up(
     """Looks up what is there already. fresh: nothing counts as being there. tables: see `Prepared`. Raises `EngineFault`."""
     secrets = secret_values(defined)
     found = lookups.define(defined.graph, images, secrets)
+    for id, step in defined.graph.steps.items():
+        if is_outside(step):
+            found[id] = replace(found[id], result=None, reason=OUTSIDE)
     if fresh:
         found = {id: replace(one, result=None, reason=ASKED) for id, one in found.items()}
     return Prepared(defined, images, found, secrets, to_run(defined.graph, found), fresh, tables or {})
 
 
+def is_outside(step: Step) -> bool:
+    """Whether a step works on a cluster that is not its own: nothing here knows what that has become since."""
+    return step.container.cluster is not None and bool(step.container.cluster.context)
+
+
 def secret_values(defined: Defined) -> dict[str, str]:
     """By `file#key` the values of all secrets that steps and services take.
 
-    Raises `DefinitionError` for each that there is not, a line each, and for any in the run of a pull request, `EngineFault` for files that cannot be decrypted here.
+    Raises `DefinitionError` for each that there is not, a line each, and for any in the run of a pull request, logins for clusters included, `EngineFault` for files that cannot be decrypted here.
     """
     wanted = {
         f"{secret.file}#{secret.key}": secret
@@ -125,9 +134,16 @@ def secret_values(defined: Defined) -> dict[str, str]:
         for container in (step.container, *(service.container for _, service in step.container.services))
         for _, secret in container.secrets
     }
+    pull = pull_request()
+    for step in defined.graph.steps.values() if pull else ():
+        if is_outside(step) and (cluster := step.container.cluster):
+            raise DefinitionError(
+                f"pull request {pull} gets no login for the cluster {cluster.context}; leave its step out by a parameter of the pipeline",
+                cluster.site,
+            )
     if not wanted:
         return {}
-    if pull := pull_request():
+    if pull:
         name, first = next(iter(wanted.items()))
         raise DefinitionError(
             f"pull request {pull} gets no secrets, and {name} is one; leave its step out by a parameter of the pipeline",

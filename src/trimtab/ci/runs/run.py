@@ -26,7 +26,7 @@ from trimtab.ci.definition.values import Base, Container
 from trimtab.ci.results.suites import Suites, Taken, told
 from trimtab.ci.results.tests import DIRECTORY as TESTS
 from trimtab.ci.runs.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
-from trimtab.ci.runs.prepare import ASKED, Prepared
+from trimtab.ci.runs.prepare import ASKED, OUTSIDE, Prepared, is_outside
 from trimtab.ci.runs.record import VERSION, History, Store, commit_of, packed
 
 if TYPE_CHECKING:
@@ -257,6 +257,8 @@ class Running:
                 found = self._lookups.by_content(found, step, producers)
             if self.prepared.fresh:
                 found = replace(found, result=None, reason=ASKED)
+            elif is_outside(step):
+                found = replace(found, result=None, reason=OUTSIDE)
             if found.result is not None:
                 did = _hit(found, found.result, started)
                 self.results[id] = found.result

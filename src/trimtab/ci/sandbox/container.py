@@ -77,6 +77,8 @@ class Container:
         call += ["--ro-bind", str(self.hosts), "/etc/hosts"]
         if self.network and RESOLV_CONF.exists():
             call += ["--ro-bind", str(RESOLV_CONF.resolve()), "/etc/resolv.conf"]
+        for file, at in self.job.files.items():
+            call += ["--ro-bind", file, at]
         for cache in self.job.action.get("caches", ()):
             volume = self.volumes / cache["key"]
             call += ["--bind", str(volume), real(list(self.lowers), cache["path"])]

@@ -33,6 +33,7 @@ from trimtab.ci.cache.index import Index
 from trimtab.ci.cache.volumes import Volumes
 from trimtab.ci.runs.ports import EngineFault, Job, Outcome, Reason, Stop
 from trimtab.ci.sandbox import launch
+from trimtab.ci.sandbox.clusters import given
 from trimtab.ci.sandbox.container import Container, installed, prepare
 from trimtab.ci.sandbox.kept import UPPERS, keep, prune
 from trimtab.ci.sandbox.limits import LOOK_S, Limits, Watch
@@ -77,7 +78,8 @@ class Sandbox:
             with _room(self.state):
                 execution = _Execution(self, job, write, stop, held)
                 try:
-                    outcome = execution.run()
+                    with given(job, self._blobs, write, stop) as execution.job:
+                        outcome = execution.run()
                 except Lost as err:
                     raise EngineFault(f"{job.step}: {err}; run again, what made it is done anew") from None
                 if not outcome.succeeded:

@@ -124,7 +124,7 @@ async def _unpack(home: Path, clusters: Sequence[Cluster], names: Sequence[str])
         cri = Cri(settings.containerd_socket)
         try:
             for name in names:
-                repository = name.rpartition(":")[0] or name
+                repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
                 await cri.pull(f"{settings.image_registry}/{repository}@{store.resolve(name)}", None)
         except (RuntimeFailure, OSError) as err:
             raise EngineError(f"cluster {cluster.name} could not take image {name}: {err}") from None

@@ -1,0 +1,175 @@
+"""How long until the example app serves in each of N throw-away clusters, cold and warm; an image in all of them; kills.
+
+    sudo .venv/bin/python benchmarks/clusters.py [--count 8] [--kills 20]
+
+Nothing of the clusters runs before the clock starts. Before that the app's two images are built, once, in an engine that is gone again
+when the clock starts, and kept in the store that all clusters share. Cold: each cluster unpacks the images itself. Warm: each
+starts with containerd's directory of a frozen cluster, cloned by hard links; objects, keys and database are new in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for  # noqa: E402
+from machine_picture import difference, picture  # noqa: E402
+from node_world import busybox_image  # noqa: E402
+from trimtab.content import ContentStore  # noqa: E402
+
+HOST = "shipnotes.localhost"
+SERVING_S_MAX = 600
+GOALS_S = {"cold": 30.0, "warm": 10.0, "image": 5.0}
+
+
+class Clusters:
+    """A directory of clusters, used through the command."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def argv(self, *arguments: str, data: Path | None = None) -> list[str]:
+        named = ["--data", str(data)] if data else []
+        return [str(TRIMTAB), *named, "cluster", "--clusters", str(self.home), *arguments]
+
+    def run(self, *arguments: str, data: Path | None = None) -> str:
+        done = subprocess.run(self.argv(*arguments, data=data), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def list(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("list", "-o", "json"))
+        return found
+
+
+def busy_s() -> float:
+    """Seconds of CPU that this machine has spent since it started, on whatever."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def ship(cluster: dict[str, Any], source: Path) -> None:
+    """`trimtab up` in one cluster, then waits until the app answers behind its proxy."""
+    port = int(cluster["https"].rpartition(":")[2])
+    running = EngineUnderTest(Path(cluster["data"]), https_port=port)
+    running.run("up", str(source), timeout_s=SERVING_S_MAX)
+    running.wait_serving(HOST, "/healthz", SERVING_S_MAX)
+
+
+def serving(what: str, clusters: Clusters, source: Path, count: int, *options: str) -> None:
+    """From nothing to the app in each, timed."""
+    began, cpu = time.monotonic(), busy_s()
+    made = json.loads(clusters.run("create", "--count", str(count), "--name", what, *options, "-o", "json"))
+    up_s = time.monotonic() - began
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(lambda one: ship(one, source), made))
+    took_s = time.monotonic() - began
+    print(
+        f"{count} clusters {what}: all ready after {up_s:.1f} s, the app serves in each after {took_s:.1f} s; "
+        f"{took_s / GOALS_S[what]:.1f} of the goal of {GOALS_S[what]:.0f} s; {busy_s() - cpu:.0f} s of CPU on this machine meanwhile",
+        flush=True,
+    )
+
+
+def image_in_all(clusters: Clusters, source: Path, count: int) -> None:
+    """An image that no cluster has, unpacked in each."""
+    began = time.monotonic()
+    clusters.run("load", "bench/busybox", data=source)
+    took_s = time.monotonic() - began
+    print(
+        f"an image (busybox) in all {count}: {took_s:.1f} s, {took_s / GOALS_S['image']:.1f} of the goal of 5 s",
+        flush=True,
+    )
+
+
+def delete(clusters: Clusters) -> None:
+    names = [one["name"] for one in clusters.list() if one["state"] != "frozen"]
+    began = time.monotonic()
+    clusters.run("delete", *names)
+    print(f"{len(names)} clusters deleted after {time.monotonic() - began:.1f} s", flush=True)
+
+
+def kills(clusters: Clusters, rounds: int, seed: int) -> None:
+    """Runs killed at random moments, every other one with its warden; what is left once they were reaped."""
+    dice = random.Random(seed)
+    before = picture()
+    for number in range(rounds):
+        run = subprocess.Popen(
+            clusters.argv("create", "--count", "2", "--name", "kill", "--", "sleep", "600"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(dice.uniform(0.2, 20.0))
+        records = [json.loads(path.read_text()) for path in clusters.home.glob("[!.]*/cluster.json")]
+        if number % 2:
+            for pid in {record["warden"][0] for record in records if record.get("warden")}:
+                with suppress(ProcessLookupError):  # one that had nothing left to watch over
+                    os.kill(pid, signal.SIGKILL)
+        run.kill()
+        run.wait()
+        if number % 2:
+            clusters.run("reap")
+        wait_for(lambda: not any(one["state"] != "frozen" for one in clusters.list()), 300, "nothing to be left")
+    left, gone = difference(before, picture(), (str(clusters.home),))
+    print(f"{rounds} runs of 2 clusters killed at random moments: {len(left) + len(gone)} traces left", flush=True)
+    for line in (*left, *gone)[:20]:
+        print(f"  {line}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as directory:
+        Path(directory).chmod(0o755)
+        app, source = Path(directory, "shipnotes"), Path(directory, "source")
+        shutil.copytree(ROOT / "examples" / "shipnotes", app)
+        clusters = Clusters(Path(directory, "clusters"))
+        try:
+            with engine(source) as running:
+                began = time.monotonic()
+                running.run("up", str(app), timeout_s=SERVING_S_MAX)
+                print(
+                    f"before the clock: images built and the app once served in {time.monotonic() - began:.0f} s",
+                    flush=True,
+                )
+                clusters.run("load", data=source)
+                busybox_image(ContentStore(source / "content"), "bench/busybox")
+                shutil.copytree(source / "content", Path(directory, "kept", "content"))
+                shutil.copy(source / "engine.json", Path(directory, "kept"))
+            serving("cold", clusters, app, options.count)
+            image_in_all(clusters, Path(directory, "kept"), options.count)
+            delete(clusters)
+            clusters.run("create", "--name", "template")
+            clusters.run("load", data=Path(directory, "kept"))
+            clusters.run("freeze", "template")
+            serving("warm", clusters, app, options.count, "--like", "template")
+            delete(clusters)
+            kills(clusters, options.kills, options.seed)
+        finally:
+            clusters.run("delete", "--all")
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
