@@ -13,16 +13,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trimtab.content import oci
 from trimtab.content.digest import Digest, hex_of, parse_digest
-from trimtab.content.errors import BadKey, Corrupt, NotSigned
+from trimtab.content.errors import BadKey, ContentError, Corrupt, NotSigned
 from trimtab.content.reference import Reference
-from trimtab.content.registry import RegistryClient
 from trimtab.content.store import ContentStore
+
+if TYPE_CHECKING:
+    from trimtab.content.registry import RegistryClient
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
@@ -146,7 +148,7 @@ async def sign(client: RegistryClient, store: ContentStore, image: Reference, ke
     """
     digest = image.digest or parse_digest((await client.resolve(image)).digest)
     data = payload(image.name, digest)
-    at = Reference(image.registry, image.repository, signature_tag(digest))
+    at = _signatures(image, digest)
     before = await _layers(client, store, at)
     own = PublicKeys([key.public])
     if any(own.signed(data, one.annotations.get(SIGNATURE, "")) for one in before):
@@ -193,14 +195,36 @@ async def verify(client: RegistryClient, store: ContentStore, image: Reference, 
         NotSigned: none has. And what a pull raises.
     """
     digest = image.digest or parse_digest((await client.resolve(image)).digest)
-    at = Reference(image.registry, image.repository, signature_tag(digest))
-    layers = await _layers(client, store, at)
+    layers = await _layers(client, store, _signatures(image, digest))
+    if not _vouched(store, layers, digest, keys):
+        who = "nobody" if not layers else "none of the trusted keys"
+        raise NotSigned(f"{image.name}@{digest}: signed by {who}")
+
+
+def kept(store: ContentStore, image: Reference, keys: PublicKeys) -> bool:
+    """Whether the store alone shows that one of these keys has signed the image, which is named by its digest: what `verify`
+    brought once stays there, so that no registry has to be asked twice."""
+    if image.digest is None:
+        return False
+    try:
+        found = store.resolve(_signatures(image, image.digest).tagged)
+        manifest = oci.read_any(store, found) if found is not None else None
+        return isinstance(manifest, oci.Manifest) and _vouched(store, manifest.layers, image.digest, keys)
+    except ContentError:
+        return False  # damaged, or half of it collected: the registry has it whole
+
+
+def _signatures(image: Reference, digest: Digest) -> Reference:
+    return Reference(image.registry, image.repository, signature_tag(digest))
+
+
+def _vouched(store: ContentStore, layers: Sequence[oci.Descriptor], digest: Digest, keys: PublicKeys) -> bool:
+    """Whether one of the layers is a signature of this digest by one of the keys."""
     for layer in layers:
         data = store.read(parse_digest(layer.digest))
         if keys.signed(data, layer.annotations.get(SIGNATURE, "")) and _names(data) == digest:
-            return
-    who = "nobody" if not layers else "none of the trusted keys"
-    raise NotSigned(f"{image.name}@{digest}: signed by {who}")
+            return True
+    return False
 
 
 async def statements(

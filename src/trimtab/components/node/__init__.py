@@ -2,6 +2,7 @@
 
     Pod -> reconcile.py -> decide.py (pure: what next?) -> agent.py -> cri.py -> containerd
                         -> status.py (pure: how is it?)
+    ClusterImagePolicy     -> trust.py: whose signature an image must carry
     Service, EndpointSlice -> rules.py    -> services.py -> nftables;  dns.py answers their names
     NetworkPolicy          -> policies.py -> services.py -> nftables
     API server -> streams.py: logs, exec, attach, port-forward
@@ -24,10 +25,12 @@ from trimtab.components.node.admission import check_pod
 from trimtab.components.node.balancer import REASONS as BALANCER_REASONS
 from trimtab.components.node.cleanup import Stopping, cleanup, pod_cgroups, remove_cgroups, remove_networks, stop_pods
 from trimtab.components.node.containerd import containerd_command, containerd_config
+from trimtab.components.node.kinds import ClusterImagePolicy
 from trimtab.components.node.needs import NEEDS
 from trimtab.components.node.policy_admission import check_policy
 from trimtab.components.node.reconcile import run_pod
 from trimtab.components.node.status import REASONS
+from trimtab.components.node.trust_admission import check_image_policy
 from trimtab.runtime import Admission, Component, Owned, Posts, Service, Store, Writes
 from trimtab.runtime.settings import Settings
 
@@ -77,7 +80,7 @@ async def _pressure(process: Any) -> None:
 COMPONENT = Component(
     name="node",
     summary="Runs pods as containers on this machine, with networks, volumes, probes, logs and shells",
-    kinds=(Pod,),
+    kinds=(Pod, ClusterImagePolicy),
     reconcilers=(run_pod,),
     services=(
         Service("pods", _pods, place="node", reads=(Pod, ApiService), posts=(Posts(ServiceAccount, "token"),)),
@@ -97,6 +100,7 @@ COMPONENT = Component(
     admission=(
         Admission("pod-on-node", Pod, check_pod),
         Admission("policy-on-node", NetworkPolicy, check_policy),
+        Admission("image-policy-on-node", ClusterImagePolicy, check_image_policy),
     ),
     needs=NEEDS,
     stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
@@ -124,7 +128,9 @@ def adapters(settings: Settings, block: Any = None) -> dict[type, Any]:
     from trimtab.components.node.probes import Handler, Target, ask
     from trimtab.components.node.projected import Projector
     from trimtab.components.node.tokens import TokenRequests
+    from trimtab.components.node.trust import Trust
     from trimtab.components.node.usage import Usage, group_reading, machine_reading
+    from trimtab.content import ContentStore
 
     config = parse(settings.node_config)
     clock = SystemClock()
@@ -138,6 +144,7 @@ def adapters(settings: Settings, block: Any = None) -> dict[type, Any]:
     projector = Projector(tokens, Facts("", "", node.cpu, node.memory_bytes), clock.now)
     disk = NodeDisk(settings, projector, config, block)
     agent = NodeAgent(cri, disk, asker, node, facts_for(settings), clock.now, rules)
+    agent.trust = Trust(lambda: ContentStore(settings.data_path("content")), settings.image_registry)
     of_pods = partial(group_reading, machine.cgroups(), settings.cgroup)
     usage = Usage(cri.stats, machine_reading if settings.first_node else of_pods, clock.now)
     return {

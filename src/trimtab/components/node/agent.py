@@ -42,12 +42,14 @@ from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, en
 from trimtab.components.node.health import Asker
 from trimtab.components.node.host_ports import asks_for_ports, conflict, listening, taken
 from trimtab.components.node.images import PullFailure, login, policy_of
+from trimtab.components.node.kinds import ClusterImagePolicy
 from trimtab.components.node.links import service_links
 from trimtab.components.node.picture import Disk, NodeIdentity, Picture
 from trimtab.components.node.pod_rules import PodRules, RulesMissing
 from trimtab.components.node.runtimes import runtime_missing
 from trimtab.components.node.sandboxes import ContainerRuntime, ContainerView, RuntimeFailure, Sandbox
 from trimtab.components.node.status import ended_how
+from trimtab.components.node.trust import BROKEN
 from trimtab.components.node.volumes import VolumeProblem, VolumeWaits
 
 KILL_GRACE_S = 2.0
@@ -127,6 +129,13 @@ class NodeAgent(Picture):
         return any(self.remains_of(uid) for uid in going)
 
     # Actions
+
+    def obey(self, policies: Sequence[ClusterImagePolicy]) -> None:
+        """From now on these policies say whose signature images must carry. What others kept from running is judged anew."""
+        if self.trust is not None and self.trust.take(policies):
+            for state in self._pods.values():
+                for name in [name for name, block in state.blocks.items() if block.reason == BROKEN]:
+                    del state.blocks[name]
 
     async def refresh(self, pod: Pod, get: Lookup, say: Say) -> None:
         """Brings the volumes of a running pod up to date with what they show; renews tokens."""
@@ -238,8 +247,10 @@ class NodeAgent(Picture):
         async def pull() -> None:
             began = asyncio.get_running_loop().time()
             try:
-                await self.images.ensure(container, auth)
+                image = await self.images.ensure(container, auth)
                 state.ensured.add(container.image)
+                if self.trust is not None and (doubt := await self.trust.judge(container.image, image, auth)):
+                    say(BROKEN, doubt, warning=True)
                 took_s = asyncio.get_running_loop().time() - began
                 for name in names:
                     state.blocks.pop(name, None)
@@ -258,7 +269,7 @@ class NodeAgent(Picture):
         state = self._state(pod)
         sandbox = next((s for s in self.sandboxes_of(uid) if s.ready), None)
         image = self.images.present(container.image)
-        if sandbox is None or image is None:
+        if sandbox is None or image is None or not (self.trust is None or self.trust.admits(container.image, image)):
             return
         looks = self._looks
         facts = Facts(sandbox.ip, self.node.host_ip, self.node.cpu, self.node.memory_bytes)

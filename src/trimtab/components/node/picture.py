@@ -44,6 +44,7 @@ from trimtab.components.node.sandboxes import (
     Sandbox,
 )
 from trimtab.components.node.status import ended_how
+from trimtab.components.node.trust import Trust
 from trimtab.components.node.volumes import HostVolume
 
 RELIST_RETRY_S = 0.5
@@ -124,6 +125,8 @@ class Picture:
         self.node = node
         self.connected = False
         self.images = Images(runtime, now)
+        self.trust: Trust | None = None
+        """Who must have signed what runs here; without it nobody."""
         self.health = HealthWatch(ask, self._health_changed)
         self._disk = disk
         self._wake: Callable[[Ref, str], None] = lambda ref, why: None
@@ -160,7 +163,9 @@ class Picture:
         images = {
             c.image
             for c in all_containers(pod)
-            if self.images.present(c.image) is not None and (policy_of(c) != "Always" or c.image in state.ensured)
+            if (image := self.images.present(c.image)) is not None
+            and (policy_of(c) != "Always" or c.image in state.ensured)
+            and (self.trust is None or self.trust.admits(c.image, image))
         }
         containers = self.containers_of(pod.metadata.uid)
         idents = {view.id for views in containers.values() for view in views}

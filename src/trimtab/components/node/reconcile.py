@@ -26,6 +26,7 @@ from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.decide import PORTS_TAKEN, Eviction, Finish, StopContainer, decide
 from trimtab.components.node.eviction import refusal
+from trimtab.components.node.kinds import ClusterImagePolicy
 from trimtab.components.node.sandboxes import RuntimeFailure
 from trimtab.components.node.status import pod_status, qos_class
 from trimtab.components.node.volumes import VolumeWaits
@@ -53,6 +54,7 @@ first to be ready, later."""
         VolumeAttachment,
         Node,
         RuntimeClass,
+        ClusterImagePolicy,
     ],
     place="node",
     workers=WORKERS,
@@ -72,6 +74,7 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
 
     over = pod.status.phase in ("Succeeded", "Failed")
     living = not ctx.deleting and not over
+    agent.obey(await ctx.list(ClusterImagePolicy))
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
     bare = not ctx.deleting and not agent.sandboxes_of(pod.metadata.uid)

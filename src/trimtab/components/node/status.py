@@ -50,6 +50,8 @@ REASONS = {
     "ImagePullBackOff": "The image could not be fetched several times; it is tried again after a growing delay.",
     "ErrImageNeverPull": "The image is not on this node and imagePullPolicy is Never. Build or load it, or change the policy.",
     "InvalidImageName": "The image reference is not valid; the message says where.",
+    "SignatureValidationFailed": "A ClusterImagePolicy wants a signature that the image does not have, or that cannot be looked for now; the "
+    "message says which. It is tried again, at once when a policy changes.",
     "CreateContainerConfigError": "The container's configuration names something that does not exist or does not fit; the message says what.",
     "CreateContainerError": "The container could not be created; the message is the runtime's.",
     "RunContainerError": "The container was created but its process could not be started, often because the command does not exist in the image.",
