@@ -112,26 +112,44 @@ def cluster(variant: str = "", *, context: str = "") -> Cluster:
 
 
 def publish(
-    image: Call | Output, to: str, *, tags: str = "", auth: Secret | None = None, sign: Secret | None = None
+    image: Call | Output,
+    to: str,
+    *,
+    tags: str = "",
+    auth: Secret | None = None,
+    sign: Secret | None = None,
+    record: str = "",
 ) -> Call:
     """Sends the image that a step made to a registry; called in a pipeline.
 
     to: `HOST/NAME`; the image goes there by its digest, and under the `tags` (one or several, with blanks between). auth:
     `user:password`; without it as `docker login` left it. sign: a private key in PEM (`trimtab ci key`); the image is signed by it
-    and gets a statement of how it came to be. Gives a file `reference` with `HOST/NAME@sha256:...` in it.
+    and gets a statement of how it came to be. record: files of the project (one or several, with blanks between) in which every
+    reference to `to` gets the digest, by one commit that is pushed once the run is green. Gives a file `reference` with
+    `HOST/NAME@sha256:...` in it.
     """
-    return _PUBLISH(image, to, tags=tags, auth=auth, sign=sign)
+    return _PUBLISH(image, to, tags=tags, auth=auth, sign=sign, record=record)
 
 
 def _published(
-    image: Call | Output, to: str, tags: str = "", auth: Secret | None = None, sign: Secret | None = None
+    image: Call | Output,
+    to: str,
+    tags: str = "",
+    auth: Secret | None = None,
+    sign: Secret | None = None,
+    record: str = "",
 ) -> Container:
     if not isinstance(to, str) or not to or "@" in to or ":" in to.rpartition("/")[2]:
         raise DefinitionError(f"publish(to={to!r}): write HOST/NAME; tags go into tags=")
     if isinstance(image, Call) and not image.broken and image.outputs != (IMAGE,):
         raise DefinitionError("publish() takes what a step gave that makes an image: one that ends without .run(...)")
     secrets = tuple((name, value) for name, value in (("AUTH", auth), ("SIGN", sign)) if value is not None)
-    push = Push(to, tuple(tags.split()), sign is not None)
+    for file in record.split():
+        if file.startswith("/") or ".." in file.split("/"):
+            raise DefinitionError(
+                f"publish(record={file!r}): paths are relative to the directory of ship.py and stay below it"
+            )
+    push = Push(to, tuple(tags.split()), sign is not None, tuple(record.split()))
     return Container(Base(), secrets=secrets, push=push, outputs=(("reference", "/reference"),)).add(image, to="/image")
 
 

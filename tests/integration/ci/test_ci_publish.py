@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -159,6 +160,43 @@ def test_it_is_signed_and_says_how_it_came_to_be(world: World, capsys: pytest.Ca
         f"oci://{world.host}/base/busybox:1"
     ]
     assert "BEGIN PRIVATE KEY" not in json.dumps(record)
+
+
+def test_the_digest_goes_into_git_and_makes_no_run(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(world.project), *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    ship = world.project / "ship.py"
+    ship.write_text(ship.read_text().replace("tags=tags,", 'tags=tags, record="deploy.yaml",'))
+    (world.project / "deploy.yaml").write_text(f"image: {world.host}/shop/app:1\n")
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(world.path / "remote")], check=True)
+    git("init", "-q", "-b", "main")
+    git("config", "user.name", "ada")
+    git("config", "user.email", "ada@example.org")
+    git("remote", "add", "origin", str(world.path / "remote"))
+    git("add", ".")
+    git("commit", "-qm", "one")
+    git("push", "-q", "origin", "main")
+
+    world.run(capsys)
+
+    recorded = (world.project / "deploy.yaml").read_text()
+    assert re.fullmatch(rf"image: {world.host}/shop/app:1@sha256:[0-9a-f]{{64}}\n", recorded)
+    tip = git("ls-remote", "origin", "main").split()[0]
+    assert tip == git("rev-parse", "HEAD")
+    capsys.readouterr()
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "push")
+    assert main(["run", "-C", str(world.project)]) == 0
+    assert capsys.readouterr().out == "a run has made this commit, so it makes none\n"
+    monkeypatch.delenv("GITHUB_EVENT_NAME")
+    world.run(capsys)
+    assert git("ls-remote", "origin", "main").split()[0] == tip
+    (world.project / "deploy.yaml").write_text("image: x\n")
+    assert main(["run", "-C", str(world.project)]) == 3
+    assert "record='deploy.yaml': it has changes that are not committed" in capsys.readouterr().err
 
 
 def test_a_registry_that_is_gone_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:

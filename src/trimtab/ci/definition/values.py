@@ -164,11 +164,15 @@ class Base:
 
 @dataclass(frozen=True)
 class Push:
-    """Where an image goes. reference: `HOST/NAME`; tags: besides its digest; signed: by the secret in the variable SIGN."""
+    """Where an image goes. reference: `HOST/NAME`; tags: besides its digest; signed: by the secret in the variable SIGN.
+
+    record: files of the project into which the digest is written once the run is green.
+    """
 
     reference: str
     tags: tuple[str, ...] = ()
     signed: bool = False
+    record: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

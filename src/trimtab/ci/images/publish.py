@@ -119,6 +119,14 @@ class Publisher:
         await signing.attest(client, store, image, said, key)
 
 
+def reference_of(blobs: Blobs, outputs: Mapping[str, str]) -> str:
+    """`HOST/NAME@sha256:...`, as a publishing step has left it. Raises `EngineFault`."""
+    try:
+        return (Path(blobs.materialise(outputs[OUTPUT])) / OUTPUT).read_text().strip()
+    except (Lost, CacheError) as err:
+        raise EngineFault(str(err)) from None
+
+
 def _material(name: str, digest: str) -> Any:
     from trimtab.content.provenance import Material
 

@@ -17,6 +17,7 @@ from trimtab.ci.definition import lock
 from trimtab.ci.definition.site import DefinitionError
 from trimtab.ci.definition.values import Base
 from trimtab.ci.results.suites import with_tables
+from trimtab.ci.runs.ports import EngineFault
 from trimtab.ci.runs.prepare import Defined, Prepared, define, locked, look_up, to_run
 from trimtab.ci.runs.record import History, commit_of, new_id
 from trimtab.ci.runs.run import Options, Running
@@ -42,6 +43,9 @@ def run(arguments: list[str]) -> int:
     options.add_argument("--fail-fast", action="store_true", help="end everything when one step fails")
     options.add_argument("-v", "--verbose", action="store_true", help="print what steps print")
     options.add_argument("--on", metavar="ssh://HOST", help="run it there: only what is missing there is sent")
+    options.add_argument(
+        "--on-push", action="store_true", help="asked for by a push: do nothing for a commit that a run has made"
+    )
     options.add_argument("--plain", action="store_true", help="lines only, on a terminal, too")
     said, further = options.parse_known_args(arguments)
     if said.jobs is not None and said.jobs <= 0:
@@ -54,6 +58,10 @@ def run(arguments: list[str]) -> int:
     defined = define(
         project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
     )
+    if (said.on_push or os.environ.get("GITHUB_EVENT_NAME") == "push") and _own(defined.project):
+        screen.line("a run has made this commit, so it makes none")
+        screen.close()
+        return GREEN
     if said.on is not None:
         from trimtab.ci.runs import far
         from trimtab.cli.ci.on import forwarded
@@ -67,6 +75,7 @@ def run(arguments: list[str]) -> int:
             bring = _Bring(state, screen.told)
             images = _images(defined, bring, screen.told, frozen=said.locked)
             defined, tables = with_tables(defined, lookups.index.directory)
+            recording = _Recording(defined)
             prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
             jobs = said.jobs or float(len(os.sched_getaffinity(0)))
             executors = _Executors(state, lambda: _origin(id, prepared))
@@ -86,11 +95,17 @@ def run(arguments: list[str]) -> int:
         finally:
             screen.close()
             history.close()
+        for line in summary(record):
+            screen.line(line)
+        status = STATUS[record["state"]]
+        try:
+            recording.done(record, lookups.blobs, screen.line)
+        except EngineFault as err:
+            screen.line(f"trimtab: {err}")
+            status = FAULT
     finally:
         lookups.close()
     executors.tidy(lookups.blobs)
-    for line in summary(record):
-        screen.line(line)
     if any(name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         from trimtab.ci.runs import spans
 
@@ -98,7 +113,7 @@ def run(arguments: list[str]) -> int:
             screen.line(problem)
     if said.output == "json":
         print(json.dumps(record, indent=2, sort_keys=True))
-    return STATUS[record["state"]]
+    return status
 
 
 def plan(arguments: list[str]) -> int:
@@ -235,6 +250,38 @@ class _Executors:
         from trimtab.ci.sandbox.steps import Sandbox
 
         return Sandbox(self._state)
+
+
+class _Recording:
+    """Digests that go into the project's files by a commit; what would be in its way is told before anything runs."""
+
+    def __init__(self, defined: Defined) -> None:
+        self._project = defined.project
+        self._wanted: dict[str, tuple[str, tuple[str, ...]]] = {}
+        if any(step.container.push is not None and step.container.push.record for step in defined.graph.steps.values()):
+            from trimtab.ci.images import recorded
+
+            self._wanted = recorded.wanted(defined.graph)
+            if self._wanted:
+                self._place = recorded.check(self._project, recorded.by_file(self._wanted))
+
+    def done(self, record: dict[str, Any], blobs: Blobs, tell: Callable[[str], None]) -> None:
+        """Commits what a green run has published."""
+        if not self._wanted or record["state"] != "succeeded":
+            return
+        from trimtab.ci.images import recorded
+        from trimtab.ci.images.publish import reference_of
+
+        said = {
+            id: (reference_of(blobs, record["steps"][id]["outputs"]), files) for id, (_, files) in self._wanted.items()
+        }
+        recorded.record(self._project, self._place, recorded.by_file(said), record["id"], tell)
+
+
+def _own(project: Path) -> bool:
+    from trimtab.ci.images import recorded
+
+    return recorded.is_own(project)
 
 
 def _origin(id: str, prepared: Prepared) -> Origin:
