@@ -26,7 +26,18 @@ from trimtab.ci.definition.evaluate import TIMEOUT_S, PipelineFunction, Shard, S
 from trimtab.ci.definition.graph import IMAGE
 from trimtab.ci.definition.params import Param
 from trimtab.ci.definition.site import DefinitionError
-from trimtab.ci.definition.values import Base, Call, Cluster, Container, Output, Push, Secret, Service, Source
+from trimtab.ci.definition.values import (
+    PLATFORMS,
+    Base,
+    Call,
+    Cluster,
+    Container,
+    Output,
+    Push,
+    Secret,
+    Service,
+    Source,
+)
 from trimtab.ci.results import tests
 
 __all__ = [
@@ -49,19 +60,27 @@ __all__ = [
 
 
 def image(
-    reference: str | None = None, *, debian: tuple[str, ...] | list[str] = (), python: tuple[str, ...] | list[str] = ()
+    reference: str | None = None,
+    *,
+    debian: tuple[str, ...] | list[str] = (),
+    python: tuple[str, ...] | list[str] = (),
+    platforms: tuple[str, ...] | list[str] = (),
 ) -> Container:
     """Where a step begins: an image of a registry, or a minimal one of Debian packages and Python requirements.
 
-    References are resolved to a digest once, in `trimtab.lock`.
+    References are resolved to a digest once, in `trimtab.lock`. platforms: what an image that a step makes of it is for, such as
+    `["linux/amd64", "linux/arm64"]`: it becomes one for each, under one digest. Commands run on this machine's.
     """
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise DefinitionError(f"image(platforms=[{platform!r}]): choose of {', '.join(PLATFORMS)}")
     if (reference is None) == (not debian):
         raise DefinitionError("image() takes a reference, or debian=[...] (with python=[...])")
     if reference is not None and python:
         raise DefinitionError(
             "image(): python=[...] goes with debian=[...]; add a step that installs into another image"
         )
-    return Container(Base(reference, tuple(debian), tuple(python)))
+    return Container(Base(reference, tuple(debian), tuple(python), tuple(sorted(set(platforms)))))
 
 
 def src(*patterns: str, exclude: tuple[str, ...] | list[str] = ()) -> Source:

@@ -68,8 +68,9 @@ class RegistryClient:
         *,
         platform: oci.Platform | None = None,
         progress: Progress | None = None,
+        tag: bool = True,
     ) -> Digest:
-        """Brings an image into the store, tags it by its reference, and returns the digest of its manifest.
+        """Brings an image into the store, tags it by its reference (`tag`), and returns the digest of its manifest.
 
         From an image for several platforms only the one for `platform` (this machine's) is fetched. Raises NoSuchImage,
         Unauthorized, Unreachable, Corrupt; what was fetched until then stays for the next try.
@@ -86,7 +87,8 @@ class RegistryClient:
                 raise Corrupt(f"{wanted}: an index inside of an index is not an image")
             await self._fetch_all(wanted, [*document.layers, document.config], progress or (lambda done, total: None))
             self._store.put(data, expect=digest)
-            self._store.tag(wanted.tagged, digest)
+            if tag:
+                self._store.tag(wanted.tagged, digest)
         return digest
 
     async def resolve(self, reference: Reference | str) -> oci.Descriptor:

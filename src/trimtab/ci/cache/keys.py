@@ -99,7 +99,8 @@ def image_name(image: JSON) -> str:
     """A base as text, as `str(Base)` gives it."""
     if reference := image.get("reference"):
         return str(reference)
-    return f"debian:{','.join(image['debian'])}" + "".join(f" {one}" for one in image["python"])
+    platforms = (f"for {one}" for one in image.get("platforms", ()))
+    return " ".join([f"debian:{','.join(image['debian'])}", *image["python"], *platforms])
 
 
 def host_platform() -> str:

@@ -78,14 +78,18 @@ class Step:
             out["shard"] = list(self.shard)
         if self.table:
             out["test table"] = self.table
+        if self.is_image and self.container.base.platforms:
+            out["platforms"] = list(self.container.base.platforms)
         return out
 
 
 def _container(container: Container) -> JSON:
     base = container.base
-    image: JSON = (
-        {"reference": base.reference} if base.reference else {"debian": list(base.debian), "python": list(base.python)}
-    )
+    image: JSON = {"reference": base.reference}
+    if not base.reference:
+        image = {"debian": list(base.debian), "python": list(base.python)}
+        if base.platforms:
+            image["platforms"] = list(base.platforms)
     out: JSON = {
         "image": {} if base.is_nothing else image,
         "cwd": container.directory,

@@ -144,17 +144,26 @@ class Run:
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
 
+PLATFORMS = ("linux/amd64", "linux/arm64")
+"""What images are made for, as `trimtab.content` makes them."""
+
+
 @dataclass(frozen=True)
 class Base:
-    """Where a container's files come from: an image's reference, or what to build it from."""
+    """Where a container's files come from: an image's reference, or what to build it from.
+
+    platforms: what an image that is made of it is for, `linux/arm64`; none: this machine's.
+    """
 
     reference: str | None = None
     debian: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
     site: Site = field(default_factory=caller, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.reference or f"debian:{','.join(self.debian)}" + "".join(f" {p}" for p in self.python)
+        parts = [f"debian:{','.join(self.debian)}", *self.python, *(f"for {one}" for one in self.platforms)]
+        return self.reference or " ".join(parts)
 
     @property
     def is_nothing(self) -> bool:

@@ -47,8 +47,15 @@ class Images:
             found[str(base)] = self._guarded(base, partial(self._resolved, base))
         return found
 
-    def bring(self, base: Base, digest: str) -> str:
-        """The digest of a manifest in the store, for this machine's platform. Raises `EngineFault`."""
+    def bring(self, base: Base, digest: str, *, whole: bool = False) -> str:
+        """The digest of a manifest in the store, for this machine's platform; `whole`: of an index of those for all platforms
+        of the base. Raises `EngineFault`."""
+        if not base.platforms:
+            return self._bring_one(base, digest)
+        index = self._guarded(base, lambda: self._every(base, digest))
+        return index if whole else self._guarded(base, lambda: self._own(base, index))
+
+    def _bring_one(self, base: Base, digest: str) -> str:
         name = str(base)
         with self._lock:
             each = self._each.setdefault(name, threading.Lock())
@@ -75,8 +82,53 @@ class Images:
 
         return asyncio.run(self._resolve(base))
 
+    def _every(self, base: Base, digest: str) -> str:
+        """The digest of an index in the store of what there is for each platform."""
+        import asyncio
+
+        from trimtab.ci.images import platforms
+
+        with self._lock:
+            each = self._each.setdefault(str(base), threading.Lock())
+        with each:
+            spec = spec_of(base)
+            if spec is None:
+                name = f"{(base.reference or '').partition('@')[0]}@{digest}"
+                return asyncio.run(platforms.fetched(self._store(), name, base.platforms, self._tell))
+            if (self._state / "blobs" / "sha256" / digest.removeprefix("sha256:")).exists():
+                return digest
+            return self._expected(base, asyncio.run(self._build_all(base, spec, refresh=False)), digest)
+
+    def _own(self, base: Base, index: str) -> str:
+        from trimtab.content import oci, parse_digest
+
+        return oci.image_manifest(self._store(), parse_digest(index))[0].digest
+
+    async def _build_all(self, base: Base, spec: ImageSpec, *, refresh: bool) -> str:
+        """An index of the image for each platform."""
+        import msgspec
+
+        from trimtab.ci.images import platforms
+
+        made = {}
+        for one in base.platforms:
+            name = f"{spec.name}-{one.rpartition('/')[2]}"
+            part = msgspec.structs.replace(spec, name=name, platform=one)
+            made[one] = await self._build(base, part, refresh=refresh)
+        return platforms.indexed(self._store(), made)
+
+    def _expected(self, base: Base, built: str, digest: str) -> str:
+        if built != digest:
+            raise EngineFault(
+                f"image {base}: trimtab.lock says {digest[:19]}, Debian's packages of today make {built[:19]};"
+                " `trimtab ci lock` takes them over"
+            )
+        return digest
+
     async def _resolve(self, base: Base) -> str:
         spec = spec_of(base)
+        if spec is not None and base.platforms:
+            return await self._build_all(base, spec, refresh=True)
         if spec is not None:
             return await self._build(base, spec, refresh=True)
         from trimtab.content import RegistryClient
@@ -92,13 +144,7 @@ class Images:
         import asyncio
 
         self._tell(f"building {base}")
-        built = asyncio.run(self._build(base, spec, refresh=False))
-        if built != digest:
-            raise EngineFault(
-                f"image {base}: trimtab.lock says {digest[:19]}, Debian's packages of today make {built[:19]};"
-                " `trimtab ci lock` takes them over"
-            )
-        return digest
+        return self._expected(base, asyncio.run(self._build(base, spec, refresh=False)), digest)
 
     def _fetched(self, base: Base, digest: str) -> str:
         import asyncio

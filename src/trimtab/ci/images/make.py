@@ -2,6 +2,8 @@
 
     base (manifest in the store) + trees, merged as a step would see them -> content's builder -> an OCI image layout, as a tree
 
+For several platforms it is made for each, and what the layout names is an index of them.
+
 The builder is that of all of Trimtab's images: the same files make the same image, bit for bit, wherever and whenever.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
+MACHINES = {"linux/amd64": 62, "linux/arm64": 183}
+"""What ELF calls the processors (EM_X86_64, EM_AARCH64)."""
 BASE = "trimtab.local/ci/base"
 """The name under which the builder finds the image to start from."""
 
@@ -44,6 +48,9 @@ class ImageMaker:
         job.directory.mkdir(parents=True)
         try:
             files = self._merged(job)
+            platforms = job.action.get("platforms", [])
+            if foreign := _foreign(job.directory / "files", platforms):
+                return Outcome("exit", 1, {}, time.monotonic() - began, said=foreign)
             made = done(self._build(job, files, lambda said: write(f"{said}\n".encode())), stop)
             if made is None:
                 return Outcome(stop.reason or "cancelled", 1, {}, time.monotonic() - began)
@@ -78,7 +85,21 @@ class ImageMaker:
                 told.add(step.name)
                 tell(step.name)
 
-        return (await build(_spec(job, store, files), store, progress, context=self._state)).digest
+        platforms = job.action.get("platforms", [])
+        if not platforms:
+            return (await build(_spec(job, store, files, job.image), store, progress, context=self._state)).digest
+
+        from trimtab.ci.images.platforms import indexed, listed
+
+        below = listed(store, job.image)
+        made = {}
+        for one in platforms:
+            tell(f"for {one}")
+            told.clear()
+            made[one] = (
+                await build(_spec(job, store, files, below[one], one), store, progress, context=self._state)
+            ).digest
+        return indexed(store, made)
 
     def _laid_out(self, job: Job, digest: str) -> str:
         from trimtab.content import parse_digest
@@ -94,16 +115,41 @@ class ImageMaker:
         return ContentStore(self._state)
 
 
-def _spec(job: Job, store: ContentStore, files: dict[str, str]) -> ImageSpec:
+def _foreign(files: Path, platforms: Sequence[str]) -> str:
+    """One line about a program among the files that one of the platforms cannot run, or ""."""
+    machines = {MACHINES[one]: one for one in platforms}
+    if not machines:
+        return ""
+    for directory, _, names in os.walk(files):
+        for name in names:
+            path = Path(directory, name)
+            if path.is_symlink():
+                continue
+            with path.open("rb") as file:
+                head = file.read(20)
+            if head[:4] != b"\x7fELF" or len(head) < 20:
+                continue
+            machine = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")
+            unfit = [one for number, one in machines.items() if number != machine]
+            if unfit:
+                return (
+                    f"/{path.relative_to(files)} is a program for one processor, and {unfit[0]} cannot run it; "
+                    "make an image of its own for each platform, or add only what runs on all"
+                )
+    return ""
+
+
+def _spec(job: Job, store: ContentStore, files: dict[str, str], image: str, platform: str | None = None) -> ImageSpec:
     from trimtab.content import ImageSpec, parse_digest, parse_reference
 
-    base = parse_reference(f"{BASE}@{job.image}")
-    store.tag(base.tagged, parse_digest(job.image))
+    base = parse_reference(f"{BASE}@{image}")
+    store.tag(base.tagged, parse_digest(image))
     action = job.action
     name = "".join(c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in job.step.split("[")[0].lower())
     cwd = action.get("cwd", "")
+    own = f"-{platform.rpartition('/')[2]}" if platform else ""
     return ImageSpec(
-        name="ci/" + (name.strip("-") or "image"),
+        name="ci/" + (name.strip("-") or "image") + own,
         from_=str(base),
         files=files,
         env=dict(action.get("env", {})),
@@ -111,6 +157,7 @@ def _spec(job: Job, store: ContentStore, files: dict[str, str]) -> ImageSpec:
         workdir=cwd if cwd not in ("", "/") else None,
         entrypoint=action.get("entrypoint") or None,
         cmd=action.get("cmd") or None,
+        platform=platform,
     )
 
 

@@ -22,7 +22,7 @@ import trimtab
 from trimtab.ci.cache.blobs import Lost
 from trimtab.ci.cache.index import CacheError
 from trimtab.ci.definition.graph import Step
-from trimtab.ci.definition.values import Base, Container
+from trimtab.ci.definition.values import Container
 from trimtab.ci.results.suites import Suites, Taken, told
 from trimtab.ci.results.tests import DIRECTORY as TESTS
 from trimtab.ci.runs.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
@@ -173,7 +173,7 @@ class Running:
         options: Options,
         state: Path,
         executor: Callable[[JSON], Executor],
-        bring: Callable[[Base, str], str],
+        bring: Callable[..., str],
     ) -> None:
         self.id = id
         self.prepared = prepared
@@ -321,7 +321,8 @@ class Running:
     def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
         """The job of a step or of one of its services."""
         base = container.base
-        image = "" if base.is_nothing else self._bring(base, self.prepared.images[str(base)])
+        whole = {"whole": True} if "platforms" in action else {}
+        image = "" if base.is_nothing else self._bring(base, self.prepared.images[str(base)], **whole)
         secrets = {name: self.prepared.secrets[said] for name, said in action.get("secrets", {}).items()}
         laid = tuple(self._laid(one) for one in action.get("inputs", ()))
         return Job(name, action, image, laid, place, secrets=secrets)

@@ -203,8 +203,8 @@ class _Bring:
     def resolve(self, wanted: list[Base]) -> dict[str, str]:
         return self._images().resolve(wanted)
 
-    def __call__(self, base: Base, digest: str) -> str:
-        return self._images().bring(base, digest)
+    def __call__(self, base: Base, digest: str, *, whole: bool = False) -> str:
+        return self._images().bring(base, digest, whole=whole)
 
     def _images(self) -> Images:
         with self._lock:
