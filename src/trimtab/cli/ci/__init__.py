@@ -71,7 +71,13 @@ def main(arguments: Sequence[str]) -> int:
     command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     try:
         return command(rest)
-    except (DefinitionError, UsageError) as err:
+    except DefinitionError as err:
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from trimtab.ci.runs import actions
+
+            print(actions.note(err.message, err.site.file, str(err.site.line)), file=sys.stderr)
+        return _said(str(err), WRONG)
+    except UsageError as err:
         return _said(str(err), WRONG)
     except EngineFault as err:
         return _said(str(err), FAULT)

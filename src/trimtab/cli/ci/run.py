@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trimtab.ci.images.bases import Images
     from trimtab.ci.images.publish import Origin
     from trimtab.ci.runs.ports import Executor
+    from trimtab.ci.runs.statuses import Statuses
 
 STATUS = {"succeeded": GREEN, "failed": FAILED, "fault": FAULT, "cancelled": INTERRUPTED}
 
@@ -78,6 +79,7 @@ def run(arguments: list[str]) -> int:
             recording = _Recording(defined)
             prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
             jobs = said.jobs or float(len(os.sched_getaffinity(0)))
+            telling = _Telling(defined, id, screen.line)
             executors = _Executors(state, lambda: _origin(id, prepared))
             running = Running(
                 id,
@@ -95,8 +97,10 @@ def run(arguments: list[str]) -> int:
         finally:
             screen.close()
             history.close()
-        for line in summary(record):
+        lines = summary(record)
+        for line in lines:
             screen.line(line)
+        telling.done(record, lines[-1])
         status = STATUS[record["state"]]
         try:
             recording.done(record, lookups.blobs, screen.line)
@@ -250,6 +254,35 @@ class _Executors:
         from trimtab.ci.sandbox.steps import Sandbox
 
         return Sandbox(self._state)
+
+
+class _Telling:
+    """A run is told elsewhere, too: as a commit's status, and in a workflow of GitHub Actions; each loaded where it is wanted."""
+
+    def __init__(self, defined: Defined, id: str, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._statuses: Statuses | None = None
+        if os.environ.get("TRIMTAB_CI_STATUS"):
+            from trimtab.ci.runs.statuses import NoStatus, wanted
+
+            try:
+                self._statuses = wanted(defined.project, defined.pipeline.name, id)
+            except NoStatus as err:
+                tell(str(err))
+        self._say(self._statuses.pending() if self._statuses is not None else "")
+
+    def done(self, record: dict[str, Any], said: str) -> None:
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from trimtab.ci.runs import actions
+
+            for line in actions.notes(record):
+                self._tell(line)
+            self._say(actions.summarise(record, said))
+        self._say(self._statuses.done(record, said) if self._statuses is not None else "")
+
+    def _say(self, problem: str) -> None:
+        if problem:
+            self._tell(problem)
 
 
 class _Recording:
