@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from engine_at_rest import engine_at_rest, write
 from engine_under_test import TRIMTAB, wait_for
 from machine_picture import difference, picture
+from trimtab.engine import datadir
+from trimtab.engine.pki import new_authority
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -51,8 +57,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def kubectl(kubeconfig: str, *arguments: str) -> str:
     done = subprocess.run(
-        ["kubectl", "--kubeconfig", kubeconfig, *arguments], capture_output=True, text=True, timeout=60, check=True
+        ["kubectl", "--kubeconfig", kubeconfig, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -116,3 +123,44 @@ def test_a_create_that_is_killed_with_its_warden_is_reaped(home: Home, tmp_path:
     assert home.list() == []
     assert home.run("reap").stdout == "nothing to reap\n"
     wait_for(lambda: difference(before, picture(), (identifier, str(home.path))) == ([], []), 60, "nothing to be left")
+
+
+@pytest.mark.long
+def test_a_variant_takes_over_older_data_or_has_another_authority(home: Home, tmp_path: Path) -> None:
+    older = engine_at_rest(tmp_path / "older")
+    meta = {"name": "first", "namespace": "default", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"kept": "yes"}}
+    write(older, {"/core/configmaps/default/first": json.dumps(kept).encode()})
+    shutil.rmtree(older.run)  # as after a reboot
+    certificate, key = new_authority(older)
+    (tmp_path / "ca.crt").write_bytes(certificate)
+    (tmp_path / "ca.key").write_bytes(key)
+    (tmp_path / "upgrade.yaml").write_text("upgradeFrom: older\nnode: false\n")
+    (tmp_path / "issuer.yaml").write_text(
+        "issuer: {certificate: ca.crt, key: ca.key}\nclusterDomain: corp.example\nnode: false\n"
+    )
+
+    made = home.run(
+        "create", "--variant", str(tmp_path / "upgrade.yaml"), "--variant", str(tmp_path / "issuer.yaml"), "-o", "json"
+    )
+
+    upgraded, other = json.loads(made.stdout)
+    assert kubectl(upgraded["kubeconfig"], "get", "configmap", "first", "-o", "jsonpath={.data.kept}") == "yes"
+    settings = datadir.load(Path(upgraded["data"]))
+    assert (settings.cluster_cidr, settings.service_cidr) == (older.cluster_cidr, older.service_cidr)
+    assert settings.id != older.id
+    assert "corp.example" in _names_of(other["server"], certificate.decode())
+    again = home.run("create", "--variant", str(tmp_path / "upgrade.yaml"), status=1)
+    assert f"{older.data}: cluster upgrade-1 has the networks that its objects name: one at a time" in again.stderr
+    assert [one["name"] for one in home.list()] == ["issuer-1", "upgrade-1"]
+
+
+def _names_of(server: str, authority: str) -> str:
+    """The names in the certificate of a server, which must be signed by this authority."""
+    host, _, port = server.removeprefix("https://").partition(":")
+    context = ssl.create_default_context(cadata=authority)
+    with (
+        socket.create_connection((host, int(port)), 30) as plain,
+        context.wrap_socket(plain, server_hostname="kubernetes.default.svc.corp.example") as secured,
+    ):
+        return str(secured.getpeercert())
