@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python benchmarks/clusters.py [--count 8] [--kills 20]
 
-Nothing of the clusters runs before the clock starts. Before that the app's two images are built, once, in an engine that is gone again
-when the clock starts, and kept in the store that all clusters share. Cold: each cluster unpacks the images itself. Warm: each
-starts with containerd's directory of a frozen cluster, cloned by hard links; objects, keys and database are new in both.
+Nothing runs before the clock starts. Before that the app's two images are built, once, in an engine that is gone again when the
+clock starts, and kept in the store that all clusters share. Cold: new clusters, in each of which `trimtab up` ships the app. Warm: each
+is a copy of a frozen cluster in which the app was shipped: data directories cloned, database, keys and objects included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -67,19 +67,23 @@ def busy_s() -> float:
 
 def ship(cluster: dict[str, Any], source: Path) -> None:
     """`trimtab up` in one cluster, then waits until the app answers behind its proxy."""
+    EngineUnderTest(Path(cluster["data"])).run("up", str(source), timeout_s=SERVING_S_MAX)
+    answers(cluster)
+
+
+def answers(cluster: dict[str, Any]) -> None:
+    """Waits until the app that is in a cluster answers behind its proxy."""
     port = int(cluster["https"].rpartition(":")[2])
-    running = EngineUnderTest(Path(cluster["data"]), https_port=port)
-    running.run("up", str(source), timeout_s=SERVING_S_MAX)
-    running.wait_serving(HOST, "/healthz", SERVING_S_MAX)
+    EngineUnderTest(Path(cluster["data"]), https_port=port).wait_serving(HOST, "/healthz", SERVING_S_MAX)
 
 
-def serving(what: str, clusters: Clusters, source: Path, count: int, *options: str) -> None:
-    """From nothing to the app in each, timed."""
+def serving(what: str, clusters: Clusters, then: Callable[[dict[str, Any]], None], count: int, *options: str) -> None:
+    """From nothing to the app in each, timed. then: what is done in each, until it serves."""
     began, cpu = time.monotonic(), busy_s()
     made = json.loads(clusters.run("create", "--count", str(count), "--name", what, *options, "-o", "json"))
     up_s = time.monotonic() - began
     with ThreadPoolExecutor(count) as threads:
-        list(threads.map(lambda one: ship(one, source), made))
+        list(threads.map(then, made))
     took_s = time.monotonic() - began
     print(
         f"{count} clusters {what}: all ready after {up_s:.1f} s, the app serves in each after {took_s:.1f} s; "
@@ -136,6 +140,7 @@ def kills(clusters: Clusters, rounds: int, seed: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--what", nargs="+", choices=("cold", "warm"), default=("cold", "warm"))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -157,14 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 busybox_image(ContentStore(source / "content"), "bench/busybox")
                 shutil.copytree(source / "content", Path(directory, "kept", "content"))
                 shutil.copy(source / "engine.json", Path(directory, "kept"))
-            serving("cold", clusters, app, options.count)
-            image_in_all(clusters, Path(directory, "kept"), options.count)
-            delete(clusters)
-            clusters.run("create", "--name", "template")
-            clusters.run("load", data=Path(directory, "kept"))
-            clusters.run("freeze", "template")
-            serving("warm", clusters, app, options.count, "--like", "template")
-            delete(clusters)
+            if "cold" in options.what:
+                serving("cold", clusters, lambda one: ship(one, app), options.count)
+                image_in_all(clusters, Path(directory, "kept"), options.count)
+                delete(clusters)
+            if "warm" in options.what:
+                [template] = json.loads(clusters.run("create", "--name", "template", "-o", "json"))
+                ship(template, app)
+                clusters.run("freeze", "template")
+                serving("warm", clusters, answers, options.count, "--like", "template")
+                delete(clusters)
             kills(clusters, options.kills, options.seed)
         finally:
             clusters.run("delete", "--all")

@@ -60,7 +60,7 @@ def _home() -> Path:
     "--name", help="Name of the cluster, or what the names of several begin with (the variant's, or cluster)."
 )
 @click.option("--nodes", type=click.IntRange(1, 15), help="Nodes of each (1).")
-@click.option("--like", metavar="NAME", help="Start with the images of this frozen cluster, already unpacked.")
+@click.option("--like", metavar="NAME", help="Copies of this frozen cluster, with all that is in it.")
 @click.option("--ttl", metavar="DURATION", help="Delete them after so long, such as 2h.")
 @click.option("--owner", type=click.IntRange(1), metavar="PID", help="Delete them once this process has ended.")
 @click.option("--jobs", type=click.IntRange(1, 64), help="How many are started at a time (twice the cores).")
@@ -89,6 +89,8 @@ def create(
     if command and (ttl or owner):
         raise click.UsageError("with a COMMAND the clusters live as long as it: leave --ttl and --owner out")
     until_s = time.time() + seconds(ttl) if ttl else None
+    if variants and named["like"]:
+        raise click.UsageError("--like makes whole copies, of which no --variant can be had: leave one of the two out")
     lease = leases.Lease(until_s=until_s)
     if owner or command:
         held = leases.of_process(owner or os.getpid(), until_s)
@@ -230,10 +232,10 @@ def load(target: Target, images: tuple[str, ...], into: tuple[str, ...]) -> None
 @cluster.command()
 @click.argument("name")
 def freeze(name: str) -> None:
-    """Stop a cluster, so that others can start with its images: `trimtab cluster create --like NAME`."""
+    """Stop a cluster for good, so that others can begin as copies of it: `trimtab cluster create --like NAME`."""
     from trimtab.engine import lifecycle
-    from trimtab.engine.clusters import images, places
+    from trimtab.engine.clusters import copies, places
 
     lifecycle.require_root("trimtab cluster freeze")
-    images.freeze(places.get(_home(), name))
+    copies.freeze(places.get(_home(), name))
     click.echo(f"{name}: frozen")

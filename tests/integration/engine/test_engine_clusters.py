@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from engine_at_rest import engine_at_rest, write
 from engine_under_test import TRIMTAB, wait_for
 from machine_picture import difference, picture
+from node_world import busybox_image
+from trimtab.content import ContentStore
 from trimtab.engine import datadir
 from trimtab.engine.pki import new_authority
 
@@ -153,6 +157,72 @@ def test_a_variant_takes_over_older_data_or_has_another_authority(home: Home, tm
     again = home.run("create", "--variant", str(tmp_path / "upgrade.yaml"), status=1)
     assert f"{older.data}: cluster upgrade-1 has the networks that its objects name: one at a time" in again.stderr
     assert [one["name"] for one in home.list()] == ["issuer-1", "upgrade-1"]
+
+
+VOLUME = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: IMAGE
+        command: [sh, -c, "echo started >> /data/log; cp /data/log /tmp/index.html; exec httpd -f -p 8080 -h /tmp"]
+        volumeMounts: [{name: data, mountPath: /data}]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+@pytest.mark.long
+def test_copies_of_a_frozen_cluster_have_its_objects_and_data_on_networks_of_their_own(
+    home: Home, tmp_path: Path
+) -> None:
+    (home.path / ".images").mkdir(parents=True)
+    image = busybox_image(ContentStore(home.path / ".images"))
+    (tmp_path / "app.yaml").write_text(VOLUME.replace("IMAGE", image))
+    [frozen] = json.loads(home.run("create", "--name", "first", "-o", "json").stdout)
+    kubectl(frozen["kubeconfig"], "apply", "-f", str(tmp_path / "app.yaml"))
+    kubectl(frozen["kubeconfig"], "rollout", "status", "deploy/web", "--timeout=60s")
+    home.run("freeze", "first")
+    said = home.run("create", "--like", "first", "--variant", str(tmp_path / "app.yaml"), status=2).stderr
+    assert "--like makes whole copies, of which no --variant can be had: leave one of the two out" in said
+
+    copies = json.loads(home.run("create", "--like", "first", "--count", "2", "-o", "json").stdout)
+
+    addresses = []
+    for one in copies:
+        address = kubectl(one["kubeconfig"], "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+        # Once in the first cluster, once here: the volume is a copy of its own.
+        assert wait_for(lambda address=address: _fetched(address), 120, "the copy's pod") == "started\nstarted\n"
+        service_network = ipaddress.ip_network(datadir.load(Path(one["data"])).service_cidr)
+        assert ipaddress.ip_address(address) in service_network
+        addresses.append(address)
+    assert len(set(addresses)) == 2
+
+
+def _fetched(address: str) -> str:
+    """What a service's page says; nothing while it does not answer."""
+    try:
+        with urlopen(f"http://{address}/", timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
 
 
 def _names_of(server: str, authority: str) -> str:

@@ -10,10 +10,13 @@ import time
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trimtab.content import ContentStore
-from trimtab.engine.clusters import images, leases, places, variants, warden
+from trimtab.engine import datadir
+from trimtab.engine.clusters import copies, images, leases, places, variants, warden
+from trimtab.engine.clusters.create import Wanted, create
 from trimtab.engine.clusters.places import Cluster
 from trimtab.engine.errors import EngineError, NotFound
 from trimtab.engine.pki import new_authority
@@ -281,3 +284,46 @@ def test_a_clone_links_layers_and_copies_databases(tmp_path: Path) -> None:
     assert copy.stat().st_mode == layer.stat().st_mode
     assert (there / snapshots.name / "metadata.db").stat().st_ino != (snapshots / "metadata.db").stat().st_ino
     assert not (there / "io.containerd.runtime.v2.task").exists()
+
+
+# Copies
+
+
+def test_a_copys_objects_speak_of_its_own_networks_and_paths(tmp_path: Path) -> None:
+    old, new = (
+        msgspec.structs.replace(
+            one.settings(), cluster_cidr=f"10.{number}.16.0/20", service_cidr=f"172.{number}.32.0/20"
+        )
+        for number, one in enumerate(reserve(tmp_path / "home", "old", "new"), 20)
+    )
+    change = copies.change(old, new)
+
+    assert change("/core/services/a/b", b'{"clusterIP":"172.20.47.255","ips":["172.20.32.1"]}') == (
+        b'{"clusterIP":"172.21.47.255","ips":["172.21.32.1"]}'
+    )
+    assert change("/core/nodes/node-1", b'{"podCIDR":"10.20.16.0/24"}') == b'{"podCIDR":"10.21.16.0/24"}'
+    volume = f'{{"path":"{old.data}/node/volumes/x"}}'.encode()
+    assert change("/core/persistentvolumes/x", volume) == volume.replace(old.data.encode(), new.data.encode())
+    for same in (
+        b'{"ip":"172.20.48.1"}',  # beside the range
+        b'{"version":"1.10.20.16.5"}',
+        b'{"version":"10.20.16.5-rc1"}',
+        b'{"ip":"999.20.16.5"}',
+    ):
+        assert change("/core/services/a/b", same) is None
+    assert copies.change(old, msgspec.structs.replace(old, id="other"))("/core/nodes/node-1", b'"10.20.16.1"') is None
+
+
+def test_only_a_cluster_of_one_node_can_be_frozen(tmp_path: Path) -> None:
+    [one] = reserve(tmp_path, "a")
+    datadir.save(msgspec.structs.replace(one.settings(), nodes=("node-2",)))
+    with pytest.raises(EngineError, match="cluster a has 2 nodes; only one with a single node can be frozen"):
+        copies.freeze(one)
+
+
+@as_root
+def test_a_copy_is_of_a_frozen_cluster_only(tmp_path: Path) -> None:
+    reserve(tmp_path, "a")
+    with pytest.raises(EngineError, match="cluster 'a' is not frozen: run `trimtab cluster freeze a` first"):
+        create(tmp_path, Wanted(like="a"), leases.Lease(), lambda line: None)
+    assert [one.name for one in places.all_of(tmp_path)] == ["a"]

@@ -4,5 +4,5 @@
                  |                                                      ^
                  lease: a process and an end --> warden, reap --> remove: `trimtab --data HOME/NAME/data uninstall --yes`
 
-In reading order: `leases`, `places`, `variants`, `images`, `create`, `remove`, `warden`.
+In reading order: `leases`, `places`, `variants`, `images`, `copies`, `create`, `remove`, `warden`.
 """

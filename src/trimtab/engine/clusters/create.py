@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from trimtab.engine import accounts, addresses, datadir, lifecycle, privileges, programs
-from trimtab.engine.clusters import images, leases, places, remove, warden
+from trimtab.engine import accounts, lifecycle, privileges, programs
+from trimtab.engine.clusters import copies, images, leases, places, remove, warden
 from trimtab.engine.clusters.places import Cluster
 from trimtab.engine.clusters.variants import Variant
 from trimtab.engine.errors import EngineError
@@ -38,7 +34,7 @@ class Wanted:
     nodes: int | None = None
     """Of each cluster whose variant does not say."""
     like: str | None = None
-    """A frozen cluster whose images they start with, unpacked."""
+    """A frozen cluster that they begin as copies of."""
     jobs: int = remove.JOBS
 
 
@@ -102,14 +98,14 @@ async def _bring_up(
 def _furnish(home: Path, cluster: Cluster, variant: Variant, like: Cluster | None) -> None:
     """Puts into a new data directory what its engine is to find there."""
     if variant.upgrade_from is not None:
-        _take_over(home, cluster, variant.upgrade_from)
+        copies.take_over(home, cluster, variant.upgrade_from)
     settings = cluster.settings()
     accounts.ensure_user(settings.user)
     if variant.issuer is not None:
         _give_issuer(settings, variant.issuer)
     images.give(home, settings)
     if like is not None:
-        images.clone(like.settings(), settings)
+        copies.clone(like.settings(), settings)
 
 
 def _give_issuer(settings: Settings, issuer: tuple[Path, Path]) -> None:
@@ -122,39 +118,6 @@ def _give_issuer(settings: Settings, issuer: tuple[Path, Path]) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(source.read_bytes())
             os.fchown(file.fileno(), uid, gid)
-
-
-def _take_over(home: Path, cluster: Cluster, source: Path) -> None:
-    """Copies an older release's data. Its networks stay, since they stand in its objects; its id and ports are new."""
-    old, new = datadir.load(source), cluster.settings()
-    if lifecycle.supervisor_of(old) is not None:
-        raise EngineError(f"{source}: the engine there runs: stop it first, or give a copy of its data")
-    wanted = [addresses.Network(old.cluster), addresses.Network(old.service_cidr)]
-    with places.locked(home):
-        for other in places.all_of(home):
-            if other.name != cluster.name and _overlaps(wanted, other.settings()):
-                raise EngineError(
-                    f"{source}: cluster {other.name} has the networks that its objects name: one at a time can be made of it"
-                )
-        if any(a.overlaps(b) for a in wanted for b in (*addresses.routed_networks(), *datadir.networks_of_others())):
-            raise EngineError(
-                f"{source}: the networks that its objects name are in use on this machine (see `ip route`)"
-            )
-        kept = {
-            name: getattr(old, name) for name in ("cluster_cidr", "pod_cidr", "service_cidr", "cluster_domain", "nodes")
-        }
-        datadir.save(msgspec.structs.replace(new, **kept))
-    for entry in source.iterdir():
-        if not entry.name.startswith(datadir.SETTINGS) and entry.name not in ("engine.lock", "admin.kubeconfig", "log"):
-            subprocess.run(
-                ["cp", "-a", "--reflink=auto", str(entry), str(cluster.data)], check=True, capture_output=True
-            )
-    shutil.rmtree(cluster.data / "programs", ignore_errors=True)  # it is this program that takes it over
-
-
-def _overlaps(wanted: Sequence[addresses.Network], other: Settings) -> bool:
-    theirs = [addresses.Network(other.cluster), addresses.Network(other.service_cidr)]
-    return any(a.overlaps(b) for a in wanted for b in theirs)
 
 
 async def _command(cluster: Cluster, say: Say, *arguments: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trimtab.content import ContentError, ContentStore
 from trimtab.content.garbage import reachable
-from trimtab.engine import lifecycle, privileges
+from trimtab.engine import privileges
 from trimtab.engine.clusters.places import IMAGES, Cluster, locked
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.settings import Settings
@@ -96,7 +96,8 @@ def _directory(path: Path, uid: int, gid: int) -> None:
 def _own_copy(source: Path, target: Path, uid: int, gid: int) -> None:
     temporary = target.with_name(f".tmp-{target.name[:200]}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as file:
-        file.write(source.read_bytes())
+        with source.open("rb") as content:
+            shutil.copyfileobj(content, file)
         os.fchown(file.fileno(), uid, gid)
     temporary.replace(target)
 
@@ -134,33 +135,6 @@ async def _unpack(home: Path, clusters: Sequence[Cluster], names: Sequence[str])
     await asyncio.gather(*map(one, clusters))
 
 
-def freeze(cluster: Cluster) -> None:
-    """Stops a cluster on which no pod is, so that others can start with its images.
-
-    Raises:
-        EngineError: there are pods, or it cannot be stopped.
-    """
-    settings = cluster.settings()
-    if lifecycle.supervisor_of(settings) is not None:
-        if pods := asyncio.run(_pods(settings)):
-            raise EngineError(
-                f"cluster {cluster.name} has {pods} pods, which others cannot start with: delete them first"
-            )
-        lifecycle.stop(settings, keep_pods=False, say=lambda line: None, timeout_s=0)
-    cluster.state = "frozen"
-    cluster.save()
-
-
-async def _pods(settings: Settings) -> int:
-    from trimtab.components.node.cri import Cri
-
-    cri = Cri(settings.containerd_socket)
-    try:
-        return len(await cri.sandboxes())
-    finally:
-        await cri.close()
-
-
 def clone(source: Settings, target: Settings) -> None:
     """Gives a cluster that never ran the unpacked images of a frozen one."""
     old, new = (one.data_path("node", "containerd") for one in (source, target))
@@ -169,6 +143,20 @@ def clone(source: Settings, target: Settings) -> None:
     for name in (*_LINKED, *_COPIED):
         if (old / name).is_dir():
             _clone_tree(old / name, new / name, linked=name in _LINKED)
+
+
+def copy_content(source: Settings, target: Settings) -> None:
+    """Gives a cluster the images of another one that it does not have yet: files of its own."""
+    theirs, ours = source.data_path("content"), target.data_path("content")
+    uid, gid = privileges.ids_of(target.user)
+    for directory, _, files in os.walk(theirs):
+        there = ours / Path(directory).relative_to(theirs)
+        if "ingest" in there.parts or there.name == "locks":
+            continue
+        _directory(there, uid, gid)
+        for name in files:
+            if not name.startswith(".tmp-") and not (there / name).exists():
+                _own_copy(Path(directory, name), there / name, uid, gid)
 
 
 def _clone_tree(source: Path, target: Path, *, linked: bool) -> None:
