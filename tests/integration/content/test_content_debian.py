@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from passable import passable_directory
 from trimtab.content import BuildFailed, ContentStore, ImageSpec, Step, build, oci, parse_digest
 
 SHOP = ImageSpec(
@@ -62,7 +63,7 @@ async def test_a_change_of_code_remakes_the_last_layer_without_network(
     assert second.layers[-1].size < 5_000
     third = await build(SHOP, image_store, context=project)
     assert third.digest == second.digest
-    assert third.seconds < 0.3
+    assert all(layer.cached for layer in third.layers)
 
 
 async def test_the_bill_of_materials_lists_what_is_inside(image_store: ContentStore, project: Path) -> None:
@@ -151,19 +152,16 @@ async def test_progress_names_steps_and_fractions(tmp_path: Path, image_store: C
     any(not stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH for parent in Path(sys.prefix).parents),
     reason="the environment lies below a closed directory, which the command opens for its tools and this test does not",
 )
-async def test_what_root_builds_in_a_users_store_belongs_to_that_user(tmp_path: Path) -> None:
-    directory = tmp_path / "content"
-    directory.mkdir()
-    os.chown(directory, 65534, 65534)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.owner() == "root" and stat.S_IMODE(parent.stat().st_mode) == 0o700:
-            parent.chmod(0o711)
-    store = ContentStore(directory)
-    await build(ImageSpec(name="x", debian=["tini"], python=["six==1.17.0"]), store)
-    foreign = [
-        path
-        for path in directory.rglob("*")
-        if path.stat().st_uid != 65534 and not path.is_relative_to(directory / "apt")
-    ]
-    assert foreign == []
+async def test_what_root_builds_in_a_users_store_belongs_to_that_user() -> None:
+    with passable_directory() as base:
+        directory = base / "content"
+        directory.mkdir()
+        os.chown(directory, 65534, 65534)
+        store = ContentStore(directory)
+        await build(ImageSpec(name="x", debian=["tini"], python=["six==1.17.0"]), store)
+        foreign = [
+            path
+            for path in directory.rglob("*")
+            if path.stat().st_uid != 65534 and not path.is_relative_to(directory / "apt")
+        ]
+        assert foreign == []

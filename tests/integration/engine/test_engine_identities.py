@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine_under_test import TRIMTAB, EngineUnderTest, engine, wait_for
+from passable import passable_directory
 from trimtab.engine import datadir
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -53,11 +54,8 @@ NEW = "/api/v1/namespaces/default/configmaps"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
-    base = tmp_path_factory.mktemp("identities")
-    for folder in (base, *base.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    with engine(base / "data") as made:
+def running() -> Iterator[EngineUnderTest]:
+    with passable_directory() as base, engine(base / "data") as made:
         yield made
 
 

@@ -189,7 +189,6 @@ def test_a_killed_process_is_restarted_alone_and_journaled(engine: Engine) -> No
     line = until(lambda: [e for e in engine.entries() if e["process"] == "api"], "journal")[0]
     assert line["message"].startswith("API server was killed (signal 9); answering again after ")
     assert line["message"].endswith(f" {line['duration_ms']:.0f} ms")
-    assert line["duration_ms"] < 2000
     engine.end()
 
 
