@@ -137,41 +137,44 @@ def kills(clusters: Clusters, rounds: int, seed: int) -> None:
         print(f"  {line}")
 
 
+def serve(clusters: Clusters, directory: Path, what: Sequence[str], count: int) -> None:
+    """The app in `count` clusters, each way that is asked for."""
+    app, source, kept = directory / "shipnotes", directory / "source", directory / "kept"
+    shutil.copytree(ROOT / "examples" / "shipnotes", app)
+    with engine(source) as running:
+        began = time.monotonic()
+        running.run("up", str(app), timeout_s=SERVING_S_MAX)
+        print(f"before the clock: images built and the app once served in {time.monotonic() - began:.0f} s", flush=True)
+        clusters.run("load", data=source)
+        busybox_image(ContentStore(source / "content"), "bench/busybox")
+        shutil.copytree(source / "content", kept / "content")
+        shutil.copy(source / "engine.json", kept)
+    if "cold" in what:
+        serving("cold", clusters, lambda one: ship(one, app), count)
+        image_in_all(clusters, kept, count)
+        delete(clusters)
+    if "warm" in what:
+        [template] = json.loads(clusters.run("create", "--name", "template", "-o", "json"))
+        ship(template, app)
+        clusters.run("freeze", "template")
+        serving("warm", clusters, answers, count, "--like", "template")
+        delete(clusters)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=8)
-    parser.add_argument("--what", nargs="+", choices=("cold", "warm"), default=("cold", "warm"))
+    parser.add_argument("--what", nargs="*", choices=("cold", "warm"), default=("cold", "warm"))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as directory:
         Path(directory).chmod(0o755)
-        app, source = Path(directory, "shipnotes"), Path(directory, "source")
-        shutil.copytree(ROOT / "examples" / "shipnotes", app)
         clusters = Clusters(Path(directory, "clusters"))
         try:
-            with engine(source) as running:
-                began = time.monotonic()
-                running.run("up", str(app), timeout_s=SERVING_S_MAX)
-                print(
-                    f"before the clock: images built and the app once served in {time.monotonic() - began:.0f} s",
-                    flush=True,
-                )
-                clusters.run("load", data=source)
-                busybox_image(ContentStore(source / "content"), "bench/busybox")
-                shutil.copytree(source / "content", Path(directory, "kept", "content"))
-                shutil.copy(source / "engine.json", Path(directory, "kept"))
-            if "cold" in options.what:
-                serving("cold", clusters, lambda one: ship(one, app), options.count)
-                image_in_all(clusters, Path(directory, "kept"), options.count)
-                delete(clusters)
-            if "warm" in options.what:
-                [template] = json.loads(clusters.run("create", "--name", "template", "-o", "json"))
-                ship(template, app)
-                clusters.run("freeze", "template")
-                serving("warm", clusters, answers, options.count, "--like", "template")
-                delete(clusters)
+            if options.what:
+                serve(clusters, Path(directory), options.what, options.count)
             kills(clusters, options.kills, options.seed)
         finally:
             clusters.run("delete", "--all")

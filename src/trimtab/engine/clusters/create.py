@@ -45,7 +45,10 @@ def create(home: Path, wanted: Wanted, lease: leases.Lease, say: Say) -> list[Cl
         EngineError: one did not come up, with its own line; none is left.
     """
     lifecycle.require_root("trimtab cluster create")
-    remove.reap(home, say)
+    try:
+        remove.reap(home, say)
+    except EngineError as err:  # what others have left must not be in the way of new ones
+        say(str(err))
     like = _frozen(home, wanted.like) if wanted.like else None
     each = [variant for variant in wanted.variants for _ in range(wanted.count)]
     mine = leases.of_process(os.getpid())
