@@ -59,6 +59,7 @@ class Running:
     view: ContainerView
     command: list[str]
     env: dict[str, str]
+    resources: dict[str, int] = field(default_factory=dict)
     work: asyncio.Task[None] | None = None
 
 
@@ -217,7 +218,7 @@ class SimulatedContainerd:
             annotations=config["annotations"],
             image_ref=config["image"]["image"],
         )
-        self.containers_[ident] = Running(view, list(config["command"]), env)
+        self.containers_[ident] = Running(view, list(config["command"]), env, dict(config["linux"]["resources"]))
         await self._answer()
         return ident
 
@@ -247,6 +248,14 @@ class SimulatedContainerd:
                 if self.flakes[key] <= int(times):
                     await asyncio.sleep(0.5)
                     self._exit(one, 1)
+
+    async def update_container(self, container_id: str, resources: Mapping[str, int]) -> None:
+        await self._call()
+        one = self._one(container_id)
+        if one.view.state != "running":
+            raise RuntimeFailure("container is not running")
+        one.resources = dict(resources)
+        await self._answer()
 
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         await self._call()

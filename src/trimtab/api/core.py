@@ -183,6 +183,11 @@ class Lifecycle(Model):
     pre_stop: LifecycleHandler | None = None
 
 
+class ContainerResizePolicy(Model):
+    resource_name: str = ""
+    restart_policy: str = ""
+
+
 class Container(Model):
     name: str
     image: str = ""
@@ -195,6 +200,7 @@ class Container(Model):
     ports: list[ContainerPort] = []
     volume_mounts: list[VolumeMount] = []
     resources: ResourceRequirements | None = None
+    resize_policy: list[ContainerResizePolicy] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None
@@ -346,6 +352,8 @@ class ContainerStatus(Model, omit_defaults=False):
     started: bool | None = None
     state: ContainerState = field(default_factory=ContainerState)
     last_state: ContainerState = field(default_factory=ContainerState)
+    resources: ResourceRequirements | None = None
+    """What it was given, which follows what the spec asks for."""
 
 
 class PodIP(Model):

@@ -13,6 +13,7 @@ from trimtab.server.bodies import Options
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.strategies import Surroundings
+from trimtab.server.strategies.resizing import SUBRESOURCE as RESIZE
 from trimtab.server.views import as_stored
 
 Check = Callable[[JSON, JSON | None], list[str]]
@@ -30,12 +31,12 @@ class OwnAdmission:
         self._ask_components(kind, new, old, options)
         if not kind.crd and not kind.group.endswith(".k8s.io"):
             self._keep_pods_secure(kind, new, old, options)
-        if kind.namespaced and not subresource:
-            self._keep_in_bounds(kind, new, old)
+        if kind.namespaced and subresource in ("", RESIZE):
+            self._keep_in_bounds(kind, new, None if subresource else old)
 
-    def ration(self, kind: Kind, new: JSON, old: JSON | None) -> None:
+    def ration(self, kind: Kind, new: JSON, old: JSON | None, subresource: str = "") -> None:
         """Asks the namespace's ResourceQuotas, last of all and under its lock. Raises `StatusError` 403."""
-        if old is not None and kind.kind not in ("PersistentVolumeClaim", "Service"):
+        if old is not None and kind.kind not in ("PersistentVolumeClaim", "Service") and subresource != RESIZE:
             return
         meta = new["metadata"]
         found = self._around.quotas(meta.get("namespace") or "")

@@ -20,6 +20,7 @@ from trimtab.server.fieldset import (
     Fields,
     canonical,
     difference_roots,
+    in_order,
     intersection_roots,
     paths,
     union_roots,
@@ -142,7 +143,7 @@ class _Managed:
         if moment is not None:
             entry["time"] = moment
         entry["fieldsType"] = "FieldsV1"
-        entry["fieldsV1"] = fields
+        entry["fieldsV1"] = in_order(fields)
         if key[3]:
             entry["subresource"] = key[3]
         self.entries[key] = entry

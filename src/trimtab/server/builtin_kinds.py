@@ -23,6 +23,7 @@ _POD_SUBRESOURCES = (
     ("log", "Pod", ("get",)),
     ("portforward", "PodPortForwardOptions", _CONNECT),
     ("proxy", "PodProxyOptions", _PROXIED),
+    ("resize", "Pod", _GET_UPDATE),
 )
 
 _API_EXTENSIONS = ("api-extensions",)

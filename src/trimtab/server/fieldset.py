@@ -180,6 +180,21 @@ def _go_json(value: object) -> str:
     return text
 
 
+def in_order(node: Fields) -> Fields:
+    """The set with its elements in the order in which Kubernetes writes them (clients compare the bytes); itself where they stand
+    so already."""
+    changed: Fields | None = None
+    last, ordered = "", True
+    for key, child in node.items():
+        ordered &= key > last
+        last = key
+        if child and (mine := in_order(child)) is not child:
+            changed = dict(node) if changed is None else changed
+            changed[key] = mine
+    found = node if changed is None else changed
+    return found if ordered else dict(sorted(found.items()))
+
+
 def canonical(root: Fields) -> Fields:
     """A set that a client wrote, with its elements in our spelling and unknown kinds of elements left out.
 

@@ -33,6 +33,7 @@ from trimtab.server.render import rendering_of
 from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
 from trimtab.server.strategies.certificates import SUBRESOURCE as APPROVAL
 from trimtab.server.strategies.ephemeral import SUBRESOURCE as EPHEMERAL
+from trimtab.server.strategies.resizing import SUBRESOURCE as RESIZE
 from trimtab.server.views import viewed
 from trimtab.server.writing import Change, Written
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from trimtab.server.server import ApiServer
 
 
-_PARTS = {("Pod", EPHEMERAL), ("CertificateSigningRequest", APPROVAL)}
+_PARTS = {("Pod", EPHEMERAL), ("Pod", RESIZE), ("CertificateSigningRequest", APPROVAL)}
 """Subresources, beside status, that are parts of the object itself."""
 
 

@@ -152,7 +152,7 @@ def refusal(quotas: Iterable[JSON], kind: Kind, new: JSON, old: JSON | None, use
         if not in_scope(quota, kind, new):
             continue
         name, hard = quota["metadata"]["name"], hard_limits(quota)
-        if old is None and (missing := _unsaid(kind, new, hard)):
+        if missing := _unsaid(kind, new, hard):
             texts.append(f"failed quota: {name}: must specify {missing}")
             continue
         before = usage(kind, old) if old is not None and in_scope(quota, kind, old) else {}

@@ -31,7 +31,7 @@ from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
 from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
 from trimtab.server.problems import immutable
-from trimtab.server.strategies import Surroundings, ephemeral, rules_of, strategy_of
+from trimtab.server.strategies import Surroundings, ephemeral, resizing, rules_of, strategy_of
 from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
 from trimtab.server.strategies.certificates import with_part
 from trimtab.server.views import as_stored, viewed
@@ -247,8 +247,8 @@ class Writer:
     ) -> Written:
         """Changes a live object. `change` is given a private copy as the kind's version shows it.
 
-        subresource: "" changes all but status, "status" only status, "ephemeralcontainers" only those, "finalize" is free of
-        the kind's own rules.
+        subresource: "" changes all but status, "status" only status, "ephemeralcontainers" only those, "resize" only what
+            containers ask for, "finalize" is free of the kind's own rules.
         tracked: `change` has settled the managed fields itself.
         unasked: webhooks have been asked already, about the request that this write is a part of.
 
@@ -271,7 +271,9 @@ class Writer:
     @asynccontextmanager
     async def _held(self, kind: Kind, namespace: str, name: str, subresource: str) -> AsyncIterator[None]:
         """The object belongs to one writer, and so does the namespace's quota where the write may count."""
-        grows = not subresource and kind.kind in ("PersistentVolumeClaim", "Service")
+        grows = subresource == resizing.SUBRESOURCE or (
+            not subresource and kind.kind in ("PersistentVolumeClaim", "Service")
+        )
         async with self._rationing(kind, namespace if grows else ""), self.locks(kind.key(namespace, name)):
             yield
 
@@ -338,8 +340,8 @@ class Writer:
             async with self._held(kind, namespace, name, subresource) if asked is not None else nullcontext():
                 if asked is not None and self._store.get(record.key) != record:
                     raise _Moved
-                if not subresource and not new["metadata"].get("deletionTimestamp"):
-                    self._admission.ration(kind, new, old)
+                if subresource in ("", resizing.SUBRESOURCE) and not new["metadata"].get("deletionTimestamp"):
+                    self._admission.ration(kind, new, old, subresource)
                 if options.dry_run:
                     return Written(Record(record.key, value, record.revision), gone=ends)
                 try:
@@ -372,6 +374,9 @@ class Writer:
         else:
             if subresource == ephemeral.SUBRESOURCE:
                 new = ephemeral.with_ephemeral(old, new)
+                meta = new["metadata"]
+            elif subresource == resizing.SUBRESOURCE:
+                new = resizing.with_resized(old, new)
                 meta = new["metadata"]
             self._refuse_unknown(schema, new, options)
             if kind.status and not subresource:

@@ -59,6 +59,15 @@ def test_the_first_apply_creates_the_object_and_owns_what_it_says() -> None:
     assert entry["fieldsV1"] == {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": containers}}}}
 
 
+def test_fields_stand_in_the_order_in_which_kubernetes_writes_them() -> None:
+    """Clients compare the bytes of `fieldsV1`; a dict's own equality would not tell."""
+    first = applied(None, config_map(b="1", a="2"))
+    obj = applied(first, {**config_map(c="3", b="1", a="2"), "metadata": {"name": "c", "labels": {"z": "1", "y": "2"}}})
+    [entry] = obj["metadata"]["managedFields"]
+    assert json.dumps(entry["fieldsV1"]) == json.dumps(entry["fieldsV1"], sort_keys=True)
+    assert list(entry["fieldsV1"]["f:data"]) == ["f:a", "f:b", "f:c"]
+
+
 def test_applying_the_same_again_changes_nothing_not_even_a_time() -> None:
     live = applied(None, deployment(replicas=2))
 

@@ -18,8 +18,16 @@ from typing import Any
 
 from trimtab.api import Ref
 from trimtab.api.core import Container, EphemeralContainer, Pod, Service
-from trimtab.components.node import backoff
-from trimtab.components.node.configs import Made, NodeFacts, container_config, hosts_file, sandbox_config
+from trimtab.api.demand import Amounts
+from trimtab.components.node import backoff, resize
+from trimtab.components.node.configs import (
+    Made,
+    NodeFacts,
+    container_config,
+    container_resources,
+    hosts_file,
+    sandbox_config,
+)
 from trimtab.components.node.decide import (
     IMAGE,
     IMAGE_ID,
@@ -30,12 +38,15 @@ from trimtab.components.node.decide import (
     PullImage,
     RemoveContainer,
     RemoveSandbox,
+    ResizeContainer,
     RunSandbox,
     StartContainer,
     StopContainer,
     StopSandbox,
     TearDown,
     all_containers,
+    resize_block,
+    resizing,
     target_missing,
 )
 from trimtab.components.node.environment import ConfigProblem, Facts, Lookup, environment
@@ -169,6 +180,8 @@ class NodeAgent(Picture):
                 await self._start(pod, action, get, say)
             case StopContainer():
                 self._begin_stop(pod, action, say)
+            case ResizeContainer():
+                await self._resize(pod, action, say)
             case StopSandbox(id=ident):
                 await self._stop_sandbox(ident)
             case RemoveSandbox(id=ident):
@@ -393,6 +406,36 @@ class NodeAgent(Picture):
                 state.stopping.discard(view.id)
 
         self._background(pod.ref, stop(), f"container {view.name} was stopped")
+
+    def resizes(self, pod: Pod) -> bool:
+        """Whether a container runs that asks for other resources than it was given. Then `review` is to be asked."""
+        self._state(pod).resize_waits = None
+        if not any(container.resources for container in (*pod.spec.containers, *pod.spec.init_containers)):
+            return False
+        return bool(resizing(pod, self.seen(pod)))
+
+    def review(self, pod: Pod, room: Amounts) -> None:
+        """Looks whether the node can give a running pod what it asks for now. room: what the node has for pods."""
+        seen = self.seen(pod)
+        views = (seen.current(container.name) for container in all_containers(pod))
+        has = {view.name: seen.granted[view.id] for view in views if view is not None and view.id in seen.granted}
+        here = [other for other in self.pods() if other.spec.node_name == self.node.name]
+        self._state(pod).resize_waits = resize.waits(pod, has, here, room)
+
+    async def _resize(self, pod: Pod, action: ResizeContainer, say: Say) -> None:
+        """A container's cgroup gets what its spec says now. Twice is as good as once."""
+        state, container = self._state(pod), action.container
+        name = resize_block(container.name)
+        try:
+            await self.runtime.update_container(
+                action.view.id, container_resources(pod, container, self.node.memory_bytes)
+            )
+        except RuntimeFailure as err:
+            self._block(pod, name, "ResizeFailed", f"container {container.name}: {err}", say)
+            return
+        state.blocks.pop(name, None)
+        state.granted[action.view.id] = resize.wanted(container)
+        say("Resized", f"container {container.name} has the resources that it asks for now")
 
     async def _stop_sandbox(self, ident: str) -> None:
         await self.runtime.stop_sandbox(ident)

@@ -15,6 +15,7 @@ from trimtab.api.quantity import milli, whole
 from trimtab.components.node.backoff import EARNED
 from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID, all_containers
 from trimtab.components.node.environment import ConfigProblem, expand, unknown
+from trimtab.components.node.resize import RESOURCES, text_of
 from trimtab.components.node.sandboxes import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, ImageInfo
 from trimtab.components.node.security import PROFILE_DEFAULT, container_security
 from trimtab.components.node.status import qos_class
@@ -206,13 +207,14 @@ def container_config(pod: Pod, container: Container, made: Made) -> dict[str, An
             IMAGE: container.image,
             IMAGE_ID: made.image.digests[0] if made.image.digests else made.image.id,
             FALLBACK: container.termination_message_policy or "",
+            RESOURCES: text_of(container),
         },
         "log_path": f"{container.name}/{made.attempt}.log",
         "stdin": bool(container.stdin),
         "stdin_once": bool(container.stdin_once),
         "tty": bool(container.tty),
         "linux": {
-            "resources": _resources(pod, container, made.node_memory_bytes),
+            "resources": container_resources(pod, container, made.node_memory_bytes),
             "security_context": container_security(pod, container, made.image, made.profiles)
             | {"namespace_options": _namespaces(pod, made.target)},
         },
@@ -259,7 +261,8 @@ def _expanded(container: Container, text: str, env: Mapping[str, str]) -> str:
     return expand(text, env)
 
 
-def _resources(pod: Pod, container: Container, node_memory_bytes: int) -> dict[str, int]:
+def container_resources(pod: Pod, container: Container, node_memory_bytes: int) -> dict[str, int]:
+    """What the runtime is told of a container's requests and limits."""
     limits = container.resources.limits if container.resources is not None else {}
     requests = dict(limits) | (container.resources.requests if container.resources is not None else {})
     out = {"cpu_shares": CPU_SHARES_MIN, "oom_score_adj": oom_score(pod, container, node_memory_bytes)}

@@ -187,6 +187,12 @@ class Cri:
     async def start_container(self, container_id: str) -> None:
         await self.call(RUNTIME + "StartContainer", {"id": container_id}, "Id", timeout_s=RUN_SANDBOX_S)
 
+    async def update_container(self, container_id: str, resources: Mapping[str, int]) -> None:
+        """The score for the kernel's choice of whom to end stays as it was: runc changes cgroups only."""
+        linux = {name: amount for name, amount in resources.items() if name != "oom_score_adj"}
+        request = {"container_id": container_id, "linux": linux}
+        await self.call(RUNTIME + "UpdateContainerResources", request, "UpdateContainerResourcesRequest")
+
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         request = {"container_id": container_id, "timeout": max(0, round(timeout_s))}
         try:

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from trimtab.api.core import PROXIED, Container, EphemeralContainer, Pod
-from trimtab.components.node import backoff
+from trimtab.api.core import PROXIED, Container, EphemeralContainer, Pod, ResourceRequirements
+from trimtab.components.node import backoff, resize
+from trimtab.components.node.resize import Waits
 from trimtab.components.node.sandboxes import ContainerView, Sandbox
 
 GRACE_S_DEFAULT = 30
@@ -76,6 +77,10 @@ class Seen:
     evicted: Eviction | None = None
     unwanted: bool = False
     """Once it has ended nothing of it is to stay on the node."""
+    granted: Mapping[str, ResourceRequirements] = field(default_factory=dict)
+    """By id of a container: the resources that it was given."""
+    resize_waits: Waits | None = None
+    """Why what the pod asks for now is not given to it."""
     remains: bool = False
     """Something of it is on the node; only looked at when nothing is to stay."""
 
@@ -151,6 +156,14 @@ class StopContainer:
 
 
 @dataclass(frozen=True)
+class ResizeContainer:
+    """Gives a running container the resources that it asks for now."""
+
+    view: ContainerView
+    container: Container
+
+
+@dataclass(frozen=True)
 class RemoveContainer:
     id: str
 
@@ -172,6 +185,7 @@ Action = (
     | PullImage
     | StartContainer
     | StopContainer
+    | ResizeContainer
     | RemoveContainer
     | TearDown
     | Finish
@@ -416,7 +430,7 @@ def _one(pod: Pod, container: Container, seen: Seen, now: datetime, *, init: boo
     """What to do about one container."""
     view = seen.current(container.name)
     if view is not None and view.state == "running":
-        return _alive(pod, container, view, seen)
+        return _alive(pod, container, view, seen, now)
     if view is not None and view.state == "created":
         return Plan((RemoveContainer(view.id),))
     if view is not None and view.id in seen.stopping:
@@ -444,7 +458,7 @@ def _start(container: Container, seen: Seen, now: datetime, previous: ContainerV
     return Plan((StartContainer(container, attempt, backoff.next_earned_s(previous), previous),))
 
 
-def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen) -> Plan:
+def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen, now: datetime) -> Plan:
     if view.id in seen.stopping:
         return Plan()
     health = seen.health.get(view.id, Health())
@@ -454,7 +468,35 @@ def _alive(pod: Pod, container: Container, view: ContainerView, seen: Seen) -> P
         return Plan((StopContainer(view, container, float(own or grace_s(pod)), health.failed),))
     if view.image and container.image and view.annotations.get(IMAGE) not in (None, container.image):
         return Plan((StopContainer(view, container, float(grace_s(pod)), "its image was changed"),))
-    return Plan()
+    return _resized(pod, container, view, seen, now)
+
+
+def _resized(pod: Pod, container: Container, view: ContainerView, seen: Seen, now: datetime) -> Plan:
+    """Towards the resources that the container asks for now."""
+    names = resize.changed(container, seen.granted.get(view.id))
+    if not names:
+        return Plan()
+    if seen.resize_waits is not None:
+        later = seen.resize_waits.reason == resize.DEFERRED
+        return Plan(wake_at=now + timedelta(seconds=resize.RETRY_S) if later else None)
+    if resize.restarts_for(container, names):
+        return Plan((StopContainer(view, container, float(grace_s(pod)), "its resources were changed"),))
+    blocked = seen.blocks.get(resize_block(container.name))
+    if blocked is not None and not_yet(blocked.retry_at, now):
+        return Plan(wake_at=blocked.retry_at)
+    return Plan((ResizeContainer(view, container),))
+
+
+def resizing(pod: Pod, seen: Seen) -> list[Container]:
+    """The running containers that ask for other resources than they were given."""
+    views = ((c, seen.current(c.name)) for c in (*pod.spec.containers, *pod.spec.init_containers))
+    running = ((c, view) for c, view in views if view is not None and view.state == "running")
+    return [c for c, view in running if resize.changed(c, seen.granted.get(view.id))]
+
+
+def resize_block(name: str) -> str:
+    """Under which name it is noted that a container could not be given its resources."""
+    return f"resize {name}"
 
 
 IMAGE = "trimtab.dev/image"

@@ -41,6 +41,7 @@ LinuxContainerConfig: resources=1:LinuxContainerResources security_context=2:Lin
 ContainerMetadata: name=1 attempt=2:int
 ContainerConfig: metadata=1:ContainerMetadata image=2:ImageSpec command=3* args=4* working_dir=5 envs=6*:KeyValue mounts=7*:Mount labels=9:map annotations=10:map log_path=11 stdin=12:bool stdin_once=13:bool tty=14:bool linux=15:LinuxContainerConfig
 CreateContainerRequest: pod_sandbox_id=1 config=2:ContainerConfig sandbox_config=3:PodSandboxConfig
+UpdateContainerResourcesRequest: container_id=1 linux=2:LinuxContainerResources
 StopContainerRequest: container_id=1 timeout=2:int
 Container: id=1 pod_sandbox_id=2 metadata=3:ContainerMetadata image=4:ImageSpec image_ref=5 state=6:int created_at=7:int labels=8:map annotations=9:map
 ContainerFilter: label_selector=4:map

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trimtab.api import Ref
-from trimtab.api.core import Container, Pod
+from trimtab.api.core import Container, Pod, ResourceRequirements
+from trimtab.components.node import resize
 from trimtab.components.node.decide import (
     EVICTED,
     FALLBACK,
@@ -101,6 +102,9 @@ class PodState:
     evicted: Eviction | None = None
     unwanted: bool = False
     """The node needs the room: nothing of the pod stays here once it has ended."""
+    granted: dict[str, ResourceRequirements] = field(default_factory=dict)
+    """By id of a container: what it was given since the agent runs."""
+    resize_waits: resize.Waits | None = None
     exits_at: dict[str, float] = field(default_factory=dict)
     """By container name: when (loop time) the end of its process was noticed."""
 
@@ -180,9 +184,19 @@ class Picture:
             torn_down=state.torn_down,
             evicted=state.evicted,
             unwanted=state.unwanted,
+            granted=self._granted(pod, containers),
+            resize_waits=state.resize_waits,
             remains=(state.unwanted or state.evicted is not None or pod.status.reason == EVICTED)
             and self.remains_of(pod.metadata.uid),
         )
+
+    def _granted(
+        self, pod: Pod, containers: Mapping[str, tuple[ContainerView, ...]]
+    ) -> dict[str, ResourceRequirements]:
+        known = self._state(pod).granted
+        running = [view for views in containers.values() for view in views if view.state == "running"]
+        found = {view.id: known.get(view.id) or resize.granted(pod, view) for view in running}
+        return {ident: resources for ident, resources in found.items() if resources is not None}
 
     def remains_of(self, uid: str) -> bool:
         """Whether something of a pod is on this node, be it files alone."""

@@ -21,6 +21,7 @@ from trimtab.api.core import (
     ServiceAccount,
     fenced,
 )
+from trimtab.api.demand import amounts
 from trimtab.api.runtimes import RuntimeClass
 from trimtab.api.storage import VolumeAttachment
 from trimtab.components.node.agent import NodeAgent
@@ -77,6 +78,9 @@ async def run_pod(pod: Pod, ctx: Context) -> Outcome:
     agent.obey(await ctx.list(ClusterImagePolicy))
     if living and agent.sandboxes_of(pod.metadata.uid):
         await agent.refresh(pod, get, ctx.event)
+        if agent.resizes(pod):
+            node = await ctx.get(Node, agent.node.name)
+            agent.review(pod, amounts(node.status.allocatable or node.status.capacity) if node is not None else {})
     bare = not ctx.deleting and not agent.sandboxes_of(pod.metadata.uid)
     own = await ctx.get(Node, agent.node.name) if bare else None
     if own is not None and fenced(pod, own):

@@ -126,6 +126,9 @@ class ContainerRuntime(Protocol):
         self, sandbox_id: str, config: Mapping[str, Any], sandbox_config: Mapping[str, Any]
     ) -> str: ...
     async def start_container(self, container_id: str) -> None: ...
+    async def update_container(self, container_id: str, resources: Mapping[str, int]) -> None:
+        """Changes what a running container may use. Idempotent."""
+
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         """SIGTERM (or the image's signal), SIGKILL after `timeout_s`; returns when it has ended. Idempotent."""
 

@@ -30,9 +30,12 @@ from trimtab.components.node.decide import (
     is_sidecar,
     not_yet,
     past_deadline,
+    resize_block,
+    resizing,
     restarts,
     target_missing,
 )
+from trimtab.components.node.resize import shown, wanted
 from trimtab.components.node.sandboxes import ContainerView
 
 SIGNAL_BASE = 128
@@ -57,9 +60,12 @@ REASONS = {
     "RunContainerError": "The container was created but its process could not be started, often because the command does not exist in the image.",
     "FailedMount": "A volume could not be set up; the message says which and why.",
     "HostPortConflict": "Another pod or a program of this machine has a hostPort that the pod asks for; the message says who.",
+    "NodePorts": "Another pod on the node has a hostPort that this one asks for, so the node refuses it; the message says which.",
     "FailedCreatePodSandBox": "The pod's network or its pause process could not be set up; the message is the runtime's.",
     "ContainerStatusUnknown": "The container was lost, with its sandbox; nothing is known of how it ended.",
     "OOMKilled": "The container used more memory than its limit and was ended by the kernel. Raise resources.limits.memory or use less.",
+    "Deferred": "The node has not enough to give the pod what it asks for now; it does once others need less.",
+    "Infeasible": "The pod asks for more than the node has at all; it keeps what it has.",
     "Error": "The container's process ended with an error or by a signal.",
     "Completed": "The container's process ended with success.",
     "DeadlineExceeded": "The pod ran longer than its activeDeadlineSeconds.",
@@ -118,6 +124,8 @@ def pod_status(pod: Pod, seen: Seen, now: datetime, *, host_ip: str) -> JSON:
         ]
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
+    if phase == "Running" and (asking := resizing(pod, seen)):
+        status["conditions"].append(_resize(asking, seen))
     block = seen.blocks.get("")
     if phase == "Failed" and (evicted := _evicted(pod, seen)) is not None:
         status |= {"reason": evicted.reason, "message": evicted.message}
@@ -137,6 +145,16 @@ def _evicted(pod: Pod, seen: Seen) -> Eviction | None:
         return seen.evicted
     known = pod.status.reason in (EVICTED, PORTS_TAKEN)
     return Eviction(pod.status.message, reason=pod.status.reason) if known else None
+
+
+def _resize(asking: Sequence[Container], seen: Seen) -> JSON:
+    """The condition of a pod whose containers `asking` are to get other resources."""
+    if seen.resize_waits is not None:
+        said = _condition("True", seen.resize_waits.reason, seen.resize_waits.message)
+        return {"type": "PodResizePending", **said}
+    failed = next((block for c in asking if (block := seen.blocks.get(resize_block(c.name)))), None)
+    said = _condition("True", "Error", failed.message) if failed is not None else _condition("True")
+    return {"type": "PodResizeInProgress", **said}
 
 
 # Containers
@@ -172,6 +190,8 @@ def _container_status(
         "containerID": f"containerd://{view.id}",
         "state": state,
     }
+    if running:
+        status |= shown(seen.granted.get(view.id) or wanted(container))
     if last:
         status["lastState"] = last
     return status

@@ -13,7 +13,7 @@ from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.problems import forbidden, invalid, invalids, required
-from trimtab.server.strategies import ephemeral
+from trimtab.server.strategies import ephemeral, resizing
 from trimtab.server.strategies.accounts import identify
 from trimtab.server.strategies.base import Strategy, Surroundings
 from trimtab.server.strategies.pod_network import network_problems
@@ -98,6 +98,9 @@ class PodStrategy(Strategy):
         return found
 
     def part_problems(self, around: Surroundings, kind: Kind, subresource: str, new: JSON, old: JSON) -> list[Cause]:
+        if subresource == resizing.SUBRESOURCE:
+            found = pod_spec_problems(new["spec"], "spec", ("Always", "OnFailure", "Never"))
+            return found + resizing.resize_problems(new, old, qos_class(old["spec"]), qos_class(new["spec"]))
         if subresource != ephemeral.SUBRESOURCE:
             return self.problems(around, kind, new, old)
         found = list(ephemeral.ephemeral_problems(new, old))
