@@ -303,11 +303,16 @@ def scale_writes(draw: Any, subject: Subject) -> Ask:
     path = f"{_path(subject, name)}/scale"
     count = draw(st.integers(-1, 4))
     body = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": name}, "spec": {"replicas": count}}
-    match draw(st.integers(0, 3)):
+    match draw(st.integers(0, 4)):
         case 0:
             return Ask("GET", path)
         case 1:
             return Ask("PATCH", path, {"spec": {"replicas": count}}, _options(draw), MERGE)
+        case 2:
+            query = _options(draw, manager=False) | {"fieldManager": draw(st.sampled_from(MANAGERS))}
+            if draw(st.booleans()):
+                query["force"] = "true"
+            return Ask("PATCH", path, body, query, APPLY)
         case _:
             if draw(st.booleans()):
                 body["metadata"]["resourceVersion"] = draw(text("<old {}>", "<rv {}>")).format(
@@ -629,7 +634,7 @@ SERVICE = Subject(
 )
 _env = exactly(name=text("A", "B", "C")).flatmap(lambda one: some(value=word).map(lambda more: {**one, **more}))
 _container_port = exactly(containerPort=st.integers(80, 82)).flatmap(
-    lambda one: some(protocol=text("TCP", "UDP"), name=text("http", "web"), hostPort=st.just(0)).map(
+    lambda one: some(protocol=text("TCP", "UDP"), name=text("http", "web"), hostPort=st.sampled_from([0, 80])).map(
         lambda more: {**one, **more}
     )
 )
@@ -675,7 +680,7 @@ pod_spec = some(
         exactly(maxSkew=st.just(1), topologyKey=text("zone", "host"), whenUnsatisfiable=text("DoNotSchedule", "ScheduleAnyway")), max_size=1
     ),
     affinity=some(nodeAffinity=some(preferredDuringSchedulingIgnoredDuringExecution=st.just([]))),
-    hostNetwork=st.just(False),
+    hostNetwork=st.booleans(),
     dnsPolicy=text("Default", "ClusterFirst"),
 )  # fmt: skip
 _POD = {"containers": [{"name": "main", "image": "i:1"}], "volumes": _VOLUMES}
@@ -911,7 +916,7 @@ INGRESS = Subject(
                 ),
                 max_size=2,
             ),
-            tls=st.lists(some(hosts=st.lists(text("a.example.com"), max_size=1), secretName=word), max_size=1),
+            tls=st.lists(some(hosts=st.just(["a.example.com"]), secretName=word), max_size=1),
         )
     ),
     status=some(loadBalancer=some(ingress=st.lists(exactly(ip=text("1.1.1.1", "2.2.2.2")), max_size=2))),

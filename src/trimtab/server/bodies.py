@@ -16,7 +16,15 @@ from typing import Any
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.server.errors import Cause, StatusError, bad_request, invalid, not_decoded, unsupported_media
+from trimtab.server.errors import (
+    Cause,
+    StatusError,
+    StrictlyRefused,
+    bad_request,
+    invalid,
+    not_decoded,
+    unsupported_media,
+)
 from trimtab.server.http import Request
 
 JSON_TYPE = "application/json"
@@ -219,7 +227,7 @@ def _report(duplicates: list[str], options: Options) -> None:
 
 
 def strict_error(problems: list[str]) -> StatusError:
-    return bad_request("strict decoding error: " + ", ".join(problems))
+    return StrictlyRefused(400, "BadRequest", "strict decoding error: " + ", ".join(problems))
 
 
 def _report_yaml(duplicates: list[str], options: Options, *, apply: bool) -> None:

@@ -221,6 +221,8 @@ def _claim_template(claim: JSON) -> None:
     status = claim.get("status")
     if status is None:
         claim["status"] = {"phase": "Pending"}
+    elif isinstance(status, dict) and not status.get("phase"):
+        status["phase"] = "Pending"
 
 
 def _stateful_set_spec(spec: JSON) -> None:

@@ -8,7 +8,7 @@ a grace period of 0; a namespace's content.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ class DeleteOptions:
 
     grace_s: int | None = None
     policy: str = ""
+    usual_policy: str = ""
+    """The kind's own, which finalizers of the object go before."""
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
@@ -96,11 +98,26 @@ async def delete_options(request: Request) -> DeleteOptions:
     return DeleteOptions(
         grace,
         policy,
-        conditions.get("uid") or "",
-        conditions.get("resourceVersion") or "",
-        dry_run(request.values("dryRun") or dry, "DeleteOptions"),
-        timeout_of(request),
+        uid=conditions.get("uid") or "",
+        resource_version=conditions.get("resourceVersion") or "",
+        dry_run=dry_run(request.values("dryRun") or dry, "DeleteOptions"),
+        timeout_s=timeout_of(request),
     )
+
+
+PODS_STAY = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
+
+
+def by_kind(kind: Kind, options: DeleteOptions) -> DeleteOptions:
+    """The options with what the kind has by default: a Job that is deleted without a word of its pods leaves them, with a
+    warning (k8s.io/kubernetes pkg/registry/batch/job)."""
+    if options.policy or (kind.group, kind.kind) != ("batch", "Job"):
+        return options
+    options.warnings.append(PODS_STAY)
+    return replace(options, usual_policy="Orphan")
 
 
 class Deleter:
@@ -201,7 +218,7 @@ class Deleter:
     def _mark(self, kind: Kind, obj: JSON, options: DeleteOptions) -> None:
         """Makes the object say that it is being deleted and what has to happen first, in place."""
         meta = obj["metadata"]
-        finalizers = _finalizers(meta.get("finalizers") or [], options.policy)
+        finalizers = _finalizers(meta.get("finalizers") or [], options)
         if finalizers:
             meta["finalizers"] = finalizers
         else:
@@ -210,7 +227,7 @@ class Deleter:
         before = meta.get("deletionGracePeriodSeconds")
         if "deletionTimestamp" in meta and (before is None or grace >= before):
             return
-        if "deletionTimestamp" not in meta and kind.generation:
+        if "deletionTimestamp" not in meta and (kind.generation or meta.get("generation")):
             meta["generation"] = meta.get("generation", 0) + 1
         moment = self._clock.now() + timedelta(seconds=grace)
         meta["deletionTimestamp"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -232,8 +249,11 @@ class Deleter:
         return max(1, own if own is not None else DEFAULT_GRACE_S)
 
 
-def _finalizers(present: list[str], policy: str) -> list[str]:
+def _finalizers(present: list[str], options: DeleteOptions) -> list[str]:
     """The finalizers with those of the garbage collector as the policy has them; no policy keeps what is there."""
+    policy = options.policy
+    if not policy and not {FOREGROUND, ORPHAN} & set(present):
+        policy = options.usual_policy
     if not policy:
         return present
     kept = [name for name in present if name not in (FOREGROUND, ORPHAN)]

@@ -60,6 +60,10 @@ class Undecodable(StatusError):
         super().__init__(400, "BadRequest", message)
 
 
+class StrictlyRefused(StatusError):
+    """A body, or what a patch makes of an object, has unknown or repeated fields where that is not wanted."""
+
+
 def group_resource(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 

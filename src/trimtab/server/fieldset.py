@@ -154,11 +154,11 @@ def _value_text(value: object) -> str:
 
 def value_element(value: str | int | float | bool) -> str:
     """The element of one value of a list of type set."""
-    return _value_element(value, type(value) is bool)
+    return _value_element(value, type(value).__name__)
 
 
 @lru_cache(maxsize=4096)
-def _value_element(value: str | int | float | bool, _is_bool: bool) -> str:
+def _value_element(value: str | int | float | bool, _type: str) -> str:
     return "v:" + _go_json(value)
 
 

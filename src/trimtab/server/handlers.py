@@ -22,7 +22,7 @@ from trimtab.server.bodies import (
     write_options,
 )
 from trimtab.server.builtin_kinds import MEASURED, RBAC, REVIEWS
-from trimtab.server.deleting import delete_options, deleted_status
+from trimtab.server.deleting import by_kind, delete_options, deleted_status
 from trimtab.server.errors import Cause, StatusError
 from trimtab.server.http import Answer, Reply, Request, json_reply
 from trimtab.server.kinds import Kind
@@ -35,7 +35,7 @@ from trimtab.server.strategies.certificates import SUBRESOURCE as APPROVAL
 from trimtab.server.strategies.ephemeral import SUBRESOURCE as EPHEMERAL
 from trimtab.server.strategies.resizing import SUBRESOURCE as RESIZE
 from trimtab.server.views import viewed
-from trimtab.server.writing import Change, Written
+from trimtab.server.writing import Change, Written, check_name
 
 if TYPE_CHECKING:
     from trimtab.server.server import ApiServer
@@ -158,7 +158,7 @@ class Handlers:
 
         live = self._server.store.get(kind.key(target.namespace, target.name))
         if live is None:
-            self._server.writer.check_body(kind, target.namespace, target.name, copied(obj), options, subresource)
+            self._server.writer.check_body(kind, target.namespace, target.name, copied(obj), options)
         if live is None and kind.created_by_update and not subresource:
             if uid := obj["metadata"].get("uid"):
                 why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
@@ -177,10 +177,17 @@ class Handlers:
             return await self._apply(kind, target, request, subresource, options)
         if request.flag("force"):
             raise errors.bad_request("force: Forbidden: may not be specified for non-apply patch")
-        patch = self._patch_function(kind, request.content_type, await request.body(), options)
+        options.gathers = True
+        body = await request.body()
+        patch = self._patch_function(kind, request.content_type, body, options)
+        if request.content_type == JSON_PATCH:
+            options.duplicates[:] = [f"json patch {problem}" for problem in options.duplicates]
+        tried: list[JSON] = []
 
         def change(live: JSON) -> JSON:
             new = patch(live)
+            if options.validation == "Strict":
+                tried[:] = [copied(new)]
             self._refuse_escalation(kind, target.namespace, new, request, live, subresource)
             return new
 
@@ -190,6 +197,11 @@ class Handlers:
             )
         except errors.Undecodable as err:
             raise errors.invalid("", "", "", [Cause("patch", f"Invalid value: {err.message}")]) from None
+        except errors.StrictlyRefused as err:
+            from trimtab.server.patch import shown_patch
+
+            shown = shown_patch(tried[-1], body if request.content_type == STRATEGIC_PATCH else b"")
+            raise errors.invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {err.message}")]) from None
         return self._written(kind, request, written, options)
 
     def _patch_function(self, kind: Kind, content_type: str, body: bytes, options: Options) -> Change:
@@ -240,7 +252,7 @@ class Handlers:
         if dropped:
             raise errors.not_declared(kind, named, dropped)
         group = f"{kind.group}/{kind.version}" if kind.group else f"/{kind.version}"
-        typed = f"{named.get('namespace') or ''}/{config['metadata'].get('name', '')}; {group}, Kind={kind.kind}"
+        typed = f"{named.get('namespace') or ''}/{named.get('name') or ''}; {group}, Kind={kind.kind}"
         now = server.now()
 
         def change(live: JSON | None) -> JSON:
@@ -274,8 +286,10 @@ class Handlers:
                         target.name,
                         "uid mismatch: the object that was applied to does not exist",
                     )
+                made = change(None)
+                check_name(made["metadata"], target.name)
                 try:
-                    written = await server.writer.create(kind, target.namespace, change(None), options, tracked=True)
+                    written = await server.writer.create(kind, target.namespace, made, options, tracked=True)
                 except StatusError as err:
                     if err.reason != "AlreadyExists" or isinstance(err, errors.Denied):
                         raise
@@ -303,10 +317,6 @@ class Handlers:
             raise errors.bad_request("metadata: expected an object")
         if meta.get("managedFields") is not None:
             raise errors.bad_request("metadata.managedFields must be nil")
-        if meta.setdefault("name", target.name) != target.name:
-            raise errors.bad_request(
-                f"the name of the object ({meta['name']}) does not match the name on the URL ({target.name})"
-            )
         if kind.namespaced and meta.setdefault("namespace", target.namespace) != target.namespace:
             raise errors.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
@@ -315,7 +325,7 @@ class Handlers:
     # Deleting
 
     async def _delete(self, kind: Kind, target: Target, request: Request) -> Reply:
-        options = await delete_options(request)
+        options = by_kind(kind, await delete_options(request))
         written = await self._server.deleter.delete(kind, target.namespace, target.name, options)
         warnings = list(dict.fromkeys(options.warnings))
         if written.gone and not kind.shown_deleted:
@@ -334,7 +344,7 @@ class Handlers:
         return dict(pod)
 
     async def _delete_collection(self, kind: Kind, target: Target, request: Request) -> Answer:
-        options = await delete_options(request)
+        options = by_kind(kind, await delete_options(request))
         page = list_page(self._server.store, kind, target.namespace, request)
         deleted = []
         for record in page.records:

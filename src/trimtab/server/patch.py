@@ -7,6 +7,7 @@ may share unchanged branches with it. What cannot be applied raises `PatchError`
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -227,3 +228,26 @@ def _find(doc: Any, path: list[str]) -> Any:
         if doc is _MISSING:
             return _MISSING
     return doc
+
+
+# --- what a refusal shows -----------------------------------------------------------------------------------------
+
+
+def shown_patch(left: JSON, strategic: bytes) -> str:
+    """What Kubernetes shows of a patch that it refuses: the object that it `left`, or a strategic patch itself in Go's words."""
+    if strategic:
+        return json.dumps(_in_go(msgspec.json.decode(strategic)), ensure_ascii=False)
+    meta = {key: value for key, value in (left.get("metadata") or {}).items() if key != "managedFields"}
+    text = json.dumps({**left, "metadata": meta}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _in_go(value: Any) -> str:
+    """As Go prints it with %+v."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_in_go(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(_in_go, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "<nil>" if value is None else str(value)

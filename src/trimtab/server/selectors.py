@@ -132,6 +132,8 @@ def _parse_fields(kind: Kind, text: str) -> tuple[FieldTerm, ...]:
         path, operator, value = _split(part)
         if not operator:
             raise bad_request(f'invalid field selector "{text}": "{part}" is not path=value or path!=value')
+        if not path and not value:
+            continue  # asks for nothing, so all are meant
         if path not in allowed:
             if kind.crd or allowed[2:]:
                 raise bad_request(f"field label not supported: {path}")

@@ -173,9 +173,9 @@ async def _evict(server: ApiServer, kind: Kind, target: Target, request: Request
             DeleteOptions(
                 asked.get("gracePeriodSeconds"),
                 asked.get("propagationPolicy") or "",
-                conditions.get("uid") or "",
-                conditions.get("resourceVersion") or "",
-                options.dry_run,
+                uid=conditions.get("uid") or "",
+                resource_version=conditions.get("resourceVersion") or "",
+                dry_run=options.dry_run,
             ),
             unless=unless,
             unasked=True,

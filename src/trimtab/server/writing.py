@@ -96,7 +96,7 @@ class Writer:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
         meta = self._identified(kind, namespace, name, obj)
-        versioned = meta.get("resourceVersion") not in (None, "", "0") and not tracked and not name
+        versioned = _counts(meta.get("resourceVersion")) and not (tracked or name or options.dry_run)
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         schema = self._registry.schema(kind)
@@ -106,7 +106,7 @@ class Writer:
             options.warnings += warnings_of(obj, None)
         if kind.status:
             obj.pop("status", None)
-        meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS}
+        meta = obj["metadata"] = _by_the_client(kind, obj["metadata"])
         if kind.namespaced:
             meta["namespace"] = namespace
         self._namespace_open(kind, namespace)
@@ -155,7 +155,7 @@ class Writer:
         right, as the real server does."""
         clock = self._around.clock
         name = obj["metadata"].get("name") or ""
-        meta = obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_FIELDS} | {
+        meta = obj["metadata"] = _by_the_client(kind, obj["metadata"]) | {
             "uid": new_uid(clock),
             "creationTimestamp": timestamp(clock),
         }
@@ -193,12 +193,10 @@ class Writer:
         self._around.wrote(kind, "created", obj, manager=options.manager, annotations=notes_of(asked))
         return Written(record, created=True)
 
-    def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON, options: Options, subresource: str) -> None:
+    def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON, options: Options) -> None:
         """What is wrong with a body before anybody looks for the object that it replaces. Raises `StatusError`."""
         self._identified(kind, namespace, name, obj)
         schema = self._registry.schema(kind)
-        if kind.crd and subresource and not options.dry_run:
-            self._check_versioned(kind, obj)
         self._refuse_unknown(schema, obj, options)
         if not kind.crd:
             schema.default(obj)
@@ -300,6 +298,8 @@ class Writer:
         if asked is not None:
             new = copied(new)  # `change` may be asked again
         self._identified(kind, namespace, name, new)
+        if not options.patch:
+            _check_uid(kind, name, new["metadata"].get("uid"), old["metadata"], options)
         self._check_versioned(kind, new)
         sent = {key: new["metadata"].get(key) for key in ("uid", "resourceVersion")}
         new = self._part(kind, schema, old, new, options, subresource, tracked)
@@ -426,14 +426,7 @@ class Writer:
         else:
             meta.pop("namespace", None)
         if name:
-            if meta.get("name") and meta["name"] != name:
-                raise errors.bad_request(
-                    f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-                )
-            if not meta.get("name"):
-                raise errors.bad_request(
-                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                )
+            check_name(meta, name)
         return meta
 
     def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
@@ -443,7 +436,10 @@ class Writer:
             raise errors.not_decoded(schema.kind, schema.api_version, wrong[0])
         if not (dropped or options.duplicates) or options.validation == "Ignore":
             return
-        problems = [*(f'unknown field "{path}"' for path in dropped), *options.duplicates]
+        if options.patch:  # what it leaves is read in the order of its keys
+            dropped.sort(key=lambda path: path.split("."))
+        unknown = [f'unknown field "{path}"' for path in dropped]
+        problems = [*options.duplicates, *unknown] if options.patch else [*unknown, *options.duplicates]
         if options.validation == "Strict":
             raise strict_error(problems)
         options.warnings += problems
@@ -559,6 +555,27 @@ _SERVER_FIELDS = frozenset(
 )
 
 
+def check_name(meta: JSON, name: str) -> None:
+    """Whether a body is about the object that the URL names. Raises `StatusError` 400."""
+    if meta.get("name") and meta["name"] != name:
+        raise errors.bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
+    if not meta.get("name"):
+        raise errors.bad_request(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+
+
+def _by_the_client(kind: Kind, meta: JSON) -> JSON:
+    """The metadata of a new object without what the server says. Where it counts no generations, a client's number stays."""
+    kept = () if kind.generation else ("generation",)
+    return {key: value for key, value in meta.items() if key not in _SERVER_FIELDS or key in kept}
+
+
+def _counts(version: str | None) -> bool:
+    """Whether a body names a version at all: what is no number is none, as storage reads it."""
+    return bool(version) and str(version).isascii() and str(version).isdigit() and int(str(version)) > 0
+
+
 def _is_managed(entries: object) -> bool:
     """Whether webhooks have left managed fields that can be read."""
     return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
@@ -587,8 +604,7 @@ def deletable(obj: JSON) -> bool:
     return not (obj["kind"] == "Namespace" and obj["apiVersion"] == "v1" and (obj.get("spec") or {}).get("finalizers"))
 
 
-def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, options: Options) -> None:
-    asked: Any = meta.get("uid")
+def _check_uid(kind: Kind, name: str, asked: Any, old_meta: JSON, options: Options) -> None:
     if asked and asked != old_meta.get("uid"):
         if options.patch:
             errors.raise_problems(
@@ -596,6 +612,10 @@ def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, optio
             )
         why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {old_meta.get('uid')}"
         raise errors.conflict(kind.plural, kind.group, name, why)
+
+
+def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, options: Options) -> None:
+    _check_uid(kind, name, meta.get("uid"), old_meta, options)
     version = meta.get("resourceVersion")
     if version and version != old_meta["resourceVersion"]:
         raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)

@@ -11,6 +11,7 @@ from trimtab.server.clock import timestamp
 from trimtab.server.errors import Cause
 from trimtab.server.kinds import Kind
 from trimtab.server.metadata import immutable_problems
+from trimtab.server.problems import forbidden
 from trimtab.server.strategies.base import Strategy, Surroundings
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -124,6 +125,15 @@ class ServiceStrategy(Strategy):
                     )
                 )
         return found
+
+    def status_problems(self, kind: Kind, new: JSON) -> list[Cause]:
+        """Only a load balancer has addresses outside."""
+        path = "status.loadBalancer.ingress"
+        if not ((new.get("status") or {}).get("loadBalancer") or {}).get("ingress"):
+            return []
+        if new["spec"].get("type") != "LoadBalancer":
+            return [forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'")]
+        return []
 
     def settled(self, around: Surroundings, key: str) -> None:
         around.services.settled(key)

@@ -25,11 +25,14 @@ def network_problems(spec: JSON, path: str) -> Iterator[Cause]:
         if not _is_ip(alias.get("ip") or ""):
             yield _no_ip(f"{path}.hostAliases[{index}].ip", alias.get("ip"))
     yield from _sysctls(spec, path)
-    taken: set[str] = set()
+    together: set[str] = set()
     for name in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(name) or ()):
+            # Those that run one after the other have the host's ports each for itself.
+            taken = together if name == "containers" else set[str]()
             for number, port in enumerate(container.get("ports") or ()):
-                yield from _port(port, f"{path}.{name}[{index}].ports[{number}]", bool(spec.get("hostNetwork")), taken)
+                same = name == "containers" and bool(spec.get("hostNetwork"))
+                yield from _port(port, f"{path}.{name}[{index}].ports[{number}]", same, taken)
 
 
 def _sysctls(spec: JSON, path: str) -> Iterator[Cause]:
@@ -47,7 +50,7 @@ def _sysctls(spec: JSON, path: str) -> Iterator[Cause]:
         seen.add(name)
 
 
-def _port(port: JSON, at: str, host_network: bool, taken: set[str]) -> Iterator[Cause]:
+def _port(port: JSON, at: str, same: bool, taken: set[str]) -> Iterator[Cause]:
     for field in ("containerPort", "hostPort"):
         value = port.get(field)
         if field == "containerPort" and not value:
@@ -57,7 +60,7 @@ def _port(port: JSON, at: str, host_network: bool, taken: set[str]) -> Iterator[
     host = port.get("hostPort")
     if not host:
         return
-    if host_network and host != port.get("containerPort"):
+    if same and host != port.get("containerPort"):
         yield Cause(f"{at}.hostPort", f"Invalid value: {host}: must match `containerPort` when `hostNetwork` is true")
     if port.get("hostIP") and not _is_ip(port["hostIP"]):
         yield _no_ip(f"{at}.hostIP", port["hostIP"])

@@ -91,6 +91,8 @@ def _service(obj: JSON) -> Iterator[Cause]:
             yield from invalids(f"{at}.name", name, names.dns_label(name))
         yield from one_of(port, "protocol", PROTOCOLS, at)
         yield from port_problems(port.get("targetPort"), f"{at}.targetPort")
+        if (protocol := port.get("appProtocol")) is not None:
+            yield from invalids(f"{at}.appProtocol", protocol, names.qualified_name(protocol))
     for index, address in enumerate(spec.get("externalIPs") or ()):
         if not _is_ip(address):
             yield invalid(f"spec.externalIPs[{index}]", address, _NO_IP)
@@ -421,6 +423,8 @@ def _job(obj: JSON) -> Iterator[Cause]:
         yield from not_negative(spec, name, "spec")
     yield from one_of(spec, "completionMode", ("NonIndexed", "Indexed"), "spec")
     yield from one_of(spec, "podReplacementPolicy", ("Failed", "TerminatingOrFailed"), "spec")
+    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
+        yield required("spec.completions", "when completion mode is Indexed")
     limit = spec.get("backoffLimitPerIndex")
     if limit is not None and spec.get("completionMode") != "Indexed":
         yield invalid("spec.backoffLimitPerIndex", limit, "requires indexed completion mode")

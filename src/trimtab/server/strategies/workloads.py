@@ -235,30 +235,41 @@ class JobStrategy(WorkloadStrategy):
 
     def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
         found = super().problems(around, kind, new, old)
-        if old is not None and not old["spec"].get("suspend"):
-            found += immutable_problems("spec.template", new["spec"].get("template"), old["spec"].get("template"))
-        if old is not None:
-            for field in self._FIXED:
-                found += immutable_problems(f"spec.{field}", new["spec"].get(field), old["spec"].get(field))
-            if not _grows_with_its_pods(new["spec"]):
-                found += immutable_problems(
-                    "spec.completions", new["spec"].get("completions"), old["spec"].get("completions")
-                )
+        if old is None:
+            return found
+        before, after = old["spec"], new["spec"]
+        found += _template_changes(old, new)
+        for field in self._FIXED:
+            found += immutable_problems(f"spec.{field}", after.get(field), before.get(field))
+        completions = after.get("completions")
+        if after.get("completionMode") != "Indexed":
+            found += immutable_problems("spec.completions", completions, before.get("completions"))
+        elif completions not in (None, before.get("completions"), after.get("parallelism")):
+            text = "can only be modified in tandem with spec.parallelism"
+            found.append(invalid("spec.completions", completions, text))
         return found
 
-    _FIXED = (
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "successPolicy",
-        "managedBy",
-        "manualSelector",
-    )
+    _FIXED = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy", "managedBy")
 
 
-def _grows_with_its_pods(spec: JSON) -> bool:
-    """An Indexed Job may change its size together with its parallelism (an elastic one)."""
-    return spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
+def _template_changes(old: JSON, new: JSON) -> list[Cause]:
+    """What may not change of a Job's template: nothing may, but while it is suspended and has no pods, where they run and what
+    they are given (pkg/registry/batch/job/strategy.go, pkg/apis/batch/validation)."""
+    before, after = old["spec"].get("template"), new["spec"].get("template")
+    status = old.get("status") or {}
+    suspended = {"type": "Suspended", "status": "True"}.items()
+    idle = not status.get("startTime") or any(suspended <= one.items() for one in status.get("conditions") or ())
+    if not old["spec"].get("suspend") or not idle or status.get("active"):
+        return immutable_problems("spec.template", after, before)
+    return immutable_problems("spec.template.spec", _fixed_when_idle(after), _fixed_when_idle(before))
+
+
+def _fixed_when_idle(template: Any) -> Any:
+    spec = {k: v for k, v in template["spec"].items() if k not in ("nodeSelector", "tolerations", "schedulingGates")}
+    affinity = {k: v for k, v in (spec.pop("affinity", None) or {}).items() if k != "nodeAffinity"}
+    for field in ("containers", "initContainers"):
+        spec[field] = [{k: v for k, v in one.items() if k != "resources"} for one in spec.get(field) or ()]
+    return {**spec, "affinity": affinity}
 
 
 class CronJobStrategy(Strategy):
