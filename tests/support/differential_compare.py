@@ -145,12 +145,26 @@ def _told(body: Any) -> Any:
         return body
     last: dict[str, JSON] = {}
     told = []
-    for event in body:
+    for event in _at_once(body):
         name = event["object"].get("metadata", {}).get("name", "")
         if event["type"] != "MODIFIED" or event["object"] != last.get(name):
             told.append(event)
         last[name] = event["object"]
     return told
+
+
+def _at_once(events: list[JSON]) -> Iterator[JSON]:
+    """The events without the mark that a pod with nothing to wait for carries between its life and its end."""
+    for event in events:
+        meta = event["object"].get("metadata", {})
+        if event["object"].get("kind") != "Pod" or meta.get("deletionGracePeriodSeconds", 0):
+            yield event
+        elif event["type"] == "DELETED":
+            marks = ("deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+            bare = {key: value for key, value in meta.items() if key not in marks}
+            yield {**event, "object": {**event["object"], "metadata": bare}}
+        elif "deletionTimestamp" not in meta or meta.get("finalizers"):
+            yield event
 
 
 def _uncounted(value: Any) -> Any:
