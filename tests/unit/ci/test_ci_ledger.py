@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,18 @@ def test_the_page_of_the_heat_map_has_no_markup_of_tests(ledger: Ledger) -> None
     assert "</script><b>" not in page
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert (data["rows"], data["cells"], data["said"]) == (["unit  <img src=x>"], ["f"], {"0,0": "</script><b>boom"})
+
+
+def test_steps_that_end_together_begin_one_ledger(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def opened(directory: Path) -> None:
+        together.wait()
+        Ledger(str(directory)).close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            for one in [pool.submit(opened, directory) for _ in range(4)]:
+                one.result()

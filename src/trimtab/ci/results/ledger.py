@@ -36,14 +36,15 @@ FLAKE_RATE_MIN = 0.02
 CONFIDENCE = 0.95
 
 _SCHEMA = """
-create table runs (run text primary key, project text not null, at real not null) without rowid;
-create index runs_by_project on runs (project, at);
-create table outcomes (
+create table if not exists runs (run text primary key, project text not null, at real not null) without rowid;
+create index if not exists runs_by_project on runs (project, at);
+create table if not exists outcomes (
     project text, step text, test text, run text, shard text, content text not null, outcome text not null, seconds real not null,
     flaked integer not null, message text not null, digest text not null,
     primary key (project, step, test, run, shard)) without rowid;
-create index outcomes_by_run on outcomes (run);
-create table splits (project text, step text, count integer, seconds text not null, primary key (project, step, count)) without rowid;
+create index if not exists outcomes_by_run on outcomes (run);
+create table if not exists splits (
+    project text, step text, count integer, seconds text not null, primary key (project, step, count)) without rowid;
 """
 
 

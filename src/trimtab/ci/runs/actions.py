@@ -41,7 +41,9 @@ def notes(record: JSON, env: Mapping[str, str] = os.environ) -> list[str]:
     for id, step in record["steps"].items():
         if step["state"] not in ("failed", "fault"):
             continue
-        how = failure_text(step.get("ended", ""), step.get("exit"), step.get("said", ""), step["seconds"])
+        how = step.get("said", "")
+        if step["state"] == "failed":
+            how = failure_text(step.get("ended", ""), step.get("exit"), how, step["seconds"])
         file, _, line = step["site"].rpartition(":")
         tail = [shown(one) for one in step.get("tail", [])]
         found.append(note("\n".join([how, *tail]), file, line, f"{id} failed", env))

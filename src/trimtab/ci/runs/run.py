@@ -394,6 +394,12 @@ def _scrubber(secrets: Mapping[str, str]) -> Scrubber | None:
     return Scrubber(secrets)
 
 
+def without_secrets(value: Any, secrets: Mapping[str, str]) -> Any:
+    """Plain values without these secrets in their texts."""
+    scrubber = _scrubber(secrets)
+    return value if scrubber is None else _scrubbed(value, scrubber)
+
+
 def _scrubbed(value: Any, scrubber: Scrubber) -> Any:
     """Plain values without secrets in their texts."""
     if isinstance(value, str):

@@ -20,7 +20,7 @@ from trimtab.ci.results.suites import with_tables
 from trimtab.ci.runs.ports import EngineFault
 from trimtab.ci.runs.prepare import Defined, Prepared, define, locked, look_up, to_run
 from trimtab.ci.runs.record import History, commit_of, new_id
-from trimtab.ci.runs.run import Options, Running
+from trimtab.ci.runs.run import Options, Running, without_secrets
 from trimtab.ci.runs.screen import Live, Plain, seconds_text, summary
 from trimtab.cli.ci import FAILED, FAULT, GREEN, INTERRUPTED
 from trimtab.cli.ci.options import parameters, parser, project, with_pipeline
@@ -321,4 +321,5 @@ def _origin(id: str, prepared: Prepared) -> Origin:
     from trimtab.ci.images.publish import Origin
 
     defined = prepared.defined
-    return Origin(id, defined.pipeline.name, defined.values, prepared.images, commit_of(defined.project))
+    values = without_secrets(dict(defined.values), prepared.secrets)
+    return Origin(id, defined.pipeline.name, values, prepared.images, commit_of(defined.project))
