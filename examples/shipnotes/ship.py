@@ -1,6 +1,7 @@
-"""Ship it with `trimtab up examples/shipnotes`; test it with `trimtab ci -C examples/shipnotes`."""
+"""Ship it with `trimtab up examples/shipnotes`; test it with `trimtab ci -C examples/shipnotes`; or do both by
+`git push` (docs/pipelines.md)."""
 
-from trimtab.ci import image, pipeline, service, src, step, tests
+from trimtab.ci import image, pipeline, publish, service, src, step, tests
 from trimtab.ship import App, Image, Postgres, Process, Secret
 
 app = App(
@@ -20,10 +21,8 @@ app = App(
     domains=["shipnotes.localhost"],
 )
 
-python = image(
-    debian=["python3"],
-    python=["flask==3.1.3", "gunicorn==27.0.1", "psycopg[binary]==3.3.9", "psycopg-pool==3.3.3", "pytest==8.4.2"],
-)
+packages = ["flask==3.1.3", "gunicorn==27.0.1", "psycopg[binary]==3.3.9", "psycopg-pool==3.3.3"]
+python = image(debian=["python3"], python=[*packages, "pytest==8.4.2"])
 db = service("trimtab.local/postgres:15", env={"POSTGRES_PASSWORD": "in-a-test-only"}, ready=":5432")
 
 
@@ -38,6 +37,12 @@ def unit():
     )
 
 
+@step
+def released():
+    return image(debian=["python3"], python=packages).workdir("/app").user("1000").add(src("shipnotes/**"))
+
+
 @pipeline
-def ci():
-    return unit()
+def ci(ship: bool = False):
+    ok = unit()
+    return ok.then(publish(released(), "trimtab.local/shipnotes")) if ship else ok

@@ -64,7 +64,13 @@ def presets(components: Sequence[Component]) -> list[JSON]:
         _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], _READ),
         _rule(["metrics.k8s.io"], ["nodes", "pods"], _READ),
     ]
+    endpoints: dict[str, list[str]] = {}
+    for endpoint in (endpoint for component in components for endpoint in component.endpoints):
+        place = endpoint.kind.resource_type
+        endpoints.setdefault(place.group, []).append(f"{place.plural}/{endpoint.subresource}")
+    shown += [_rule([group], names, ["get"]) for group, names in endpoints.items()]
     changed = [_rule([group], plurals, _WRITE) for group, plurals in own.items()]
+    changed += [_rule([group], names, ["create", "get"]) for group, names in endpoints.items()]
     shipped = [
         *changed,
         _rule([""], ["configmaps", "services", "persistentvolumeclaims", "pods", "replicationcontrollers"], _WRITE),

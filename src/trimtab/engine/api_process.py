@@ -50,6 +50,15 @@ def server_settings(settings: Settings) -> ServerSettings:
         service_account_key=settings.data_path("pki", "sa.key"),
         ca_file=settings.data_path("pki", "ca.crt"),
         issuer=f"https://kubernetes.default.svc.{settings.cluster_domain}",
+        endpoints={
+            (
+                endpoint.kind.resource_type.group,
+                endpoint.kind.resource_type.plural,
+                endpoint.subresource,
+            ): settings.run_path(endpoint.socket)
+            for component in COMPONENTS
+            for endpoint in component.endpoints
+        },
     )
 
 

@@ -12,12 +12,13 @@ from trimtab.components.apps import COMPONENT as APPS
 from trimtab.components.backups import COMPONENT as BACKUPS
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
+from trimtab.components.pipelines import COMPONENT as PIPELINES
 from trimtab.components.volumes import COMPONENT as VOLUMES
 from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
-COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS)
+COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS, PIPELINES)
 
 
 def beside_kubernetes() -> tuple[Component, ...]:
@@ -33,6 +34,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
     if place == "node":
         from trimtab.components.backups import adapters as of_backups
         from trimtab.components.node import adapters as of_node
+        from trimtab.components.pipelines import adapters as of_pipelines
         from trimtab.components.volumes import Staging
         from trimtab.components.volumes import adapters as of_volumes
         from trimtab.components.workloads import LocalDirectories, Machines, VolumeDirectories
@@ -44,6 +46,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
             Machines: NamespaceMachines(settings),
             **of_node(settings, volumes[Staging]),
             **of_backups(settings),
+            **of_pipelines(settings),
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
         }
     from trimtab.components.apps import adapters as of_apps

@@ -276,6 +276,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A subresource of one of its kinds that a component answers itself, over HTTP at a unix socket in the run directory.
+
+    The API decides who may (`create` for a POST, `get` for a GET of `KIND/SUBRESOURCE`) and whether the object is there, then passes
+    the request on as `/UID/SUBRESOURCE/REST`, without the caller's credentials: `x-trimtab-user` says who asks, `x-trimtab-object` is
+    `NAMESPACE/NAME`. Only an engine of ours has such endpoints.
+    """
+
+    kind: type[Resource]
+    subresource: str
+    socket: str
+
+
+@dataclass(frozen=True)
 class Need:
     """Something that a component needs of the machine. `check` returns None, or one line that names what is missing
     and how to get it. Run by `trimtab check`."""
@@ -295,6 +309,7 @@ class Component:
     stores: tuple[Store, ...] = ()
     commands: tuple[Command, ...] = ()
     views: tuple[View, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     needs: tuple[Need, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
     """Every condition reason that it can set, with the text that explains it to a user."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.api import Resource, kind_of
+from trimtab.api import Resource
 from trimtab.runtime.component import FieldWrite, Owned, Reconciler
 from trimtab.runtime.context import Undeclared
 
@@ -51,10 +51,12 @@ class Declared:
 
     def check_write(self, write: FieldWrite) -> type[Resource]:
         """The kind of the target, once every field of `write` is found declared."""
-        kind = kind_of(write.target.api_version, write.target.kind)
-        allowed = self.writes.get(kind, ()) if kind is not None else ()
-        if kind is None or not allowed:
+        meant = (write.target.api_version, write.target.kind)
+        # By its place: a component may have a view of its own of another component's kind.
+        kind = next((k for k in self.writes if (k.resource_type.api_version, k.resource_type.kind) == meant), None)
+        if kind is None:
             raise Undeclared(f"{self.who} writes fields of {write.target.kind}: add it to writes=[Writes(...)]")
+        allowed = self.writes[kind]
         for path in field_paths(write.fields):
             if not any(covers(field, path) for field in allowed):
                 raise Undeclared(

@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_MAX = 400
 """The engine's own requests answered at the same time, watches and streams aside. Those of the network take turns (`turns.py`)."""
 
+GIT = "git"
+
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
 
 
@@ -134,7 +136,7 @@ class Application:
                 raise errors.too_many_requests("too many requests, please try again later")
             self._in_flight += 1
             counted.in_flight = True
-        user = self._user(request)
+        user = self._user(request, passwords=_takes_passwords(target))
         request.user = user
         if not self._trusted and not counted.in_flight:
             turn = Turn(server.turns, (user.name, request.address))
@@ -163,14 +165,14 @@ class Application:
             return answer
         return server.sessions.guard(answer, lambda: self._still_allowed(request, user, asked), user.until)
 
-    def _user(self, request: Request) -> User:
+    def _user(self, request: Request, *, passwords: bool = False) -> User:
         peer = (request.scope.get("extensions") or {}).get(PEER)
         if isinstance(peer, StatusError):
             raise peer
         if isinstance(peer, User):
             user = peer
         else:
-            user = self._server.authenticator(request, trusted=self._trusted)
+            user = self._server.authenticator(request, trusted=self._trusted, passwords=passwords)
             if self._trusted:
                 return user
         wanted = impersonated(request)
@@ -182,7 +184,7 @@ class Application:
     def _still_allowed(self, request: Request, user: User, asked: Attributes) -> bool:
         try:
             self._authorize(user, asked)
-            return self._user(request).name == user.name
+            return self._user(request, passwords=_takes_passwords(parse_target(request.path))).name == user.name
         except StatusError:
             return False
 
@@ -284,6 +286,11 @@ def _plain_name(path: str) -> str:
     """The first part of a path that is no resource, where it is one of the server's own."""
     name = path.strip("/").partition("/")[0]
     return name if name in _PLAIN else ""
+
+
+def _takes_passwords(target: Target | None) -> bool:
+    """Whether programs that know no bearer tokens come here: git, to the endpoint of that name."""
+    return target is not None and target.subresource == GIT
 
 
 def _verb(request: Request, target: Target, watching: bool) -> str:

@@ -8,6 +8,7 @@ Over TLS, `Impersonate-*` headers need the permission to impersonate, which is c
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,8 +88,11 @@ class Authenticator:
     def token_user(self, token: str, audiences: Sequence[str] = ()) -> User | None:
         return next((user for reader in self._readers if (user := reader(token, audiences)) is not None), None)
 
-    def __call__(self, request: Request, *, trusted: bool) -> User:
-        """Raises `StatusError` 401: what was shown is not valid."""
+    def __call__(self, request: Request, *, trusted: bool, passwords: bool = False) -> User:
+        """passwords: a token may also come as the password of Basic, under any name, which is asked for where nothing was shown.
+
+        Raises `StatusError` 401: what was shown is not valid.
+        """
         if trusted:
             name = request.headers.get("impersonate-user", "system:admin")
             groups = tuple(request.groups_asked) or (MASTERS,)
@@ -100,13 +104,30 @@ class Authenticator:
         if not token:
             if scheme or not self._anonymous:
                 raise unauthorized()
+            if passwords:
+                raise _asked()
             return User(ANONYMOUS, (UNAUTHENTICATED,))
+        if passwords and scheme.lower() == "basic":
+            scheme, token = "bearer", _password(token)
         if scheme.lower() != "bearer":
             raise unauthorized()
         user = self.token_user(token.strip())
         if user is None:
-            raise unauthorized()
+            raise _asked() if passwords else unauthorized()
         return user
+
+
+def _asked() -> StatusError:
+    refusal = unauthorized()
+    refusal.headers = [("www-authenticate", 'Basic realm="Trimtab: any name, and a token as the password"')]
+    return refusal
+
+
+def _password(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode().partition(":")[2]
+    except ValueError:
+        raise unauthorized() from None
 
 
 def _certificate_user(scope: Scope) -> User | None:

@@ -113,6 +113,10 @@ class Handlers:
             from trimtab.server.subresources import handle_subresource
 
             return await handle_subresource(self._server, kind, target, verb, request)
+        if (socket := self._server.settings.endpoints.get((kind.group, kind.plural, name))) is not None:
+            from trimtab.server.endpoints import endpoint_answer
+
+            return endpoint_answer(self._server, kind, target, request, socket)
         raise errors.no_such_path()
 
     # Reading

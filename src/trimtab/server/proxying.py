@@ -18,6 +18,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -193,6 +194,10 @@ class Proxied:
     path: str
     before: str
     """The path of the proxy itself."""
+    socket: Path | None = None
+    """Of something of the engine itself (`endpoints.py`), instead of host and port; its pages are passed on as they are."""
+    told: tuple[tuple[str, str], ...] = ()
+    """Headers for it; what the client says in their names is not passed on."""
     guard: Callable[[Callable[[], object]], Callable[[], None]] | None = None
     """Told how to end it; returns what to call when it has ended."""
 
@@ -213,14 +218,13 @@ class Proxied:
     async def _exchange(self, request: Request, send: Send) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_connection(
-                    self.host, self.port, ssl=_unchecked() if self.https else None
-                )
+                reader, writer = await self._connect()
         except (OSError, TimeoutError) as err:
             why = (
                 "i/o timeout" if isinstance(err, TimeoutError) else (getattr(err, "strerror", None) or str(err)).lower()
             )
-            refusal = errors.unavailable(f"error trying to reach service: dial tcp {self.host}:{self.port}: {why}")
+            where = f"unix {self.socket.name}" if self.socket is not None else f"tcp {self.host}:{self.port}"
+            refusal = errors.unavailable(f"error trying to reach service: dial {where}: {why}")
             await error_reply(refusal).send(request, send)
             return
         asking = asyncio.ensure_future(self._ask(request, writer))
@@ -234,13 +238,19 @@ class Proxied:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.socket is not None:
+            return await asyncio.open_unix_connection(self.socket)
+        return await asyncio.open_connection(self.host, self.port, ssl=_unchecked() if self.https else None)
+
     async def _ask(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Sends the request; then, as nothing is to be said any more, waits for the client to leave."""
         kept = [
             (name, value)
             for name, value in request.headers.items()
-            if name not in _OURS and not name.startswith(("impersonate-", "x-remote-"))
+            if name not in _OURS and not name.startswith(("impersonate-", "x-remote-", "x-trimtab-"))
         ]
+        kept += self.told
         length = request.headers.get("content-length")
         chunked = length is None and "chunked" in request.headers.get("transfer-encoding", "").lower()
         if length is not None:
@@ -282,7 +292,11 @@ class Proxied:
         except (OSError, httptools.HttpParserError) as err:
             await error_reply(errors.unavailable(f"error trying to reach service: {err}")).send(request, send)
             return
-        page = head.get("content-type").partition(";")[0].strip() == "text/html" and not head.get("content-encoding")
+        page = (
+            self.socket is None
+            and head.get("content-type").partition(";")[0].strip() == "text/html"
+            and not head.get("content-encoding")
+        )
         bodiless = request.method == "HEAD" or head.status in (204, 304)
         headers = [(name, value) for name, value in head.headers if name not in _HOP_BY_HOP]
         headers = [(name, relinked(value, self.before) if name == "location" else value) for name, value in headers]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class ServerSettings:
     ca_file: Path | None = None
     """The CA's certificate, given to every namespace as ConfigMap `kube-root-ca.crt`."""
     issuer: str = "https://kubernetes.default.svc.cluster.local"
+    endpoints: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
+    """Subresources of custom kinds that something beside this server answers: (group, plural, subresource) -> its unix socket."""
 
 
 class ApiServer:

@@ -202,6 +202,7 @@ def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert owners == {
         "store": (user, "0o750"),
         "pki": (user, "0o750"),
+        "pipelines": (user, "0o750"),
         "content": (user, "0o750"),
         "journal": (user, "0o2750"),
         "proxy": (user, "0o2750"),

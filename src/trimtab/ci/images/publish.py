@@ -5,6 +5,7 @@ an image step's layout -> the store -> the registry -> signature, provenance -> 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -27,6 +28,10 @@ OUTPUT = "reference"
 AUTH, SIGN = "AUTH", "SIGN"
 """The secrets of a publishing step: `user:password` at the registry, and a private key in PEM."""
 BUILDER = "https://trimtab.dev/ci"
+ENGINE = "trimtab.local"
+"""The registry name of an engine's own images. The engine that runs a pipeline takes them from its results."""
+ENGINE_RUNS = "TRIMTAB_CI_ENGINE"
+"""Set where an engine runs the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Publisher:
         push = job.action["push"]
         (digest,) = import_directory(store, layout).values()
         to = parse_reference(push["reference"])
+        if to.registry == ENGINE:
+            return _for_the_engine(Reference(to.registry, to.repository, "", digest))
         credentials = Credentials.load()
         if AUTH in job.secrets:
             user, _, password = job.secrets[AUTH].partition(":")
@@ -125,6 +132,18 @@ def reference_of(blobs: Blobs, outputs: Mapping[str, str]) -> str:
         return (Path(blobs.materialise(outputs[OUTPUT])) / OUTPUT).read_text().strip()
     except (Lost, CacheError) as err:
         raise EngineFault(str(err)) from None
+
+
+def _for_the_engine(image: Reference) -> str:
+    """Raises `ContentError` where no engine runs the pipeline."""
+    from trimtab.content import ContentError
+
+    if ENGINE_RUNS not in os.environ:
+        raise ContentError(
+            f"{image.name} is of the engine that runs the pipeline, and this run is nobody's: push to a Pipeline of an engine, or "
+            "publish to a registry"
+        )
+    return str(image)
 
 
 def _material(name: str, digest: str) -> Any:

@@ -11,10 +11,10 @@ import shlex
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from trimtab.ci.runs.prepare import ASKED, Prepared
-from trimtab.ci.runs.run import Did
+from trimtab.ci.runs.run import Did, Progress
 
 JSON = dict[str, Any]
 
@@ -40,6 +40,14 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} m {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+
+
+class Screen(Progress, Protocol):
+    """What `trimtab ci run` shows."""
+
+    def line(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Plain:

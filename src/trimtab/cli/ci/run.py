@@ -21,7 +21,7 @@ from trimtab.ci.runs.ports import EngineFault
 from trimtab.ci.runs.prepare import Defined, Prepared, define, locked, look_up, to_run
 from trimtab.ci.runs.record import History, commit_of, new_id
 from trimtab.ci.runs.run import Options, Running, without_secrets
-from trimtab.ci.runs.screen import Live, Plain, seconds_text, summary
+from trimtab.ci.runs.screen import Live, Plain, Screen, seconds_text, summary
 from trimtab.cli.ci import FAILED, FAULT, GREEN, INTERRUPTED
 from trimtab.cli.ci.options import parameters, parser, project, with_pipeline
 
@@ -48,13 +48,22 @@ def run(arguments: list[str]) -> int:
         "--on-push", action="store_true", help="asked for by a push: do nothing for a commit that a run has made"
     )
     options.add_argument("--plain", action="store_true", help="lines only, on a terminal, too")
+    options.add_argument(
+        "--tell", type=int, metavar="FD", help="for programs: what becomes of each step, as lines of JSON"
+    )
     said, further = options.parse_known_args(arguments)
     if said.jobs is not None and said.jobs <= 0:
         options.error("--jobs: a number above 0")
     out = sys.stderr if said.output == "json" else sys.stdout
     colour = out.isatty() and "NO_COLOR" not in os.environ
     live = out.isatty() and not said.plain and os.environ.get("TERM") != "dumb"
-    screen = Live(out, verbose=said.verbose, colour=colour) if live else Plain(out, verbose=said.verbose, colour=colour)
+    screen: Screen = (
+        Live(out, verbose=said.verbose, colour=colour) if live else Plain(out, verbose=said.verbose, colour=colour)
+    )
+    if said.tell is not None:
+        from trimtab.ci.runs.telling import Telling
+
+        screen = Telling(screen, said.tell)
     id = new_id()
     defined = define(
         project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)

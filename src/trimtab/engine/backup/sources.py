@@ -28,7 +28,11 @@ VOLUMES = "volumes"
 ATTACHED = "attached"
 NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", PROGRAMS, VOLUMES, keys.DIRECTORY})
 NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni", ATTACHED})
-NOT_OF_CONTENT = frozenset({b"ingest", b"locks", b"buildah"})
+WITHOUT = {
+    "content": frozenset({b"ingest", b"locks", b"buildah"}),
+    "pipelines": frozenset({b"ci", b"work", b"home", b"hooks"}),
+}
+"""What is made again when it is needed."""
 COPY = "backup.sqlite"
 STAGING = "staging"
 RESTORING = ".restoring"
@@ -78,7 +82,7 @@ def attached(settings: Settings) -> list[Path]:
 def others(settings: Settings) -> Iterator[Source]:
     """The rest, but for databases."""
     for entry in _directories(Path(settings.data), NOT_OF_DATA):
-        yield Source(entry.name, entry, without=NOT_OF_CONTENT if entry.name == "content" else frozenset())
+        yield Source(entry.name, entry, without=WITHOUT.get(entry.name, frozenset()))
 
 
 def _directories(parent: Path, without: frozenset[str]) -> list[Path]:
