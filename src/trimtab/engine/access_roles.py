@@ -49,13 +49,17 @@ def presets(components: Sequence[Component]) -> list[JSON]:
 
     What components add to the API joins `view`, `edit` and `admin`, as a well-behaved operator's kinds do. `trimtab:deploy`
     is for a pipeline: it reads what `view` reads, changes what an application is made of, writes Secrets without reading
-    them, and opens no shell. (Who may create pods may let them use any Secret of their namespace: keep apart what must be.)
+    them, and opens no shell. What guards a cluster (`Component.guards`) is changed by `cluster-admin` alone. (Who may create pods may let them use any Secret of their namespace: keep apart what must be.)
     """
     own: dict[str, list[str]] = {}
+    open_to_change: dict[str, list[str]] = {}
+    guards = {kind for component in components for kind in component.guards}
     for kind in (kind for component in components for kind in component.kinds):
         place = kind.resource_type
         if not place.builtin:
             own.setdefault(place.group, []).append(place.plural)
+            if kind not in guards:
+                open_to_change.setdefault(place.group, []).append(place.plural)
     shown = [_rule([group], plurals, _READ) for group, plurals in own.items()] + [
         _rule([""], ["nodes", "namespaces", "persistentvolumes"], _READ),
         _rule(["storage.k8s.io"], ["storageclasses"], _READ),
@@ -69,7 +73,7 @@ def presets(components: Sequence[Component]) -> list[JSON]:
         place = endpoint.kind.resource_type
         endpoints.setdefault(place.group, []).append(f"{place.plural}/{endpoint.subresource}")
     shown += [_rule([group], names, ["get"]) for group, names in endpoints.items()]
-    changed = [_rule([group], plurals, _WRITE) for group, plurals in own.items()]
+    changed = [_rule([group], plurals, _WRITE) for group, plurals in open_to_change.items()]
     changed += [_rule([group], names, ["create", "get"]) for group, names in endpoints.items()]
     shipped = [
         *changed,

@@ -313,3 +313,5 @@ class Component:
     needs: tuple[Need, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
     """Every condition reason that it can set, with the text that explains it to a user."""
+    guards: tuple[type[Resource], ...] = ()
+    """Those of its kinds that limit what others may do: no role but that of the whole cluster's administrator changes them."""

@@ -105,6 +105,7 @@ COMPONENT = Component(
     needs=NEEDS,
     stores=(Store("node", "images until unused, volumes until released; containers are made anew", owner="node"),),
     conditions={**REASONS, **BALANCER_REASONS},
+    guards=(ClusterImagePolicy,),
 )
 
 
