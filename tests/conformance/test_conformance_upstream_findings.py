@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import secrets
 import time
@@ -258,3 +259,23 @@ def test_a_role_binding_means_a_service_account_of_its_own_namespace_where_it_na
     until(lambda: may(f"system:serviceaccount:{namespace}:robot"), "the account of the binding's namespace may")
     assert not may("system:serviceaccount:default:robot")
     assert not may("system:serviceaccount::robot")
+
+
+def test_the_range_that_services_get_their_addresses_of_is_an_object(client: Any, core: Any) -> None:
+    """Who plans networks looks there for what is taken."""
+    found = until(
+        lambda: [
+            one
+            for one in kubernetes.client.NetworkingV1Api(client).list_service_cidr().items
+            if one.metadata.name == "kubernetes" and (one.status.conditions or ())
+        ],
+        "there is a ServiceCIDR with a condition",
+    )
+    [condition] = found[0].status.conditions
+    assert (condition.type, condition.status) == ("Ready", "True")
+    [cidr] = found[0].spec.cidrs
+    made = core.create_namespaced_service(
+        "default", {"metadata": {"generateName": "range-"}, "spec": {"ports": [{"port": 80}]}}
+    )
+    core.delete_namespaced_service(made.metadata.name, "default")
+    assert ipaddress.ip_address(made.spec.cluster_ip) in ipaddress.ip_network(cidr)

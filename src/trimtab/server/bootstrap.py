@@ -1,4 +1,4 @@
-"""What every cluster has from its first moment: namespaces, roles, bindings. Written once, in one commit; never overwritten."""
+"""What every cluster has from its first moment: namespaces, roles, bindings, the range of services. Written once, in one commit; never overwritten."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def bootstrap(server: ApiServer) -> None:
     """Creates what is missing, and gives the roles that stand what a newer version of us grants besides."""
     now = timestamp(server.clock)
     puts = []
-    for key, obj in _objects():
+    for key, obj in (*_objects(), _service_range(server.settings.service_cidr, now)):
         record = server.store.get(key)
         if record is not None:
             if obj["kind"] == "ClusterRole" and (wider := _widened(decode(record), obj["rules"])) is not None:
@@ -142,6 +142,27 @@ def _objects() -> Iterator[tuple[str, JSON]]:
     yield _binding("system:discovery", ["system:authenticated"])
     yield _binding("system:basic-user", ["system:authenticated"])
     yield _binding("system:public-info-viewer", ["system:authenticated", "system:unauthenticated"])
+
+
+def _service_range(cidr: str, now: str) -> tuple[str, JSON]:
+    """The range of which services get their addresses, as an object that says so; the setting is what counts."""
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": now,
+    }
+    return (
+        "/networking.k8s.io/servicecidrs/kubernetes",
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": [cidr]},
+            "status": {"conditions": [ready]},
+        },
+    )
 
 
 def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iterator[JSON]:
