@@ -120,22 +120,23 @@ def serve(settings: Settings, arguments: list[str]) -> int:
 def make(settings: Settings, arguments: list[str]) -> int:
     """Makes a repository."""
     root = pipelines(settings)
-
-    def work(_: Send) -> None:
-        from trimtab.components.pipelines import served
-
-        served.prepare(root)
-        (root / "home").mkdir(mode=0o700, exist_ok=True)
-        place = root / "git" / f"{arguments[0]}.git"
-        fresh = place.with_name(f".{place.name}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        git(root, "init", "--quiet", "--bare", "--initial-branch=main", str(fresh))
-        for name, value in {**REPOSITORY, "core.hooksPath": str(root / "hooks")}.items():
-            git(root, "-C", str(fresh), "config", name, value)
-        fresh.rename(place)
-
-    apart(settings, work, writable=[root])
+    apart(settings, lambda _: made(root, arguments[0]), writable=[root])
     return 0
+
+
+def made(root: Path, uid: str) -> None:
+    """The repository is there whole, or not at all. Raises `EngineError`."""
+    from trimtab.components.pipelines import served
+
+    served.prepare(root)
+    (root / "home").mkdir(mode=0o700, exist_ok=True)
+    place = root / "git" / f"{uid}.git"
+    fresh = place.with_name(f".{place.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    git(root, "init", "--quiet", "--bare", "--initial-branch=main", str(fresh))
+    for name, value in {**REPOSITORY, "core.hooksPath": str(root / "hooks")}.items():
+        git(root, "-C", str(fresh), "config", name, value)
+    fresh.rename(place)
 
 
 def remove(settings: Settings, arguments: list[str]) -> int:

@@ -30,7 +30,7 @@ NOT_OF_DATA = frozenset({"log", "proxy", "node", "nodes", "store", "journal", PR
 NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni", ATTACHED})
 WITHOUT = {
     "content": frozenset({b"ingest", b"locks", b"buildah"}),
-    "pipelines": frozenset({b"ci", b"work", b"home", b"hooks"}),
+    "pipelines": frozenset({b"ci", b"work", b"hooks"}),
 }
 """What is made again when it is needed."""
 COPY = "backup.sqlite"
