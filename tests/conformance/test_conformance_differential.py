@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from api_process import ApiProcess
 from differential_compare import Pair
-from differential_operations import SUBJECTS, WIDGETS, Subject, ending, stories
+from differential_operations import SUBJECTS, WIDGETS, Subject, ending, stories, streamed
 from differential_replay import Api, Ask, Outcome, Replay
 
 REAL = os.environ.get("TRIMTAB_KUBERNETES") or os.environ.get("TRIMTAB_CONFORMANCE_KUBECONFIG")
@@ -107,7 +107,10 @@ def test_whatever_is_asked_the_server_keeps_its_promises(judged: Api) -> None:
         replay.begin()
         try:
             _check_writes(replay, subject, story)
-            _check_watch([replay.run(ask) for ask in ending(subject)])
+            last = [replay.run(ask) for ask in ending(subject)]
+            _check_watch(last)
+            if not REAL:
+                _check_streamed(last[1], replay.run(streamed(subject)))
         finally:
             replay.end()
 
@@ -143,9 +146,18 @@ def _shown(replay: Replay, subject: Subject) -> dict[str, Any]:
     return {one["metadata"]["name"]: one for one in listed["items"]}
 
 
+def _check_streamed(listed: Outcome, streamed: Outcome) -> None:
+    names = [one["metadata"]["name"] for one in listed.body["items"]]
+    assert [event["object"]["metadata"]["name"] for event in streamed.body] == names
+    assert {event["type"] for event in streamed.body} == {"ADDED"}
+
+
 def _check_watch(last: list[Outcome]) -> None:
-    """The events of a watch from the beginning come in order and add up to the list."""
-    _, listed, watched = last
+    """The events of a watch from the beginning come in order and add up to the list; with a selector they are of what it selects."""
+    _, listed, watched, selected = last
+    for event in selected.body:
+        labels = event["object"]["metadata"].get("labels") or {}
+        assert event["type"] == "DELETED" or labels.get("app") == "web", event
     known: dict[str, Any] = {}
     version = 0
     for event in watched.body:

@@ -27,8 +27,8 @@ def ask(kubeconfig: Path) -> Iterator[Asking]:
     replay = Replay(api, f"writes-{secrets.token_hex(3)}")
     replay.begin()
     try:
-        yield lambda method, path, body=None, media="application/json", **query: replay.run(
-            Ask(method, path, body, query, media)
+        yield lambda method, path, body=None, media="application/json", until=None, **query: replay.run(
+            Ask(method, path, body, query, media, until=until)
         )
     finally:
         replay.end()
@@ -186,3 +186,42 @@ def test_an_applied_object_that_does_not_exist_has_to_say_its_name(ask: Asking) 
         400,
         "the name of the object (a based on URL) was undeterminable: name must be provided",
     )
+
+
+def test_a_watch_shows_what_left_its_selection_as_it_was_last_seen(ask: Asking) -> None:
+    path = f"{CORE}/configmaps"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"app": "web"}}}
+    assert ask("POST", path, body).status == 201
+    assert ask("PATCH", f"{path}/a", {"metadata": {"labels": None}, "data": {"a": "b"}}, MERGE).status == 200
+    last = ask("PATCH", f"{path}/a", {"metadata": {"labels": {"app": "web"}}}, MERGE).body["metadata"][
+        "resourceVersion"
+    ]
+    assert ask("POST", path, {**body, "metadata": {"name": "end", "labels": {"app": "web"}}}).status == 201
+    seen = ask("GET", path, until="end", watch="1", resourceVersion="<start>", labelSelector="app=web")
+    added, left, back = (event["object"] for event in seen.body[:3])
+    assert [event["type"] for event in seen.body[:3]] == ["ADDED", "DELETED", "ADDED"]
+    assert left["metadata"]["labels"] == {"app": "web"}
+    assert "data" not in left
+    assert int(added["metadata"]["resourceVersion"]) < int(left["metadata"]["resourceVersion"]) < int(last)
+    assert back["data"] == {"a": "b"}
+
+
+def test_what_may_change_of_a_priority_class(ask: Asking) -> None:
+    path, name = "/apis/scheduling.k8s.io/v1/priorityclasses", f"writes-{secrets.token_hex(3)}"
+    body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 5}
+    assert ask("POST", path, body).status == 201
+    try:
+        refused = ask("PATCH", f"{path}/{name}", {"value": 6, "preemptionPolicy": "Never"}, MERGE)
+        assert "value: Forbidden: may not be changed in an update." in refused.body["message"]
+        assert 'preemptionPolicy: Invalid value: "Never": field is immutable' in refused.body["message"]
+        assert ask("PATCH", f"{path}/{name}", {"description": "x"}, MERGE).status == 200
+    finally:
+        ask("DELETE", f"{path}/{name}")
+
+
+def test_a_csi_node_without_drivers(ask: Asking) -> None:
+    path, name = "/apis/storage.k8s.io/v1/csinodes", f"writes-{secrets.token_hex(3)}"
+    body = {"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": None}}
+    made = ask("POST", path, body)
+    ask("DELETE", f"{path}/{name}")
+    assert (made.status, made.body["spec"]) == (201, {"drivers": None})

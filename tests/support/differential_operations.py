@@ -540,13 +540,27 @@ def creation_of(subject: Subject, name: str = "a") -> Ask:
     return Ask("POST", subject.collection, subject.object(name, subject.base), {"fieldManager": "maker"})
 
 
-def ending(subject: Subject, names: tuple[str, ...] = NAMES) -> list[Ask]:
-    """What is left, and all that happened, to the sentinel that ends it."""
+def ending(subject: Subject) -> list[Ask]:
+    """What is left, and all that happened, to the sentinel that ends it; then what a watch with a selector saw of that."""
+    sentinel = subject.object(SENTINEL, subject.base, {"metadata": {"labels": {"app": "web"}}})
+    since = {"watch": "1", "resourceVersion": "<start>"}
     return [
-        Ask("POST", subject.collection, subject.object(SENTINEL, subject.base)),
+        Ask("POST", subject.collection, sentinel),
         Ask("GET", subject.collection),
-        Ask("GET", subject.collection, query={"watch": "1", "resourceVersion": "<start>"}, until=SENTINEL),
+        Ask("GET", subject.collection, query=since, until=SENTINEL),
+        Ask("GET", subject.collection, query={**since, "labelSelector": "app=web"}, until=SENTINEL),
     ]
+
+
+def streamed(subject: Subject) -> Ask:
+    """The list as a watch that begins with what is there; kube-apiserver needs a newer etcd for it than its package brings."""
+    query = {
+        "watch": "1",
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+    }
+    return Ask("GET", subject.collection, query=query, until=SENTINEL)
 
 
 # Kinds

@@ -268,6 +268,7 @@ REPEATS: Mapping[str, tuple[str, ...]] = {
 OPTIONAL: Mapping[str, frozenset[str]] = {
     "core.v1.LimitRangeSpec": frozenset({"limits"}),
     "apps.v1.DaemonSetSpec": frozenset({"selector"}),
+    "storage.v1.CSINodeSpec": frozenset({"drivers"}),
 }
 """What the published schema requires and no rule of the real server does."""
 

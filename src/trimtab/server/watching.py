@@ -216,14 +216,11 @@ class _Session:
         """The event of a change as this watch sees it, or None."""
         record, previous = change
         before = previous is not None and self._matches(previous)
-        if record.deleted:
-            if previous is None or not before:
-                return None
-            return self._line("DELETED", previous, record.revision)
-        after = self._matches(record)
-        if after:
+        if not record.deleted and self._matches(record):
             return self._line("MODIFIED" if before else "ADDED", record, record.revision)
-        return self._line("DELETED", record, record.revision) if before else None
+        if previous is None or not before:
+            return None
+        return self._line("DELETED", previous, record.revision)  # as it was last seen here, also where it lives on
 
     def _line(self, verb: str, record: Record, revision: int) -> bytes:
         line = self._service.encoded(self._kind, self._rendering, verb, record, revision, self._first)

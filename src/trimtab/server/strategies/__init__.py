@@ -22,6 +22,7 @@ from trimtab.server.strategies.core import (
     LimitRangeStrategy,
     NamespaceStrategy,
     PersistentVolumeStrategy,
+    PriorityClassStrategy,
     RoleBindingStrategy,
     SecretStrategy,
     ServiceStrategy,
@@ -71,6 +72,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_ADMISSION, "MutatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     (_ADMISSION, "ValidatingWebhookConfiguration"): WebhookConfigurationStrategy(),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): CrdStrategy(),
+    ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy(),
     **STORED,
 }
 

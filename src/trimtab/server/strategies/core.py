@@ -264,6 +264,18 @@ def _role_ref(binding: JSON) -> str:
     return json.dumps({shown: reference.get(field, "") for shown, field in parts}, separators=(",", ":"))
 
 
+class PriorityClassStrategy(Strategy):
+    """Pods have been given the number: it stays."""
+
+    def problems(self, around: Surroundings, kind: Kind, new: JSON, old: JSON | None) -> list[Cause]:
+        if old is None:
+            return []
+        found = immutable_problems("preemptionPolicy", new.get("preemptionPolicy"), old.get("preemptionPolicy"))
+        if (new.get("value") or 0) != (old.get("value") or 0):
+            found.insert(0, forbidden("value", "may not be changed in an update."))
+        return found
+
+
 class CrdStrategy(Strategy):
     CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
