@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -12,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -184,12 +186,13 @@ async def test_only_what_is_served_is_served(tmp_path: Path) -> None:
 
 
 async def fetched(here: Door, path: str) -> tuple[int, str]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
-    writer.write(f"GET /{UID}{path} HTTP/1.0\r\n\r\n".encode())
-    head, _, body = (await asyncio.wait_for(reader.read(), DEADLINE_S)).partition(b"\r\n\r\n")
-    writer.close()
-    await writer.wait_closed()
-    return int(head.split()[1]), body.decode()
+    def ask() -> tuple[int, str]:
+        with contextlib.closing(HTTPConnection("127.0.0.1", here.port, timeout=DEADLINE_S)) as connection:
+            connection.request("GET", f"/{UID}{path}")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    return await asyncio.to_thread(ask)
 
 
 # The gateway's end
