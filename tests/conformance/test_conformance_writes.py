@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,41 @@ def test_a_csi_node_without_drivers(ask: Asking) -> None:
     made = ask("POST", path, body)
     ask("DELETE", f"{path}/{name}")
     assert (made.status, made.body["spec"]) == (201, {"drivers": None})
+
+
+def test_defaults_that_came_after_an_object_was_stored_show_when_it_is_read(ask: Asking) -> None:
+    group = f"g{secrets.token_hex(3)}.example.com"
+    path = f"/apis/{group}/v1/namespaces/<ns>/things"
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    spec: JSON = {"type": "object", "properties": {"text": {"type": "string"}, "more": {"type": "integer"}}}
+    schema = {"type": "object", "properties": {"spec": spec}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"things.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+    assert ask("POST", crds, crd).status == 201
+    try:
+        body = {"apiVersion": f"{group}/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": {"more": 1}}
+        made = until(lambda: ask("POST", path, body), lambda answer: answer.status == 201)
+        spec["properties"]["text"]["default"] = "given"
+        assert ask("PATCH", f"{crds}/things.{group}", {"spec": {"versions": [version]}}, MERGE).status == 200
+        shown = {"more": 1, "text": "given"}
+        read = until(lambda: ask("GET", f"{path}/a"), lambda answer: answer.body["spec"] == shown)
+        assert read.body["metadata"] == made.body["metadata"]
+        assert ask("GET", path).body["items"][0]["spec"] == shown
+        assert ask("PATCH", f"{path}/a", {"spec": {"text": None}}, MERGE).body["spec"] == shown
+    finally:
+        ask("DELETE", f"{crds}/things.{group}")
+
+
+def until(asked: Callable[[], Outcome], holds: Callable[[Outcome], bool]) -> Outcome:
+    """The answer that holds; a changed definition is served a moment later."""
+    deadline = time.monotonic() + 60
+    while not holds(answer := asked()):
+        assert time.monotonic() < deadline, answer.body
+        time.sleep(0.05)
+    return answer

@@ -7,6 +7,7 @@ stands in `custom_checks.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -95,9 +96,10 @@ class _Crd(msgspec.Struct):
 _decode_crd = msgspec.json.Decoder(_Crd).decode
 
 
-def kinds_of_crd(record: Record) -> tuple[Kind, ...]:
-    """The kinds, one a served version, that an established CRD serves."""
+def kinds_of_crd(record: Record, complete: Callable[[Kind, JSON], None] | None = None) -> tuple[Kind, ...]:
+    """The kinds, one a served version, that an established CRD serves. complete: see `Kind`."""
     crd = _decode_crd(record.value)
+    since = record.revision if b'"default":' in record.value else 0
     spec = crd.spec
     names = spec.names
     stored = next(version.name for version in spec.versions if version.storage)
@@ -123,6 +125,8 @@ def kinds_of_crd(record: Record) -> tuple[Kind, ...]:
             selectable=tuple(field.json_path.lstrip(".") for field in version.selectable_fields),
             terminating=crd.metadata.deletion_timestamp is not None,
             warning=_deprecation(spec, version),
+            defaults_since=since,
+            complete=complete if since else None,
         )
         for version in spec.versions
         if version.served

@@ -6,7 +6,10 @@ which of the two it deals with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from trimtab.api import JSON
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -114,6 +117,10 @@ class Kind:
     """Fields of a custom kind that field selectors may name."""
     terminating: bool = False
     """Its CRD is being deleted: no more objects are taken in."""
+    defaults_since: int = 0
+    """Of a custom kind whose schema has defaults: the revision since which objects are stored with them."""
+    complete: Callable[[Kind, JSON], None] | None = None
+    """Gives an object, in place, the defaults that came after it was stored."""
     warning: str = ""
     """Said with every answer: the version is deprecated."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from trimtab.api import JSON
 from trimtab.server.builtin_kinds import BUILTIN_KINDS
 from trimtab.server.custom import kinds_of_crd, schema_of
 from trimtab.server.kinds import Kind
@@ -44,7 +45,7 @@ class Registry:
         self._schemas = {}
         self._add(BUILTIN_KINDS)
         for record in self._store.list(CRD_PREFIX):
-            self._replace(record.key, kinds_of_crd(record))
+            self._replace(record.key, kinds_of_crd(record, self._complete))
         self.generation += 1
 
     def _add(self, kinds: Iterable[Kind]) -> None:
@@ -79,7 +80,7 @@ class Registry:
             return
         for change in changes:
             gone = change.record.deleted
-            self._replace(change.record.key, () if gone else kinds_of_crd(change.record))
+            self._replace(change.record.key, () if gone else kinds_of_crd(change.record, self._complete))
         if changes:
             self.generation += 1
 
@@ -117,6 +118,11 @@ class Registry:
         if len(self._schemas) > COMPILED_MAX:
             del self._schemas[next(iter(self._schemas))]
         return found
+
+    def _complete(self, kind: Kind, obj: JSON) -> None:
+        now = self.find(kind.group, kind.version, kind.plural)
+        if now is not None and now.crd:  # the definition may have gone, or changed, since the request came
+            self.schema(now).default(obj)
 
     def __iter__(self) -> Iterator[Kind]:
         self._refresh()

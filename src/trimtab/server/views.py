@@ -1,6 +1,6 @@
 """Objects in another version than the stored one: the same bytes under another `apiVersion`, or, for events, other field names.
 
-Custom kinds have conversion strategy None, so their versions differ in name only. Events are stored as `v1` and also shown
+Custom kinds have conversion strategy None, so their versions differ in name only, and in defaults that came after an object was stored. Events are stored as `v1` and also shown
 as `events.k8s.io/v1`, which renamed some of their fields; autoscalers as `v2`, and also shown as `v1` (`autoscaling_views.py`).
 """
 
@@ -60,11 +60,19 @@ def _is_autoscaler(kind: Kind) -> bool:
 
 def viewed(kind: Kind, record: Record, revision: int | None = None) -> JSON:
     """The decoded object of a record as a kind shows it."""
-    return as_viewed(kind, decode(record, revision))
+    obj = as_viewed(kind, decode(record, revision))
+    if kind.complete is not None and _is_older(kind, record):
+        kind.complete(kind, obj)
+    return obj
+
+
+def _is_older(kind: Kind, record: Record) -> bool:
+    """Whether an object may lack defaults that its kind has been given since it was stored."""
+    return 0 < record.revision < kind.defaults_since
 
 
 def viewed_bytes(kind: Kind, record: Record, revision: int | None = None) -> bytes:
     """The JSON of a record as a kind shows it; nearly always the stored bytes with their version."""
-    if record.value.startswith(b'{"apiVersion":"%b",' % kind.api_version.encode()):
+    if record.value.startswith(b'{"apiVersion":"%b",' % kind.api_version.encode()) and not _is_older(kind, record):
         return served(record, revision)
     return msgspec.json.encode(viewed(kind, record, revision))
