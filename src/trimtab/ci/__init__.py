@@ -186,6 +186,7 @@ def step(
     matrix: Mapping[str, list[str]] | None = None,
     timeout: str | float = TIMEOUT_S,
     retry_failed_tests: int = 0,
+    burn_in: int = 0,
     cpus: float = 1.0,
     memory: str | int = 0,
 ) -> Callable[[Callable[..., Container]], StepFunction]: ...
@@ -197,13 +198,15 @@ def step(
     matrix: Mapping[str, list[str]] | None = None,
     timeout: str | float = TIMEOUT_S,
     retry_failed_tests: int = 0,
+    burn_in: int = 0,
     cpus: float = 1.0,
     memory: str | int = 0,
 ) -> StepFunction | Callable[[Callable[..., Container]], StepFunction]:
     """Makes a step of a function that returns a container.
 
     shard: how many parts its tests are split into. matrix: by parameter the values that it is run with. timeout: seconds, or
-    "5m". retry_failed_tests: how often tests that failed are tried again, alone. cpus: how many it keeps busy, for what may run
+    "5m". retry_failed_tests: how often tests that failed are tried again, alone. burn_in: how often a test that is new,
+    or whose function has changed, has to pass besides, so that one that flakes is found before it is anybody's. cpus: how many it keeps busy, for what may run
     beside it. memory: the most that it may use, in bytes or as "2Gi"; 0 for no limit of its own.
     """
 
@@ -214,6 +217,7 @@ def step(
             matrix=matrix,
             timeout=timeout,
             retry_failed_tests=retry_failed_tests,
+            burn_in=burn_in,
             cpus=cpus,
             memory=memory,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -48,14 +50,22 @@ class Suite:
         (path / "suite").mkdir()
 
     def run(
-        self, table: tests.Table | None = None, *, shard: tuple[int, int] | None = None, retries: int = 0
+        self,
+        table: tests.Table | None = None,
+        *,
+        shard: tuple[int, int] | None = None,
+        retries: int = 0,
+        burn_in: int = 0,
+        known: Mapping[str, str] | None = None,
     ) -> tuple[int, list[TestResult]]:
         laid = self.path / "laid"
         laid.mkdir(exist_ok=True)
         for name, data in (table or tests.Table()).files().items():
             (laid / name).write_bytes(data)
         command = tests.pytest(python=sys.executable)
-        env = {**os.environ, **tests.environment(shard, retries), "TRIMTAB_TESTS": str(laid)}
+        (laid / "known.json").write_text(json.dumps(known or {}))
+        places = {"TRIMTAB_TESTS": str(laid), "TRIMTAB_KNOWN": str(laid)}
+        env = {**os.environ, **tests.environment(shard, retries, burn_in), **places}
         done = subprocess.run(
             [
                 *(part.replace(tests.DIRECTORY, str(laid)) for part in command.argv),
@@ -195,3 +205,53 @@ def test_three(once): assert made == [1]
 
     assert status == 0, results
     assert junit.counts(results) == {"passed": 3, "failed": 0, "skipped": 0, "flaked": 1}
+
+
+BURNS = """
+from pathlib import Path
+
+def test_fine():
+    with open("fine", "a") as file:
+        file.write("x")
+
+def test_now_and_then():
+    with open("tries", "a") as file:
+        file.write("x")
+    assert len(Path("tries").read_text()) % 10 != 5, "the tenth time or so"
+"""
+
+
+def test_a_new_test_has_to_pass_often(suite: Suite) -> None:
+    suite.write(test_a=BURNS)
+
+    status, results = suite.run(burn_in=9)
+
+    fine, flaky = results
+    assert status == 1
+    assert (fine.outcome, fine.tries, (suite.path / "suite/fine").read_text()) == ("passed", ("passed",) * 10, "x" * 10)
+    assert (flaky.outcome, flaky.tries) == ("failed", (*("passed",) * 4, "failed"))
+    assert flaky.unsteady
+    assert not flaky.flaked
+
+
+def test_a_known_test_passes_once_until_it_is_changed(suite: Suite) -> None:
+    suite.write(test_a=BURNS)
+    _, (fine, flaky) = suite.run(burn_in=1)
+    known = {fine.id: fine.source, flaky.id: flaky.source}
+
+    _, results = suite.run(burn_in=9, known=known)
+    assert [one.tries for one in results] == [(), ()]
+
+    suite.write(test_a=BURNS.replace('file.write("x")\n\ndef', 'file.write("y")\n\ndef'))
+    _, (fine, flaky) = suite.run(burn_in=9, known=known)
+    assert (len(fine.tries), flaky.tries) == (10, ())
+
+
+def test_what_burns_in_with_retries_ends_green_and_is_told(suite: Suite) -> None:
+    suite.write(test_a=BURNS)
+
+    status, (_, flaky) = suite.run(burn_in=9, retries=1)
+
+    assert status == 0
+    assert flaky.flaked
+    assert flaky.tries == (*("passed",) * 4, "failed", *("passed",) * 6)

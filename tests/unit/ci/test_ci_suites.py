@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -195,3 +196,54 @@ def test_arguments_of_the_runner() -> None:
     assert tests.pytest("-q").split is False
     with pytest.raises(DefinitionError, match=r"tests\.pytest\(\) takes the step's shard first"):
         tests.pytest(3)  # type: ignore[arg-type]
+
+
+def burnt(test: str, source: str, *tries: str) -> bytes:
+    properties = {"trimtab.node": test, "trimtab.source": source, "trimtab.tries": ",".join(tries)}
+    said = "".join(f'<property name="{name}" value="{value}"/>' for name, value in properties.items() if value)
+    ending = "<failure>boom</failure>" if tries[-1:] == ("failed",) else ""
+    return f'<testsuite><testcase name="t"><properties>{said}</properties>{ending}</testcase></testsuite>'.encode()
+
+
+def test_what_has_passed_burns_in_no_more_and_is_no_part_of_the_key(project: Path, state: str) -> None:
+    ship = project / "ship.py"
+    plain = with_tables(defined(project), state, TODAY)[0].graph.steps["unit[1/2]"]
+    ship.write_text(SHIP.replace("retry_failed_tests=2", "burn_in=10"))
+    step = with_tables(defined(project), state, TODAY)[0].graph.steps["unit[1/2]"]
+    suites = Suites(state, str(project), "r1", None)
+    assert suites.known(plain) is None
+    assert suites.known(step) == {}
+    runs = told(step.action(), step)["runs"]
+    assert runs[1]["env"] == {
+        "TRIMTAB_TESTS": tests.DIRECTORY,
+        "TRIMTAB_SHARD": "1/2",
+        "TRIMTAB_BURN_IN": "10",
+        "TRIMTAB_KNOWN": tests.KNOWN,
+    }
+
+    good = suites.take(step, found(step.id), {"a": burnt("good", "s1", "passed", "passed")})
+    bad = suites.take(step, found(step.id), {"b": burnt("bad", "s2", "passed", "failed")})
+
+    assert good.counts["passed"] == 1
+    assert (bad.counts["failed"], [one["test"] for one in bad.flaked]) == (1, ["bad"])
+    assert suites.known(step) == {"good": "s1"}
+    after = with_tables(defined(project), state, TODAY)[0].graph.steps["unit[1/2]"]
+    assert after.action() == plain.action() == step.action()
+    ledger = Ledger(state)
+    assert [one.test for one in ledger.flakes(str(project))] == ["bad"]
+    ledger.close()
+
+
+def test_a_ledger_of_the_release_before_is_taken_over(project: Path, state: str) -> None:
+    ledger = Ledger(state)
+    ledger.record("p", "unit", "r1", "k", junit.read(report(a="")))
+    ledger.close()
+    old = sqlite3.connect(f"{state}/ledger.sqlite")
+    old.executescript("drop table sources; pragma user_version = 1;")
+    old.close()
+
+    ledger = Ledger(state)
+
+    assert ledger.sources("p", "unit") == {}
+    assert ledger.seconds("p", "unit") == {"t.a": 2.0}
+    ledger.close()

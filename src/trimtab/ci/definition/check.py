@@ -94,9 +94,13 @@ class _Look:
     def graph(self, graph: Graph) -> Iterator[Problem]:
         """What is wrong with the things of one graph."""
         for step in graph.steps.values():
-            if step.labels.retry_failed_tests and not has_runner(step):
-                said = "retry_failed_tests: only test runners try again, like .run(tests.pytest())"
-                yield Problem(step.labels.site, said, warning=True)
+            for name, count in (
+                ("retry_failed_tests", step.labels.retry_failed_tests),
+                ("burn_in", step.labels.burn_in),
+            ):
+                if count and not has_runner(step):
+                    said = f"{name}: only test runners try again, like .run(tests.pytest())"
+                    yield Problem(step.labels.site, said, warning=True)
             for container in (step.container, *(service.container for _, service in step.container.services)):
                 yield from self._container(container)
         for name in lock.missing(lock.bases(graph), self._locked):

@@ -59,6 +59,7 @@ class StepFunction:
         matrix: Mapping[str, list[str]] | None = None,
         timeout: str | float = TIMEOUT_S,
         retry_failed_tests: int = 0,
+        burn_in: int = 0,
         cpus: float = 1.0,
         memory: str | int = 0,
     ) -> None:
@@ -72,6 +73,7 @@ class StepFunction:
         self.timeout_s = TIMEOUT_S
         self.memory_bytes = 0
         self.retry_failed_tests = retry_failed_tests
+        self.burn_in = burn_in
         self.cpus = cpus
         try:
             self.timeout_s = duration_s(timeout, f"the timeout of {function.__name__}()", self.site)
@@ -202,6 +204,7 @@ class Evaluation:
             function.retry_failed_tests,
             float(function.cpus),
             function.memory_bytes,
+            function.burn_in,
         )
         shard = extra.get("shard")
         step = Step(

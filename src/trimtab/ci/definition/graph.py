@@ -27,13 +27,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Labels:
-    """What does not change the result of a step: `site` (for messages), limits and tries. memory_bytes: 0 for no limit of its own."""
+    """What does not change the result of a step: `site` (for messages), limits and tries. memory_bytes: 0 for no limit of its own.
+
+    burn_in: how often a test that is new has to pass besides.
+    """
 
     site: Site
     timeout_s: float
     retry_failed_tests: int = 0
     cpus: float = 1.0
     memory_bytes: int = 0
+    burn_in: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
 
-NODE, TRIES = "trimtab.node", "trimtab.tries"
+NODE, TRIES, SOURCE = "trimtab.node", "trimtab.tries", "trimtab.source"
 """The properties by which `pytest_plugin.py` says more in a report than pytest does."""
 SIZE_MAX = 64 << 20
 MESSAGE_MAX = 2000
@@ -28,7 +28,7 @@ class ReportError(Exception):
 class TestResult:
     """One test. id: pytest's node id, else `class.name`. tries: the outcome of each, when there were several.
 
-    message: the first lines of what a failure says; digest: of its first line, to find equal ones.
+    message: the first lines of what a failure says; digest: of its first line, to find equal ones; source: of the test's function.
     """
 
     __test__ = False
@@ -39,6 +39,12 @@ class TestResult:
     message: str = ""
     digest: str = ""
     tries: tuple[Outcome, ...] = ()
+    source: str = ""
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether its tries came out differently, however it ended."""
+        return "passed" in self.tries and any(one in ("failed", "error") for one in self.tries)
 
     @property
     def flaked(self) -> bool:
@@ -87,7 +93,8 @@ def _result(case: ElementTree.Element) -> TestResult:
     outcome, said = _outcome_of(case)
     first = said.strip().split("\n")[0]
     digest = hashlib.sha256(first.encode()).hexdigest()[:16] if first else ""
-    return TestResult(properties.get(NODE) or name, outcome, _seconds(case), said[:MESSAGE_MAX], digest, tries)
+    source = properties.get(SOURCE, "")
+    return TestResult(properties.get(NODE) or name, outcome, _seconds(case), said[:MESSAGE_MAX], digest, tries, source)
 
 
 def _outcome_of(case: ElementTree.Element) -> tuple[Outcome, str]:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from trimtab.ci.results.junit import TestResult
 from trimtab.ci.results.split import loads, middle
 
 BUSY_S = 60.0
-VERSION = 1
+VERSION = 2
 RUNS_KEPT = 500
 TIMES = 5
 """How many of a test's last times count."""
@@ -45,6 +45,8 @@ create table if not exists outcomes (
 create index if not exists outcomes_by_run on outcomes (run);
 create table if not exists splits (
     project text, step text, count integer, seconds text not null, primary key (project, step, count)) without rowid;
+create table if not exists sources (
+    project text, step text, test text, source text not null, primary key (project, step, test)) without rowid;
 """
 
 
@@ -105,7 +107,7 @@ class Ledger:
         version = self._db.execute("pragma user_version").fetchone()[0]
         if version > VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, this program's is {VERSION}")
-        if version == 0:
+        if version < VERSION:
             self._db.execute("pragma journal_mode=wal")
             self._db.executescript(f"begin immediate; {_SCHEMA} pragma user_version={VERSION}; commit;")
         self._db.execute("pragma synchronous=normal")
@@ -120,22 +122,36 @@ class Ledger:
         step: str,
         run: str,
         content: str,
-        results: Iterable[TestResult],
+        results: Collection[TestResult],
         *,
         shard: str = "",
         at: float | None = None,
     ) -> None:
         """What the tests of one execution did. step: its name, of all shards; content: the key of what it ran on."""
         rows = [
-            (project, step, one.id, run, shard, content, one.outcome, one.seconds, one.flaked, one.message, one.digest)
+            (
+                project,
+                step,
+                one.id,
+                run,
+                shard,
+                content,
+                one.outcome,
+                one.seconds,
+                one.unsteady,
+                one.message,
+                one.digest,
+            )
             for one in results
         ]
+        passed = [(project, step, one.id, one.source) for one in results if one.source and one.outcome == "passed"]
         with self._lock:
             self._db.execute("begin immediate")
             try:
                 now = time.time() if at is None else at
                 self._db.execute("insert or ignore into runs values (?, ?, ?)", (run, project, now))
                 self._db.executemany(f"insert or replace into outcomes values ({', '.join('?' * 11)})", rows)
+                self._db.executemany("insert or replace into sources values (?, ?, ?, ?)", passed)
                 self._forget(project)
             except BaseException:
                 self._db.execute("rollback")
@@ -152,6 +168,13 @@ class Ledger:
     def _rows(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
         with self._lock:
             return self._db.execute(statement, arguments).fetchall()
+
+    def sources(self, project: str, step: str) -> dict[str, str]:
+        """By test the digest of the function that has passed last."""
+        found = self._rows(
+            "select test, source from sources where project = ? and step = ? order by test", (project, step)
+        )
+        return dict(found)
 
     # Time
 
@@ -220,7 +243,7 @@ class Ledger:
         ):
             if run in place:
                 cells = rows.setdefault((step, test), [""] * len(columns))
-                cells[place[run]] = "k" if flaked else {"error": "f"}.get(outcome, outcome[0])
+                cells[place[run]] = "k" if flaked and outcome == "passed" else {"error": "f"}.get(outcome, outcome[0])
                 if message and cells[place[run]] in ("f", "k"):
                     said.setdefault((step, test), {})[place[run]] = message.split("\n")[0]
         order = sorted(rows, key=lambda key: (-_trouble(rows[key]), key))[:tests]
@@ -236,7 +259,7 @@ def _trouble(cells: Sequence[str]) -> float:
 def _flake(step: str, test: str, history: Sequence[tuple[str, str, int, str, str]]) -> Flake | None:
     by_content: dict[str, set[str]] = {}
     for content, outcome, flaked, *_ in history:
-        by_content.setdefault(content, set()).update({outcome, "failed"} if flaked else {outcome})
+        by_content.setdefault(content, set()).update({"passed", "failed"} if flaked else {outcome})
     both = {content for content, outcomes in by_content.items() if "passed" in outcomes and outcomes - {"passed"}}
     trouble = [one for one in history if one[0] in both and (one[2] or one[1] != "passed")]
     if not trouble:

@@ -98,7 +98,8 @@ def told(action: JSON, step: Step) -> JSON:
         return action
     runs = []
     for run in action["runs"]:
-        more = tests.environment(step.shard if run.get("split") else None, step.labels.retry_failed_tests)
+        labels = step.labels
+        more = tests.environment(step.shard if run.get("split") else None, labels.retry_failed_tests, labels.burn_in)
         runs.append({**run, "env": {**run.get("env", {}), **more}} if run.get("tests") else run)
     return {**action, "runs": runs}
 
@@ -112,6 +113,16 @@ class Suites:
         self._run = run
         self._scrubber = scrubber
         self._sharded: dict[tuple[str, int], None] = {}
+
+    def known(self, step: Step) -> dict[str, str] | None:
+        """By test the function that has passed, for a step that burns new ones in; else None."""
+        if not step.labels.burn_in or not has_runner(step):
+            return None
+        ledger = _opened(self._state)
+        try:
+            return ledger.sources(self._project, step.name)
+        finally:
+            ledger.close()
 
     def take(self, step: Step, found: Found, reports: Mapping[str, bytes]) -> Taken:
         """Reads the reports of an execution, and enters them in the ledger. A report that is none is said, and no more."""
@@ -141,7 +152,7 @@ class Suites:
             junit.counts(results),
             junit.dump(results),
             _named(one for one in results if one.outcome in ("failed", "error")),
-            _named(one for one in results if one.flaked),
+            _named(one for one in results if one.unsteady),
             tuple(problems),
         )
 

@@ -21,6 +21,8 @@ from trimtab.ci.definition.values import TestCommand
 
 DIRECTORY = "/.trimtab/tests"
 """Where plugin and table are in the sandbox."""
+KNOWN = "/.trimtab/known"
+"""Where the functions are that have passed. It is no part of a step's key: with every new test that would be another."""
 PLUGIN = "trimtab_tests"
 _START = f"import sys; sys.path.insert(0, {DIRECTORY!r}); sys.argv[0] = 'pytest'; import pytest; sys.exit(pytest.console_main())"
 
@@ -61,11 +63,19 @@ class Table:
         return put(encode(entries))
 
 
-def environment(shard: tuple[int, int] | None, retries: int) -> dict[str, str]:
+def known(sources: Mapping[str, str], put: Callable[[bytes], str]) -> str:
+    """The digest of the tree that is laid at `KNOWN`. sources: by test the digest of the function that has passed."""
+    data = json.dumps(dict(sources), sort_keys=True, separators=(",", ":")).encode()
+    return put(encode(iter([("known.json", "f", put(data)[len("sha256:") :], len(data))])))
+
+
+def environment(shard: tuple[int, int] | None, retries: int, burn_in: int = 0) -> dict[str, str]:
     """What a runner's command is given besides its own environment."""
     out = {"TRIMTAB_TESTS": DIRECTORY}
     if shard is not None:
         out["TRIMTAB_SHARD"] = f"{shard[0]}/{shard[1]}"
     if retries:
         out["TRIMTAB_RETRIES"] = str(retries)
+    if burn_in:
+        out |= {"TRIMTAB_BURN_IN": str(burn_in), "TRIMTAB_KNOWN": KNOWN}
     return out

@@ -25,6 +25,8 @@ from trimtab.ci.definition.graph import Step
 from trimtab.ci.definition.values import Container
 from trimtab.ci.results.suites import Suites, Taken, told
 from trimtab.ci.results.tests import DIRECTORY as TESTS
+from trimtab.ci.results.tests import KNOWN
+from trimtab.ci.results.tests import known as tests_known
 from trimtab.ci.runs.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
 from trimtab.ci.runs.prepare import ASKED, OUTSIDE, Prepared, is_outside
 from trimtab.ci.runs.record import VERSION, History, Store, commit_of, packed
@@ -306,11 +308,16 @@ class Running:
         job = self._part(step.id, action, step.container, place)
         labels = step.labels
         table = self.prepared.tables.get(step.id)
+        known = self._suites.known(step)
         return Job(
             job.step,
             told(action, step),
             job.image,
-            (*job.inputs, *([Laid(TESTS, table.tree(self._store.put))] if table else [])),
+            (
+                *job.inputs,
+                *([Laid(TESTS, table.tree(self._store.put))] if table else []),
+                *([Laid(KNOWN, tests_known(known, self._store.put))] if known is not None else []),
+            ),
             place,
             services,
             job.secrets,
