@@ -284,7 +284,8 @@ def _pipeline(root: Path, order: dict[str, Any], project: Path, kept: Path, log:
     except ValueError:
         record_file.unlink()
         said = (kept / "log").read_bytes().decode(errors="replace").strip().splitlines() or [f"exit status {status}"]
-        return {"state": "fault", "message": said[-1].removeprefix("trimtab: ")[:1000], "seconds": 0.0, "images": []}
+        message = said[-1].removeprefix("trimtab: ").replace(f"{project}/", "")[:1000]
+        return {"state": "fault", "message": message, "seconds": 0.0, "images": []}
     os.environ.update(environment(root))
     _pages(root, order, project, kept, record)
     images = published(record) if record["state"] == "succeeded" else []

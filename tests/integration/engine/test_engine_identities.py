@@ -259,3 +259,51 @@ def test_kubectl_says_that_there_is_no_such_kind(running: EngineUnderTest) -> No
     )  # fmt: skip
     assert done.returncode == 1
     assert 'no matches for kind "Pood" in version "v1"' in done.stderr
+
+
+# What strangers push
+
+DEADLINE_S = 120
+ENDED = ("Succeeded", "Failed", "Error")
+PEEKS = 'x = open("/etc/passwd").read()\n'
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """What git says; with no configuration but the repository's."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    clean |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+    command = ["git", "-C", str(repository), "-c", "user.name=Anna", "-c", "user.email=anna@example.com", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=clean)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def ended(running: EngineUnderTest) -> Any:
+    """The only run, once it has ended."""
+    found = running.json("get", "pipelineruns")["items"]
+    return found[0] if len(found) == 1 and found[0].get("status", {}).get("phase") in ENDED else None
+
+
+def kept(running: EngineUnderTest) -> list[str]:
+    """What is on the disk of Pipelines and their runs."""
+    places = [running.data / "pipelines" / name for name in ("git", "runs", "work", "pushes")]
+    return [f"{place.name}/{name}" for place in places if place.is_dir() for name in os.listdir(place)]
+
+
+def test_a_push_is_run_apart_and_leaves_nothing(running: EngineUnderTest, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "-b", "main")
+    (tmp_path / "ship.py").write_text(PEEKS)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "Peek")
+    running.run("remote", "peek", "-C", str(tmp_path))
+
+    said = git(tmp_path, "push", "trimtab", "main")
+
+    run = wait_for(lambda: ended(running), DEADLINE_S, "the end of the run")
+    assert f"remote: trimtab: run {run['metadata']['name']}" in said
+    assert run["status"]["phase"] == "Error"
+    assert run["status"]["message"].startswith("ship.py:1: reads or writes /etc/passwd while the pipeline is defined")
+    assert running.wait_timeline("push of main", "by system:admin: Peek")
+
+    running.run("delete", "pipeline", "peek")
+    wait_for(lambda: not kept(running), DEADLINE_S, "nothing to be left of the Pipeline and its run")

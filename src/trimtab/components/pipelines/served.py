@@ -122,12 +122,14 @@ class Served:
         feeding = asyncio.ensure_future(_feed(backend, receive))
         try:
             await _copy_cgi(backend, send)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                backend.kill()
+            raise
         finally:
             feeding.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await feeding
-            with contextlib.suppress(ProcessLookupError):
-                backend.kill()
             await backend.wait()
 
     async def _webhook(self, scope: Message, receive: Any, send: Any) -> None:
