@@ -262,6 +262,27 @@ async def test_other_branches_run_nothing() -> None:
         assert list((await client.list(PipelineRun)).items) == []
 
 
+async def test_a_commit_that_a_run_made_makes_none(tmp_path: Path) -> None:
+    async with engine() as (client, server, answers):
+        push = a_push()
+        push["refs"][0]["by_run"] = "run-7"
+        said = await heard(server, answers, push)
+        assert said["text"] == "trimtab: aaaaaaaaaaaa was made by the run run-7, so it makes none"
+
+        own = {**PAYLOAD, "head_commit": {"message": "Deploy app\n\nTrimtab-Run: run-7\nTrimtab-Built-From: c\n"}}
+        said = await heard(server, answers, a_hook(json.dumps(own).encode()))
+        assert (said["status"], said["text"]) == (202, "bbbbbbbbbbbb was made by the run run-7, so it makes none")
+
+        assert list((await client.list(PipelineRun)).items) == []
+    (tmp_path / "data").mkdir()
+    async with door(tmp_path / "data") as here:
+        await repository(tmp_path / "work")
+        work = tmp_path / "work"
+        await git("-C", work, *AUTHOR, "commit", "--quiet", "--allow-empty", "-m", "Deploy", "-m", "Trimtab-Run: run-7")
+        await git("-C", work, "push", f"{here.url}/git", "main")
+        assert [ref["by_run"] for ref in here.told[0]["refs"]] == ["run-7"]
+
+
 def a_hook(body: bytes, key: bytes = b"between us", event: str = "push") -> dict[str, Any]:
     signature = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
     encoded = base64.b64encode(body).decode()

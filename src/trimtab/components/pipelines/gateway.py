@@ -19,6 +19,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 from typing import Any
@@ -30,6 +31,7 @@ from trimtab.api.core import Secret
 from trimtab.api.resource import OwnerReference
 from trimtab.client import ApiError
 from trimtab.components.pipelines.kinds import Pipeline, PipelineRun, PipelineRunSpec
+from trimtab.components.pipelines.served import RUN_TRAILER
 from trimtab.runtime.journal import Entry
 from trimtab.runtime.process import Process
 from trimtab.runtime.settings import Settings
@@ -156,6 +158,9 @@ class Server:
                     f"trimtab: {ref['ref']} runs nothing; this Pipeline runs refs/heads/{pipeline.spec.branch}"
                 )
                 continue
+            if ref.get("by_run"):
+                lines.append(f"trimtab: {commit[:12]} {BY_RUN.format(ref['by_run'])}")
+                continue
             spec = PipelineRunSpec(
                 pipeline=pipeline.name,
                 commit=commit,
@@ -230,6 +235,8 @@ class Server:
         if push.deleted or push.ref != f"refs/heads/{pipeline.spec.branch}":
             return 202, f"{push.ref} runs nothing; this Pipeline runs refs/heads/{pipeline.spec.branch}"
         commit = push.head_commit or HeadCommit()
+        if made := _MADE_BY.search(commit.message):
+            return 202, f"{push.after[:12]} {BY_RUN.format(made[1])}"
         spec = PipelineRunSpec(
             pipeline=pipeline.name,
             commit=push.after,
@@ -242,6 +249,10 @@ class Server:
         # One delivery that comes twice is one run; so is a signed payload that somebody sends again.
         run = await self._make(pipeline, spec, hashlib.sha256(body).hexdigest())
         return 201, f"run {run.name}"
+
+
+BY_RUN = "was made by the run {}, so it makes none"
+_MADE_BY = re.compile(rf"^{RUN_TRAILER}: *(\S.*)$", re.MULTILINE)
 
 
 class Person(msgspec.Struct):

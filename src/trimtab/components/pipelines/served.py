@@ -35,6 +35,8 @@ FOLLOW_S = 0.3
 CHUNK_BYTES = 64 * 1024
 HOOK_BYTES_MAX = 1 << 20
 """Of a webhook's payload; GitHub's own limit is 25 MB, of which the commits of a push are the most."""
+RUN_TRAILER = "Trimtab-Run"
+"""A commit with this trailer was made by a run (docs/pipelines.md, "The digest in git"), so it makes none."""
 GIT_PATHS = ("info/refs", "git-upload-pack", "git-receive-pack")
 _UID = re.compile(r"[0-9a-f-]{36}")
 _NOTHING = "0" * 40
@@ -249,10 +251,12 @@ class Served:
 
 
 async def _described(repository: Path, ref: dict[str, str]) -> dict[str, str]:
-    """The ref with author and subject of its commit."""
-    out = await _output("git", "-C", str(repository), "log", "-1", "--format=%H%n%an%n%s", ref["new"])
-    commit, author, message, *_ = [*out.decode(errors="replace").splitlines(), "", "", ""]
-    return {**ref, "commit": commit, "author": author[:200], "message": message[:300]}
+    """The ref with author and subject of its commit; `by_run`: the run that made it, if one did."""
+    form = f"--format=%H%n%an%n%s%n%(trailers:key={RUN_TRAILER},valueonly)"
+    out = await _output("git", "-C", str(repository), "log", "-1", form, ref["new"])
+    commit, author, message, run, *_ = [*out.decode(errors="replace").splitlines(), "", "", "", ""]
+    told = {**ref, "commit": commit, "author": author[:200], "message": message[:300]}
+    return {**told, "by_run": run[:200]} if run else told
 
 
 async def _stands(repository: str, ref: dict[str, str]) -> bool:
