@@ -85,7 +85,7 @@ def clone(source: Settings, target: Settings) -> Settings:
     images.copy_content(source, changed)
     for name in _CLONED:
         if (old := source.data_path(name)).exists():
-            _copy(old, changed.data_path(name))
+            images.copy(old, changed.data_path(name))
     _make_fit(source, changed)
     return changed
 
@@ -118,7 +118,7 @@ def take_over(home: Path, cluster: Cluster, source: Path) -> None:
         datadir.save(changed)
     for entry in source.iterdir():
         if not entry.name.startswith(datadir.SETTINGS) and entry.name not in _OWN:
-            _copy(entry, cluster.data / entry.name)
+            images.copy(entry, cluster.data / entry.name)
     _make_fit(old, changed)
 
 
@@ -128,15 +128,6 @@ def _networks(settings: Settings) -> list[addresses.Network]:
 
 def _overlap(some: Iterable[addresses.Network], others: Sequence[addresses.Network]) -> bool:
     return any(a.overlaps(b) for a in some for b in others)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """With owners, modes, attributes and holes; by reference where the file system can."""
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    argv = ["cp", "-a", "--reflink=auto", "-T", str(source), str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise EngineError(f"{source} could not be copied: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 def _make_fit(old: Settings, new: Settings) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import stat
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -136,13 +136,27 @@ async def _unpack(home: Path, clusters: Sequence[Cluster], names: Sequence[str])
 
 
 def clone(source: Settings, target: Settings) -> None:
-    """Gives a cluster that never ran the unpacked images of a frozen one."""
+    """Gives a cluster that never ran the unpacked images of a frozen one: directories are links of what is in them, file by
+    file, the databases beside them copies."""
     old, new = (one.data_path("node", "containerd") for one in (source, target))
     target.data_path("node").mkdir(mode=0o700, exist_ok=True)
     new.mkdir(mode=0o711)
     for name in (*_LINKED, *_COPIED):
-        if (old / name).is_dir():
-            _clone_tree(old / name, new / name, linked=name in _LINKED)
+        if not (old / name).is_dir():
+            continue
+        (new / name).mkdir(mode=0o700)
+        for entry in (old / name).iterdir():
+            copy(entry, new / name / entry.name, linked=entry.is_dir() and name in _LINKED)
+
+
+def copy(source: Path, target: Path, *, linked: bool = False) -> None:
+    """A copy with owners, modes, attributes and holes, by reference where the file system can. linked: its files are the
+    same files."""
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    argv = ["cp", "-a", "--link" if linked else "--reflink=auto", "-T", str(source), str(target)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EngineError(f"{source} could not be copied: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 def copy_content(source: Settings, target: Settings) -> None:
@@ -157,28 +171,3 @@ def copy_content(source: Settings, target: Settings) -> None:
         for name in files:
             if not name.startswith(".tmp-") and not (there / name).exists():
                 _own_copy(Path(directory, name), there / name, uid, gid)
-
-
-def _clone_tree(source: Path, target: Path, *, linked: bool) -> None:
-    """A copy with owners, modes, attributes and times. linked: regular files but databases are the same files."""
-    _make_alike(source, target)
-    with os.scandir(source) as entries:
-        for entry in entries:
-            there = target / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                _clone_tree(Path(entry.path), there, linked=linked)
-            elif linked and not entry.name.endswith(".db"):
-                os.link(entry.path, there, follow_symlinks=False)
-            else:
-                shutil.copy2(entry.path, there, follow_symlinks=False)
-    status = source.stat()
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _make_alike(source: Path, target: Path) -> None:
-    status = source.lstat()
-    target.mkdir()
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        os.setxattr(target, name, os.getxattr(source, name))
