@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import subprocess
@@ -287,6 +288,30 @@ def test_a_clone_links_layers_and_copies_databases(tmp_path: Path) -> None:
 
 
 # Copies
+
+
+def test_a_directory_is_locked_for_as_long_as_a_copy_is_written(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.mkfifo(tmp_path / "endless")
+    running = "from trimtab.engine.clusters.images import copy; from pathlib import Path; import sys; copy(*map(Path, sys.argv[1:]))"
+    # A copy of a pipe's content never ends before somebody writes into it.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cp").write_text(f"#!/bin/sh\ncat {tmp_path}/endless\n")
+    (tmp_path / "bin" / "cp").chmod(0o755)
+    path = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    process = subprocess.Popen([sys.executable, "-c", running, data, tmp_path, data / "x"], env=os.environ | path)
+    end = os.open(tmp_path / "endless", os.O_WRONLY)  # returns once it is being read
+    process.kill()
+    process.wait()
+    handle = os.open(data, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(end)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
 
 
 def test_a_copys_objects_speak_of_its_own_networks_and_paths(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def clone(source: Settings, target: Settings) -> Settings:
     images.copy_content(source, changed)
     for name in _CLONED:
         if (old := source.data_path(name)).exists():
-            images.copy(old, changed.data_path(name))
+            images.copy(changed.data_path(), old, changed.data_path(name))
     _make_fit(source, changed)
     return changed
 
@@ -118,7 +118,7 @@ def take_over(home: Path, cluster: Cluster, source: Path) -> None:
         datadir.save(changed)
     for entry in source.iterdir():
         if not entry.name.startswith(datadir.SETTINGS) and entry.name not in _OWN:
-            images.copy(entry, cluster.data / entry.name)
+            images.copy(cluster.data, entry, cluster.data / entry.name)
     _make_fit(old, changed)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.engine import accounts, lifecycle, privileges, programs
+from trimtab.engine import accounts, datadir, lifecycle, privileges, programs
 from trimtab.engine.clusters import copies, images, leases, places, remove, warden
 from trimtab.engine.clusters.places import Cluster
 from trimtab.engine.clusters.variants import Variant
@@ -62,7 +62,10 @@ def create(home: Path, wanted: Wanted, lease: leases.Lease, say: Say) -> list[Cl
             one.save()
         asyncio.run(_bring_up(home, wanted, list(zip(made, each, strict=True)), like, say))
     except BaseException:
-        remove.remove(home, made, lambda line: None)
+        try:
+            remove.remove(home, made, lambda line: None)
+        except EngineError as err:
+            say(str(err))
         raise
     for one in made:
         one.state, one.lease = "ready", lease
@@ -84,7 +87,10 @@ async def _bring_up(
 
     async def one(cluster: Cluster, variant: Variant) -> None:
         async with turn:
-            await asyncio.to_thread(_furnish, home, cluster, variant, like)
+            try:
+                await asyncio.to_thread(_furnish, home, cluster, variant, like)
+            except OSError as err:
+                raise datadir.disk_error(cluster.data, err) from None
             options = variant.start_options()
             if wanted.nodes and not variant.nodes and variant.node:
                 options += ["--nodes", str(wanted.nodes)]

@@ -10,6 +10,7 @@ container's own directory, never into a layer. A link takes no space: an image i
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -146,15 +147,22 @@ def clone(source: Settings, target: Settings) -> None:
             continue
         (new / name).mkdir(mode=0o700)
         for entry in (old / name).iterdir():
-            copy(entry, new / name / entry.name, linked=entry.is_dir() and name in _LINKED)
+            copy(target.data_path(), entry, new / name / entry.name, linked=entry.is_dir() and name in _LINKED)
 
 
-def copy(source: Path, target: Path, *, linked: bool = False) -> None:
-    """A copy with owners, modes, attributes and holes, by reference where the file system can. linked: its files are the
-    same files."""
+def copy(data: Path, source: Path, target: Path, *, linked: bool = False) -> None:
+    """A copy with owners, modes, attributes and holes, by reference where the file system can. linked: its files are the same
+    files. data: the directory of the cluster that it is for, which stays locked for as long as somebody writes there, even
+    when this process is killed.
+    """
     target.parent.mkdir(mode=0o700, exist_ok=True)
     argv = ["cp", "-a", "--link" if linked else "--reflink=auto", "-T", str(source), str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    held = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, pass_fds=(held,))
+    finally:
+        os.close(held)
     if done.returncode != 0:
         raise EngineError(f"{source} could not be copied: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 

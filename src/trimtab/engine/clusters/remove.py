@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from trimtab.engine import lifecycle, procfs, programs
@@ -102,7 +102,7 @@ def _forget(cluster: Cluster) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _alone(directory: Path):  # type: ignore[no-untyped-def]
+async def _alone(directory: Path) -> AsyncIterator[None]:
     """Holds a directory's lock: `trimtab start` has that of its data directory while it works."""
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
