@@ -147,6 +147,7 @@ def kills(clusters: Clusters, rounds: int, seed: int) -> None:
     """Runs killed at random moments, every other one with its warden; what is left once they were reaped."""
     dice = random.Random(seed)
     before = picture()
+    marks = {str(clusters.home)}
     for number in range(rounds):
         run = subprocess.Popen(
             clusters.argv("create", "--count", "2", "--name", "kill", "--", "sleep", "600"),
@@ -154,6 +155,9 @@ def kills(clusters: Clusters, rounds: int, seed: int) -> None:
             stderr=subprocess.DEVNULL,
         )
         time.sleep(dice.uniform(0.2, 20.0))
+        for path in clusters.home.glob("*/data/engine.json"):
+            identifier = json.loads(path.read_text())["id"]
+            marks |= {f"tt-{identifier}", f"trimtab-{identifier}", f"/run/trimtab/{identifier}"}
         records = [json.loads(path.read_text()) for path in clusters.home.glob("[!.]*/cluster.json")]
         if number % 2:
             for pid in {record["warden"][0] for record in records if record.get("warden")}:
@@ -164,8 +168,11 @@ def kills(clusters: Clusters, rounds: int, seed: int) -> None:
         if number % 2:
             clusters.run("reap")
         wait_for(lambda: not any(one["state"] != "frozen" for one in clusters.list()), 300, "nothing to be left")
-    left, gone = difference(before, picture(), (str(clusters.home),))
-    print(f"{rounds} runs of 2 clusters killed at random moments: {len(left) + len(gone)} traces left", flush=True)
+    left, gone = difference(before, picture(), tuple(marks))
+    print(
+        f"{rounds} runs of 2 clusters killed at random moments, {(len(marks) - 1) // 3} of these were begun: {len(left) + len(gone)} traces left",
+        flush=True,
+    )
     for line in (*left, *gone)[:20]:
         print(f"  {line}")
 
