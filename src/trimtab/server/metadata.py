@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from trimtab.api import JSON
@@ -66,6 +67,10 @@ def _owner_problems(references: list[JSON]) -> list[Cause]:
         version = reference.get("apiVersion") or ""
         if not version.rpartition("/")[2]:
             found += invalids(f"{path}.apiVersion", version, ["version must not be empty"])
+        if (version, reference.get("kind")) == ("v1", "Event"):
+            found.append(
+                Cause(path, f"Invalid value: {_shown(reference)}: /v1, Kind=Event is disallowed from being an owner")
+            )
         for key in ("kind", "name", "uid"):
             if not reference.get(key):
                 found += invalids(f"{path}.{key}", "", ["must not be empty"])
@@ -76,9 +81,16 @@ def _owner_problems(references: list[JSON]) -> list[Cause]:
                     'Only one reference can have Controller set to true. Found "true" in references for '
                     f"{controller} and {this}"
                 )
-                found.append(Cause(path, f"Invalid value: {text}"))
+                shown = ",".join(map(_shown, references))
+                found.append(Cause(path, f"Invalid value: [{shown}]: {text}"))
             controller = controller or this
     return found
+
+
+def _shown(reference: JSON) -> str:
+    """A reference in the order of Go's fields."""
+    names = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
+    return json.dumps({name: reference[name] for name in names if name in reference}, separators=(",", ":"))
 
 
 def carry_over(new: JSON, old: JSON) -> None:

@@ -13,8 +13,9 @@ from trimtab.server.errors import Cause
 
 
 def shown(value: Any) -> str:
-    """A value as Kubernetes shows it in its refusals."""
-    return msgspec.json.encode(value, order="sorted").decode()
+    """A value as Kubernetes shows it in its refusals: under the names of Go's fields it has their order."""
+    in_go = isinstance(value, dict) and next(iter(value), "")[:1].isupper()
+    return msgspec.json.encode(value, order=None if in_go else "sorted").decode()
 
 
 def required(at: str, why: str = "") -> Cause:

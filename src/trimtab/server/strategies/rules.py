@@ -29,6 +29,7 @@ from trimtab.server.problems import (
     unsupported,
 )
 from trimtab.server.strategies.pod_rules import PROTOCOLS, host_path_problems, port_problems
+from trimtab.server.strategies.set_rules import daemon_set, stateful_set
 
 DATA_MAX_BYTES = 1024 * 1024
 USER_PRIORITY_MAX = 1_000_000_000
@@ -69,6 +70,10 @@ def _secret(obj: JSON) -> Iterator[Cause]:
         yield from invalids(f"data[{key}]", key, names.config_key(key))
     if sum(_length(value) for value in data.values()) > DATA_MAX_BYTES:
         yield too_long("data", DATA_MAX_BYTES)
+    account = "kubernetes.io/service-account.name"
+    named = (obj["metadata"].get("annotations") or {}).get(account)
+    if obj.get("type") == "kubernetes.io/service-account-token" and not named:
+        yield required(f"metadata.annotations[{account}]")
     if obj.get("type") == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
         yield required("data[username]")
         yield required("data[password]")
@@ -116,7 +121,7 @@ def _ingress(obj: JSON) -> Iterator[Cause]:
     for index, tls in enumerate(spec.get("tls") or ()):
         for number, host in enumerate(tls.get("hosts") or ()):
             yield from _host(host, f"spec.tls[{index}].hosts[{number}]")
-    if spec.get("defaultBackend"):
+    if spec.get("defaultBackend") is not None:
         yield from _backend(spec["defaultBackend"], "spec.defaultBackend")
     for index, rule in enumerate(spec.get("rules") or ()):
         at = f"spec.rules[{index}]"
@@ -476,7 +481,23 @@ _COUNTED = frozenset(
 )
 
 
+_SCOPES = frozenset(
+    {
+        "Terminating",
+        "NotTerminating",
+        "BestEffort",
+        "NotBestEffort",
+        "PriorityClass",
+        "CrossNamespacePodAffinity",
+        "VolumeAttributesClass",
+    }
+)
+
+
 def _quota(obj: JSON) -> Iterator[Cause]:
+    scopes = (obj.get("spec") or {}).get("scopes") or []
+    for _ in _SCOPES.union(scopes) - _SCOPES:
+        yield invalid("spec.scopes", scopes, "unsupported scope")
     for name, value in ((obj.get("spec") or {}).get("hard") or {}).items():
         yield from invalids(f"spec.hard[{name}]", name, names.qualified_name(name))
         amount = parse_quantity(str(value))
@@ -504,6 +525,16 @@ def _endpoints(obj: JSON) -> Iterator[Cause]:
             seen.add(key)
 
 
+def _daemon_set(obj: JSON) -> Iterator[Cause]:
+    yield from _workload(obj)
+    yield from daemon_set(obj)
+
+
+def _stateful_set(obj: JSON) -> Iterator[Cause]:
+    yield from _workload(obj)
+    yield from stateful_set(obj)
+
+
 RULES: Mapping[tuple[str, str], Callable[[JSON], Iterator[Cause]]] = {
     ("", "ConfigMap"): _config_map,
     ("", "Endpoints"): _endpoints,
@@ -513,10 +544,10 @@ RULES: Mapping[tuple[str, str], Callable[[JSON], Iterator[Cause]]] = {
     ("", "ResourceQuota"): _quota,
     ("", "Secret"): _secret,
     ("", "Service"): _service,
-    ("apps", "DaemonSet"): _workload,
+    ("apps", "DaemonSet"): _daemon_set,
     ("apps", "Deployment"): _workload,
     ("apps", "ReplicaSet"): _workload,
-    ("apps", "StatefulSet"): _workload,
+    ("apps", "StatefulSet"): _stateful_set,
     ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
     ("batch", "CronJob"): _cron_job,
     ("batch", "Job"): _job,
