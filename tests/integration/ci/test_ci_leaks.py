@@ -15,14 +15,12 @@ import base64
 import contextlib
 import gzip
 import html
-import http.server
 import json
 import os
 import pty
 import shlex
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +30,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from ci_world import busybox_image
+from http_posts import Posts, listening
 from registries import PASSWORD, USER, answering, docker_registry
 from trimtab.cli.ci import main
 from trimtab.content import ContentStore, parse_digest, parse_reference
@@ -126,39 +125,12 @@ def unpacked(data: bytes) -> Iterator[bytes]:
         yield zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data)
 
 
-class Listener(http.server.ThreadingHTTPServer):
-    """Takes traces and statuses."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.taken: dict[str, bytes] = {}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Listener
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.taken[self.path] = self.server.taken.get(self.path, b"") + body
-        self.send_response(201)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    with Listener() as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+def listener() -> Iterator[Posts]:
+    """Takes traces and statuses."""
+    made = Posts()
+    with listening(made):
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -210,7 +182,7 @@ def on_a_terminal(arguments: list[str]) -> tuple[int, bytes]:
 def test_no_form_of_a_secret_is_in_any_output(
     project: Path,
     tmp_path: Path,
-    listener: Listener,
+    listener: Posts,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -248,7 +220,8 @@ def test_no_form_of_a_secret_is_in_any_output(
         outputs[" ".join(command)] = (said.out + said.err).encode(errors="surrogateescape")
     for name in ("summary.md", "report.html", "heat.html"):
         outputs[name] = (tmp_path / name).read_bytes()
-    outputs |= {f"posted to {path}": body for path, body in listener.taken.items()}
+    for path, _, body in listener.taken:
+        outputs[f"posted to {path}"] = outputs.get(f"posted to {path}", b"") + body
     for top in ("state", "registry"):
         for path in (tmp_path / top).rglob("*"):
             kept = path.relative_to(tmp_path).parts[1] in ("uppers", "rootfs", "images")

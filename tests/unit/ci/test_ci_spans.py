@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from http_posts import Posts, listening
 from steps_in_process import Project
 from trimtab.ci.runs import spans
 
@@ -29,41 +28,20 @@ def ci():
 """
 
 
-class Collector(http.server.ThreadingHTTPServer):
+class Collector(Posts):
     """Takes traces; answers with `status`."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.taken: list[tuple[str, dict[str, str], Any]] = []
-        self.status = 200
+    status = 200
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.taken.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
-        self.send_response(self.server.status)
-        self.end_headers()
-        self.wfile.write(b"no room")
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def answer(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        return self.status, b"no room"
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+    made = Collector()
+    with listening(made):
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -88,7 +66,8 @@ def test_a_collector_gets_the_run_and_its_steps(collector: Collector, record: di
 
     assert spans.send(record, env) == ""
 
-    ((path, headers, body),) = collector.taken
+    ((path, headers, posted),) = collector.taken
+    body = json.loads(posted)
     assert (path, headers["authorization"], headers["tenant"]) == ("/v1/traces", "Bearer x", "shop")
     ((resource,),) = [body["resourceSpans"]]
     run, build, unit = resource["scopeSpans"][0]["spans"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from http_posts import Posts, listening
 from steps_in_process import Project
 from trimtab.ci.runs import actions
 from trimtab.ci.runs.screen import summary
@@ -36,53 +35,33 @@ def ci():
 """
 
 
-class Forge(http.server.ThreadingHTTPServer):
+class Forge(Posts):
     """Takes statuses as GitHub and Forgejo do: only of who may, only what they know. answers: the next ones instead."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.taken: list[tuple[str, dict[str, Any]]] = []
+        super().__init__()
         self.answers: list[int] = []
-        self.asked = 0
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/api/v1/repos/shop/app"
+    def repository(self) -> str:
+        return f"{self.url}/api/v1/repos/shop/app"
 
+    def answer(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        status = self.answers.pop(0) if self.answers else self._judged(headers, json.loads(body))
+        return status, f"no: {headers['authorization']}".encode()
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Forge
-
-    def do_POST(self) -> None:
-        self.server.asked += 1
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        status = self.server.answers.pop(0) if self.server.answers else self._judged(body)
-        if status == 201:
-            self.server.taken.append((self.path, body))
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(f"no: {self.headers['authorization']}".encode())
-
-    def _judged(self, body: dict[str, Any]) -> int:
-        if self.headers["authorization"] != f"token {TOKEN}":
+    def _judged(self, headers: Mapping[str, str], body: dict[str, Any]) -> int:
+        if headers["authorization"] != f"token {TOKEN}":
             return 401
         known = body["state"] in ("pending", "success", "failure", "error") and len(body["description"]) <= 140
-        return (
-            201 if known and self.headers["content-type"] == "application/json" and self.headers["user-agent"] else 422
-        )
-
-    def log_message(self, *_: object) -> None:
-        pass
+        return 201 if known and headers["content-type"] == "application/json" and headers["user-agent"] else 422
 
 
 @pytest.fixture
 def forge() -> Iterator[Forge]:
-    with Forge() as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+    made = Forge()
+    with listening(made):
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -93,7 +72,11 @@ def project(tmp_path: Path) -> Project:
 
 
 def env_of(forge: Forge, **more: str) -> dict[str, str]:
-    return {"TRIMTAB_CI_STATUS": forge.url, "TRIMTAB_CI_STATUS_TOKEN": TOKEN, "TRIMTAB_CI_STATUS_COMMIT": SHA} | more
+    return {
+        "TRIMTAB_CI_STATUS": forge.repository,
+        "TRIMTAB_CI_STATUS_TOKEN": TOKEN,
+        "TRIMTAB_CI_STATUS_COMMIT": SHA,
+    } | more
 
 
 def found(project: Path, env: dict[str, str]) -> Statuses:
@@ -113,26 +96,25 @@ def test_a_commit_has_the_runs_status(forge: Forge, project: Project) -> None:
     assert statuses.done(red, summary(red)[-1]) == ""
     assert statuses.done(red | {"state": "fault"}, "no room") == ""
 
-    assert {path for path, _ in forge.taken} == {f"/api/v1/repos/shop/app/statuses/{SHA}"}
-    assert [body["state"] for _, body in forge.taken] == ["pending", "success", "failure", "error"]
-    assert {(body["context"], body["target_url"]) for _, body in forge.taken} == {
-        ("trimtab/ci", "https://ci.example/run-1")
-    }
-    assert forge.taken[1][1]["description"] == ("green " * 40)[:137] + "..."
-    assert forge.taken[2][1]["description"].startswith("red after")
+    told = [json.loads(body) for _, _, body in forge.taken]
+    assert {path for path, _, _ in forge.taken} == {f"/api/v1/repos/shop/app/statuses/{SHA}"}
+    assert [body["state"] for body in told] == ["pending", "success", "failure", "error"]
+    assert {(body["context"], body["target_url"]) for body in told} == {("trimtab/ci", "https://ci.example/run-1")}
+    assert told[1]["description"] == ("green " * 40)[:137] + "..."
+    assert told[2]["description"].startswith("red after")
 
 
 def test_a_server_that_stumbles_is_asked_again_and_one_that_refuses_is_told(forge: Forge, project: Project) -> None:
     statuses = found(project.directory, env_of(forge))
     forge.answers = [502]
     assert statuses.pending() == ""
-    assert forge.asked == 2
+    assert len(forge.taken) == 2
 
     forge.answers = [403]
     assert statuses.pending() == (
-        f"commit status: {forge.url} answers 403 no: token ***; the token may not write statuses"
+        f"commit status: {forge.repository} answers 403 no: token ***; the token may not write statuses"
     )
-    assert forge.asked == 3
+    assert len(forge.taken) == 3
 
     gone = found(project.directory, env_of(forge, TRIMTAB_CI_STATUS="http://127.0.0.1:1/repos/a/b"))
     assert (
