@@ -91,7 +91,7 @@ class Stage:
         return await self.client.apply(obj, manager=USER)
 
     async def delete(self, obj: Resource) -> None:
-        await self.client.delete(obj.ref)
+        await self.client.delete(obj.ref, propagation="Background")  # as kubectl; without, Jobs leave their pods
 
 
 StageFunction = Callable[[Stage], Awaitable[None]]

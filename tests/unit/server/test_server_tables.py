@@ -180,6 +180,7 @@ async def test_discovery_in_both_forms(api: Api) -> None:
         "log",
         "portforward",
         "proxy",
+        "resize",
         "status",
     }
     assert (await api.get("/api")).ok()["versions"] == ["v1"]
