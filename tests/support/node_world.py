@@ -6,10 +6,10 @@ Everything has names and addresses of its own and is gone afterwards.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,7 +38,8 @@ from trimtab.store import Store
 PATIENCE_S = 60.0
 
 BUSYBOX = "trimtab.local/busybox:1"
-_ranges = itertools.count(os.getpid())
+RANGES = 200
+"""Of networks, for the worlds of all tests on this machine."""
 
 
 FETCH = """#!/bin/bash
@@ -102,10 +103,24 @@ def _image(store: ContentStore, name: str, layer: Layer, runtime: oci.Runtime) -
     return f"{name.rpartition(':')[0]}@{one.digest}"
 
 
+def claimed_range() -> tuple[int, socket.socket]:
+    """A number that no other world on this machine has, and what holds it: a name that the kernel forgets with the process."""
+    first = os.getpid()
+    for number in (at % RANGES for at in range(first, first + RANGES)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0trimtab-test-range-{number}")
+        except OSError:
+            claim.close()
+            continue
+        return number, claim
+    raise AssertionError(f"{RANGES} worlds are on this machine")
+
+
 class NodeWorld:
     def __init__(self, directory: Path, node_config: JSON | None = None) -> None:
         ident = f"t{secrets.token_hex(3)[:5]}"
-        number = next(_ranges) % 200
+        number, self._claim = claimed_range()
         self.settings = Settings(
             id=ident,
             data=str(directory / "data"),
@@ -124,6 +139,9 @@ class NodeWorld:
         self._adapters: dict[type, Any] = {}
 
     # Parts
+
+    def release(self) -> None:
+        self._claim.close()
 
     def start_containerd(self) -> None:
         log = (Path(self.settings.data).parent / "containerd.log").open("ab")
@@ -327,6 +345,7 @@ async def node_world(
         await asyncio.to_thread(cleanup, world.settings)
         await world.client.close()
         await api.close()
+        world.release()
         shutil.rmtree(world.settings.run, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
 

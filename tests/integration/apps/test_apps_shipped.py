@@ -186,7 +186,8 @@ def test_a_bad_version_never_takes_traffic(
     line = done.stderr.strip().splitlines()[-1]
     assert said in line
     assert shipped.serves(HOST), "the version before it serves on"
-    assert said in shipped.json("get", "app", "shipnotes")["status"]["message"]
+    # It crashes on; for a moment after each crash its last words are not there yet.
+    wait_for(lambda: said in shipped.json("get", "app", "shipnotes")["status"]["message"], 60, f"the App says {said!r}")
     shipped.run("up", str(project), timeout_s=240)
     wait_well(shipped)
 
