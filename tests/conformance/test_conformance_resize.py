@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import kubernetes
 import pytest
 from kubernetes.client.rest import ApiException
 
+COUNTED_S = 60.0
 SMALL = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "30m", "memory": "64Mi"}}
 BIG = {"requests": {"cpu": "25m", "memory": "48Mi"}, "limits": {"cpu": "35m", "memory": "96Mi"}}
 
@@ -98,6 +100,9 @@ def test_a_quota_is_asked_about_what_a_resize_adds(core: Any, namespace: str) ->
     core.create_namespaced_resource_quota(
         namespace, {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "22m"}}}
     )
+    deadline = time.monotonic() + COUNTED_S
+    while not ((found := core.read_namespaced_resource_quota("q", namespace).status) and found.used):
+        assert time.monotonic() < deadline, "the quota is not counted; until it is, the real server refuses everything"
     with pytest.raises(ApiException) as caught:
         resized(core, namespace, {"spec": {"containers": [{"name": "a", "resources": BIG}]}})
     assert caught.value.status == 403
