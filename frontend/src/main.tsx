@@ -6,7 +6,7 @@ import { Apps } from "./apps";
 import { useLive } from "./live";
 import { Machine } from "./machine";
 import { Timeline } from "./timeline";
-import { ComponentView } from "./view";
+import { ComponentPage, ComponentView } from "./view";
 
 function useRoute(): string {
   const [route, setRoute] = useState(location.hash.slice(1));
@@ -20,7 +20,7 @@ function useRoute(): string {
 
 function Page() {
   const { overview, entries, connected } = useLive();
-  const route = useRoute();
+  const [route, page] = useRoute().split("?", 2);
   if (!overview) return <p class="wait">{connected ? "Reading the state…" : "Connecting…"}</p>;
   const sick = overview.apps.filter((app) => !app.healthy).length;
   const down = overview.processes.filter((process) => !process.ready).length;
@@ -52,7 +52,9 @@ function Page() {
         </p>
       </header>
       {route ? (
-        <main class="single"><ComponentView path={route} beat={overview} /></main>
+        <main class="single">
+          {page ? <ComponentPage view={route} page={page} /> : <ComponentView path={route} beat={overview} />}
+        </main>
       ) : (
         <main>
           <div class="left">

@@ -71,5 +71,11 @@ export interface ViewData {
   title: string;
   note: string;
   columns: string[];
-  rows: (string | number | boolean | null)[][];
+  rows: (string | number | boolean | null | Link)[][];
+}
+
+// What a component's endpoint shows: PLURAL/NAMESPACE/NAME/SUBRESOURCE.
+export interface Link {
+  text: string;
+  page: string;
 }

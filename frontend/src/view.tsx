@@ -1,5 +1,21 @@
 import { useEffect, useState } from "preact/hooks";
-import type { ViewData } from "./model";
+import type { Link, ViewData } from "./model";
+
+// A document of a component's endpoint, of an origin of its own: what is in it can do nothing here.
+export function ComponentPage({ view, page }: { view: string; page: string }) {
+  const component = view.split("/")[0];
+  return (
+    <section class="page">
+      <h2><a href={`#${view}`}>‹ back</a> {page}</h2>
+      <iframe sandbox="allow-scripts" src={`/api/pages/${component}/${page}`} title={page} />
+    </section>
+  );
+}
+
+function cellOf(view: string, cell: string | number | boolean | null | Link) {
+  if (cell === null) return "";
+  return typeof cell === "object" ? <a href={`#${view}?${cell.page}`}>{cell.text}</a> : String(cell);
+}
 
 // A component's view: read again whenever the overview beats, so that it is as live as the rest.
 export function ComponentView({ path, beat }: { path: string; beat: unknown }) {
@@ -26,7 +42,7 @@ export function ComponentView({ path, beat }: { path: string; beat: unknown }) {
         <thead><tr>{data.columns.map((column) => <th key={column}>{column}</th>)}</tr></thead>
         <tbody>
           {data.rows.map((row, index) => (
-            <tr key={index}>{row.map((cell, at) => <td key={at}>{cell === null ? "" : String(cell)}</td>)}</tr>
+            <tr key={index}>{row.map((cell, at) => <td key={at}>{cellOf(path, cell)}</td>)}</tr>
           ))}
         </tbody>
       </table>

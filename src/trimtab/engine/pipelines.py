@@ -331,7 +331,7 @@ def _pages(root: Path, order: dict[str, Any], project: Path, kept: Path, record:
     report, heat = kept / "report.html", root / "work" / f"{order['repository']}.tests.html"
     for command in (
         [*cli, "report", "-C", str(project), record["id"], "--to", str(report)],
-        [*cli, "tests", "-C", str(project), "--html", str(heat)],
+        [*cli, "tests", "-C", str(project), "--html", str(heat), "--title", order["title"]],
     ):
         done = subprocess.run(command, env=environment(root), capture_output=True, text=True, check=False)
         if done.returncode != 0:

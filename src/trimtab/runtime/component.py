@@ -268,7 +268,10 @@ class Command:
 
 @dataclass(frozen=True)
 class View:
-    """A view of a component in the dashboard. `data` turns the read-only client into JSON for it."""
+    """A view of a component in the dashboard. `data` turns the read-only client into JSON for it: {note, columns, rows}.
+
+    A cell is a text, a number, or {"text", "page"}: a link to what an `Endpoint` with `page` shows, as PLURAL/NAMESPACE/NAME/SUBRESOURCE.
+    """
 
     name: str
     title: str
@@ -287,6 +290,8 @@ class Endpoint:
     kind: type[Resource]
     subresource: str
     socket: str
+    page: bool = False
+    """A GET of it is an HTML document by itself, which the dashboard shows in a frame."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ def reader_rules(components: Iterable[Component], hidden: Sequence[type[Resource
         kinds.update(reconciler.subject for reconciler in component.reconcilers)
         for kind in kinds.difference(hidden):
             grants.add(kind, READ)
+        for endpoint in component.endpoints:
+            if endpoint.page:
+                grants.add(endpoint.kind, ("get",), endpoint.subresource)
     return grants.rules()
 
 

@@ -4,6 +4,7 @@ elsewhere.
     /                      the page          /main.js, /style.css   its files
     /api/stream            live events (server-sent events): overview, timeline
     /api/views/COMPONENT/NAME   a component's view: {title, note, columns, rows}
+    /api/pages/COMPONENT/PLURAL/NAMESPACE/NAME/SUBRESOURCE   a document of a component's endpoint, for a frame in which it may do nothing
     /healthz               200
 
 The `Host` of a request must be an address or a name of this machine, so that a page of another site cannot read this one by
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import ipaddress
 import mimetypes
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -32,9 +34,13 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+PAGE_POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'self'"
+"""Of documents that are about what users' programs printed: an origin of their own, and nothing that they could ask."""
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_PAGE = re.compile(
+    r"/api/pages/(?P<component>[a-z]+)/(?P<plural>[a-z]+)/(?P<namespace>[a-z0-9][a-z0-9-]*)/(?P<name>[a-z0-9][a-z0-9.-]*)/(?P<subresource>[a-z]+)"
+)
 HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
@@ -48,6 +54,12 @@ class WebServer:
         self._hub = hub
         self._client = client
         self._views: dict[tuple[str, str], View] = {(c.name, v.name): v for c in components for v in c.views}
+        self._pages = {
+            (c.name, e.kind.resource_type.plural, e.subresource): e.kind.resource_type
+            for c in components
+            for e in c.endpoints
+            if e.page
+        }
         self._hosts = {"localhost", *hosts}
         self._files = _read_files(STATIC)
 
@@ -78,6 +90,8 @@ class WebServer:
             await self._stream(receive, send)
         elif path.startswith("/api/views/"):
             await self._view(path, send)
+        elif path.startswith("/api/pages/"):
+            await self._page(path, send)
         elif found := self._files.get("/index.html" if path == "/" else path):
             kind, body = found
             await _answer(send, 200, kind, body)
@@ -133,6 +147,21 @@ class WebServer:
             return
         await _answer(send, 200, "application/json", msgspec.json.encode({"title": view.title, "note": "", **data}))
 
+    async def _page(self, path: str, send: Send) -> None:
+        asked = _PAGE.fullmatch(path)
+        kind = self._pages.get((asked["component"], asked["plural"], asked["subresource"])) if asked else None
+        if asked is None or kind is None:
+            await _text(send, 404, "No such page.")
+            return
+        try:
+            found = await self._client.raw("GET", kind.path(asked["namespace"], asked["name"], asked["subresource"]))
+        except ApiError as err:
+            await _text(send, 404 if err.status == 404 else 503, f"{err}")
+        except ConnectionError as err:
+            await _text(send, 503, f"The API does not answer: {err}")
+        else:
+            await _answer(send, 200, "text/html; charset=utf-8", found.body, policy=PAGE_POLICY)
+
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
@@ -148,13 +177,22 @@ def _read_files(directory: Path) -> dict[str, tuple[str, bytes]]:
     return files
 
 
-async def _start(send: Send, status: int, kind: bytes, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    headers = [(b"content-type", kind), *HEADERS, *extra]
+async def _start(
+    send: Send, status: int, kind: bytes, extra: Sequence[tuple[bytes, bytes]] = (), policy: str = POLICY
+) -> None:
+    headers = [(b"content-type", kind), (b"content-security-policy", policy.encode()), *HEADERS, *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def _answer(send: Send, status: int, kind: str, body: bytes, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    await _start(send, status, kind.encode(), [(b"content-length", b"%d" % len(body)), *extra])
+async def _answer(
+    send: Send,
+    status: int,
+    kind: str,
+    body: bytes,
+    extra: Sequence[tuple[bytes, bytes]] = (),
+    policy: str = POLICY,
+) -> None:
+    await _start(send, status, kind.encode(), [(b"content-length", b"%d" % len(body)), *extra], policy)
     await send({"type": "http.response.body", "body": body})
 
 

@@ -305,5 +305,11 @@ def test_a_push_is_run_apart_and_leaves_nothing(running: EngineUnderTest, tmp_pa
     assert run["status"]["message"].startswith("ship.py:1: reads or writes /etc/passwd while the pipeline is defined")
     assert running.wait_timeline("push of main", "by system:admin: Peek")
 
+    page = (
+        f"http://127.0.0.1:{running.web_port}/api/pages/pipelines/pipelineruns/default/{run['metadata']['name']}/report"
+    )
+    shown = subprocess.run(["curl", "-s", page], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert "the run has not ended yet, or could not be begun" in shown.stdout, "the dashboard may read it"
+
     running.run("delete", "pipeline", "peek")
     wait_for(lambda: not kept(running), DEADLINE_S, "nothing to be left of the Pipeline and its run")

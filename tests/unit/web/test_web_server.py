@@ -16,7 +16,7 @@ from simulated_api import make_api
 from trimtab.api import Ref, kind_of
 from trimtab.api.core import Container, Pod, PodSpec
 from trimtab.client import Client, SystemClock
-from trimtab.runtime import Component, View
+from trimtab.runtime import Component, Endpoint, View
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.journal import Entry, Journal
 from trimtab.runtime.settings import Settings
@@ -31,7 +31,12 @@ async def names(client: Any) -> dict[str, Any]:
     return {"columns": ["Name"], "rows": [[pod.name] for pod in (await client.list(Pod)).items]}
 
 
-COMPONENT = Component(name="sample", summary="", views=(View("pods", "Pods", names),))
+COMPONENT = Component(
+    name="sample",
+    summary="",
+    views=(View("pods", "Pods", names),),
+    endpoints=(Endpoint(Pod, "log", "s"), Endpoint(Pod, "report", "s", page=True)),
+)
 
 
 @dataclass
@@ -137,6 +142,28 @@ async def test_a_view_shows_what_its_component_says(setting: Setting) -> None:
 async def test_unknown_pages_say_so(setting: Setting) -> None:
     assert (await setting.page().open("/api/views/sample/none")).text == "No view sample/none.\n"
     assert (await setting.page().open("/../secret")).status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sample/pods/default/one/log",  # no page: plain text
+        "sample/pods/default/one",
+        "sample/pods/default/../report",
+        "sample/pods/default/one/report/more",
+        "sample/pods/default/one?x=/report",
+        "other/pods/default/one/report",
+    ],
+)
+async def test_only_pages_of_endpoints_are_shown(setting: Setting, path: str) -> None:
+    page = await setting.page().open(f"/api/pages/{path}")
+    assert (page.status, page.text) == (404, "No such page.\n")
+
+
+async def test_a_page_of_what_is_not_there_says_so(setting: Setting) -> None:
+    page = await setting.page().open("/api/pages/sample/pods/default/none/report")
+    assert page.status == 404
+    assert "o" in page.text
 
 
 async def test_the_stream_tells_the_state_and_then_each_change(setting: Setting) -> None:

@@ -69,8 +69,8 @@ def html(record: JSON, logs: Mapping[str, str]) -> str:
             "<h2>Timeline</h2>",
             _timeline(record),
             "<h2>Steps</h2>",
-            *(_step(id, steps[id], logs.get(id, ""), opened=True) for id in failed),
-            *(_step(id, steps[id], logs.get(id, ""), opened=False) for id in rest),
+            *(_step(id, steps[id], logs.get(id, ""), record["project"], opened=True) for id in failed),
+            *(_step(id, steps[id], logs.get(id, ""), record["project"], opened=False) for id in rest),
             "</body></html>",
             "",
         )
@@ -120,7 +120,7 @@ def _timeline(record: JSON) -> str:
     return "".join(rows) + legend
 
 
-def _step(id: str, step: JSON, log: str, *, opened: bool) -> str:
+def _step(id: str, step: JSON, log: str, project: str, *, opened: bool) -> str:
     state = step["state"]
     said = seconds_text(step["seconds"]) if state == "succeeded" else ""
     if state == "failed":
@@ -132,7 +132,7 @@ def _step(id: str, step: JSON, log: str, *, opened: bool) -> str:
     job = step.get("job") or {}
     commands = [command_text(run["argv"]) for run in job.get("action", {}).get("runs", [])]
     facts = [
-        ("line", step["site"]),
+        ("line", step["site"].removeprefix(f"{project}/")),
         ("needs", ", ".join(step.get("needs", ()))),
         ("commands", "; ".join(commands)),
         ("processor", seconds_text(step["cpuSeconds"]) if step.get("cpuSeconds") else ""),

@@ -29,6 +29,9 @@ def tests(arguments: list[str]) -> int:
     options.add_argument("--flaky", action="store_true", help="only those that have flaked, and how often they do")
     options.add_argument("-n", dest="count", type=int, default=30, metavar="N", help="how many tests; default: 30")
     options.add_argument("--html", metavar="FILE", help="write the heat map of the last 200 runs as one page")
+    options.add_argument(
+        "--title", metavar="TEXT", help="whose tests the page says they are; default: the directory's name"
+    )
     options.add_argument("-o", dest="output", choices=("text", "json"), default="text", help="default: text")
     change = options.add_argument_group("quarantine (kept in trimtab.quarantine, which belongs in git)")
     change.add_argument("--quarantine", metavar="TEST", help="let a test fail without ending the run")
@@ -48,7 +51,7 @@ def tests(arguments: list[str]) -> int:
         if said.html:
             from trimtab.ci.results.heat import html
 
-            Path(said.html).write_text(html(ledger.heat(str(place)), place.name))
+            Path(said.html).write_text(html(ledger.heat(str(place)), said.title or place.name))
             print(said.html)
         elif said.flaky:
             _print_flakes(ledger, place, said.output == "json", said.count)

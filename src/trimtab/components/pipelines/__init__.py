@@ -68,9 +68,9 @@ COMPONENT = Component(
     endpoints=(
         Endpoint(Pipeline, "git", SOCKET),
         Endpoint(Pipeline, "webhook", SOCKET),
-        Endpoint(Pipeline, "tests", SOCKET),
+        Endpoint(Pipeline, "tests", SOCKET, page=True),
         Endpoint(PipelineRun, "log", SOCKET),
-        Endpoint(PipelineRun, "report", SOCKET),
+        Endpoint(PipelineRun, "report", SOCKET, page=True),
         Endpoint(PipelineRun, "record", SOCKET),
     ),
     needs=(Need("git", _git), Need("bubblewrap", _bubblewrap)),

@@ -79,6 +79,7 @@ async def _begun(subject: PipelineRun, pipeline: Pipeline, ctx: Context, runner:
             spec.pipeline,
             spec.parameters,
             spec.webhook.repository if spec.webhook is not None and subject.spec.trigger == "webhook" else "",
+            f"{pipeline.namespace}/{pipeline.name}",
         )
     )
     began = _status(subject, Progress(), "Running", "Unknown", "", started=ctx.now, attempts=status.attempts + 1)

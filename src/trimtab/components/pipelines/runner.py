@@ -12,7 +12,8 @@ PHASES = ("Succeeded", "Failed", "Error")
 
 @dataclass(frozen=True)
 class Order:
-    """One run to be made. uid: of the PipelineRun; repository: uid of the Pipeline. fetch: a URL to get the commit from first."""
+    """One run to be made. uid: of the PipelineRun; repository: uid of the Pipeline, and title its name for
+    people. fetch: a URL to get the commit from first."""
 
     uid: str
     repository: str
@@ -21,6 +22,7 @@ class Order:
     pipeline: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     fetch: str = ""
+    title: str = ""
 
 
 @dataclass
