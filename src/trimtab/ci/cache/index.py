@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trimtab.ci.cache.opening import alone
+
 VERSION = 1
 BUSY_S = 60.0
 
@@ -70,13 +72,14 @@ class Index:
         self._lock = threading.RLock()
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            try:
-                self._connection = self._open()
-            except sqlite3.DatabaseError as err:
-                if isinstance(err, sqlite3.OperationalError) and "unable to open" in str(err):
-                    raise
-                self._put_aside(str(err))
-                self._connection = self._open()
+            with alone(self.path):
+                try:
+                    self._connection = self._open()
+                except sqlite3.DatabaseError as err:
+                    if isinstance(err, sqlite3.OperationalError) and re.search("unable to open|locked", str(err)):
+                        raise
+                    self._put_aside(str(err))
+                    self._connection = self._open()
         except (OSError, sqlite3.Error) as err:
             raise CacheError(
                 f"cannot use {directory}: {err}; make it writable, or name another by TRIMTAB_CI_DIR"

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.ci.cache.opening import alone
 from trimtab.ci.results.junit import TestResult
 from trimtab.ci.results.split import loads, middle
 
@@ -98,8 +99,9 @@ class Ledger:
         except (OSError, sqlite3.Error) as err:
             raise LedgerError(f"cannot use {self.path}: {err}") from None
         try:
-            self._prepare()
-        except sqlite3.Error as err:
+            with alone(self.path):
+                self._prepare()
+        except (OSError, sqlite3.Error) as err:
             self._db.close()
             raise LedgerError(f"{self.path}: {err}; move it away to begin a new one") from None
 
@@ -113,7 +115,7 @@ class Ledger:
         self._db.execute("pragma synchronous=normal")
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, alone(self.path):
             self._db.close()
 
     def record(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trimtab.ci.cache.opening import alone
 from trimtab.ci.runs.ports import EngineFault
 
 JSON = dict[str, Any]
@@ -86,10 +87,11 @@ class History:
         try:
             os.makedirs(state, mode=0o700, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
-            if self._connection.execute("pragma user_version").fetchone()[0] != VERSION:
-                self._connection.execute("pragma journal_mode=wal")
-                self._connection.executescript(f"begin immediate; {_SCHEMA} pragma user_version={VERSION}; commit;")
-            self._connection.execute("pragma synchronous=normal")
+            with alone(self.path):
+                if self._connection.execute("pragma user_version").fetchone()[0] != VERSION:
+                    self._connection.execute("pragma journal_mode=wal")
+                    self._connection.executescript(f"begin immediate; {_SCHEMA} pragma user_version={VERSION}; commit;")
+                self._connection.execute("pragma synchronous=normal")
         except (OSError, sqlite3.Error) as err:
             raise EngineFault(
                 f"cannot use {self.path}: {err}; make it writable (or move it away: durations and history begin anew)"
