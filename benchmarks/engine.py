@@ -39,7 +39,13 @@ SETTLE_S = 8.0
 """After a boot, before idleness is measured."""
 
 
-COMMANDS: tuple[tuple[str, ...], ...] = (("get", "pods"), ("get", "nodes", "-o", "json"), ("status",), ("timeline",))
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("--help",),
+    ("get", "pods"),
+    ("get", "nodes", "-o", "json"),
+    ("status",),
+    ("timeline",),
+)
 COMMAND_RUNS = 9
 
 READYZ_S_MAX, IDLE_MB_MAX, IDLE_CPU_MAX, HEALED_MS_MAX = 0.5, 250, 2.0, 1000
