@@ -157,3 +157,6 @@ def test_a_context_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
         only("prod", environ)
     with pytest.raises(EngineFault, match=rf"no context 'x' in {tmp_path}/\.kube/config; there are: none"):
         only("x", {"HOME": str(tmp_path)})
+    environ = kubeconfig(tmp_path, {"tokenFile": "gone"})
+    with pytest.raises(EngineFault, match=r"context 'prod' names a file that cannot be read: .*gone: No such file"):
+        only("prod", environ)

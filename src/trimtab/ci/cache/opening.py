@@ -1,5 +1,5 @@
-"""One at a time opens or closes a database of this machine's state: SQLite does not wait for its lock when it turns the log on,
-nor for the last to close, who takes the log away."""
+"""One at a time opens a database of this machine's state: SQLite does not wait for its lock when it turns the log on. The ledger, which
+the steps of one run open and close at the same time, is closed so as well."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def only(context: str, environ: Mapping[str, str]) -> str:
     """The part of the user's kubeconfig that a context needs, with the files it names inside.
 
     Raises:
-        EngineFault: there is no such context, or its login is a program, which a sandbox cannot run.
+        EngineFault: there is no such context, or its login is a program, which a sandbox cannot run, or a file of it cannot be read.
     """
     import yaml
 
@@ -131,7 +131,12 @@ def only(context: str, environ: Mapping[str, str]) -> str:
         if f"{kind}/{name}" not in found:
             raise EngineFault(f"context {context!r} names the {key} {name!r}, which its kubeconfig does not have")
         one, near = found[f"{kind}/{name}"]
-        parts[kind] = [{"name": name, key: _inlined(one[key] or {}, near, context)}]
+        try:
+            parts[kind] = [{"name": name, key: _inlined(one[key] or {}, near, context)}]
+        except OSError as err:
+            raise EngineFault(
+                f"context {context!r} names a file that cannot be read: {err.filename}: {err.strerror}"
+            ) from None
     return json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": context, **parts})
 
 
