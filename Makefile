@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v /usr/bin/python3.11 || command -v python3)
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates bubblewrap git
+PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates bubblewrap git libbpf1 clang libbpf-dev
 CLIENTS := kopf==1.45.* kr8s==0.20.* kubernetes_asyncio==36.* lightkube==1.0.* patroni==4.1.* "psycopg[binary]==3.3.*"
 TEST_PACKAGES := docker-registry curl busybox-static buildah age zstd xfsprogs
 # Of `make test-long` alone.
@@ -18,7 +18,7 @@ DEMO_FLAGS ?=
 help:
 	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | test-cluster | test-clients | lint | bench | bench-kubernetes | clean"
 
-setup: build/debian.done build/venv.done build/schemas.done build/web.done
+setup: build/debian.done build/venv.done build/schemas.done build/web.done build/bpf.done
 
 setup-test: setup build/debian-test.done build/s3.done build/clients.done build/helm.done
 
@@ -68,6 +68,11 @@ build/schemas.done: build/venv.done src/trimtab/server/schemas_build.py
 build/web.done: build/venv.done $(shell find frontend -type f -not -path '*/node_modules/*' 2>/dev/null)
 	@echo "setup: dashboard"
 	@.ci/build-web
+	@touch $@
+
+build/bpf.done: build/debian.done .ci/build-bpf $(wildcard src/trimtab/components/profiling/bpf/*.[ch])
+	@echo "setup: BPF programs"
+	@.ci/build-bpf
 	@touch $@
 
 demo: setup
@@ -121,4 +126,4 @@ bench-kubernetes: setup-test
 	@$(BIN)/python benchmarks/api_against_kubernetes.py
 
 clean:
-	rm -rf .venv build frontend/node_modules src/trimtab/web/static src/trimtab/server/schemas
+	rm -rf .venv build frontend/node_modules src/trimtab/web/static src/trimtab/server/schemas src/trimtab/components/profiling/bpf/*.o
