@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import MARKS, Frame
 from trimtab.components.profiling.queries.shapes import ROOT, By, Function, Side, TreeAnswer
+from trimtab.components.profiling.storage.selection import Stacks
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -201,8 +202,11 @@ class _Walk:
 
 
 def _walk(stacks: Sequence[Sequence[int]], starts: Ints, counts: Ints, found: Ints) -> _Walk:
-    lengths = np.fromiter(map(len, stacks), np.int64, len(stacks))
-    frames = np.fromiter(chain.from_iterable(stacks), np.int64, int(lengths.sum()))
+    if isinstance(stacks, Stacks):
+        lengths, frames = np.diff(stacks.offsets), stacks.flat
+    else:
+        lengths = np.fromiter(map(len, stacks), np.int64, len(stacks))
+        frames = np.fromiter(chain.from_iterable(stacks), np.int64, int(lengths.sum()))
     many = counts[frames]
     if (many == 1).all():
         return _Walk(found[starts[frames]], lengths)
