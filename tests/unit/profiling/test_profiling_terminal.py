@@ -14,8 +14,10 @@ from trimtab.components.profiling.queries.shapes import (
     DiffAnswer,
     DiffRow,
     Function,
+    LabelsAnswer,
     Row,
     SandwichAnswer,
+    SeriesAnswer,
     Side,
     TopAnswer,
     TopDiffAnswer,
@@ -117,6 +119,14 @@ def test_colours_are_there_only_when_wanted_and_change_no_text(answer, boxes):
     assert any("\x1b[" in line for line in coloured)
     bare = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured]
     assert [line.replace("│", " ").rstrip() for line in bare] == [line.replace("│", " ").rstrip() for line in without]
+
+
+def test_what_can_be_asked_and_when_there_was_how_much():
+    labels = LabelsAnswer(labels={"app": ["blog", "shop"]}, types=[("cpu", "nanoseconds")])
+    series = SeriesAnswer(type="cpu", unit="nanoseconds", start=0, step_s=10, values=[0, 2 * S, 4 * S])
+
+    assert terminal.lines(labels) == ["types: cpu (nanoseconds)", "app: blog, shop"]
+    assert terminal.lines(series) == [" ▄█  max 4.00 s in 10 s"]
 
 
 def test_names_cannot_speak_to_the_terminal():

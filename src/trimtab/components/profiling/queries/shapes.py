@@ -38,6 +38,43 @@ class Function(Struct, frozen=True, array_like=True):
 ROOT = Function("all")
 
 
+View = Literal["top", "tree", "diff", "top-diff", "sandwich", "labels", "series"]
+
+
+class Question(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is asked, as the query string of the endpoint `query` (msgspec.convert(..., strict=False))."""
+
+    view: View = "top"
+    type: str = "cpu"
+    selector: str = ""
+    start: int = -3600
+    """Unix seconds; 0 and less: so many seconds from now."""
+    end: int = 0
+    before_selector: str | None = None
+    """Diffs: what it is compared with; where nothing is said, the same as after. With neither, the stretch of time just before."""
+    before_start: int | None = None
+    before_end: int | None = None
+    by: str = "function"
+    """One of `By`; of tables, or the name of a label: the total of each of its values."""
+    focus: str = ""
+    ignore: str = ""
+    hide: str = ""
+    sort: Literal["self", "total"] = "self"
+    limit: int = 100
+    """Rows of a table; 0 is all."""
+    nodes: int = 20_000
+    function: str = ""
+    """sandwich: the function, see `top.find`."""
+    per: Per = "total"
+    before_units: float = 0
+    """Diffs per request: how many each side served. Per second they need not be said."""
+    after_units: float = 0
+    anonymous: bool = False
+    """Functions without a name are one per binary."""
+    step: int = 60
+    """series: seconds."""
+
+
 class Side(Struct, kw_only=True, omit_defaults=True):
     """What one side of a diff, or a whole answer, is made of."""
 
@@ -143,4 +180,22 @@ class SandwichAnswer(Struct, kw_only=True, tag_field="answer", tag="sandwich"):
     callees: TreeAnswer
 
 
-Answer = TreeAnswer | DiffAnswer | TopAnswer | TopDiffAnswer | SandwichAnswer
+class LabelsAnswer(Struct, kw_only=True, tag_field="answer", tag="labels"):
+    """What can be asked of a stretch of time."""
+
+    labels: dict[str, list[str]]
+    types: list[tuple[str, str]]
+    """Name and unit of what is counted."""
+
+
+class SeriesAnswer(Struct, kw_only=True, tag_field="answer", tag="series"):
+    """The sum of samples by steps of time."""
+
+    type: str
+    unit: str
+    start: int
+    step_s: int
+    values: list[int]
+
+
+Answer = TreeAnswer | DiffAnswer | TopAnswer | TopDiffAnswer | SandwichAnswer | LabelsAnswer | SeriesAnswer

@@ -16,8 +16,10 @@ from trimtab.components.profiling.queries.shapes import (
     DiffAnswer,
     DiffRow,
     Function,
+    LabelsAnswer,
     Row,
     SandwichAnswer,
+    SeriesAnswer,
     Side,
     TopAnswer,
     TopDiffAnswer,
@@ -26,6 +28,7 @@ from trimtab.components.profiling.queries.shapes import (
 
 ROWS = 30
 WIDTH_MIN = 40
+SPARKS = " ▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
 SHARE_MIN = 0.005
 """What is below half a percent is not in a tree on a terminal."""
@@ -58,6 +61,10 @@ def lines(
         return [
             line for title, tree in halves for line in (title, *_outline(_Plain(tree), width, rows // 2, paint), "")
         ]
+    if isinstance(answer, LabelsAnswer):
+        return [*_labels(answer)]
+    if isinstance(answer, SeriesAnswer):
+        return [_sparks(answer, width)]
     tree = _Compared(answer) if isinstance(answer, DiffAnswer) else _Plain(answer)
     return [*_head(answer), *(_icicle(tree, width, paint) if boxes else _outline(tree, width, rows, paint))]
 
@@ -127,6 +134,21 @@ def label(function: Function) -> str:
     """The function and where it is; of one without a name, why."""
     where = f"({function.reason})" if function.reason else function.place
     return f"{function.name}  {where}" if where and where != function.name else function.name
+
+
+def _labels(answer: LabelsAnswer) -> Iterator[str]:
+    yield "types: " + ", ".join(f"{name} ({unit})" for name, unit in answer.types)
+    for name, values in answer.labels.items():
+        yield plain(f"{name}: {', '.join(values)}")
+
+
+def _sparks(answer: SeriesAnswer, width: int) -> str:
+    """A column for each stretch of time, and the greatest value of one."""
+    per = max(-(-len(answer.values) // (width - 16)), 1)
+    sums = [sum(answer.values[at : at + per]) for at in range(0, len(answer.values), per)]
+    most = max(sums, default=0)
+    columns = "".join(SPARKS[round(value / most * (len(SPARKS) - 1))] if most else " " for value in sums)
+    return f"{columns}  max {quantity(most, answer.unit)} in {per * answer.step_s} s"
 
 
 # Tables

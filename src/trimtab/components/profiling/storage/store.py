@@ -57,6 +57,20 @@ class Profiles:
             counts[at] += samples.count.sum()
         return Series(type=kind.name, unit=kind.unit, start=start, step_s=step_s, values=values, counts=counts)
 
+    def totals(self, query: Query, label: str) -> dict[str, int]:
+        """The sum of a query's samples by the values of a label; of those without it, by the empty text. Raises `ValueError` like
+        `select`."""
+        matchers, (start, end) = parse(query.selector), _bounds(query)
+        batches, _ = self._batches(start, end)
+        wanted = _wanted(chosen(query.type, [kind for opened in batches for kind in opened.head.types]), matchers)
+        found: dict[str, int] = {}
+        for opened in batches:
+            samples = wanted(opened)
+            for number in np.unique(samples.labels).tolist():
+                value = opened.head.labels[number].get(label, "")
+                found[value] = found.get(value, 0) + int(samples.value[samples.labels == number].sum())
+        return found
+
     def labels(self, start: int, end: int) -> dict[str, list[str]]:
         """The names of all labels of a stretch of time, and the values of each."""
         found: dict[str, set[str]] = {}
