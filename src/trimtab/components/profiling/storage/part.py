@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import BATCH_BYTES_MAX, Frame, Sample, SampleType
 from trimtab.components.profiling.storage import trie
 from trimtab.components.profiling.storage.trie import Ints, Trie
+
+
+class Damaged(ValueError):
+    """A file of the store that cannot be read; one line."""
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -52,22 +57,25 @@ class Samples(Struct, frozen=True):
     value: Ints
     count: Ints
 
-    def where(self, wanted: np.ndarray) -> Samples:
+    def where(self, wanted: NDArray[np.bool_]) -> Samples:
         return Samples(
             self.type[wanted], self.labels[wanted], self.stack[wanted], self.value[wanted], self.count[wanted]
         )
 
 
 class Opened:
-    """A batch file, of which no more is decoded than is asked. Raises `OSError`; `ValueError` with one line when it is no batch."""
+    """A batch file, of which no more is decoded than is asked. Raises `OSError`; `Damaged` when it is no batch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if (size := path.stat().st_size) > BATCH_BYTES_MAX:
-            raise ValueError(f"{path}: {size} bytes, more than the {BATCH_BYTES_MAX} of a batch")
+            raise Damaged(f"{path}: {size} bytes, more than the {BATCH_BYTES_MAX} of a batch")
         self._data = path.read_bytes()
         self.head = self._decoded(_HEAD)
-        table = np.array([(s.type, s.labels, s.stack, s.value, s.count) for s in self.head.samples], np.int64)
+        try:
+            table = np.array([(s.type, s.labels, s.stack, s.value, s.count) for s in self.head.samples], np.int64)
+        except OverflowError as err:
+            raise Damaged(f"{path}: not a batch of samples (a number of more than 64 bits)") from err
         self.samples = Samples(*np.ascontiguousarray(table.reshape(-1, 5).T))
         self._check("type", self.samples.type, len(self.head.types))
         self._check("labels", self.samples.labels, len(self.head.labels))
@@ -85,11 +93,11 @@ class Opened:
         try:
             return decoder.decode(self._data)
         except (msgspec.MsgspecError, OverflowError) as err:
-            raise ValueError(f"{self.path}: not a batch of samples ({err})") from err
+            raise Damaged(f"{self.path}: not a batch of samples ({err})") from err
 
     def _check(self, what: str, indexes: Ints, length: int) -> None:
         if len(indexes) and (indexes.min() < 0 or indexes.max() >= length):
-            raise ValueError(f"{self.path}: not a batch of samples (a {what} that it does not have)")
+            raise Damaged(f"{self.path}: not a batch of samples (a {what} that it does not have)")
 
 
 class Piece(Struct, frozen=True):
@@ -109,28 +117,28 @@ def summed(node: Ints, amounts: Ints, nodes: int) -> Ints:
     return sums
 
 
-class Numbered:
-    """Frames numbered by what they are."""
+class Interned(Generic[T]):
+    """Things numbered by what they are."""
 
     def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self._numbers: dict[Frame, int] = {}
+        self.items: list[T] = []
+        self._numbers: dict[T, int] = {}
 
-    def map(self, frames: Sequence[Frame]) -> Ints:
+    def map(self, things: Sequence[T]) -> Ints:
         """The number of each of these."""
         numbers = self._numbers
-        for frame in frames:
-            if frame not in numbers:
-                numbers[frame] = len(numbers)
-                self.frames.append(frame)
-        return np.fromiter(map(numbers.__getitem__, frames), np.int64, len(frames))
+        for thing in things:
+            if thing not in numbers:
+                numbers[thing] = len(numbers)
+                self.items.append(thing)
+        return np.fromiter(map(numbers.__getitem__, things), np.int64, len(things))
 
 
 class Gathered:
     """Stacks of many batches, built into one tree at the end."""
 
     def __init__(self) -> None:
-        self.frames = Numbered()
+        self.frames = Interned[Frame]()
         self._flats: list[Ints] = []
         self._lengths: list[Ints] = []
         self._made = 0
@@ -152,7 +160,7 @@ class Gathered:
 
 
 def of_batches(
-    batches: Sequence[Opened], wanted: Callable[[Opened], Samples], refused: Callable[[ValueError], None]
+    batches: Sequence[Opened], wanted: Callable[[Opened], Samples], refused: Callable[[Damaged], None]
 ) -> Piece:
     """The samples that are wanted of some batches, summed by stack. A batch whose stacks cannot be read is refused, and left out."""
     gathered = Gathered()
@@ -162,7 +170,7 @@ def of_batches(
         if len(samples.stack):
             try:
                 stacks.append(gathered.add(opened)[samples.stack])
-            except ValueError as err:
+            except Damaged as err:
                 refused(err)
                 continue
             values.append(samples.value)
@@ -173,7 +181,7 @@ def of_batches(
     node = np.where(node >= 0, number[node], -1) if len(number) else node
     made = len(kept.parent)
     return Piece(
-        gathered.frames.frames,
+        gathered.frames.items,
         kept,
         summed(node, np.concatenate(values), made),
         summed(node, np.concatenate(counts), made),
@@ -184,7 +192,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     """The sum of pieces."""
     if len(pieces) == 1:
         return pieces[0]
-    numbered = Numbered()
+    numbered = Interned[Frame]()
     tries = []
     for piece in pieces:
         numbers = numbered.map(piece.frames)
@@ -196,4 +204,4 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         at = np.append(nodes, -1)
         values[at] += piece.values
         counts[at] += piece.counts
-    return Piece(numbered.frames, tree, values, counts)
+    return Piece(numbered.items, tree, values, counts)

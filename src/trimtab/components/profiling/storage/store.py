@@ -7,20 +7,32 @@ select, series, labels <- incoming/ and hours/  what was asked, summed by stack
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from trimtab.components.profiling.batch import TIME_S, Batch, Frame, SampleType, incoming, write
+from trimtab.components.profiling.batch import TIME_S, Batch, Frame, SampleType
 from trimtab.components.profiling.storage import trie
-from trimtab.components.profiling.storage.part import Opened, Piece, Samples, joined, of_batches
+from trimtab.components.profiling.storage.arrivals import keep
+from trimtab.components.profiling.storage.contents import Done, contents
+from trimtab.components.profiling.storage.part import Damaged, Opened, Piece, Samples, joined, of_batches
+from trimtab.components.profiling.storage.retention import retain
+from trimtab.components.profiling.storage.rollup import roll_up
+from trimtab.components.profiling.storage.segment import HOUR_S, LabelTable, Mask, Segment
 from trimtab.components.profiling.storage.selection import Query, Selection, Series, Stacks
 from trimtab.components.profiling.storage.selector import Matcher, matches, parse
-from trimtab.components.profiling.storage.trie import Ints
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+RETRIES_MAX = 5
+"""A roll-up deletes once in minutes what a query reads in less than a second."""
+NODES_MAX = 2_000_000
+"""Nodes of hours that are joined at once, 100 bytes each while they are."""
 STEPS_MAX = 20_000
 """Steps of a series: 55 hours by 10 seconds."""
 
@@ -32,30 +44,18 @@ class Profiles:
         self.root = root
 
     def append(self, batch: Batch) -> None:
-        """Keeps a batch: durable when this returns. Raises `OSError` (a full disk), keeping nothing of it."""
-        write(self.root, batch)
+        """Keeps a batch: durable when this returns. Raises `OSError` (a full disk with nothing to drop), keeping nothing of it."""
+        keep(self.root, batch)
 
     def select(self, query: Query) -> Selection:
         """The samples of a query, summed by stack. Raises `ValueError` with one line when it cannot be understood."""
-        matchers, (start, end) = parse(query.selector), _bounds(query)
-        batches, lost = self._batches(start, end)
-        kind = chosen(query.type, [kind for opened in batches for kind in opened.head.types])
-        piece = joined([of_batches(batches, _wanted(kind, matchers), lambda err: _unreadable(err, lost))])
-        return _selection(kind, start, end, piece, lost)
+        return self._steady(lambda: self._select(query, parse(query.selector), *_bounds(query)))
 
     def series(self, query: Query, step_s: int) -> Series:
         """The sum of a query's samples by steps of `step_s` seconds, a multiple of `TIME_S`. Raises `ValueError` like `select`."""
-        matchers, (start, end) = parse(query.selector), _bounds(query)
+        start, end = _bounds(query)
         steps = _steps(start, end, step_s)
-        values, counts = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-        batches, _ = self._batches(start, end)
-        kind = chosen(query.type, [kind for opened in batches for kind in opened.head.types])
-        wanted = _wanted(kind, matchers)
-        for opened in batches:
-            samples, at = wanted(opened), (opened.head.start - start) // step_s
-            values[at] += samples.value.sum()
-            counts[at] += samples.count.sum()
-        return Series(type=kind.name, unit=kind.unit, start=start, step_s=step_s, values=values, counts=counts)
+        return self._steady(lambda: self._series(query, parse(query.selector), start, end, step_s, steps))
 
     def totals(self, query: Query, label: str) -> dict[str, int]:
         """The sum of a query's samples by the values of a label; of those without it, by the empty text. Raises `ValueError` like
@@ -72,37 +72,115 @@ class Profiles:
         return found
 
     def labels(self, start: int, end: int) -> dict[str, list[str]]:
-        """The names of all labels of a stretch of time, and the values of each."""
-        found: dict[str, set[str]] = {}
-        for opened in self._batches(*_bounds(Query(start=start, end=end)))[0]:
-            for labels in opened.head.labels:
-                for name, value in labels.items():
-                    found.setdefault(name, set()).add(value)
-        return {name: sorted(found[name]) for name in sorted(found)}
+        """The names of all labels of a stretch of time (of the hours that it touches), and the values of each."""
+        return self._steady(lambda: self._labels(*_bounds(Query(start=start, end=end))))
 
     def types(self, start: int, end: int) -> list[SampleType]:
         """What is counted in a stretch of time."""
-        batches, _ = self._batches(*_bounds(Query(start=start, end=end)))
-        return sorted(
-            {kind for opened in batches for kind in opened.head.types}, key=lambda kind: (kind.name, kind.unit)
-        )
+        there = self._steady(lambda: self._there(*_bounds(Query(start=start, end=end))))
+        return sorted(set(there.kinds()), key=lambda kind: (kind.name, kind.unit))
 
-    def _batches(self, start: int, end: int) -> tuple[list[Opened], dict[str, int]]:
-        found: list[Opened] = []
-        lost: dict[str, int] = {}
-        for path in sorted(incoming(self.root).glob("*.batch")):
-            if not start <= _start_of(path) < end:
-                continue
-            try:
-                opened = Opened(path)
-            except FileNotFoundError:  # rolled up meanwhile
-                continue
-            except ValueError as err:
-                _unreadable(err, lost)
-                continue
-            found.append(opened)
-            _add(lost, opened.head.lost)
-        return found, lost
+    def roll_up(self, now: float) -> Done:
+        """See `rollup.py`."""
+        return roll_up(self.root, now)
+
+    def retain(self, now: float, seconds: int, max_bytes: int) -> Done:
+        """See `retention.py`."""
+        return retain(self.root, now, seconds, max_bytes)
+
+    def _select(self, query: Query, matchers: list[Matcher], start: int, end: int) -> Selection:
+        there = self._there(start, end)
+        kind = chosen(query.type, there.kinds())
+        pieces = [of_batches(there.batches, _wanted(kind, matchers), there.refused)]
+        nodes = 0
+        for segment in there.segments:
+            with there.damaged():
+                pieces.append(segment.piece(kind, _accepted(matchers), start, end))
+                nodes += len(pieces[-1].trie.parent)
+            if nodes > NODES_MAX:
+                pieces, nodes = [joined(pieces)], 0
+        return _selection(kind, start, end, joined(pieces), there.lost)
+
+    def _series(self, query: Query, matchers: list[Matcher], start: int, end: int, step_s: int, steps: int) -> Series:
+        there = self._there(start, end)
+        kind = chosen(query.type, there.kinds())
+        values, counts = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+        wanted = _wanted(kind, matchers)
+        for opened in there.batches:
+            samples, at = wanted(opened), (opened.head.start - start) // step_s
+            values[at] += samples.value.sum()
+            counts[at] += samples.count.sum()
+        for segment in there.segments:
+            with there.damaged():
+                if (found := segment.steps(kind, _accepted(matchers), start, end)) is not None:
+                    step = (found["time"] * TIME_S - start) // step_s
+                    np.add.at(values, step, found["value"])
+                    np.add.at(counts, step, found["count"])
+        return Series(type=kind.name, unit=kind.unit, start=start, step_s=step_s, values=values, counts=counts)
+
+    def _labels(self, start: int, end: int) -> dict[str, list[str]]:
+        there = self._there(start, end)
+        found: dict[str, set[str]] = {}
+        for opened in there.batches:
+            for labels in opened.head.labels:
+                for name, value in labels.items():
+                    found.setdefault(name, set()).add(value)
+        for segment in there.segments:
+            with there.damaged():
+                for name, values in segment.labels().values().items():
+                    found.setdefault(name, set()).update(values)
+        return {name: sorted(found[name]) for name in sorted(found)}
+
+    def _there(self, start: int, end: int) -> _There:
+        found = contents(self.root)
+        there = _There([], [])
+        for _, error in found.damaged:
+            there.refused(error)
+        for path in found.batches:
+            if start <= _start_of(path) < end:
+                with there.damaged():
+                    there.batches.append(Opened(path))
+        for hour, segments in sorted(found.segments.items()):
+            if hour < end and start < hour + HOUR_S:
+                there.segments += segments
+        for opened in there.batches:
+            _add(there.lost, opened.head.lost)
+        for segment in there.segments:
+            for lost in segment.about.lost:
+                if start <= lost.time * TIME_S < end:
+                    _add(there.lost, {lost.reason: lost.count})
+        return there
+
+    def _steady(self, ask: Callable[[], T]) -> T:
+        """Asks again when a roll-up took away what was about to be read."""
+        for _ in range(RETRIES_MAX):
+            with suppress(FileNotFoundError):
+                return ask()
+        return ask()
+
+
+class _There:
+    """What is there of a stretch of time, and what was lost of it."""
+
+    def __init__(self, batches: list[Opened], segments: list[Segment]) -> None:
+        self.batches, self.segments = batches, segments
+        self.lost: dict[str, int] = {}
+
+    def kinds(self) -> list[SampleType]:
+        batches = [kind for opened in self.batches for kind in opened.head.types]
+        return batches + [kind for segment in self.segments for kind in segment.about.types]
+
+    def refused(self, error: Damaged) -> None:
+        log.warning("%s", error)
+        _add(self.lost, {"unreadable": 1})
+
+    @contextmanager
+    def damaged(self) -> Iterator[None]:
+        """Passes over what is damaged, and counts it."""
+        try:
+            yield
+        except Damaged as err:
+            self.refused(err)
 
 
 def chosen(asked: str, kinds: list[SampleType]) -> SampleType:
@@ -126,6 +204,16 @@ def _wanted(kind: SampleType, matchers: list[Matcher]) -> Callable[[Opened], Sam
         return samples.where(types[samples.type] & labels[samples.labels])
 
     return wanted
+
+
+def _accepted(matchers: list[Matcher]) -> Callable[[LabelTable], Mask]:
+    def accepted(table: LabelTable) -> Mask:
+        mask = np.ones(table.length, bool)
+        for matcher in matchers:
+            mask &= table.accepted(matcher.label, matcher.accepts)
+        return mask
+
+    return accepted
 
 
 def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[str, int]) -> Selection:
@@ -169,14 +257,9 @@ def _start_of(path: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _unreadable(err: ValueError, lost: dict[str, int]) -> None:
-    log.warning("%s", err)
-    _add(lost, {"unreadable": 1})
-
-
 def _add(into: dict[str, int], more: dict[str, int]) -> None:
     for reason, count in more.items():
         into[reason] = into.get(reason, 0) + count
 
 
-__all__ = ["Ints", "Profiles", "Query", "Selection", "Series", "Stacks", "chosen"]
+__all__ = ["Profiles", "Query", "Selection", "Series", "Stacks", "chosen"]
