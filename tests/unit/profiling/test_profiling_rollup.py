@@ -69,6 +69,7 @@ def answers(store: Profiles, start: int, end: int) -> list[object]:
             )
             series = store.series(query, 60)
             found += [stacks, one.total, one.unit, sorted(one.lost.items()), series.values.tolist()]
+            found += [sorted(store.totals(query, label).items()) for label in ("app", "none")]
     return found
 
 

@@ -128,6 +128,20 @@ class Segment:
         """Time, value and count of the samples that `piece` would sum."""
         return self._chosen(kind, accepted, start, end, ["time", "value", "count"])
 
+    def totals(
+        self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int, label: str
+    ) -> dict[str, int]:
+        """The sum of the samples that `piece` would sum, by the value of a label."""
+        samples = self._chosen(kind, accepted, start, end, ["labels", "value"])
+        if samples is None:
+            return {}
+        sums = summed(samples["labels"], samples["value"], self.about.label_sets)
+        values, found = self.labels().of(label), dict[str, int]()
+        for number in np.unique(samples["labels"]).tolist():
+            value = values.get(number, "")
+            found[value] = found.get(value, 0) + int(sums[number])
+        return found
+
     def labels(self) -> LabelTable:
         table = self._read("labels")
         if len(table) and not 0 <= table["set"].min() <= table["set"].max() < self.about.label_sets:
@@ -225,6 +239,13 @@ class LabelTable:
         mask[rows["set"].to_numpy()] = False
         mask[rows.filter(pl.col("value").is_in(values))["set"].to_numpy()] = True
         return mask
+
+    def of(self, label: str) -> dict[int, str]:
+        """The value that each set has of a label."""
+        import polars as pl
+
+        rows = self._table.filter(pl.col("name") == label)
+        return dict(zip(rows["set"].to_list(), rows["value"].to_list(), strict=True))
 
     def values(self) -> dict[str, list[str]]:
         return {name: part["value"].unique().to_list() for (name,), part in self._table.group_by("name")}

@@ -60,16 +60,7 @@ class Profiles:
     def totals(self, query: Query, label: str) -> dict[str, int]:
         """The sum of a query's samples by the values of a label; of those without it, by the empty text. Raises `ValueError` like
         `select`."""
-        matchers, (start, end) = parse(query.selector), _bounds(query)
-        batches, _ = self._batches(start, end)
-        wanted = _wanted(chosen(query.type, [kind for opened in batches for kind in opened.head.types]), matchers)
-        found: dict[str, int] = {}
-        for opened in batches:
-            samples = wanted(opened)
-            for number in np.unique(samples.labels).tolist():
-                value = opened.head.labels[number].get(label, "")
-                found[value] = found.get(value, 0) + int(samples.value[samples.labels == number].sum())
-        return found
+        return self._steady(lambda: self._totals(query, parse(query.selector), *_bounds(query), label))
 
     def labels(self, start: int, end: int) -> dict[str, list[str]]:
         """The names of all labels of a stretch of time (of the hours that it touches), and the values of each."""
@@ -117,6 +108,20 @@ class Profiles:
                     np.add.at(values, step, found["value"])
                     np.add.at(counts, step, found["count"])
         return Series(type=kind.name, unit=kind.unit, start=start, step_s=step_s, values=values, counts=counts)
+
+    def _totals(self, query: Query, matchers: list[Matcher], start: int, end: int, label: str) -> dict[str, int]:
+        there = self._there(start, end)
+        kind = chosen(query.type, there.kinds())
+        wanted, found = _wanted(kind, matchers), dict[str, int]()
+        for opened in there.batches:
+            samples = wanted(opened)
+            for number in np.unique(samples.labels).tolist():
+                value = opened.head.labels[number].get(label, "")
+                _add(found, {value: int(samples.value[samples.labels == number].sum())})
+        for segment in there.segments:
+            with there.damaged():
+                _add(found, segment.totals(kind, _accepted(matchers), start, end, label))
+        return found
 
     def _labels(self, start: int, end: int) -> dict[str, list[str]]:
         there = self._there(start, end)
