@@ -10,6 +10,7 @@ earlier one: runtimes move code.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -111,10 +112,8 @@ class PerfMaps:
             del self._maps[next(iter(self._maps))]
         if process not in self._read:
             self._read.add(process)
-            try:
+            with contextlib.suppress(OSError):  # No map, or the process has ended.
                 known.refresh(pid)
-            except OSError:
-                pass  # No map, or the process has ended.
         found = known.find(address)
         return None if found is None else named(found)
 
