@@ -301,6 +301,8 @@ class Need:
 
     name: str
     check: Callable[[], str | None]
+    optional: bool = False
+    """The component does without it, with less."""
 
 
 @dataclass(frozen=True)
