@@ -292,6 +292,8 @@ class Endpoint:
     socket: str
     page: bool = False
     """A GET of it is an HTML document by itself, which the dashboard shows in a frame."""
+    data: bool = False
+    """A GET of it, with a query string, is what a page of the same object may ask for from within that frame, by way of the dashboard."""
 
 
 @dataclass(frozen=True)
