@@ -80,12 +80,14 @@ Outcome = Desired | Requeue | Wait
 class FieldWrite:
     """A server-side apply of only `fields` (a partial object without identity) to an object that another owns.
 
-    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands.
+    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands. note: what the journal
+    says of it besides the names of the fields.
     """
 
     target: Ref
     fields: JSON
     subresource: Literal["", "status"] = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
