@@ -12,6 +12,7 @@ import yaml
 from cryptography import x509
 
 from trimtab.client.kubeconfig import read_kubeconfig
+from trimtab.content.signing import SigningKey
 from trimtab.engine import access, pki
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.settings import Settings
