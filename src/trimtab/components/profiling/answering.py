@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trimtab.components.profiling.storage.store import Profiles
 
 JSON_TYPE = "application/json"
+HTML_TYPE = "text/html; charset=utf-8"
 FORMATS = ("folded",)
 
 
@@ -98,6 +99,18 @@ class Answers:
     def query(self, parameters: Mapping[str, str]) -> Reply:
         """An answer as JSON."""
         return Reply(JSON_TYPE, msgspec.json.encode(self.ask(parameters)))
+
+    def page(self, parameters: Mapping[str, str]) -> Reply:
+        """The page, which asks `query` by itself; with `embed` among the parameters it has the tree or the diff that they ask for in it."""
+        from trimtab.components.profiling.queries import page, shapes
+
+        asked = dict(parameters)
+        if not asked.pop("embed", ""):
+            return Reply(HTML_TYPE, page.html())
+        answer = self.ask({"view": "tree", **asked})
+        if not isinstance(answer, shapes.TreeAnswer | shapes.DiffAnswer):
+            raise ValueError(f"a page shows a tree or a diff, not {asked['view']}: ask for view=tree or view=diff")
+        return Reply(HTML_TYPE, page.html(answer))
 
     def export(self, parameters: Mapping[str, str]) -> Reply:
         """A query's samples as `format`: pprof (the default), speedscope or folded."""

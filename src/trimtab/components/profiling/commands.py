@@ -247,7 +247,7 @@ def flame(
     }
     asked |= stretch(last, since, until)
     if fmt == "html":
-        click.echo(ask(target, asked, "page").decode(), nl=False)
+        click.echo(ask(target, asked | {"embed": "1"}, "page").decode(), nl=False)
         return
     show(ask(target, asked), fmt, rows=limit, boxes=boxes)
 
@@ -296,7 +296,7 @@ def diff(
     earlier = stretch(None, before_from, before_to)
     asked |= {f"before_{name}": value for name, value in earlier.items()}
     if fmt == "html":
-        click.echo(ask(target, asked, "page").decode(), nl=False)
+        click.echo(ask(target, asked | {"embed": "1"}, "page").decode(), nl=False)
         return
     show(ask(target, asked), fmt, rows=limit)
 

@@ -49,9 +49,9 @@ COMPONENT = Component(
     ),
     views=(View("profiles", "Profiles", _profiles),),
     endpoints=(
-        Endpoint(Profiler, "query", SOCKET),
+        Endpoint(Profiler, "query", SOCKET, data=True),
         Endpoint(Profiler, "page", SOCKET, page=True),
-        Endpoint(Profiler, "profiles", SOCKET),
+        Endpoint(Profiler, "profiles", SOCKET, data=True),
         Endpoint(Profiler, "buildid", SOCKET),
     ),
     needs=NEEDS,

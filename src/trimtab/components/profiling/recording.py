@@ -253,7 +253,10 @@ class Recording:
                 show(answers.query(asked | {"view": "top", "limit": str(limit)}).body, "table", rows=limit)
             if file is None:
                 return
-            save(file, answers.export(asked | {"format": format_of(file)}).body)
+            if file.endswith(HTML):
+                save(file, answers.page(asked | {"embed": "1"}).body)
+            else:
+                save(file, answers.export(asked | {"format": format_of(file)}).body)
 
 
 def _progress(what: str, so_far: float, seconds: float | None) -> None:

@@ -35,7 +35,7 @@ BODY_BYTES_MAX = 64 << 20
 """Of a pushed profile; an upload of debug information goes to a file as it comes."""
 CHUNK_BYTES = 256 * 1024
 _UID = re.compile(r"[0-9a-f-]{36}")
-_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'self'"
 
 
 class Refused(Exception):
@@ -85,6 +85,8 @@ class Served:
             raise Refused(404, "there is no such endpoint")
         if what == "query" and not rest and method == "GET":
             await _reply(send, await self._in_thread(self._answers.query, query))
+        elif what == "page" and not rest and method == "GET":
+            await _reply(send, await self._in_thread(self._answers.page, query))
         elif what == "profiles" and not rest and method == "GET":
             await _reply(send, await self._in_thread(self._answers.export, query))
         else:
