@@ -123,10 +123,10 @@ def test_a_damaged_table_of_lines_ends_where_it_is_damaged() -> None:
     assert before_the_first.line((1 << 32) - 2) == 10
 
 
-def record(name: bytes, file: bytes, *, file_length: int | None = None) -> bytes:
+def record(name: bytes, file: bytes, *, file_length: int | None = None, key: int = 0, pid: int = 77) -> bytes:
     length = len(file) if file_length is None else file_length
     return struct.pack(
-        "<2Q2I4I4I96s192s", 4096, 5, 77, 12, len(name), 0, 1, 0, length, length - len(file), 1, 0, name, file
+        "<3Q2I4I4I96s192s", key, 4096, 5, pid, 12, len(name), 0, 1, 0, length, length - len(file), 1, 0, name, file
     )
 
 
@@ -172,11 +172,8 @@ def merged(native: list[Frame], walked: list[tuple[str, bool]], *, whole: bool =
     keys = {name: index + 1 for index, name in enumerate(sorted(names))}
     frames = b"".join(struct.pack("<Q2I", keys.get(name, 0), 0, border) for name, border in walked)
     # Process number 0 is nobody's: names stay as they were copied.
-    copied = [
-        (keys[name], record(name.encode(), b"f.py").replace(struct.pack("<I", 77), struct.pack("<I", 0), 1))
-        for name in names
-    ]
-    interpreters.take([(9, struct.pack("<Q2I", 5, len(walked), 0) + frames)], copied)
+    copied = [record(name.encode(), b"f.py", key=keys[name], pid=0) for name in names]
+    interpreters.take([struct.pack("<Q2I", 9, len(walked), 0) + frames], copied)
     return [frame.name or str(frame.address) for frame in interpreters.merge(9, native, whole=whole)]
 
 

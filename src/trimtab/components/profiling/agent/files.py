@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import layout, libbpf, tables
+from trimtab.components.profiling.agent import layout, libbpf, python, tables
+from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.ranges import Ranges
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Module:
         self.segments = table.segments
         self.count = table.rows
         self.first: int | None = None
+        self.interpreter = 0
+        """Its number in the kernel and 1, when it holds CPython."""
         self.keys: list[bytes] = []
         """The files that have this content."""
         self.used = 0.0
@@ -63,8 +66,9 @@ class Module:
 class Files:
     """All files that are known, and the kernel's maps of them."""
 
-    def __init__(self, program: Program, cache: Path, run: Run) -> None:
+    def __init__(self, program: Program, cache: Path, run: Run, interpreters: Interpreters) -> None:
         self._map, self._cache, self._run = program.map("files"), cache, run
+        self._interpreters = interpreters
         self._rows = program.map("rows").memory(layout.MAP_ROW)
         self._rules = program.map("rules").memory(layout.RULE)
         self._ranges = Ranges(len(self._rows))
@@ -163,10 +167,21 @@ class Files:
         module = self._modules.get(identity)
         if module is None:
             table = await self._table(identity, fds)
-            module = self._modules[identity] = Module(identity, table, path)
+            module = Module(identity, table, path)
+            module.interpreter = await self._interpreter(module, fds)
+            self._modules[identity] = module
             self._load(module, table)
         module.used = asyncio.get_running_loop().time()
         return module
+
+    async def _interpreter(self, module: Module, fds: Sequence[int]) -> int:
+        if not python.may_hold_one(module.path):
+            return 0
+        try:
+            return self._interpreters.learn(module.build_id, await self._run(python.FUNCTION, fds=fds))
+        except (ValueError, OSError) as err:
+            log.info("%s: its functions have no names: %s", module.path, err)
+            return 0
 
     async def _table(self, identity: str, fds: Sequence[int]) -> tables.Table:
         kept = self._cache / f"{identity}.table"
@@ -219,6 +234,8 @@ class Files:
         if module and module.first is not None:
             value["first"], value["count"] = module.first, module.count
             flags |= layout.FILE_TABLE
+        if module:
+            value["extra"][0, 0] = module.interpreter
         value["flags"] = flags | layout.FILE_SETTLED
         with contextlib.suppress(libbpf.BpfError):  # full: the next sample asks again, when older files have gone
             self._map.update(key, value.tobytes())

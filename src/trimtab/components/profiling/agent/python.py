@@ -9,6 +9,7 @@ borders as evaluating C frames in the native stack, matched from the thread's st
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from trimtab.components.profiling.batch import Frame
 
 FUNCTION = "agent.python_elf:interpreter"
 """What the sandbox is asked to run on a file."""
+_NAMES = re.compile(r"(^|/)(lib)?python3[^/]*$")
 
 CODES_MAX = 20_000
 FRAMES_MAX = 128
@@ -30,6 +32,10 @@ _INTERPRETER = struct.Struct("<Q6Ii5Ii9I")
 _STACK = struct.Struct("<Q2I")
 _FRAME = struct.Struct("<Q2I")
 _COMPLETE = 0
+
+MAPS = {"stacks_a": ("python_stacks_a", "python_codes_a"), "stacks_b": ("python_stacks_b", "python_codes_b")}
+"""What belongs to each map of native stacks."""
+STACK_BYTES = _STACK.size + FRAMES_MAX * _FRAME.size
 
 
 class Map(Protocol):
@@ -66,11 +72,13 @@ class Interpreters:
             self._known[build_id] = number, found
         return self._known[build_id][0] + 1
 
-    def take(self, stacks: Iterable[tuple[int, bytes]], codes: Iterable[tuple[int, bytes]]) -> None:
-        """Takes over what BPF walked since the last time: the stacks that `merge` is asked for next, and the code objects in them."""
-        self._stacks = {key: _stack(value) for key, value in stacks}
+    def take(self, stacks: Iterable[bytes], codes: Iterable[bytes]) -> None:
+        """Takes over what BPF walked since the last time: the stacks that `merge` is asked for next, and the code objects in them; records
+        as in bpf/python.h, which begin with their keys."""
+        self._stacks = {_key(value): _stack(value) for value in stacks}
         fresh: dict[int, list[tuple[int, Code, bool]]] = {}
-        for key, value in codes:
+        for value in codes:
+            key = _key(value)
             code = self._codes.pop(key, None)
             if code is None:
                 code, whole = decode(value)
@@ -137,6 +145,11 @@ class Interpreters:
         return Frame("python", code.name, file=code.file, line=code.line(instruction))
 
 
+def may_hold_one(path: str) -> bool:
+    """Whether a file is worth being asked for an interpreter, by its name."""
+    return bool(_NAMES.search(path))
+
+
 def _packed(found: Interpreter) -> bytes:
     layout = found.layout
     return _INTERPRETER.pack(
@@ -164,6 +177,10 @@ def _packed(found: Interpreter) -> bytes:
         layout.kind_shift,
         0,
     )
+
+
+def _key(value: bytes) -> int:
+    return int.from_bytes(value[:8], "little")
 
 
 def _stack(value: bytes) -> Stack:

@@ -18,7 +18,8 @@ NAME_CHARACTERS_MAX = 1024
 
 _TEXT = "4I"
 NAME_BYTES, FILE_BYTES = 96, 192
-_CODE = struct.Struct(f"<2Q2I{_TEXT}{_TEXT}{NAME_BYTES}s{FILE_BYTES}s")
+_CODE = struct.Struct(f"<3Q2I{_TEXT}{_TEXT}{NAME_BYTES}s{FILE_BYTES}s")
+CODE_BYTES = _CODE.size
 _WIDTHS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 _MASK = (1 << 64) - 1
 
@@ -108,7 +109,7 @@ def _text(width: int, length: int, begin: int, data: bytes) -> str:
 
 def decode(record: bytes) -> tuple[Code, bool]:
     """A code object as BPF copied it, and whether its name is whole."""
-    address, process, pid, first_line, *rest = _CODE.unpack(record)
+    _, address, process, pid, first_line, *rest = _CODE.unpack(record)
     name_length, _, name_width, _, file_length, file_begin, file_width, _, name, file = rest
     code = Code(
         process,

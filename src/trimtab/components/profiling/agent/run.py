@@ -22,7 +22,9 @@ from trimtab.components.profiling.agent import layout
 from trimtab.components.profiling.agent.drain import Drain
 from trimtab.components.profiling.agent.files import Files
 from trimtab.components.profiling.agent.kernel import KernelNames
+from trimtab.components.profiling.agent.perf_maps import PerfMaps
 from trimtab.components.profiling.agent.processes import Processes, Provider
+from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.sampler import Sampler
 from trimtab.components.profiling.symbols.sandbox import Sandbox
 
@@ -56,8 +58,9 @@ class Agent:
         self.totals: Counter[str] = Counter()
         self._sampler = Sampler(tgid=pid, cgroup=cgroup)
         self._sandbox = Sandbox()
-        self.files = Files(self._sampler.program, root / "unwind", self._parse)
-        self._drain = Drain(self.files, self.processes, KernelNames())
+        self._interpreters = Interpreters(self._sampler.program.map("python_interpreters"))
+        self.files = Files(self._sampler.program, root / "unwind", self._parse, self._interpreters)
+        self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._ring = self._sampler.events(self._event)
         self._full = asyncio.Event()
 
@@ -107,6 +110,7 @@ class Agent:
         await asyncio.sleep(SETTLE_S)
         self._ring.consume()
         stacks = self._sampler.take(name)
+        self._interpreters.take(*self._sampler.take_python(name))
         counters = self._sampler.counters()
         self.totals.update(counters)
         lost = {"lost": counters["no_room"]} if counters["no_room"] else {}

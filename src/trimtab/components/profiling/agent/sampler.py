@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import layout, libbpf, perf
+from trimtab.components.profiling.agent import layout, libbpf, perf, python
+from trimtab.components.profiling.agent.python_code import CODE_BYTES
 
 OBJECT = Path(__file__).parents[1] / "bpf" / "unwind.bpf.o"
 STACKS = ("stacks_a", "stacks_b")
@@ -48,6 +49,13 @@ class Sampler:
     def take(self, name: str) -> NDArray[Any]:
         """What `swap` set aside, which is empty afterwards."""
         return self.program.map(name).take(layout.STACK)
+
+    def take_python(self, name: str) -> tuple[list[bytes], list[bytes]]:
+        """Python's stacks and code objects that belong to the native stacks which `take` gave."""
+        stacks, codes = python.MAPS[name]
+        sizes = ((stacks, python.STACK_BYTES), (codes, CODE_BYTES))
+        first, second = (self.program.map(one).take(np.dtype((np.void, size))).tolist() for one, size in sizes)
+        return first, second
 
     def counters(self) -> dict[str, int]:
         """Since the last call."""

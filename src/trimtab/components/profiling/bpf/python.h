@@ -39,7 +39,7 @@ struct python_frame {
 enum { PYTHON_COMPLETE, PYTHON_TRUNCATED, PYTHON_UNREADABLE };
 
 struct python_stack {
-    __u64 process;
+    __u64 key;
     __u32 count, status;
     struct python_frame frames[PYTHON_FRAMES_MAX];
 };
@@ -52,7 +52,7 @@ struct python_text {
 };
 
 struct python_code {
-    __u64 address, process;
+    __u64 key, address, process;
     __u32 tgid, first_line;
     struct python_text name, file;
     __u8 name_bytes[PYTHON_NAME_BYTES];
@@ -225,6 +225,7 @@ static __always_inline void python_name(struct python_scratch *scratch, struct p
 
     if (bpf_map_lookup_elem(codes, &key))
         return;
+    code->key = key;
     code->address = address;
     code->process = walk->process;
     code->tgid = walk->tgid;
@@ -304,10 +305,10 @@ static __always_inline __u64 python_sample(struct walk *native, __u64 process, _
     if (!walk.at)
         return 0;
     bpf_loop(PYTHON_FRAMES_MAX + 1, python_step, &walk, 0);
-    scratch->stack.process = process;
     scratch->stack.count = walk.count;
     scratch->stack.status = walk.status;
     walk.hash |= 1;
+    scratch->stack.key = walk.hash;
     if (!bpf_map_lookup_elem(stacks, &walk.hash))
         bpf_map_update_elem(stacks, &walk.hash, &scratch->stack, BPF_NOEXIST);
     return walk.hash;

@@ -6,6 +6,7 @@
 #include "walk.h"
 #include "mapping.h"
 #include "process.h"
+#include "python.h"
 #include "rules.h"
 
 static long step(__u32 index, struct walk *walk) {
@@ -17,6 +18,10 @@ static long step(__u32 index, struct walk *walk) {
     __u64 frame = place;
     if (mapping && mapping->known)
         frame = FRAME_FILE << FRAME_KIND_SHIFT | (__u64)mapping->file.id << FRAME_FILE_SHIFT | (place - mapping->shift);
+    if (mapping && mapping->known && mapping->file.extra[0]) {
+        walk->python = mapping->file.extra[0];
+        walk->python_shift = mapping->shift;
+    }
     if (!put(walk, scratch, frame)) {
         walk->status = TRUNCATED;
         return 1;
@@ -144,6 +149,8 @@ static __always_inline void sample(struct bpf_perf_event_data *context, struct c
         walk.status = KERNEL_ONLY;
     else
         walk_user(context, &walk, scratch);
+    stack->python = python_sample(&walk, stack->process, config->active);
+    walk.hash = mixed(walk.hash, stack->python);
     stack->users = walk.frames;
     stack->status = walk.status;
     stack->kernels = 0;
