@@ -1,7 +1,7 @@
 """What the endpoints of a Profiler answer, without HTTP: questions on the stored profiles, profiles in and out, files by build id.
 
     {view: top, selector: app="shop"} --ask.py--> JSON        the same --page.py--> HTML        the same --formats/--> pprof, speedscope
-    pprof, OTLP --formats/--> batch --> store                 ELF file --sandbox--> kept by its build id
+    pprof, OTLP --sandbox, formats/--> batch --> store                 ELF file --sandbox--> kept by its build id
 
 The modules that do it load numpy and parsers, so each is imported by the first who asks for it.
 """
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from trimtab.components.profiling.queries.shapes import Answer, Question
     from trimtab.components.profiling.storage.selection import Selection
     from trimtab.components.profiling.storage.store import Profiles
+    from trimtab.components.profiling.symbols.sandbox import Sandbox
 
 JSON_TYPE = "application/json"
 HTML_TYPE = "text/html; charset=utf-8"
-FORMATS = ("folded",)
+FORMATS = ("pprof", "speedscope", "folded")
+OTLP_TYPES = ("application/x-protobuf", "application/vnd.opentelemetry.profiles.v1development+protobuf")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Answers:
         self._root = root
         self._urls = urls
         self._now = now
+        self._sandbox: Sandbox | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,13 +81,23 @@ class Answers:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     @property
     def profiles(self) -> Profiles:
         from trimtab.components.profiling.storage.store import Profiles
 
         return Profiles(self._root)
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """Where what strangers made is parsed."""
+        if self._sandbox is None:
+            from trimtab.components.profiling.symbols.sandbox import Sandbox
+
+            self._sandbox = Sandbox()
+        return self._sandbox
 
     @property
     def symbolizer(self) -> Symbolizer:
@@ -115,11 +128,22 @@ class Answers:
     def export(self, parameters: Mapping[str, str]) -> Reply:
         """A query's samples as `format`: pprof (the default), speedscope or folded."""
         given = dict(parameters)
-        form = given.pop("format", "folded")
+        form = given.pop("format", "pprof")
         if form not in FORMATS:
             raise ValueError(f"{form!r} is no format that profiles are exported in: ask for {', '.join(FORMATS)}")
         selection = self._select(given)
         return written(form, selection, self.symbolizer)
+
+    def push(self, body: bytes, kind: str, parameters: Mapping[str, str]) -> Reply:
+        """Takes a profile into the store; the parameters become labels of its samples."""
+        from trimtab.components.profiling.formats import intake, temporality
+
+        form: intake.Format = "otlp" if kind in OTLP_TYPES else "pprof"
+        decoded = intake.receive(self.sandbox, form, body, dict(parameters), self._now())
+        batch = temporality.without_cumulative(decoded)
+        self.profiles.append(batch)
+        told = {"start": batch.start, "samples": len(batch.samples), "types": [t.name for t in batch.types]}
+        return Reply(JSON_TYPE, msgspec.json.encode(told))
 
     def _select(self, parameters: Mapping[str, str]) -> Selection:
         from trimtab.components.profiling.queries import ask
@@ -133,14 +157,14 @@ class Answers:
 
 def written(form: str, selection: Selection, symbolizer: Symbolizer) -> Reply:
     """A selection in a format that other tools open."""
-    return Reply("text/plain; charset=utf-8", folded(selection, symbolizer), "profile.folded")
+    if form == "pprof":
+        from trimtab.components.profiling.formats import pprof
 
+        return Reply("application/octet-stream", pprof.encode(selection, symbolizer), "profile.pb.gz")
+    if form == "speedscope":
+        from trimtab.components.profiling.formats import speedscope
 
-def folded(selection: Selection, symbolizer: Symbolizer) -> bytes:
-    """A line a stack, outermost frame first, `main;work;leaf 42`, as flame graph scripts take it."""
-    names = [[line.name for line in reversed(named.lines)] for named in symbolizer.names(selection.frames)]
-    sums: dict[str, int] = {}
-    for stack, value in zip(selection.stacks, selection.values.tolist(), strict=True):
-        text = ";".join(name.replace(";", ":") for frame in reversed(stack) for name in names[frame])
-        sums[text] = sums.get(text, 0) + value
-    return "".join(f"{text} {value}\n" for text, value in sorted(sums.items())).encode()
+        return Reply(JSON_TYPE, speedscope.encode(selection, symbolizer), "profile.speedscope.json")
+    from trimtab.components.profiling.formats import folded
+
+    return Reply("text/plain; charset=utf-8", folded.encode(selection, symbolizer), "profile.folded")

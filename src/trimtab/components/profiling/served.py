@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,9 @@ class Served:
             await _reply(send, await self._in_thread(self._answers.page, query))
         elif what == "profiles" and not rest and method == "GET":
             await _reply(send, await self._in_thread(self._answers.export, query))
+        elif what == "profiles" and not rest and method == "POST":
+            body = await _body(receive)
+            await _reply(send, await self._in_thread(self._answers.push, body, _content_type(scope), query))
         else:
             raise Refused(404, "there is no such endpoint")
 
@@ -97,6 +100,31 @@ class Served:
 
 
 # HTTP
+
+
+def _content_type(scope: Message) -> str:
+    return (
+        next((v.decode("latin-1") for k, v in scope["headers"] if k.lower() == b"content-type"), "")
+        .split(";")[0]
+        .strip()
+    )
+
+
+async def _pieces(receive: Any) -> AsyncIterator[bytes]:
+    while (message := await receive())["type"] != "http.disconnect":
+        yield message.get("body", b"")
+        if not message.get("more_body"):
+            return
+    raise Refused(400, "the connection ended before the body did")
+
+
+async def _body(receive: Any) -> bytes:
+    body = bytearray()
+    async for piece in _pieces(receive):
+        body += piece
+        if len(body) > BODY_BYTES_MAX:
+            raise Refused(413, f"the profile is larger than {BODY_BYTES_MAX >> 20} MiB: send shorter ones")
+    return bytes(body)
 
 
 async def _start(send: Any, status: int, kind: str, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:
