@@ -203,7 +203,7 @@ class ProcessMeasurer:
     async def _measure(self, order: Order, news: asyncio.Event) -> End | None:
         """Runs an agent until it ends, or until another order stands (None)."""
         agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", "trimtab.components.profiling.agent", str(self._root), "--talk",
+            sys.executable, "-I", "-m", "trimtab.components.profiling.agent", str(self._root), "--talk", "--alone",
             "--hz", str(order.hz), "--cpu-percent", str(order.cpu_percent), "--memory-bytes", str(order.memory_bytes),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES_MAX,
             env={**os.environ, **ONE_THREAD},

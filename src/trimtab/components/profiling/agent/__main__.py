@@ -6,9 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import sys
 from pathlib import Path
 
-from trimtab.components.profiling.agent.run import Agent
+from trimtab.components.profiling import lock
+from trimtab.components.profiling.agent import talk
+from trimtab.components.profiling.agent.run import Agent, BudgetExceeded, no_container
 from trimtab.components.profiling.agent.sampler import cgroup_id
 
 
@@ -19,6 +22,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0, help="end after so long; 0: when told to")
     parser.add_argument("--pid", type=int, default=0, help="only this process and its descendants")
     parser.add_argument("--cgroup", type=Path, help="only this cgroup (its directory) and those in it")
+    parser.add_argument("--cpu-percent", type=float, default=100.0, help="the budget: of one core")
+    parser.add_argument("--memory-bytes", type=int, default=1 << 30, help="the budget")
+    parser.add_argument(
+        "--alone", action="store_true", help="only if no other that is to be alone measures this machine"
+    )
+    parser.add_argument(
+        "--talk", action="store_true", help="lines of JSON on standard input and output; ends with its input"
+    )
     return parser.parse_args()
 
 
@@ -29,11 +40,47 @@ async def _run(arguments: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     if arguments.seconds:
         loop.call_later(arguments.seconds, stop.set)
-    cgroup = cgroup_id(arguments.cgroup) if arguments.cgroup else 0
+    containers = talk.Containers()
     arguments.root.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with contextlib.closing(Agent(arguments.root, hz=arguments.hz, pid=arguments.pid, cgroup=cgroup)) as agent:
-        await agent.run(stop)
-        print(dict(agent.totals), agent.files.counts)
+    agent = Agent(
+        arguments.root,
+        hz=arguments.hz,
+        pid=arguments.pid,
+        cgroup=cgroup_id(arguments.cgroup) if arguments.cgroup else 0,
+        provider=containers if arguments.talk else no_container,
+        cpu_percent=arguments.cpu_percent,
+        memory_bytes=arguments.memory_bytes,
+        told=talk.tell,
+    )
+    with contextlib.closing(agent):
+        containers.node_told = agent.processes.on_node
+        listening = asyncio.create_task(talk.listen(containers, stop)) if arguments.talk else None
+        try:
+            await agent.run(stop)
+        finally:
+            if listening:
+                listening.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await listening
 
 
-asyncio.run(_run(_arguments()))
+def main() -> int:
+    """Exit status 1 with a line that says why."""
+    arguments = _arguments()
+    held = lock.take() if arguments.alone else None
+    if arguments.alone and held is None:
+        talk.tell(talk.Failure(error="another agent measures this machine", reason="AnotherAgent"))
+        return 1
+    with held or contextlib.nullcontext():
+        try:
+            asyncio.run(_run(arguments))
+        except BudgetExceeded as err:
+            talk.tell(talk.Failure(error=str(err), reason="BudgetExceeded"))
+            return 1
+        except OSError as err:
+            talk.tell(talk.Failure(error=str(err), reason="Failed"))
+            return 1
+    return 0
+
+
+sys.exit(main())

@@ -78,7 +78,8 @@ class Files:
         self._by_id: dict[int, Module] = {}
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._may = asyncio.Event(), asyncio.Event()
+        self._may.set()
         self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -99,6 +100,24 @@ class Files:
     @property
     def rows_used(self) -> int:
         return len(self._rows) - self._ranges.free
+
+    @property
+    def waiting(self) -> int:
+        """Files that were opened and not yet looked at."""
+        return len(self._queue)
+
+    def may_parse(self, may: bool) -> None:
+        """False: files wait from now on; True: they no longer do."""
+        if may:
+            self._may.set()
+        else:
+            self._may.clear()
+
+    def evict_half(self) -> None:
+        """Frees the half of the rows that no stack went through for longest."""
+        target = self.rows_used // 2
+        while self.rows_used > target and self._evict():
+            pass
 
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""
@@ -137,6 +156,7 @@ class Files:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    await self._may.wait()
                     key, number, fd, path = self._queue.popleft()
                     try:
                         await self._look_at(key, number, fd, path)

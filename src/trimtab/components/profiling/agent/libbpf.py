@@ -184,6 +184,14 @@ class Object:
             self._maps[name] = Map(self._find(name), name)
         return self._maps[name]
 
+    def memory_bytes(self) -> int:
+        """What the maps that were asked for take in the kernel."""
+        total = 0
+        for entry in self._maps.values():
+            with open(f"/proc/self/fdinfo/{entry.fd}") as info:
+                total += next((int(line.split()[1]) for line in info if line.startswith("memlock:")), 0)
+        return total
+
     def attach(self, program: str, perf_fd: int) -> None:
         """Runs a program at each overflow of a perf event, until `detach`, which closes the event, too."""
         library = _library()

@@ -44,11 +44,15 @@ class Processes:
     """All processes that samples were taken of lately."""
 
     def __init__(self, provider: Provider, node: str) -> None:
-        self.provider, self.node = provider, node
+        self._provider, self._node = provider, node
         self._known: OrderedDict[int, Process] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def on_node(self, name: str) -> None:
+        """The label `node` of what comes from now on."""
+        self._node = name
 
     def seen(self, event: Any, path_of: Callable[[bytes], str]) -> Process:
         """Takes an event of the program; `path_of`: the path of a file by its key, for processes that have ended."""
@@ -75,7 +79,7 @@ class Processes:
     def labels(self, number: int, pid: int, thread: str) -> dict[str, str]:
         """Of samples of a thread. A process that nothing is known of (its event was lost) has its pid."""
         process = self._known.get(number)
-        labels = {"node": self.node, "pid": str(pid), "thread": thread}
+        labels = {"node": self._node, "pid": str(pid), "thread": thread}
         if process is None:
             labels["process"] = thread
         else:
@@ -84,5 +88,5 @@ class Processes:
             labels["executable"] = process.executable
             if process.container:
                 labels["container"] = process.container[:12]
-                labels.update(self.provider(process.container) or {})
+                labels.update(self._provider(process.container) or {})
         return {name: value for name, value in labels.items() if value}
