@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def enable(target: Target, hz: int | None, retention: str | None, max_disk: str 
         return
     reason, message = _ready(found)
     if reason[0] != "True":
-        raise Refused(f"profiling is enabled, but {reason[1]}: {message}")
+        raise Refused(
+            f"profiling is enabled, but {reason[1] or 'Starting'}: {message or 'the node agent has not said how it is'}"
+        )
     click.echo(f"profiling: {reason[1]}, {message}")
 
 
@@ -103,17 +106,15 @@ async def enabled(wire: WireClient, spec: dict[str, Any], *, wait: bool) -> Prof
     if not wait:
         return None
     client = Client(wire.transport, agent=MANAGER)
-    async with asyncio.timeout(START_S):
-        while True:
-            found = await client.get(Profiler, DEFAULT)
-            if found is None:
-                raise NotEnabled
-            if found.status.observed_generation >= found.metadata.generation and _ready(found)[0][1] not in (
-                "",
-                "Starting",
-            ):
-                return found
-            await asyncio.sleep(LOOK_S)
+    deadline = time.monotonic() + START_S
+    while True:
+        found = await client.get(Profiler, DEFAULT)
+        if found is None:
+            raise NotEnabled
+        current = found.status.observed_generation >= found.metadata.generation
+        if (current and _ready(found)[0][1] not in ("", "Starting")) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(LOOK_S)
 
 
 def _ready(found: Profiler) -> tuple[tuple[str, str], str]:
