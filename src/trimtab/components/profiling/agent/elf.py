@@ -33,6 +33,8 @@ class Elf(NamedTuple):
     eh_frame: tuple[int, int, int]
     """Offset, size and address; zeros: there is none."""
     go: bool
+    entry: int
+    """The offset in the file where the program begins; 0: nowhere."""
 
 
 def read(data: memoryview) -> Elf:
@@ -46,7 +48,7 @@ def read(data: memoryview) -> Elf:
 def _read(data: memoryview) -> Elf:
     if bytes(data[:6]) != b"\x7fELF\x02\x01":
         raise ValueError("not a 64-bit little-endian ELF file")
-    machine, programs, sections = *struct.unpack_from("<H", data, 18), *struct.unpack_from("<QQ", data, 32)
+    machine, entry, programs, sections = *struct.unpack_from("<H", data, 18), *struct.unpack_from("<QQQ", data, 24)
     if machine != _X86_64:
         raise ValueError(f"an ELF file for machine {machine}, not for x86-64")
     _, program_count, section_bytes, section_count, names_index = struct.unpack_from("<5H", data, 54)
@@ -64,7 +66,8 @@ def _read(data: memoryview) -> Elf:
         frames = _behind_header(data, *header, segments)
     if not build_id:
         build_id = "sha256-" + hashlib.sha256(data).hexdigest()[:40]
-    return Elf(segments, build_id, frames, go)
+    places = [entry - s.address + s.offset for s in segments if s.executable and 0 <= entry - s.address < s.size]
+    return Elf(segments, build_id, frames, go, places[0] if entry and places else 0)
 
 
 def _build_id(notes: memoryview) -> str:

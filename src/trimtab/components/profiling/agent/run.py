@@ -34,6 +34,8 @@ from trimtab.components.profiling.symbols.sandbox import Sandbox
 
 SETTLE_S = 0.02
 """Between taking a map away from the program and reading it: a walk takes microseconds."""
+NAMED_S = 2.0
+"""How long a batch waits for what the files of its last samples are."""
 FIRST_S = 0.1
 """A batch shorter than this is part of the one before."""
 SANDBOX_BYTES = 1 << 30
@@ -137,6 +139,7 @@ class Agent:
         name = self._sampler.swap()
         await asyncio.sleep(SETTLE_S)
         self._ring.consume()
+        await self.files.identified(NAMED_S)
         stacks = self._sampler.take(name)
         self._interpreters.take(*self._sampler.take_python(name))
         counters = self._sampler.counters()
