@@ -46,12 +46,14 @@ def profiles(tmp_path: Path) -> Profiles:
 
 @pytest.fixture
 def run(profiles: Profiles) -> Run:
-    """Lets an image run: every ten seconds so many samples of each stack."""
+    """Lets an image run: in ten seconds so many samples of each stack, written every thirty."""
 
     def ran(image: str, start: int, seconds: int, *counts: int, app: str = "shop") -> None:
         labels = [{"namespace": "default", "app": app, "image": image}]
-        for at in range(start, start + seconds, TIME_S):
-            samples = [Sample(0, 0, stack, count * 52_631_578, count) for stack, count in enumerate(counts) if count]
+        for at in range(start, start + seconds, 3 * TIME_S):
+            samples = [
+                Sample(0, 0, stack, 3 * count * 52_631_578, 3 * count) for stack, count in enumerate(counts) if count
+            ]
             profiles.append(
                 Batch(
                     start=at, source="agent", types=[SampleType("cpu", "nanoseconds")], labels=labels, frames=FRAMES,
@@ -123,7 +125,7 @@ def test_before_there_is_anything_of_the_new_image_it_waits(profiles, run):
 
 
 def test_of_several_images_before_the_one_that_was_replaced_is_meant(profiles, run):
-    run("sha256:older", T - 7_200, 20, 40_000, 50_000, 30_000)
+    run("sha256:older", T - 7_200, 30, 40_000, 50_000, 30_000)
     run(OLD, T - 600, 600, 40, 50, 10)
     run(NEW, T, 300, 40, 50, 30)
 

@@ -105,8 +105,10 @@ class Answers:
 
     def ask(self, parameters: Mapping[str, str]) -> Answer:
         """See `queries/shapes.py`: `Question` and `Answer`."""
-        from trimtab.components.profiling.queries import ask
+        from trimtab.components.profiling.queries import ask, compare
 
+        if parameters.get("view") == "compare":
+            return compare.compare(compare.comparison(parameters), self.profiles, self.symbolizer, self._now())
         return ask.answer(ask.question(parameters), self.profiles, self.symbolizer, self._now())
 
     def query(self, parameters: Mapping[str, str]) -> Reply:
