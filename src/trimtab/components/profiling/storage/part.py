@@ -44,6 +44,9 @@ class Body(Struct, frozen=True, kw_only=True):
 
 T = TypeVar("T")
 
+NODES_MAX = 400_000
+"""Of an answer; stacks that cost less than a 400,000th of it are not seen in a flame graph."""
+
 _HEAD = msgspec.msgpack.Decoder(Head)
 _BODY = msgspec.msgpack.Decoder(Body)
 
@@ -108,6 +111,8 @@ class Piece(Struct, frozen=True):
     values: Ints
     """By node of `trie`; the last is of the empty stack."""
     counts: Ints
+    merged: int
+    """Values that stand at a caller of theirs, for want of room."""
 
 
 def summed(node: Ints, amounts: Ints, nodes: int) -> Ints:
@@ -185,11 +190,12 @@ def of_batches(
         kept,
         summed(node, np.concatenate(values), made),
         summed(node, np.concatenate(counts), made),
+        0,
     )
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
-    """The sum of pieces."""
+    """The sum of pieces, of `NODES_MAX` nodes at most."""
     if len(pieces) == 1:
         return pieces[0]
     numbered = Interned[Frame]()
@@ -204,4 +210,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         at = np.append(nodes, -1)
         values[at] += piece.values
         counts[at] += piece.counts
-    return Piece(numbered.items, tree, values, counts)
+    (tree, values, counts), moved = trie.folded(tree, values, counts, NODES_MAX)
+    used, frame = np.unique(tree.frame, return_inverse=True)
+    frames = [numbered.items[index] for index in used.tolist()]
+    return Piece(frames, Trie(tree.parent, frame), values, counts, moved + sum(piece.merged for piece in pieces))

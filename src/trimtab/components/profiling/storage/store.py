@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 RETRIES_MAX = 5
 """A roll-up deletes once in minutes what a query reads in less than a second."""
-NODES_MAX = 2_000_000
-"""Nodes of hours that are joined at once, 100 bytes each while they are."""
+JOIN_NODES_MAX = 600_000
+"""Nodes of hours that are joined at once, some hundred bytes each while they are."""
 STEPS_MAX = 20_000
 """Steps of a series: 55 hours by 10 seconds."""
 
@@ -88,7 +88,7 @@ class Profiles:
             with there.damaged():
                 pieces.append(segment.piece(kind, _accepted(matchers), start, end))
                 nodes += len(pieces[-1].trie.parent)
-            if nodes > NODES_MAX:
+            if nodes > JOIN_NODES_MAX:
                 pieces, nodes = [joined(pieces)], 0
         return _selection(kind, start, end, joined(pieces), there.lost)
 
@@ -225,8 +225,8 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
     nodes = np.flatnonzero((piece.values != 0) | (piece.counts != 0))
     values, counts = piece.values[nodes], piece.counts[nodes]
     nodes = np.where(nodes == len(piece.trie.parent), -1, nodes)
-    flat, offsets = trie.expand(piece.trie, nodes)
-    used, flat = np.unique(flat, return_inverse=True)
+    used, frame = np.unique(piece.trie.frame, return_inverse=True)
+    flat, offsets = trie.expand(trie.Trie(piece.trie.parent, frame), nodes)
     frames: list[Frame] = [piece.frames[index] for index in used.tolist()]
     return Selection(
         type=kind.name,
@@ -238,6 +238,7 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
         values=values,
         counts=counts,
         total=int(values.sum()),
+        merged=piece.merged,
         lost=lost,
     )
 
