@@ -10,7 +10,7 @@ blocks. The protocol: debuginfod(8) of elfutils.
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -99,11 +99,13 @@ class Upload:
             found = msgspec.convert(sandbox.run("symbols.extract:extract", None, 0, fds=fds), Extracted)
             self._check(found)
             self._shelf.put(names, self._build_id, found.quality)
-        kinds = [k for k in KINDS if self._serves(found, k) and not self._shelf.upload(self._build_id, k).exists()]
-        first = self._shelf.upload(self._build_id, kinds[0])
-        self._shelf.put_upload(self._part, self._build_id, kinds[0])
-        for kind in kinds[1:]:  # a program with its debug information is both
-            self._shelf.upload(self._build_id, kind).hardlink_to(first)
+        self._shelf.put_upload(self._part, self._build_id, self._kind)
+        other = KINDS[1 - KINDS.index(self._kind)]
+        if (
+            found.has_code if other == "executable" else found.quality == "dwarf"
+        ):  # a program with its debug information is both
+            with suppress(FileExistsError):
+                self._shelf.upload(self._build_id, other).hardlink_to(self._shelf.upload(self._build_id, self._kind))
         return self._build_id
 
     def _check(self, found: Extracted) -> None:
@@ -124,11 +126,6 @@ class Upload:
         uploaded = self._shelf.upload(self._build_id, "debuginfo").exists()
         if best is not None and not better(found.quality, best[0]) and (uploaded or found.quality != best[0]):
             raise ValueError(f"the file has {has}, and what is there has {WHAT[best[0]]}: nothing better")
-
-    def _serves(self, found: Extracted, kind: str) -> bool:
-        if kind == "executable":
-            return found.has_code
-        return self._kind == "debuginfo" or found.quality == "dwarf"
 
 
 WHAT = {

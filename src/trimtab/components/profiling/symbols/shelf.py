@@ -130,7 +130,11 @@ class Shelf:
         return True
 
     def put_upload(self, part: Part, build_id: str, what: str) -> None:
+        """Of a build: `debuginfo`, `executable`, or a section that was cut out of them."""
         part.place(self.upload(build_id, what))
+        if not what.startswith("section."):
+            for cut in self.uploads.glob(f"{build_id}.section.*"):
+                cut.unlink(missing_ok=True)
         self._make_room(self.uploads, self._most["uploads"], spare=self.upload(build_id, what))
 
     def forget(self, build_id: str, quality: Quality) -> None:
