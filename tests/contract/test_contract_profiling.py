@@ -64,7 +64,7 @@ class Machine:
                         self.failures -= 1
                         self.see(Seen("AgentFailed", "the agent was killed (signal 9); it is started again"))
                         continue
-                    self.see(Seen("Measuring", "19 Hz", "bpf", self.order.hz, 0.3, 40_000_000))
+                    self.see(Seen("Measuring", "19 Hz", "bpf", self.order.hz, 0.3, 40_000_000, samples=7))
                 await self.news.wait()
         finally:
             self.order, self.seen = None, Seen()
