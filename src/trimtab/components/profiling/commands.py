@@ -359,7 +359,9 @@ def push(target: Target, file: Path, labels: tuple[str, ...], otlp: bool) -> Non
     async def send() -> bytes:
         async with target.client() as client:
             if is_elf:
-                return (await client.send("POST", path("buildid"), None, body, kind)).body
+                return (
+                    await client.send("POST", path(f"buildid/{build_id_of(file)}/debuginfo"), None, body, kind)
+                ).body
             query = dict(term.split("=", 1) for term in labels)
             return (await client.send("POST", path("profiles"), query, body, kind)).body
 
@@ -368,6 +370,20 @@ def push(target: Target, file: Path, labels: tuple[str, ...], otlp: bool) -> Non
         click.echo(f"{file}: names frames of build id {told['build_id']}")
     else:
         click.echo(f"{file}: {told['samples']:,} samples of {', '.join(told['types'])}")
+
+
+def build_id_of(file: Path) -> str:
+    """Raises `Refused`."""
+    from trimtab.components.profiling.symbols.elf import examine
+    from trimtab.components.profiling.symbols.sandbox import Sandbox
+
+    with file.open("rb") as opened, Sandbox() as sandbox:
+        (found,) = examine(sandbox, [opened.fileno()])
+    if isinstance(found, Exception):
+        raise Refused(f"{file}: {found}")
+    if not found.has_own_id:
+        raise Refused(f"{file} has no build id: link with -Wl,--build-id")
+    return found.build_id
 
 
 profile.add_command(record)
