@@ -32,7 +32,7 @@ _SIGNAL_CFA = bytes.fromhex("77a00106")
 """The word at rsp + 160: the interrupted rsp in the frame of a signal."""
 
 
-def uleb(data: bytes, place: int) -> tuple[int, int]:
+def uleb(data: bytes | memoryview, place: int) -> tuple[int, int]:
     """A LEB128 number and the place behind it. Raises `IndexError`."""
     result = shift = 0
     while True:

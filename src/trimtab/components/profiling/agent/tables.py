@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import cfa, elf, lanes, layout
+from trimtab.components.profiling.agent import cfa, elf, go_frames, lanes, layout
 
-VERSION = 2
+VERSION = 3
 """Of what `build` returns: a kept table of another version is made again."""
 ROWS_MAX = 1 << 22
 """What the BPF program's search reaches (SEARCH_STEPS)."""
@@ -68,10 +68,12 @@ def identity(fds: Sequence[int]) -> dict[str, Any]:
         raise ValueError(f"{size} bytes: an executable has 1 to {FILE_BYTES_MAX}")
     with mmap.mmap(fds[0], size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
         facts = elf.read(data)
-        offset, length, address = facts.eh_frame
+        (offset, length, address), go = facts.eh_frame, facts.go_table
         digest = hashlib.blake2b(f"{VERSION} {address} {facts.segments} {facts.entry}".encode(), digest_size=12)
         with data[offset : offset + min(length, FRAME_BYTES_MAX)] as frames:
             digest.update(frames)
+        with data[go[0] : go[0] + min(go[1], go_frames.TABLE_BYTES_MAX)] as functions:
+            digest.update(functions)
         return {
             "identity": f"{facts.build_id}-{digest.hexdigest()}",
             "build_id": facts.build_id,
@@ -180,10 +182,25 @@ def _rows(data: memoryview, facts: elf.Elf) -> tuple[NDArray[Any], NDArray[Any],
             skipped += 1
         if len(addresses) + len(quick.address) > 2 * ROWS_MAX:
             raise ValueError(f"more than {ROWS_MAX} rows")
+    for at, rule in _go(data, facts):
+        addresses.append(at)
+        numbers.append(rules.of(rule))
     slow = np.array(addresses, np.uint64).astype(np.int64), np.array(numbers, np.int64)
     found = Found(*(np.concatenate(columns) for columns in zip(quick, slow, strict=True)))
     rows = _merged(found, rules, facts)
     return rows, rules.table(), skipped
+
+
+def _go(data: memoryview, facts: elf.Elf) -> list[cfa.Row]:
+    """Of a Go program; none when its table cannot be read: frame pointers have to do."""
+    offset, size, text = facts.go_table
+    if not size:
+        return []
+    with data[offset : offset + min(size, go_frames.TABLE_BYTES_MAX)] as functions:
+        try:
+            return list(go_frames.rows(functions, text))
+        except (ValueError, IndexError, struct.error):
+            return []
 
 
 def _fdes(frames: bytes) -> tuple[Fdes, list[Cie | None]]:
