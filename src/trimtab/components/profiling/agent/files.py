@@ -177,13 +177,27 @@ class Files:
                         await self._identify(*self._queue.popleft())
                         continue
                     self._identified.set()
-                    await self._table_of(*self._unsettled.popleft())
+                    await self._table_of(*self._next())
                 self._identified.set()
         finally:
             for _, _, fd, _ in self._queue:
                 os.close(fd)
             for _, fd in self._unsettled:
                 os.close(fd)
+
+    def _next(self) -> tuple[Module, int]:
+        """What is on disk, then the smallest: a program of thirty functions does not wait for a compiler of hundred thousand."""
+
+        def effort(waiting: tuple[Module, int]) -> int:
+            module, fd = waiting
+            return 0 if self._kept(module.identity).exists() else os.fstat(fd).st_size
+
+        chosen = min(self._unsettled, key=effort)
+        self._unsettled.remove(chosen)
+        return chosen
+
+    def _kept(self, identity: str) -> Path:
+        return self._cache / f"{identity}.table"
 
     async def _identify(self, key: bytes, number: int, fd: int, path: str) -> None:
         self.counts["opened"] += 1
@@ -249,7 +263,7 @@ class Files:
             return 0
 
     async def _table(self, identity: str, fd: int) -> tables.Table:
-        kept = self._cache / f"{identity}.table"
+        kept = self._kept(identity)
         try:
             table = tables.read(kept.read_bytes())
             self.counts["from_disk"] += 1
