@@ -4,6 +4,7 @@
     run               one run: checkout, `trimtab ci run`, report; its images go into the engine's content store
     make|remove UID   the repository of a Pipeline; removed with its checkout and what its images are kept by
     forget UID        a run's log and record
+    take LAYOUT NAME  an image for steps that run as pods, into the engine's content store
 
     root --isolated--> user `trimtab`, its own processes and file system: DATA/pipelines alone --JSON lines--> root --> output
 
@@ -203,6 +204,22 @@ def taken_in(settings: Settings, repository: str, image: dict[str, str], layout:
     apart(settings, work, writable=[settings.data_path("content")], readable=[layout])
 
 
+def take(settings: Settings, arguments: list[str]) -> int:
+    """An image of `trimtab ci run --on` into the content store; the layout is its maker's, and for everybody to read."""
+    layout, name = arguments
+
+    def work(_: Send) -> None:
+        from trimtab.content import ContentStore
+        from trimtab.content.layout import import_directory
+
+        store = ContentStore(settings.data_path("content"))
+        for digest in import_directory(store, Path(layout)).values():
+            store.tag_build(name, digest)
+
+    apart(settings, work, writable=[settings.data_path("content")], readable=[Path(layout)])
+    return 0
+
+
 def _kept(uid: str) -> str:
     return f"{ENGINE_REGISTRY}/pipelines/{uid}"
 
@@ -348,7 +365,14 @@ def _write(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-DEEDS: dict[str, Deed] = {"serve": serve, "make": make, "remove": remove, "forget": forget, "run": run}
+DEEDS: dict[str, Deed] = {
+    "serve": serve,
+    "make": make,
+    "remove": remove,
+    "forget": forget,
+    "run": run,
+    "take": take,
+}
 
 
 def main() -> None:

@@ -83,6 +83,7 @@ class Did:
     outputs: Mapping[str, str] = field(default_factory=dict)
     failed_run: int | None = None
     kept: str = ""
+    where: str = ""
     job: JSON | None = None
     tests: Taken = field(default_factory=Taken)
 
@@ -323,6 +324,7 @@ class Running:
             job.secrets,
             memory_bytes=labels.memory_bytes,
             cpus=labels.cpus,
+            timeout_s=labels.timeout_s,
         )
 
     def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
@@ -437,6 +439,7 @@ def _did(outcome: Outcome, found: Found, started: float) -> Did:
         outputs=outcome.outputs,
         failed_run=outcome.failed_run,
         kept=str(outcome.kept or ""),
+        where=outcome.where,
     )
 
 
@@ -464,6 +467,7 @@ def _step_record(step: Step, did: Did, needs: list[str]) -> JSON:
         "tail": did.tail,
         "outputs": dict(did.outputs),
         "kept": did.kept,
+        "where": did.where,
         "job": did.job,
         "failedRun": did.failed_run,
         "tests": dict(did.tests.counts),
