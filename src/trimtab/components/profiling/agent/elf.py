@@ -10,6 +10,7 @@ HEADER_BYTES = 64
 SEGMENTS_MAX = 512
 SECTIONS_MAX = 4096
 NOTE_BYTES_MAX = 1 << 16
+ADDRESS_MAX = 1 << 56
 GO_SECTIONS = (b".gopclntab\0", b".data.rel.ro.gopclntab\0")
 _LOAD, _NOTE, _EH_FRAME_HDR = 1, 4, 0x6474E550
 _EXECUTABLE = 1
@@ -43,7 +44,7 @@ def read(data: memoryview) -> Elf:
     """Raises `ValueError` when it is no ELF file of this machine's kind."""
     try:
         return _read(data)
-    except (struct.error, IndexError) as err:
+    except (struct.error, IndexError, OverflowError) as err:
         raise ValueError(f"not a whole ELF file: {err}") from err
 
 
@@ -57,6 +58,8 @@ def _read(data: memoryview) -> Elf:
     segments, build_id, header = [], "", None
     for index in range(min(program_count, SEGMENTS_MAX)):
         kind, flags, offset, address, _, size = struct.unpack_from("<IIQQQQ", data, programs + 56 * index)
+        if max(offset, address, size) > ADDRESS_MAX:
+            raise ValueError(f"a segment at {max(offset, address, size):#x}, where no program's is")
         if kind == _LOAD:
             segments.append(Segment(offset, address, size, bool(flags & _EXECUTABLE)))
         elif kind == _NOTE:

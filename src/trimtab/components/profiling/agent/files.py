@@ -51,6 +51,7 @@ class Module:
         self.identity: str = facts["identity"]
         self.build_id: str = facts["build_id"]
         self.go: bool = facts["go"]
+        self.size: int = facts["size"]
         self.path = path
         self._code = [tuple(segment[:3]) for segment in facts["segments"] if segment[3]]
         self.count = 0
@@ -87,7 +88,8 @@ class Files:
         self._by_id: OrderedDict[int, Module] = OrderedDict()
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
-        self._unsettled: deque[tuple[Module, int]] = deque()
+        self._unsettled: list[tuple[Module, int]] = []
+        """The smallest is done first: a compiler's table does not keep a small program's waiting."""
         self._may, self._wake, self._identified = True, asyncio.Event(), asyncio.Event()
         self._identified.set()
         self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
@@ -134,6 +136,10 @@ class Files:
         target = self.rows_used // 2
         while self.rows_used > target and self._evict():
             pass
+
+    def close(self) -> None:
+        """Lets go of the kernel's memory."""
+        self._rows, self._rules = np.empty(0, layout.MAP_ROW), np.empty(0, layout.RULE)
 
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""

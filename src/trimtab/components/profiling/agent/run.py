@@ -87,7 +87,7 @@ class Agent:
         self.files = Files(self._sampler.program, root / "unwind", self._parse, self._interpreters)
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._ring = self._sampler.events(self._event)
-        self._full = asyncio.Event()
+        self._cut = asyncio.Event()
         self._period_began = time.monotonic()
 
     async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
@@ -100,7 +100,11 @@ class Agent:
         elif kind == layout.EVENT_PROCESS:
             self.processes.seen(np.frombuffer(data, layout.PROCESS_EVENT)[0], self.files.path_of)
         elif kind == layout.EVENT_FULL:
-            self._full.set()
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the batch that is under way now."""
+        self._cut.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; what was counted by then is written. Raises `OSError`, `BudgetExceeded`."""
@@ -113,11 +117,11 @@ class Agent:
             while not stop.is_set():
                 start = int(time.time()) // batch.TIME_S * batch.TIME_S
                 await self._until(start + batch.TIME_S, stop)
-                if stop.is_set():
-                    self._sampler.program.detach()
-                await self._take(start)
                 if not stop.is_set():
+                    await self._take(start)
                     self._account()
+            self._sampler.program.detach()
+            await self._take(int(time.time()) // batch.TIME_S * batch.TIME_S)
         finally:
             loop.remove_reader(self._ring.fd)
             looking.cancel()
@@ -127,13 +131,13 @@ class Agent:
 
     async def _until(self, end: float, stop: asyncio.Event) -> None:
         """To the end of a batch, or until there is no more room, or until the end."""
-        waits = [asyncio.create_task(event.wait()) for event in (stop, self._full)]
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._cut)]
         try:
             await asyncio.wait(waits, timeout=max(FIRST_S, end - time.time()), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        self._full.clear()
+        self._cut.clear()
 
     async def _take(self, start: int) -> None:
         name = self._sampler.swap()
@@ -215,6 +219,7 @@ class Agent:
     def close(self) -> None:
         """Everything is out of the kernel again."""
         self._ring.close()
+        self.files.close()
         self._sampler.close()
         self._sandbox.close()
 

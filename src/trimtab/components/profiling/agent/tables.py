@@ -60,7 +60,7 @@ def build(fds: Sequence[int]) -> bytes:
 
 
 def identity(fds: Sequence[int]) -> dict[str, Any]:
-    """What the file `fds[0]` is: build_id, segments, go; and `identity`, what its table is kept under: the build id, and a digest of what
+    """What the file `fds[0]` is: build_id, segments, go, size (of what its table is made of, bytes); and `identity`, what its table is kept under: the build id, and a digest of what
     the table is made of, so that a file that only claims another's build id does not get into the other's way. Raises `ValueError` with
     one line."""
     size = os.fstat(fds[0]).st_size
@@ -79,6 +79,7 @@ def identity(fds: Sequence[int]) -> dict[str, Any]:
             "build_id": facts.build_id,
             "segments": [list(segment) for segment in facts.segments],
             "go": facts.go,
+            "size": length,
         }
 
 

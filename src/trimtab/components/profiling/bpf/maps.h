@@ -92,7 +92,7 @@ struct stacks_map stacks_a SEC(".maps");
 struct stacks_map stacks_b SEC(".maps");
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1 << 21);
+    __uint(max_entries, 3 << 20);
     __uint(map_flags, BPF_F_MMAPABLE);
     __type(key, __u32);
     __type(value, struct row);
