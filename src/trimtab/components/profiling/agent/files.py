@@ -89,7 +89,6 @@ class Files:
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
         self._unsettled: list[tuple[Module, int]] = []
-        """The smallest is done first: a compiler's table does not keep a small program's waiting."""
         self._may, self._wake, self._identified = True, asyncio.Event(), asyncio.Event()
         self._identified.set()
         self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
@@ -195,8 +194,7 @@ class Files:
         """What is on disk, then the smallest: a program of thirty functions does not wait for a compiler of hundred thousand."""
 
         def effort(waiting: tuple[Module, int]) -> int:
-            module, fd = waiting
-            return 0 if self._kept(module.identity).exists() else os.fstat(fd).st_size
+            return 0 if self._kept(waiting[0].identity).exists() else waiting[0].size
 
         chosen = min(self._unsettled, key=effort)
         self._unsettled.remove(chosen)
