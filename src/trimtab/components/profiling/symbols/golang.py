@@ -79,14 +79,12 @@ class Lines:
             low, high = (middle, high) if self._index[2 * middle] <= pc else (low, middle)
         return self._function(self._index[2 * low + 1], pc)
 
-    def _function(self, at: int, pc: int) -> tuple[bytes, bytes, int] | None:
+    def _function(self, at: int, pc: int) -> tuple[bytes, bytes, int]:
         try:
             if self._new:
                 entry, name, _, _, _, files, lines, _, unit = struct.unpack_from("<IiiIIIIII", self._functions, at)
             else:
                 entry, name, _, _, _, files, lines, _, unit = struct.unpack_from("<QiiIIIIII", self._functions, at)
-            if not name:
-                return None
             function = _text(self._names, name)
             line = self._value(lines, entry, pc)
             number = self._value(files, entry, pc)
