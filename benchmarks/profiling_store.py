@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming
+from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, packed
 from trimtab.components.profiling.formats import pprof
 from trimtab.components.profiling.storage.segment import hours
 from trimtab.components.profiling.storage.selection import Selection
@@ -151,7 +151,7 @@ def fill(root: Path, duration_h: int) -> None:
     for start in range(START, end, 10):
         batch = machine.batch(start)
         path = incoming(root) / f"{start:011d}-agent-{made:08x}.batch"
-        path.write_bytes(msgspec.msgpack.encode(batch))
+        path.write_bytes(packed(batch))
         made, events = made + path.stat().st_size, events + HZ * CPUS * 10
         if start % 600 == 0:
             entropy.append(len(batch.stacks) / (HZ * CPUS * 10))

@@ -8,11 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import polars as pl
 import pytest
 
-from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, write
+from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, packed, write
 from trimtab.components.profiling.storage import arrivals
 from trimtab.components.profiling.storage.segment import HOUR_S, hours
 from trimtab.components.profiling.storage.store import Profiles, Query
@@ -285,7 +284,7 @@ def test_on_a_full_disk_the_oldest_that_wait_make_room_and_are_counted(
 
 
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = len(msgspec.msgpack.encode(random_batch(HOUR, HOUR)))
+    size = len(packed(random_batch(HOUR, HOUR)))
     monkeypatch.setattr(arrivals, "INCOMING_BYTES_MAX", 3 * size)
     filled(tmp_path, HOUR, HOUR + 200)
     assert 2 <= len(list(incoming(tmp_path).iterdir())) <= 6

@@ -14,7 +14,7 @@ import msgspec
 from trimtab.components.profiling.batch import Batch, incoming, read, write
 
 INCOMING_BYTES_MAX = 256 << 20
-"""Batches that wait: ten hours of a busy 2-core machine, should nothing roll them up."""
+"""Batches that wait: eleven hours of a busy 2-core machine, should nothing roll them up."""
 NO_ROOM = "no-room"
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
 from trimtab.components.profiling.storage import trie
-from trimtab.components.profiling.storage.part import Damaged, Interned, Opened, Piece, summed
+from trimtab.components.profiling.storage.part import Damaged, Gathered, Interned, Opened, Piece, summed
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
 Mask = NDArray[np.bool_]
@@ -279,31 +279,31 @@ class LabelTable:
         return found
 
 
-def of_batches(batches: Sequence[tuple[Opened, tuple[list[Frame], Ints, Ints]]]) -> Columns:
-    """Batches with their stacks, in columns."""
-    frames, types, sets = Interned[Frame](), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
-    flats, lengths, made = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], 0
+def of_batches(batches: Sequence[Opened], refused: Callable[[Opened, Damaged], None]) -> Columns:
+    """Batches in columns. One whose stacks cannot be read is refused, and left out."""
+    gathered, types, sets = Gathered(), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
     samples: dict[str, list[Ints]] = {name: [] for name in ("time", "type", "labels", "node", "value", "count")}
     lost: list[Lost] = []
-    for opened, (of, flat, offsets) in batches:
+    for opened in batches:
         head, taken = opened.head, opened.samples
-        flats.append(frames.map(of)[flat] if of else flat)
-        lengths.append(np.diff(offsets))
+        try:
+            samples["node"].append(gathered.add(opened, taken.stack))
+        except Damaged as err:
+            refused(opened, err)
+            continue
         samples["time"].append(np.full(len(taken.type), head.start // TIME_S, np.int64))
         samples["type"].append(types.map(head.types)[taken.type])
         samples["labels"].append(sets.map([frozenset(one.items()) for one in head.labels])[taken.labels])
-        samples["node"].append(taken.stack + made)
         samples["value"].append(taken.value)
         samples["count"].append(taken.count)
-        made += len(offsets) - 1
         lost += [Lost(head.start // TIME_S, reason, count) for reason, count in head.lost.items()]
-    tree, nodes = trie.build(np.concatenate(flats), np.cumsum(np.concatenate(lengths)))
+    tree, nodes = gathered.build()
     table = {name: np.concatenate([np.empty(0, np.int64), *parts]) for name, parts in samples.items()}
     table["node"] = nodes[table["node"]]
     return Columns(
         types=types.items,
         labels=[dict(one) for one in sets.items],
-        frames=frames.items,
+        frames=gathered.frames.items,
         tree=tree,
         samples=table,
         lost=lost,
