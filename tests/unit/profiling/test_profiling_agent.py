@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.components.profiling.agent import budget, talk
-from trimtab.components.profiling.agent.processes import container_of
+from trimtab.components.profiling.agent.processes import container_of, text_of
 from trimtab.components.profiling.agent.ranges import Ranges
 
 MIB = 1 << 20
@@ -102,3 +102,7 @@ def test_containers_are_as_they_were_last_told() -> None:
     assert nodes == ["node-1"]
     assert containers("a") == {"pod": "r"}
     assert containers("b") is None
+
+
+def test_names_of_files_are_text_whatever_bytes_they_are() -> None:
+    assert text_of("/tmp/a\udcff (deleted)") == "/tmp/a\ufffd"

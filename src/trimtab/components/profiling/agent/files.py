@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.agent import layout, libbpf, python, tables
+from trimtab.components.profiling.agent.processes import text_of
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.ranges import Ranges
 
@@ -155,7 +156,7 @@ class Files:
             self.counts["gone"] += 1
             return
         try:
-            path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
+            path = text_of(os.readlink(f"/proc/self/fd/{fd}"))
             right = os.fstat(fd).st_mtime_ns == int(event["key"]["changed_ns"])
         except OSError:
             right = False
