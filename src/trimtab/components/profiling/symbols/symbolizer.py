@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from trimtab.components.profiling.batch import MARKS, Frame
-from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox
+from trimtab.components.profiling.symbols.sandbox import ParseError, ParserDied, Sandbox
 from trimtab.components.profiling.symbols.search import Search
 from trimtab.components.profiling.symbols.shelf import Quality, Shelf, Trail, is_build_id
 from trimtab.components.profiling.symbols.sources import (
@@ -102,6 +102,7 @@ class Symbolizer:
         self._sandbox = Sandbox()
         self._wait_s = wait_s
         self._known: dict[str, _Known] = {}
+        self._trouble: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def names(self, frames: Sequence[Frame], wait_s: float | None = None) -> list[Named]:
@@ -146,6 +147,7 @@ class Symbolizer:
         if known is None or known.quality != quality:
             known = self._known[build_id] = _Known(quality, {})
         if missing := sorted(addresses - known.places.keys()):
+            self._trouble.pop(build_id, None)
             for first in range(0, len(missing), LOOKUP_MAX):
                 some = missing[first : first + LOOKUP_MAX]
                 try:
@@ -180,8 +182,9 @@ class Symbolizer:
         return found
 
     def _broken(self, build_id: str, quality: Quality, err: Exception) -> None:
-        """What cannot be read is looked for anew."""
-        if isinstance(err, ParseError):
+        """What cannot be read is looked for anew; what could not be read now is kept, as there may be nothing else."""
+        self._trouble[build_id] = str(err)
+        if isinstance(err, ParseError) and not isinstance(err, ParserDied):
             self._shelf.forget(build_id, quality)
             self._shelf.note(build_id, Trail(trouble=str(err)))
 
@@ -210,6 +213,8 @@ class Symbolizer:
         if self._search.is_under_way(build_id):
             return REASONS["fetching"]
         best, trail = self._shelf.best(build_id), self._shelf.trail(build_id)
+        if (detail := self._trouble.get(build_id)) is not None:
+            return REASONS["corrupt"].format(detail=detail)
         if best is not None and best[0] in ("dwarf", "pclntab", "symtab"):
             return REASONS["no-function"]
         if best is not None:
