@@ -25,6 +25,7 @@ import msgspec
 
 from trimtab.components.profiling import lock
 from trimtab.components.profiling.measurer import Labels, Order, Seen
+from trimtab.components.profiling.reasons import REASONS
 from trimtab.runtime.settings import Settings
 
 DIRECTORY = "profiles"
@@ -220,7 +221,8 @@ class ProcessMeasurer:
             status = await agent.wait()
             how = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
             last = said.result()
-            return End(last.reason or "AgentFailed", last.error or f"the agent {how}; it is started again")
+            reason = last.reason if last.reason in REASONS else "AgentFailed"
+            return End(reason, last.error or f"the agent {how}; it is started again")
         finally:
             self._agent = None
             await ended(agent)

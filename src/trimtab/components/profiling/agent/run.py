@@ -225,13 +225,19 @@ class Agent:
 
 
 def write_as_owner(root: Path, made: batch.Batch) -> Path:
-    """Writes a batch as the user whom `root` belongs to, who is to delete it. Raises `OSError`."""
+    """Writes a batch as the user whom `root` belongs to, who is to delete it. Raises `OSError`.
+
+    From within `root`, since that user may not pass the directories above it.
+    """
     owner = root.stat()
-    user, group = os.geteuid(), os.getegid()
-    os.setegid(owner.st_gid)
+    user, group, before = os.geteuid(), os.getegid(), os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
+        os.chdir(root)
+        os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)
-        return batch.write(root, made)
+        return root / batch.write(Path(), made)
     finally:
         os.seteuid(user)
         os.setegid(group)
+        os.fchdir(before)
+        os.close(before)
