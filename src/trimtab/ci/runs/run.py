@@ -28,7 +28,7 @@ from trimtab.ci.results.tests import DIRECTORY as TESTS
 from trimtab.ci.results.tests import KNOWN
 from trimtab.ci.results.tests import known as tests_known
 from trimtab.ci.runs.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
-from trimtab.ci.runs.prepare import ASKED, OUTSIDE, Prepared, is_outside
+from trimtab.ci.runs.prepare import ASKED, Prepared, always_runs
 from trimtab.ci.runs.record import VERSION, History, Store, commit_of, packed
 
 if TYPE_CHECKING:
@@ -260,8 +260,8 @@ class Running:
                 found = self._lookups.by_content(found, step, producers)
             if self.prepared.fresh:
                 found = replace(found, result=None, reason=ASKED)
-            elif is_outside(step):
-                found = replace(found, result=None, reason=OUTSIDE)
+            elif reason := always_runs(step):
+                found = replace(found, result=None, reason=reason)
             if found.result is not None:
                 did = _hit(found, found.result, started)
                 self.results[id] = found.result
