@@ -116,9 +116,9 @@ def main() -> None:
     print(f"{ADDRESSES} addresses of {path.name}, {debug.stat().st_size / 1e6:.1f} MB of debug information")
     root = Path(tempfile.mkdtemp())
     try:
-        with Symbolizer(root, wait_s=600) as first:
+        with Symbolizer(root) as first:
             with measured("first question (makes the symcache)"):
-                first.names(frames[:1])
+                first.names(frames[:1], wait_s=600)
             with measured("10,000 addresses"):
                 ours = first.names(frames)
             with measured("the same again"):

@@ -23,8 +23,10 @@ from trimtab.components.profiling.symbols.shelf import Shelf
 from trimtab.components.profiling.symbols.sources import Patience
 from trimtab.components.profiling.symbols.symbolizer import REASONS, Line, Symbolizer
 
-AT_ONCE = Patience(found_s=0, not_found_s=0, unreachable_s=0, local_s=0)
 DEADLINE_S = 120.0
+AT_ONCE = Patience(
+    found_s=0, not_found_s=0, unreachable_s=0, local_s=0, first_wait_s=DEADLINE_S, again_wait_s=DEADLINE_S
+)
 
 SOURCE = """
 #define KEPT __attribute__((noinline, used))
@@ -73,7 +75,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def symbolizer(root: Path, *urls: str) -> Symbolizer:
-    return Symbolizer(root, urls, debug_directories=(), patience=AT_ONCE, wait_s=DEADLINE_S)
+    return Symbolizer(root, urls, debug_directories=(), patience=AT_ONCE)
 
 
 def free_port() -> int:
@@ -207,7 +209,7 @@ def test_a_server_is_not_asked_again_at_once(built: Path, root: Path) -> None:
 
     with served(not_found) as url:
         for _ in range(3):
-            with Symbolizer(root, [url], debug_directories=(), wait_s=DEADLINE_S) as asking:
+            with Symbolizer(root, [url], debug_directories=()) as asking:
                 assert asking.names([frame, frame])[0].reason.endswith("(404)")
         assert asked == [f"/buildid/{frame.build_id}/debuginfo"]
         with symbolizer(root, f"{url}/other/") as asking:

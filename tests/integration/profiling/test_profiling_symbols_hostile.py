@@ -23,8 +23,10 @@ from trimtab.components.profiling.symbols.shelf import Shelf
 from trimtab.components.profiling.symbols.sources import Patience
 from trimtab.components.profiling.symbols.symbolizer import Symbolizer
 
-AT_ONCE = Patience(found_s=0, not_found_s=0, unreachable_s=0, local_s=0)
 DEADLINE_S = 120.0
+AT_ONCE = Patience(
+    found_s=0, not_found_s=0, unreachable_s=0, local_s=0, first_wait_s=DEADLINE_S, again_wait_s=DEADLINE_S
+)
 SOURCE = """
 struct pair { int a, b; };
 template <typename T> __attribute__((noinline, used)) T sum(const T *of, int n) { T s{}; while (n--) s += of[n]; return s; }
@@ -141,7 +143,7 @@ def test_a_name_is_never_of_another_build(programs: list[Path], tmp_path: Path) 
     (debug / f"{other[2:]}.debug").write_bytes(programs[3].read_bytes())
     root = tmp_path / "profiles"
     root.mkdir()
-    with Symbolizer(root, debug_directories=(tmp_path / "debug",), patience=AT_ONCE, wait_s=DEADLINE_S) as symbolizer:
+    with Symbolizer(root, debug_directories=(tmp_path / "debug",), patience=AT_ONCE) as symbolizer:
         frames = [
             Frame("native", file=str(whole), build_id=b, address=a)
             for b in (other, build_id)

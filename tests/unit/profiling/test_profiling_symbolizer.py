@@ -20,8 +20,8 @@ from trimtab.components.profiling.symbols.shelf import QUALITIES, Shelf
 from trimtab.components.profiling.symbols.sources import Patience
 from trimtab.components.profiling.symbols.symbolizer import REASONS, Line, Named, Symbolizer
 
-AT_ONCE = Patience(found_s=0, not_found_s=0, unreachable_s=0, local_s=0)
 WAIT_S = 120.0
+AT_ONCE = Patience(found_s=0, not_found_s=0, unreachable_s=0, local_s=0, first_wait_s=WAIT_S, again_wait_s=WAIT_S)
 
 SOURCE = """
 #define KEPT __attribute__((noinline, used))
@@ -71,7 +71,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def symbolizer(root: Path, tmp_path: Path) -> Iterator[Symbolizer]:
-    with Symbolizer(root, debug_directories=(tmp_path / "debug",), patience=AT_ONCE, wait_s=WAIT_S) as made:
+    with Symbolizer(root, debug_directories=(tmp_path / "debug",), patience=AT_ONCE) as made:
         yield made
 
 
@@ -124,7 +124,7 @@ def test_better_information_replaces_worse_in_what_is_stored(built: Path, root: 
     places = [frame(program, symbols_of(built / "whole")["hidden"][0])]
     debug = tmp_path / "debug"
     shelf, build_id = Shelf(root), places[0].build_id
-    with Symbolizer(root, debug_directories=(debug,), patience=AT_ONCE, wait_s=WAIT_S) as symbolizer:
+    with Symbolizer(root, debug_directories=(debug,), patience=AT_ONCE) as symbolizer:
         assert symbolizer.names(places)[0].reason
         assert shelf.best(build_id) == ("dynsym", shelf.path(build_id, "dynsym"))
         program.unlink()
@@ -180,7 +180,7 @@ def test_a_debug_file_is_found_by_the_link_in_the_program(built: Path, root: Pat
         keeper.keep(file.fileno(), place.build_id, str(program))
     (program.parent / ".debug").mkdir()
     shutil.copy(built / "whole.debug", program.parent / ".debug")
-    with Symbolizer(root, debug_directories=(), patience=AT_ONCE, wait_s=WAIT_S) as symbolizer:
+    with Symbolizer(root, debug_directories=(), patience=AT_ONCE) as symbolizer:
         assert symbolizer.names([place])[0].lines[0].name == "hidden"
 
 
@@ -289,7 +289,7 @@ def test_names_are_as_their_authors_wrote_them(mangled: bytes, name: str) -> Non
 
 def test_a_question_waits_for_no_search(built: Path, root: Path) -> None:
     """The search may take as long as it takes; the answer has what is known by then, and says so."""
-    with Symbolizer(root, debug_directories=(), patience=AT_ONCE, wait_s=0) as symbolizer:
+    with Symbolizer(root, debug_directories=(), patience=Patience(first_wait_s=0)) as symbolizer:
         place = frame(built / "whole", symbols_of(built / "whole")["hidden"][0])
         (first,) = symbolizer.names([place])
         assert first.reason == REASONS["fetching"] or first.lines[0].name == "hidden"

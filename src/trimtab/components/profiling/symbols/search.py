@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from trimtab.components.profiling.symbols.sandbox import Sandbox
 from trimtab.components.profiling.symbols.shelf import Asked, Shelf, Trail
@@ -22,14 +23,19 @@ WORKERS = 2
 BEST = "dwarf"
 
 
+class Running(NamedTuple):
+    future: Future[None]
+    first: bool
+
+
 class Search:
-    """Blocks nobody but in `wait`. now: Unix seconds."""
+    """Blocks nobody but in `wait`."""
 
     def __init__(self, shelf: Shelf, sources: Sequence[Source], patience: Patience) -> None:
         self._shelf = shelf
         self._sources = sources
         self._patience = patience
-        self._running: dict[str, Future[None]] = {}
+        self._running: dict[str, Running] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="symbols")
         self._sandboxes: SimpleQueue[Sandbox] = SimpleQueue()
@@ -37,7 +43,7 @@ class Search:
         for sandbox in self._all:
             self._sandboxes.put(sandbox)
 
-    def begin(self, build_id: str, path: str) -> Future[None] | None:
+    def begin(self, build_id: str, path: str) -> Running | None:
         """Starts to look for something better, if there may be; None when there is nothing to do."""
         with self._lock:
             if (running := self._running.get(build_id)) is not None:
@@ -46,21 +52,29 @@ class Search:
             if best is not None and best[0] == BEST:
                 return None
             trail, now = self._shelf.trail(build_id), time.time()
-            if not any(self._patience.due(trail.asked.get(s.key), s.local, now) for s in self._sources):
+            due = [s for s in self._sources if self._patience.due(trail.asked.get(s.key), s.local, now)]
+            if not due:
                 return None
-            search = self._running[build_id] = self._pool.submit(self._look, build_id, path)
-            return search
+            first = any(s.key not in trail.asked for s in due)
+            running = self._running[build_id] = Running(self._pool.submit(self._look, build_id, path), first)
+            return running
 
-    def is_under_way(self, build_id: str) -> bool:
-        return build_id in self._running
+    def is_first(self, build_id: str) -> bool:
+        """Whether a source is being asked for it that never was."""
+        running = self._running.get(build_id)
+        return running is not None and running.first
 
     @property
     def busy(self) -> bool:
         return bool(self._running)
 
-    def wait(self, searches: Sequence[Future[None]], seconds: float) -> None:
-        """Until all are done, or the time is over."""
-        wait(searches, seconds)
+    def wait(self, searches: Sequence[Running], seconds: float | None) -> None:
+        """Until all are done, or the time is over: `seconds`, or what patience says."""
+        first_s, again_s = (
+            (self._patience.first_wait_s, self._patience.again_wait_s) if seconds is None else (seconds, seconds)
+        )
+        wait([s.future for s in searches if s.first], first_s)
+        wait([s.future for s in searches if not s.first], again_s)
 
     def close(self) -> None:
         """Ends what is under way: no earlier than a server lets go."""

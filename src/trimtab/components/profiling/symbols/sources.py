@@ -38,23 +38,27 @@ GONE, UNREADABLE, NONE_HERE, NOT_FOUND, UNREACHABLE, BAD, FOUND = (
 
 
 class Patience(Struct, frozen=True):
-    """After how many seconds a source is asked again, by what it said."""
+    """After how many seconds a source is asked again, by what it said; and how long a question waits meanwhile."""
 
     found_s: float = 86_400
     """Something, but not the best there is."""
     not_found_s: float = 3_600
     unreachable_s: float = 60
     local_s: float = 60
+    first_wait_s: float = 2.0
+    """For a source that was never asked: files on this machine are read by then."""
+    again_wait_s: float = 0.0
+    """The answer of before will do until the next question."""
 
     def due(self, asked: Asked | None, local: bool, now: float) -> bool:
         if asked is None or now < asked.at:  # a clock that went back
             return True
-        if local:
+        if asked.outcome == FOUND:
+            wait = self.found_s
+        elif local:
             wait = self.local_s
-        elif asked.outcome.startswith(UNREACHABLE):
-            wait = self.unreachable_s
         else:
-            wait = self.found_s if asked.outcome == FOUND else self.not_found_s
+            wait = self.unreachable_s if asked.outcome.startswith(UNREACHABLE) else self.not_found_s
         return now - asked.at >= wait
 
 

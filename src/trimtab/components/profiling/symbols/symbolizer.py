@@ -36,8 +36,6 @@ from trimtab.components.profiling.symbols.sources import (
     Source,
 )
 
-WAIT_S = 2.0
-"""So long a question waits for searches that it started: files on this machine are read by then."""
 MEMORY_PLACES_MAX = 200_000
 LOOKUP_MAX = 50_000
 
@@ -92,7 +90,6 @@ class Symbolizer:
         *,
         debug_directories: tuple[Path, ...] = DEBUG_DIRECTORIES,
         patience: Patience = Patience(),  # noqa: B008 (frozen)
-        wait_s: float = WAIT_S,
     ) -> None:
         self._shelf = Shelf(root)
         self._stop = threading.Event()
@@ -100,13 +97,13 @@ class Symbolizer:
         sources: list[Source] = [Programs(self._shelf), DebugFiles(self._shelf, debug_directories), *self._servers]
         self._search = Search(self._shelf, sources, patience)
         self._sandbox = Sandbox()
-        self._wait_s = wait_s
         self._known: dict[str, _Known] = {}
         self._trouble: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def names(self, frames: Sequence[Frame], wait_s: float | None = None) -> list[Named]:
-        """For each frame, in order. wait_s: how long to wait for searches that begin now; what comes later is for the next question."""
+        """For each frame, in order. wait_s: how long to wait for searches, instead of what `patience` says; what comes later is for the
+        next question."""
         wanted: dict[str, set[int]] = {}
         paths: dict[str, str] = {}
         for frame in frames:
@@ -114,7 +111,7 @@ class Symbolizer:
                 wanted.setdefault(frame.build_id, set()).add(frame.address)
                 paths.setdefault(frame.build_id, frame.file)
         searches = [search for b in wanted if (search := self._search.begin(b, paths[b])) is not None]
-        self._search.wait(searches, self._wait_s if wait_s is None else wait_s)
+        self._search.wait(searches, wait_s)
         with self._lock:
             found = {build_id: self._places(build_id, addresses) for build_id, addresses in wanted.items()}
         why: dict[str, str] = {}
@@ -210,7 +207,7 @@ class Symbolizer:
     # Why there is none
 
     def _why(self, build_id: str) -> str:
-        if self._search.is_under_way(build_id):
+        if self._search.is_first(build_id):
             return REASONS["fetching"]
         best, trail = self._shelf.best(build_id), self._shelf.trail(build_id)
         if (detail := self._trouble.get(build_id)) is not None:
