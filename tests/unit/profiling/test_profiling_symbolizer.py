@@ -223,6 +223,16 @@ def test_every_unnamed_frame_says_why(built: Path, symbolizer: Symbolizer, root:
     assert all(n.reason in [*REASONS.values(), *MARKS.values(), ""] or no_server in n.reason for n in named)
 
 
+def test_a_disk_that_takes_nothing_is_said(built: Path, root: Path, symbolizer: Symbolizer) -> None:
+    (root / "symbols").write_text("in the way")
+    (named,) = symbolizer.names([frame(built / "whole", 0x1000)])
+    assert re.fullmatch(
+        r"its symbols cannot be looked for: \[Errno 20\] Not a directory: '.*/symbols/.*'", named.reason
+    )
+    (root / "symbols").unlink()
+    assert "looked for" not in symbolizer.names([frame(built / "whole", 0x1000)])[0].reason
+
+
 @pytest.mark.parametrize("quality", ["dwarf", "symtab", "pclntab"])
 def test_a_broken_file_on_the_shelf_is_made_anew(built: Path, root: Path, symbolizer: Symbolizer, quality: str) -> None:
     place = frame(built / "whole", symbols_of(built / "whole")["hidden"][0])

@@ -23,12 +23,12 @@ bigger one come from its symbol table, and its lines when somebody asks while it
 
 
 class Keeper:
-    """Of names, under `root`: DATA/profiles."""
+    """Of names, under `root`: DATA/profiles. sandbox: the caller's, if it has one already."""
 
-    def __init__(self, root: Path, *, dwarf_bytes_max: int = DWARF_BYTES_MAX) -> None:
+    def __init__(self, root: Path, *, sandbox: Sandbox | None = None, dwarf_bytes_max: int = DWARF_BYTES_MAX) -> None:
         self._shelf = Shelf(root)
         self._dwarf_bytes_max = dwarf_bytes_max
-        self._sandbox = Sandbox()
+        self._sandbox = sandbox or Sandbox()
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from trimtab.components.profiling.symbols.sandbox import Sandbox
+from trimtab.components.profiling.symbols.sandbox import Sandbox, one_line
 from trimtab.components.profiling.symbols.shelf import Asked, Shelf, Trail
 from trimtab.components.profiling.symbols.sources import Patience, Source
 
@@ -36,6 +36,7 @@ class Search:
         self._sources = sources
         self._patience = patience
         self._running: dict[str, Running] = {}
+        self._failed: dict[str, str] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="symbols")
         self._sandboxes: SimpleQueue[Sandbox] = SimpleQueue()
@@ -58,6 +59,10 @@ class Search:
             first = any(s.key not in trail.asked for s in due)
             running = self._running[build_id] = Running(self._pool.submit(self._look, build_id, path), first)
             return running
+
+    def failure(self, build_id: str) -> str:
+        """Why the last search could not be done here (a full disk); empty when it could."""
+        return self._failed.get(build_id, "")
 
     def is_first(self, build_id: str) -> bool:
         """Whether a source is being asked for it that never was."""
@@ -84,6 +89,7 @@ class Search:
 
     def _look(self, build_id: str, path: str) -> None:
         sandbox = self._sandboxes.get()
+        self._failed.pop(build_id, None)
         try:
             trail = self._shelf.trail(build_id)
             for source in self._sources:
@@ -104,7 +110,7 @@ class Search:
         best = self._shelf.best(build_id)
         try:
             outcome = source.look(build_id, path, best[0] if best else None, trail, sandbox)
-        except (OSError, TimeoutError) as err:  # the disk, the sandbox: not the source's fault
-            trail.trouble = str(err)
+        except (OSError, TimeoutError) as err:  # the disk, the sandbox: not the source's fault, so it is asked again
+            self._failed[build_id] = one_line(str(err))
             return
         trail.asked[source.key] = Asked(time.time(), outcome)

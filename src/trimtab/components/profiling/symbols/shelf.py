@@ -86,7 +86,7 @@ class Shelf:
             path = self.path(build_id, quality)
             try:
                 status = path.stat()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             if time.time() - status.st_mtime > TOUCH_S:
                 with contextlib.suppress(OSError):

@@ -45,6 +45,7 @@ REASONS = {
     "gone": "the program was gone before its symbols were read",
     "unreadable": "the program may not be read by the user who answers",
     "corrupt": "the symbols cannot be read: {detail}",
+    "failed": "its symbols cannot be looked for: {detail}",
     "no-function": "the symbols have no function at this address",
     "fetching": "its debug information is being looked for: ask again in a moment",
     "no-build-id": "the address is in no file that is known",
@@ -212,6 +213,8 @@ class Symbolizer:
         best, trail = self._shelf.best(build_id), self._shelf.trail(build_id)
         if (detail := self._trouble.get(build_id)) is not None:
             return REASONS["corrupt"].format(detail=detail)
+        if detail := self._search.failure(build_id):
+            return REASONS["failed"].format(detail=detail)
         if best is not None and best[0] in ("dwarf", "pclntab", "symtab"):
             return REASONS["no-function"]
         if best is not None:
