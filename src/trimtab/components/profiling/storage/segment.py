@@ -22,9 +22,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -83,6 +83,26 @@ class Columns(Struct, frozen=True, kw_only=True):
     lost: list[Lost]
 
 
+class Latest(Protocol):
+    """`gauges.Latest`."""
+
+    def see(self, time: Ints, sets: Ints, labels: Sequence[Mapping[str, str]]) -> None: ...
+    def keep(self, time: Ints, sets: Ints, labels: Sequence[Mapping[str, str]]) -> Mask: ...
+
+
+class Choice(NamedTuple):
+    """Which samples are asked for."""
+
+    kind: SampleType
+    accepted: Callable[[LabelTable], Mask]
+    """Which label sets."""
+    start: int
+    """Unix seconds."""
+    end: int
+    latest: Latest | None = None
+    """Of a gauge, the last snapshots alone."""
+
+
 class Name(NamedTuple):
     start: int
     token: str
@@ -113,9 +133,9 @@ class Segment:
     def size(self) -> int:
         return sum(file.stat().st_size for file in self.path.iterdir())
 
-    def piece(self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int) -> Piece:
-        """Samples of a type, of label sets that are accepted, of a time in Unix seconds, summed by stack."""
-        samples = self._chosen(kind, accepted, start, end, ["node", "value", "count"])
+    def piece(self, choice: Choice) -> Piece:
+        """The samples that are chosen, summed by stack."""
+        samples = self._chosen(choice, ["node", "value", "count"])
         if samples is None:
             return Piece([], trie.EMPTY, np.zeros(1, np.int64), np.zeros(1, np.int64), 0)
         parent, call = self._nodes()
@@ -128,17 +148,18 @@ class Segment:
         used, frame = np.unique(tree.frame, return_inverse=True)
         return Piece(self._frames(used), Trie(tree.parent, frame), values, counts, merged)
 
-    def steps(
-        self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int
-    ) -> dict[str, Ints] | None:
+    def steps(self, choice: Choice) -> dict[str, Ints] | None:
         """Time, value and count of the samples that `piece` would sum."""
-        return self._chosen(kind, accepted, start, end, ["time", "value", "count"])
+        return self._chosen(choice, ["time", "value", "count"])
 
-    def totals(
-        self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int, label: str
-    ) -> dict[str, int]:
+    def see(self, choice: Choice, latest: Latest) -> None:
+        """Shows the samples of a gauge to `latest`."""
+        if (found := self._chosen(choice, ["time", "labels"])) is not None:
+            latest.see(found["time"], found["labels"], self.labels().sets())
+
+    def totals(self, choice: Choice, label: str) -> dict[str, int]:
         """The sum of the samples that `piece` would sum, by the value of a label."""
-        samples = self._chosen(kind, accepted, start, end, ["labels", "value"])
+        samples = self._chosen(choice, ["labels", "value"])
         if samples is None:
             return {}
         sums = summed(samples["labels"], samples["value"], self.about.label_sets)
@@ -170,21 +191,18 @@ class Segment:
             lost=self.about.lost,
         )
 
-    def _chosen(
-        self,
-        kind: SampleType,
-        accepted: Callable[[LabelTable], Mask],
-        start: int,
-        end: int,
-        columns: list[str],
-    ) -> dict[str, Ints] | None:
-        if kind not in self.about.types:
+    def _chosen(self, choice: Choice, columns: list[str]) -> dict[str, Ints] | None:
+        if choice.kind not in self.about.types:
             return None
         table = self._samples(columns)
-        wanted = table["type"].to_numpy() == self.about.types.index(kind)
-        wanted &= accepted(self.labels())[table["labels"].to_numpy()]
+        wanted = table["type"].to_numpy() == self.about.types.index(choice.kind)
+        labels = self.labels()
+        wanted &= choice.accepted(labels)[table["labels"].to_numpy()]
         time = table["time"].to_numpy()
-        wanted &= (time >= start // TIME_S) & (time < -(-end // TIME_S))
+        wanted &= (time >= choice.start // TIME_S) & (time < -(-choice.end // TIME_S))
+        if choice.latest is not None and wanted.any():
+            times, sets = _ints(table["time"])[wanted], _ints(table["labels"])[wanted]
+            wanted[wanted] = choice.latest.keep(times, sets, labels.sets())
         return {name: _ints(table[name])[wanted] for name in columns} if wanted.any() else None
 
     def _samples(self, columns: list[str]) -> Any:
