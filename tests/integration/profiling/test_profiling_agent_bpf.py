@@ -170,6 +170,26 @@ async def test_a_budget_that_nothing_can_keep_ends_the_agent(tmp_path: Path) -> 
         await measure(agent, lambda: False)
 
 
+async def test_without_bpf_frame_pointers_are_followed_and_marked_so(
+    compiled: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    program = compiled("pointed", f'#pragma GCC optimize("no-omit-frame-pointer")\n{SOURCE}')
+    with (
+        running(program, "30") as process,
+        contextlib.closing(Agent(tmp_path, hz=HZ, pid=process.pid, only_perf=True)) as agent,
+    ):
+
+        def found() -> list[list[batch.Frame]]:
+            return [frames for frames, _ in stacks(tmp_path, pid=str(process.pid), process="pointed")]
+
+        await measure(agent, lambda: any(len(frames) > 32 for frames in found()))
+
+    deep = max(found(), key=len)
+    assert [frame.file for frame in deep].count(str(program)) >= 32
+    assert deep[-1] == batch.Frame("mark", "no-table")
+    assert agent.message == "frame pointers only: BPF is not wanted"
+
+
 def test_nothing_stays_in_the_kernel() -> None:
     before = descriptors()
     tried = sampler.Sampler()

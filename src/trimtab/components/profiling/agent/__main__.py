@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trimtab.components.profiling import lock
 from trimtab.components.profiling.agent import talk
-from trimtab.components.profiling.agent.run import Agent, BudgetExceeded, no_container
+from trimtab.components.profiling.agent.run import Agent, BudgetExceeded, NotSupported, no_container
 from trimtab.components.profiling.agent.sampler import cgroup_id
 
 
@@ -25,6 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cgroup", type=Path, help="only this cgroup (its directory) and those in it")
     parser.add_argument("--cpu-percent", type=float, default=100.0, help="the budget: of one core")
     parser.add_argument("--memory-bytes", type=int, default=1 << 30, help="the budget")
+    parser.add_argument("--perf", action="store_true", help="without BPF: frame pointers only")
     parser.add_argument(
         "--alone", action="store_true", help="only if no other that is to be alone measures this machine"
     )
@@ -58,6 +59,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         cpu_percent=arguments.cpu_percent,
         memory_bytes=arguments.memory_bytes,
         told=talk.tell,
+        only_perf=arguments.perf,
     )
     with contextlib.closing(agent):
         containers.node_told = agent.processes.on_node
@@ -83,6 +85,9 @@ def main() -> int:
             asyncio.run(_run(arguments))
         except BudgetExceeded as err:
             talk.tell(talk.Failure(error=str(err), reason="BudgetExceeded"))
+            return 1
+        except NotSupported as err:
+            talk.tell(talk.Failure(error=str(err), reason="NotSupported"))
             return 1
         except OSError as err:
             talk.tell(talk.Failure(error=str(err), reason="Failed"))

@@ -26,7 +26,6 @@ PATIENCE = 3
 """Periods over the budget before anything is given up, so that one busy second does not."""
 EASE = 6
 """Periods well below it before more is done again."""
-PAGE_BYTES = resource.getpagesize()
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 Advice = Literal["", "slower", "faster", "evict", "end"]
@@ -79,8 +78,9 @@ class Budget:
 
 
 def own_memory_bytes() -> int:
-    """What of this process is in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+    """What this process alone has in memory: not the text of libraries, nor the kernel's maps that it sees."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
 
 
 def own_cpu_s() -> float:

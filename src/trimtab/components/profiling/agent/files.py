@@ -35,10 +35,18 @@ KEYS_MAX = 256
 """Files of one content, of which so many are told apart at once."""
 
 
-class Program(Protocol):
-    """What holds maps: `libbpf.Object`."""
+class Map(Protocol):
+    """A map in the kernel: `libbpf.Map`."""
 
-    def map(self, name: str) -> libbpf.Map: ...
+    def memory(self, dtype: np.dtype[Any]) -> NDArray[Any]: ...
+    def update(self, key: bytes, value: bytes) -> None: ...
+    def delete(self, key: bytes) -> None: ...
+
+
+class Maps(Protocol):
+    """What has maps: `sampler.Sampler`."""
+
+    def map(self, name: str) -> Map: ...
 
 
 Run = Callable[..., Awaitable[Any]]
@@ -77,11 +85,11 @@ class Module:
 class Files:
     """All files that are known, and the kernel's maps of them."""
 
-    def __init__(self, program: Program, cache: Path, run: Run, interpreters: Interpreters) -> None:
-        self._map, self._cache, self._run = program.map("files"), cache, run
+    def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters) -> None:
+        self._map, self._cache, self._run = maps.map("files"), cache, run
         self._interpreters = interpreters
-        self._rows = program.map("rows").memory(layout.MAP_ROW)
-        self._rules = program.map("rules").memory(layout.RULE)
+        self._rows = maps.map("rows").memory(layout.MAP_ROW)
+        self._rules = maps.map("rules").memory(layout.RULE)
         self._ranges = Ranges(len(self._rows))
         self._rule_numbers: dict[bytes, int] = {}
         self._number(np.array([(layout.CFA_UNSUPPORTED, 0, 0, 0, 0, 0, 0)], layout.RULE))

@@ -22,6 +22,7 @@ import numpy as np
 from trimtab.components.profiling import batch
 from trimtab.components.profiling.agent import budget as costs
 from trimtab.components.profiling.agent import layout
+from trimtab.components.profiling.agent.callchains import Callchains
 from trimtab.components.profiling.agent.drain import Drain
 from trimtab.components.profiling.agent.files import Files
 from trimtab.components.profiling.agent.kernel import KernelNames
@@ -44,8 +45,29 @@ CPU_PERCENT, MEMORY_BYTES = 1.0, 150 << 20
 STATUS = "status.json"
 
 
+class NotSupported(OSError):
+    """This kernel lets us measure neither with BPF nor without; one line."""
+
+
 class BudgetExceeded(Exception):
     """Everything that may be left out is, and it is still too much; one line."""
+
+
+def sampler_of(pid: int, cgroup: int, only_perf: bool) -> tuple[Sampler | Callchains, str]:
+    """The way that this kernel lets us measure, and why it is not the better one. Raises `NotSupported`."""
+    refused = "BPF is not wanted"
+    if not only_perf:
+        try:
+            return Sampler(tgid=pid, cgroup=cgroup), ""
+        except OSError as err:
+            refused = str(err)
+    callchains = Callchains(tgid=pid, cgroup=cgroup)
+    try:
+        callchains.start(1)
+    except OSError as err:
+        callchains.close()
+        raise NotSupported(f"{refused}; {err}") from err
+    return callchains, f"frame pointers only: {refused}"
 
 
 def no_container(identity: str) -> dict[str, str] | None:
@@ -57,10 +79,9 @@ class Agent:
     """Measures this machine into `root`. Raises `OSError` (`libbpf.BpfError` among them) where the kernel does not let it.
 
     hz: samples a second of every CPU that is not idle. pid, cgroup: only this process and its descendants, only this cgroup (its inode).
+    only_perf: without BPF.
     cpu_percent: of one core. memory_bytes: of this process and its maps in the kernel. told: gets the agent's state.
     """
-
-    mode = "bpf"
 
     def __init__(
         self,
@@ -74,6 +95,7 @@ class Agent:
         cpu_percent: float = CPU_PERCENT,
         memory_bytes: int = MEMORY_BYTES,
         told: Callable[[State], None] = lambda state: None,
+        only_perf: bool = False,
     ) -> None:
         self.root, self.hz = root, hz
         self.budget = costs.Budget(cpu_percent, memory_bytes)
@@ -82,11 +104,12 @@ class Agent:
         self._hz_wanted = hz
         self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
         self._sandbox = Sandbox(memory_bytes=SANDBOX_BYTES)
-        self._sampler = Sampler(tgid=pid, cgroup=cgroup)
-        self._interpreters = Interpreters(self._sampler.program.map("python_interpreters"))
-        self.files = Files(self._sampler.program, root / "unwind", self._parse, self._interpreters)
+        self._sampler, self.message = sampler_of(pid, cgroup, only_perf)
+        self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
+        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters)
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
-        self._ring = self._sampler.events(self._event)
+        self._sampler.listen(self._event)
+        self.files.may_parse(self._sampler.tables)
         self._cut = asyncio.Event()
         self._period_began = time.monotonic()
 
@@ -110,7 +133,7 @@ class Agent:
         """Until `stop` is set; what was counted by then is written. Raises `OSError`, `BudgetExceeded`."""
         loop = asyncio.get_running_loop()
         looking = asyncio.create_task(self.files.work())
-        loop.add_reader(self._ring.fd, self._ring.consume)
+        loop.add_reader(self._sampler.fd, self._sampler.consume)
         try:
             self._sampler.start(self.hz)
             self._tell()
@@ -120,10 +143,10 @@ class Agent:
                 if not stop.is_set():
                     await self._take(start)
                     self._account()
-            self._sampler.program.detach()
+            self._sampler.stop()
             await self._take(int(time.time()) // batch.TIME_S * batch.TIME_S)
         finally:
-            loop.remove_reader(self._ring.fd)
+            loop.remove_reader(self._sampler.fd)
             looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await looking
@@ -142,7 +165,7 @@ class Agent:
     async def _take(self, start: int) -> None:
         name = self._sampler.swap()
         await asyncio.sleep(SETTLE_S)
-        self._ring.consume()
+        self._sampler.consume()
         await self.files.identified(NAMED_S)
         stacks = self._sampler.take(name)
         self._interpreters.take(*self._sampler.take_python(name))
@@ -168,11 +191,11 @@ class Agent:
         elif advice:
             self.hz = max(costs.HZ_MIN, self.hz / 2) if advice == "slower" else min(self._hz_wanted, self.hz * 2)
             self._sampler.start(self.hz)
-        self.files.may_parse(self.budget.may_parse)
+        self.files.may_parse(self._sampler.tables and self.budget.may_parse)
         self._tell()
 
     def _memory(self) -> int:
-        return costs.own_memory_bytes() + self._sampler.program.memory_bytes()
+        return costs.own_memory_bytes() + self._sampler.memory_bytes()
 
     def _spent(self) -> costs.Spent:
         sandbox = self._sandbox.pid
@@ -193,7 +216,8 @@ class Agent:
             name: self.totals[name] for name in ("no_room", "events_lost", *layout.STATUSES[1:-1]) if self.totals[name]
         }
         return State(
-            mode="bpf",
+            mode=self._sampler.mode,
+            message=self.message,
             hz=self.hz,
             cpu_percent=round(self.budget.used_percent, 3),
             memory_bytes=self._memory(),
@@ -218,7 +242,6 @@ class Agent:
 
     def close(self) -> None:
         """Everything is out of the kernel again."""
-        self._ring.close()
         self.files.close()
         self._sampler.close()
         self._sandbox.close()

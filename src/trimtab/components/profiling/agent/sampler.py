@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ CPUS_MAX = 4096
 class Sampler:
     """Samples from `start` on. Raises `libbpf.BpfError` or `OSError`: this kernel or these capabilities do not do."""
 
+    mode: Literal["bpf"] = "bpf"
+    tables = True
+
     def __init__(self, *, sizes: dict[str, int] | None = None, tgid: int = 0, cgroup: int = 0) -> None:
         """`tgid`, `cgroup`: only this process and its descendants, only this cgroup (its inode) and those in it. `sizes`: of maps."""
         self.program = libbpf.Object(OBJECT, sizes)
@@ -30,6 +33,28 @@ class Sampler:
         self._config["capacity"] = self.program.map(STACKS[0]).entries
         self._values = libbpf.possible_cpus()
         self._counted = np.zeros(layout.COUNTERS_MAX, np.uint64)
+        self._ring: libbpf.Ring | None = None
+
+    def map(self, name: str) -> libbpf.Map:
+        return self.program.map(name)
+
+    def memory_bytes(self) -> int:
+        return self.program.memory_bytes()
+
+    @property
+    def fd(self) -> int:
+        """Readable when the program has something to tell."""
+        assert self._ring is not None
+        return self._ring.fd
+
+    def listen(self, handle: Callable[[bytes], None]) -> None:
+        """Who is told."""
+        self._ring = libbpf.Ring(self.program.map("events"), handle)
+
+    def consume(self) -> None:
+        """Hands over what the program has told."""
+        if self._ring is not None:
+            self._ring.consume()
 
     def start(self, hz: float) -> None:
         """Takes so many samples a second from now on, of every CPU that is not idle; again with another number to change it."""
@@ -37,6 +62,10 @@ class Sampler:
         self.period_ns = round(1e9 / hz)
         for cpu in perf.online():
             self.program.attach("on_cpu", perf.open_event(perf.attribute(self.period_ns), cpu))
+
+    def stop(self) -> None:
+        """No more samples are taken; what was is kept."""
+        self.program.detach()
 
     def swap(self) -> str:
         """Stacks are counted in the other map from now on; the name of the one that is to be taken, as soon as walks that are under way
@@ -69,11 +98,10 @@ class Sampler:
         self._counted = now
         return {name: int(difference[index]) for index, name in enumerate(layout.COUNTERS)}
 
-    def events(self, handle: Callable[[bytes], None]) -> libbpf.Ring:
-        return libbpf.Ring(self.program.map("events"), handle)
-
     def close(self) -> None:
         """Nothing of it is left in the kernel when the arrays of its maps are gone, too."""
+        if self._ring is not None:
+            self._ring.close()
         self._config = np.empty(0, layout.CONFIG)
         self.program.close()
 
