@@ -27,7 +27,7 @@ RING_PAGES = 64
 CHAINS_MAX = 16384
 PROCESSES_MAX = 8192
 
-_TID, _CALLCHAIN = 1 << 1, 1 << 5
+_TID, _TIME, _CALLCHAIN = 1 << 1, 1 << 2, 1 << 5
 _MMAP, _COMM, _TASK, _WATERMARK, _SAMPLE_ID, _MMAP2, _COMM_EXEC = (1 << bit for bit in (8, 9, 13, 14, 18, 23, 24))
 _LOST, _COMM_RECORD, _EXIT, _FORK, _SAMPLE, _MMAP2_RECORD = 2, 3, 4, 7, 9, 10
 _EXEC = 1 << 13
@@ -37,6 +37,8 @@ _HEADER = struct.Struct("<IHH")
 _IDS = struct.Struct("<II")
 _MMAP2_HEAD = struct.Struct("<IIQQQIIQQII")
 _EXECUTABLE = 4
+_TRAILER_BYTES = 16
+"""Behind every record that is no sample: pid, tid, time."""
 
 
 class Ring:
@@ -45,7 +47,7 @@ class Ring:
     def __init__(self, cpu: int, period_ns: int) -> None:
         flags = _MMAP | _COMM | _TASK | _WATERMARK | _SAMPLE_ID | _MMAP2 | _COMM_EXEC
         size = RING_PAGES * mmap.PAGESIZE
-        attribute = perf.attribute(period_ns, sample_type=_TID | _CALLCHAIN, flags=flags, wakeup=size // 4)
+        attribute = perf.attribute(period_ns, sample_type=_TID | _TIME | _CALLCHAIN, flags=flags, wakeup=size // 4)
         self.fd = perf.open_event(attribute, cpu)
         self._memory = mmap.mmap(self.fd, size + mmap.PAGESIZE)
         self._size = size
@@ -132,6 +134,7 @@ class Callchains:
             ring = Ring(cpu, self.period_ns)
             self._rings.append(ring)
             self._epoll.register(ring.fd, select.EPOLLIN)
+        self._processes.clear()  # nobody has told what they did meanwhile
 
     def stop(self) -> None:
         """No more samples are taken; what was is kept."""
@@ -142,13 +145,14 @@ class Callchains:
             ring.close()
 
     def consume(self) -> None:
-        """Takes what is in the rings: what is said of processes first, as records of different CPUs have no order."""
+        """Takes what is in the rings, in the order of time: a process runs now here, now there."""
         records = [record for ring in self._rings for record in ring.records()]
+        records.sort(key=_time_of)
         for kind, flags, content in records:
-            self._about(kind, flags, content)
-        for kind, _, content in records:
             if kind == _SAMPLE:
                 self._sample(content)
+            else:
+                self._about(kind, flags, content)
 
     def swap(self) -> str:
         return ""
@@ -190,19 +194,19 @@ class Callchains:
         pid, other = _IDS.unpack_from(content)
         if kind == _FORK:
             if pid != other and other in self._processes:
-                self._processes[pid] = self._processes[other].forked(next(self._numbers))
+                self._processes[pid] = self._processes[other].forked(pid, next(self._numbers))
         elif kind == _EXIT:
             if struct.unpack_from("<I", content, 8)[0] == pid:
                 self._ended.add(pid)
         elif pid in self._processes or kind == _MMAP2_RECORD:
             process = self._process(pid)
             if kind == _COMM_RECORD and flags & _EXEC:
-                self._processes[pid] = Process.executed(pid, next(self._numbers))
-            elif kind == _COMM_RECORD:
-                process.comms[other] = _text(content[8:-8])
+                process = self._processes[pid] = Process(pid, next(self._numbers))
+            if kind == _COMM_RECORD:
+                process.comms[other] = _text(content[8:-_TRAILER_BYTES])
             else:
                 _, _, start, length, page, major, minor, inode, _, protection, _ = _MMAP2_HEAD.unpack_from(content)
-                path = _text(content[_MMAP2_HEAD.size : -8])
+                path = _text(content[_MMAP2_HEAD.size : -_TRAILER_BYTES])
                 if protection & _EXECUTABLE:
                     process.add(Mapping(start, start + length, page, os.makedev(major, minor), inode, path))
 
@@ -215,7 +219,7 @@ class Callchains:
         return process
 
     def _sample(self, content: bytes) -> None:
-        pid, tid, count = struct.unpack_from("<IIQ", content)
+        pid, tid, _, count = struct.unpack_from("<IIQQ", content)
         if not pid or not self._chosen(pid):
             return
         self._counts["samples"] += 1
@@ -226,7 +230,7 @@ class Callchains:
         kernel: list[int] = []
         user: list[int] = []
         here: list[int] | None = None
-        for address in struct.unpack_from(f"<{count}Q", content, 16):
+        for address in struct.unpack_from(f"<{count}Q", content, 24):
             if address >= _CONTEXT_MAX:
                 here = {_CONTEXT_KERNEL: kernel, _CONTEXT_USER: user}.get(address)
             elif here is not None:
@@ -254,6 +258,12 @@ class Callchains:
             self._handle(mapping.event(process.pid, number))
         offset = address - mapping.start + mapping.page
         return layout.FRAME_FILE << layout.FRAME_KIND_SHIFT | number << layout.FRAME_FILE_SHIFT | offset
+
+
+def _time_of(record: tuple[int, int, bytes]) -> int:
+    kind, _, content = record
+    time: int = struct.unpack_from("<Q", content, 8 if kind == _SAMPLE else len(content) - 8)[0]
+    return time
 
 
 def _text(field: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -66,13 +66,10 @@ class Process:
                     process.add(Mapping(start, end, int(page, 16), os.makedev(major, minor), int(inode), name))
         return process
 
-    @classmethod
-    def executed(cls, pid: int, number: int) -> Self:
-        """One that begins with no mappings: the kernel tells of each."""
-        return cls(pid, number)
-
-    def forked(self, number: int) -> Process:
-        return replace(self, number=number, mappings=list(self.mappings), comms={}, told=False)
+    def forked(self, pid: int, number: int) -> Process:
+        """The child, until it calls exec: the kernel tells of each mapping after that."""
+        comms = {pid: self.comms[self.pid]} if self.pid in self.comms else {}
+        return Process(pid, number, list(self.mappings), comms)
 
     def add(self, mapping: Mapping) -> None:
         """What was mapped there before is there no longer."""
