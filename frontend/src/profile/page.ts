@@ -229,7 +229,6 @@ byId("download").addEventListener("change", () => {
   data.download(byId("download").value, query);
   byId("download").value = "";
 });
-byId<HTMLFormElement>("controls").addEventListener("submit", (event) => event.preventDefault());
 
 addEventListener("keydown", (event) => {
   const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;

@@ -72,7 +72,7 @@ def answer(asked: Question, profiles: Profiles, symbolizer: Symbolizer, now: int
         return after.tree.answer(*given, nodes_max=asked.nodes)
     if asked.view == "sandwich":
         return sandwich(after.tree, asked.function, *given)
-    return top(after.tree, *given, sort=asked.sort, limit=asked.limit)
+    return top(after.tree, *given, sort=asked.sort or "self", limit=asked.limit)
 
 
 def _query(asked: Question, now: int) -> Query:
@@ -114,7 +114,7 @@ def _diff(asked: Question, after: Asked, before: Asked) -> Answer:
     tree = diff(before.tree, after.tree, per=asked.per, before_units=units[0], after_units=units[1])
     unit = after.unit or before.unit
     if asked.view == "top-diff":
-        return top_diff(tree, after.type, unit, before.side, after.side, sort=asked.sort, limit=asked.limit)
+        return top_diff(tree, after.type, unit, before.side, after.side, sort=asked.sort or "total", limit=asked.limit)
     return tree.answer(after.type, unit, before.side, after.side, nodes_max=asked.nodes)
 
 

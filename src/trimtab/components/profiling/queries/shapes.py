@@ -59,7 +59,8 @@ class Question(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=T
     focus: str = ""
     ignore: str = ""
     hide: str = ""
-    sort: Literal["self", "total"] = "self"
+    sort: Literal["", "self", "total"] = ""
+    """Of tables; when nothing is said what a function costs itself, of diffs what it costs in all."""
     limit: int = 100
     """Rows of a table; 0 is all."""
     nodes: int = 20_000
