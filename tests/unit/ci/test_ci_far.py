@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from http_posts import Posts, listening
 from steps_in_process import Project
-from trimtab.ci.runs.far import command
+from trimtab.ci.runs.far import _passed_on, command
 from trimtab.ci.runs.ports import EngineFault
+from trimtab.cli.ci import main
 
 SHIP = """
 @step
@@ -82,6 +86,68 @@ def test_the_status_of_the_far_end_is_that_of_the_command(project: Project) -> N
     done = on(project)
     assert done.returncode == 2
     assert "trimtab.lock" in done.stderr
+
+
+def test_both_ends_have_the_record_and_this_one_tells_the_status(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge = Posts()
+    with listening(forge):
+        monkeypatch.setenv("TRIMTAB_CI_STATUS", f"{forge.url}/repos/shop/app")
+        monkeypatch.setenv("TRIMTAB_CI_STATUS_TOKEN", "token")
+        monkeypatch.setenv("TRIMTAB_CI_STATUS_COMMIT", "1" * 40)
+        green = on(project)
+        lost = on(project, address="ssh://builder/no/such/trimtab")
+
+    assert (green.returncode, lost.returncode) == (0, 3), green.stderr
+    assert "\x1e" not in green.stdout
+    told = [json.loads(body) for _, _, body in forge.taken]
+    assert [one["state"] for one in told] == ["pending", "success", "pending", "error"]
+    assert told[1]["description"] == green.stdout.splitlines()[-1]
+    assert told[3]["description"].startswith("ssh://builder/no/such/trimtab does not answer as trimtab does")
+    monkeypatch.chdir(project.directory)
+    [here] = listed(capsys)
+    assert (here["state"], here["project"]) == ("succeeded", str(project.directory))
+    assert here["id"] in green.stdout
+    [there] = (project.state / "projects").glob("*/project")
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("TRIMTAB_CI_DIR", str(project.state))
+    assert [one["id"] for one in listed(capsys)] == [here["id"]]
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    assert main(["history", "-o", "json"]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_what_is_printed_there_passes_as_it_comes(size: int) -> None:
+    mark = b"\x1emark "
+    said = b"one\n\x1emar\x1e\x1emark no\x1e"[:12] + b" two \x1emax\n"
+    come = BufferedReader(Trickle(said + mark + b"record", size))
+    out = BytesIO()
+    assert (_passed_on(come, mark, out), out.getvalue()) == (b"record", said)
+    out = BytesIO()
+    assert (_passed_on(BufferedReader(Trickle(said + b"\x1ema", size)), mark, out), out.getvalue()) == (
+        b"",
+        said + b"\x1ema",
+    )
+
+
+class Trickle(RawIOBase):
+    """Gives so many bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._data, self._size = data, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        some, self._data = self._data[: self._size], self._data[self._size :]
+        into[: len(some)] = some
+        return len(some)
 
 
 def test_a_far_end_that_is_none(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

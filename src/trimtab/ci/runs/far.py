@@ -4,6 +4,7 @@
     there:                              <- which of them are missing
     here: their bytes, one after the other ->
     there: a copy of the project, brought to that tree -> `trimtab ci run` in it; what it prints comes back as it is
+    there: the run's record, behind a mark that nobody else knows -> here: it is kept in the history, too
 
 What is sent is the content of files by digest, so nothing that the far end's cache has is sent again. The system's own ssh connects, with
 all that its configuration says (keys, jumps, kept connections). When this end goes away, the far end's input ends, and the run with it.
@@ -11,6 +12,7 @@ all that its configuration says (keys, jumps, kept connections). When this end g
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -23,6 +25,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -32,14 +35,16 @@ from trimtab.ci.cache.selection import Selection
 from trimtab.ci.cache.tree import File, Node, Scanner, TreeError
 from trimtab.ci.definition.graph import Graph
 from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.runs.record import History, commit_of, packed, unpacked
 
 JSON = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 LINE_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 DEFINITION = ("ship.py", "trimtab.lock", "trimtab.quarantine")
 PROGRAM = "trimtab"
+TELLING = ("TRIMTAB_CI_STATUS", "OTEL_", "GITHUB_ACTIONS")
 
 
 def command(address: str, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -97,8 +102,8 @@ def _put(node: Node, parts: list[str], file: File) -> None:
 # Here
 
 
-def run(address: str, project: str, graph: Graph, arguments: Sequence[str]) -> int:
-    """Has a project run at the far end; gives the exit status. Raises `EngineFault`."""
+def run(address: str, project: str, graph: Graph, arguments: Sequence[str], id: str) -> tuple[int, JSON | None]:
+    """Has a project run at the far end under this id; gives the exit status, and the run's record if it came to one. Raises `EngineFault`."""
     call = command(address, arguments)
     try:
         index = Index(state_directory())
@@ -114,12 +119,11 @@ def run(address: str, project: str, graph: Graph, arguments: Sequence[str]) -> i
         raise EngineFault(f"cannot start {call[0]}: {err.strerror}; install an ssh client") from None
     assert process.stdin is not None
     assert isinstance(process.stdout, BufferedReader)
+    mark = f"\x1etrimtab-record-{os.urandom(16).hex()} "
     with process:
         try:
-            _send(process.stdin, process.stdout, project, tree, address)
-            while chunk := process.stdout.read1(CHUNK_BYTES):
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
+            _send(process.stdin, process.stdout, project, tree, address, {"run": id, "mark": mark})
+            told = _passed_on(process.stdout, mark.encode(), sys.stdout.buffer)
         except BrokenPipeError:
             status = process.wait()
             raise EngineFault(
@@ -128,10 +132,49 @@ def run(address: str, project: str, graph: Graph, arguments: Sequence[str]) -> i
         finally:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        return process.wait()
+        return process.wait(), _record(told)
 
 
-def _send(to: IO[bytes], back: IO[bytes], project: str, tree: Node, address: str) -> None:
+def _passed_on(come: BufferedReader, mark: bytes, to: IO[bytes]) -> bytes:
+    """Copies what comes until the mark, at once but for what may be its beginning; gives what is behind it."""
+    held = b""
+    while chunk := come.read1(CHUNK_BYTES):
+        before, found, behind = (held + chunk).partition(mark)
+        cut = next((n for n in range(min(len(mark) - 1, len(before)), 0, -1) if before.endswith(mark[:n])), 0)
+        cut = 0 if found else cut
+        to.write(before[: len(before) - cut])
+        to.flush()
+        if found:
+            return behind + come.read(LINE_BYTES_MAX)
+        held = before[len(before) - cut :]
+    to.write(held)
+    to.flush()
+    return b""
+
+
+def _record(told: bytes) -> JSON | None:
+    try:
+        return unpacked(base64.b64decode(told)) if told else None
+    except (ValueError, OSError, EOFError):
+        return None  # the connection ended meanwhile
+
+
+def keep(record: JSON, address: str, project: str) -> JSON:
+    """Takes the record of a run at the far end into this end's history; gives it as it is kept. Raises `EngineFault`."""
+    ours = {**record, "project": project, "commit": commit_of(Path(project)), "on": address}
+    state = state_directory()
+    history = History(state)
+    try:
+        if history.find(project, record["id"]) is None:  # the far end may be here
+            history.add(ours, Blobs(state).put(packed(ours)))
+    except CacheError as err:
+        raise EngineFault(str(err)) from None
+    finally:
+        history.close()
+    return ours
+
+
+def _send(to: IO[bytes], back: IO[bytes], project: str, tree: Node, address: str, more: Mapping[str, str]) -> None:
     files: dict[str, File] = {f"sha256:{file.value}": file for _, file in tree.files() if file.kind != "l"}
     lists = {node.digest: node.blob for node in tree.nodes()}
     head: JSON = {
@@ -139,6 +182,7 @@ def _send(to: IO[bytes], back: IO[bytes], project: str, tree: Node, address: str
         "name": os.path.basename(project),
         "id": hashlib.sha256(f"{os.uname().nodename}\0{project}".encode()).hexdigest()[:16],
         "tree": tree.digest,
+        **more,
         "blobs": {
             **{digest: len(blob) for digest, blob in lists.items()},
             **{d: file.size for d, file in files.items()},
@@ -179,6 +223,7 @@ def receive(arguments: Sequence[str], come: IO[bytes], back: IO[bytes]) -> int:
         head = json.loads(come.readline(LINE_BYTES_MAX))
         name, id, tree = str(head["name"]), str(head["id"]), str(head["tree"])
         wanted = {str(digest): int(size) for digest, size in head["blobs"].items()}
+        run, mark = str(head.get("run", "")), str(head.get("mark", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EngineFault("nothing that trimtab sends has come; this command is for the far end of --on") from None
     if head.get("v") != VERSION or not id.isalnum() or "/" in name:
@@ -197,10 +242,40 @@ def receive(arguments: Sequence[str], come: IO[bytes], back: IO[bytes]) -> int:
             index.close()
     except (CacheError, Lost, OSError) as err:
         raise EngineFault(f"cannot take the project: {err}") from None
-    program = [sys.executable, "-m", "trimtab.cli", "ci", "run", "-C", directory, "--locked", *arguments]
-    process = subprocess.Popen(program, stdin=subprocess.DEVNULL)
+    program = [
+        sys.executable,
+        "-m",
+        "trimtab.cli",
+        "ci",
+        "run",
+        "-C",
+        directory,
+        "--locked",
+        "--run-id",
+        run,
+        *arguments,
+    ]
+    # What a run came to is told by the end that asked for it.
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith(TELLING)}
+    process = subprocess.Popen(program, stdin=subprocess.DEVNULL, env=quiet)
     threading.Thread(target=_end_with, args=(come, process), daemon=True).start()
-    return process.wait()
+    status = process.wait()
+    back.write(mark.encode() + _recorded(state, directory, run))
+    back.flush()
+    return status
+
+
+def _recorded(state: str, directory: str, run: str) -> bytes:
+    """The record of a run, for the other end; empty where it came to none."""
+    history = History(state)
+    try:
+        past = history.find(directory, run)
+    finally:
+        history.close()
+    try:
+        return base64.b64encode(Blobs(state).read(past.record)) if past is not None else b""
+    except Lost:
+        return b""
 
 
 def _take(blobs: Blobs, wanted: Mapping[str, int], come: IO[bytes], back: IO[bytes]) -> None:

@@ -61,6 +61,8 @@ def log(arguments: list[str]) -> int:
     try:
         data = Blobs(state_directory()).read(step["log"])
     except Lost as err:
+        if record.get("on"):
+            raise EngineFault(f"the log of {id} in run {record['id']} is where it ran, at {record['on']}") from None
         raise EngineFault(f"the log of {id} in run {record['id']} is gone: {err}") from None
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

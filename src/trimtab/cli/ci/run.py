@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
     options.add_argument(
         "--tell", type=int, metavar="FD", help="for programs: what becomes of each step, as lines of JSON"
     )
+    options.add_argument("--run-id", default="", help=argparse.SUPPRESS)  # of the other end of --on
     said, further = options.parse_known_args(arguments)
     if said.jobs is not None and said.jobs <= 0:
         options.error("--jobs: a number above 0")
@@ -67,7 +68,7 @@ def run(arguments: list[str]) -> int:
         from trimtab.ci.runs.telling import Telling
 
         screen = Telling(screen, said.tell)
-    id = new_id()
+    id = said.run_id or new_id()
     defined = define(
         project(said.directory), said.pipeline, parameters(options, said.parameters, further), tuple(said.steps)
     )
@@ -77,11 +78,11 @@ def run(arguments: list[str]) -> int:
         return GREEN
     pods_in: Place | None = None
     if said.on is not None:
-        from trimtab.ci.runs import far
-        from trimtab.cli.ci.on import SSH, forwarded, place
+        from trimtab.cli.ci.on import SSH, place
 
         if said.on.startswith(SSH):
-            return far.run(said.on, str(defined.project), defined.graph, forwarded(arguments))
+            screen.close()
+            return _far(defined, id, said.on, arguments, lambda line: print(line, file=out, flush=True))
         pods_in = place(said.on, defined.graph)
     lookups = LocalLookups(defined.project)
     state = Path(lookups.index.directory)
@@ -125,14 +126,39 @@ def run(arguments: list[str]) -> int:
     finally:
         lookups.close()
     executors.tidy(lookups.blobs)
+    _traced(record, screen.line)
+    if said.output == "json":
+        print(json.dumps(record, indent=2, sort_keys=True))
+    return status
+
+
+def _far(defined: Defined, id: str, address: str, arguments: list[str], tell: Callable[[str], None]) -> int:
+    """A run at the far end, whose record and status are this end's, too."""
+    from trimtab.ci.runs import far
+    from trimtab.cli.ci.on import forwarded
+
+    project = str(defined.project)
+    telling = _Telling(defined, id, tell)
+    try:
+        status, record = far.run(address, project, defined.graph, forwarded(arguments), id)
+    except EngineFault as err:
+        telling.lost(str(err))
+        raise
+    if record is None:
+        telling.lost(f"{address} ended with status {status}, without a record")
+        return status
+    record = far.keep(record, address, project)
+    telling.done(record, summary(record)[-1])
+    _traced(record, tell)
+    return status
+
+
+def _traced(record: dict[str, Any], tell: Callable[[str], None]) -> None:
     if any(name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         from trimtab.ci.runs import spans
 
         if problem := spans.send(record):
-            screen.line(problem)
-    if said.output == "json":
-        print(json.dumps(record, indent=2, sort_keys=True))
-    return status
+            tell(problem)
 
 
 def plan(arguments: list[str]) -> int:
@@ -300,6 +326,10 @@ class _Telling:
                 self._tell(line)
             self._say(actions.summarise(record, said))
         self._say(self._statuses.done(record, said) if self._statuses is not None else "")
+
+    def lost(self, said: str) -> None:
+        """The run came to no record."""
+        self._say(self._statuses.done({"state": "fault"}, said) if self._statuses is not None else "")
 
     def _say(self, problem: str) -> None:
         if problem:

@@ -33,18 +33,23 @@ def shell(arguments: list[str]) -> int:
     try:
         kept = choose(state, said.what)
     except EngineFault:
-        _was_a_pod(where, said.what)
+        _was_elsewhere(where, said.what)
         raise
     secrets = _secrets(kept, where)
     return enter(state, kept, said.command, secrets=secrets, user=said.user, tell=_tell)
 
 
-def _was_a_pod(project: Path, what: str) -> None:
-    """Says so of a step that failed as a pod. Raises `EngineFault`."""
+def _was_elsewhere(project: Path, what: str) -> None:
+    """Says so of a step that failed as a pod, or at the far end of ssh. Raises `EngineFault`."""
     try:
         record, step = recorded(what, project)
     except UsageError:
         return
+    if on := record.get("on"):
+        host = on.partition("://")[2].partition("/")[0]
+        raise EngineFault(
+            f"{step} failed at {on}: enter it there, by ssh -t {host} trimtab ci shell {record['id']}/{step}"
+        )
     if where := record["steps"][step].get("where"):
         raise EngineFault(f"{step}: {went_with_its_pod(step, where)}")
 
