@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from engine_under_test import EngineUnderTest, engine, wait_for
+from measured_machine import machine_to_measure
 from node_world import program_image
-from trimtab.components.profiling import lock, needs
+from trimtab.components.profiling import lock
 from trimtab.content import ContentStore
 
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -32,13 +33,7 @@ void _start(void) { outer(); }
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
     """An engine on a machine that can be measured, and is not."""
-    for problem in (needs.perf_event(), needs.bpf(), needs.btf(), needs.libbpf()):
-        if problem is not None:
-            pytest.skip(problem)
-    if (held := lock.take()) is None:
-        pytest.skip("another engine's agent measures this machine")
-    held.close()
-    with engine(tmp_path_factory.mktemp("profiled") / "data") as made:
+    with machine_to_measure(), engine(tmp_path_factory.mktemp("profiled") / "data") as made:
         yield made
 
 

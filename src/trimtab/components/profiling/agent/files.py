@@ -52,6 +52,9 @@ class Maps(Protocol):
 Run = Callable[..., Awaitable[Any]]
 """`run("module:function", *arguments, fds=...)`, in a process without privileges."""
 
+Keep = Callable[[int, str, str], Awaitable[None]]
+"""`keep(fd, build_id, path)`: sees to it that a program's frames can be named when it is gone."""
+
 
 class Module:
     """One content: what frames in it need, and its rows in the kernel."""
@@ -82,11 +85,20 @@ class Module:
         return offset
 
 
+def is_here(fd: int, path: str) -> bool:
+    """Whether the file is at that path for everybody of this machine; those of containers are not, and go with them."""
+    try:
+        found, own = os.stat(path), os.fstat(fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+
+
 class Files:
     """All files that are known, and the kernel's maps of them."""
 
-    def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters) -> None:
-        self._map, self._cache, self._run = maps.map("files"), cache, run
+    def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters, keep: Keep) -> None:
+        self._map, self._cache, self._run, self._keep = maps.map("files"), cache, run, keep
         self._interpreters = interpreters
         self._rows = maps.map("rows").memory(layout.MAP_ROW)
         self._rules = maps.map("rules").memory(layout.RULE)
@@ -253,18 +265,27 @@ class Files:
 
     async def _table_of(self, module: Module, fd: int) -> None:
         try:
-            table = await self._table(module.identity, fd)
-            module.count = table.rows
-            module.interpreter = await self._interpreter(module, [fd])
-            self._load(module, table)
-        except (ValueError, OSError) as err:
-            log.debug("%s: no unwind table: %s", module.path, err)
-            self.counts["refused"] += 1
+            try:
+                table = await self._table(module.identity, fd)
+                module.count = table.rows
+                module.interpreter = await self._interpreter(module, [fd])
+                self._load(module, table)
+            except (ValueError, OSError) as err:
+                log.debug("%s: no unwind table: %s", module.path, err)
+                self.counts["refused"] += 1
+            module.settled = True
+            for key, number in module.keys.items():
+                self._settle(key, number, module)
+            if not is_here(fd, module.path):
+                await self._names_kept(module, fd)
         finally:
             os.close(fd)
-        module.settled = True
-        for key, number in module.keys.items():
-            self._settle(key, number, module)
+
+    async def _names_kept(self, module: Module, fd: int) -> None:
+        try:
+            await self._keep(fd, module.build_id, module.path)
+        except (ValueError, OSError) as err:
+            log.debug("%s: its names are not kept: %s", module.path, err)
 
     async def _interpreter(self, module: Module, fds: Sequence[int]) -> int:
         if not python.may_hold_one(module.path):

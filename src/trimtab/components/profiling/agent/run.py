@@ -31,6 +31,7 @@ from trimtab.components.profiling.agent.processes import Processes, Provider
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.sampler import Sampler
 from trimtab.components.profiling.agent.talk import EVERY_S, State, same
+from trimtab.components.profiling.symbols.keep import Keeper
 from trimtab.components.profiling.symbols.sandbox import Sandbox
 
 SETTLE_S = 0.02
@@ -106,7 +107,8 @@ class Agent:
         self._sandbox = Sandbox(memory_bytes=SANDBOX_BYTES)
         self._sampler, self.message = sampler_of(pid, cgroup, only_perf)
         self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
-        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters)
+        self._keeper = Keeper(root)
+        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters, self._kept)
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._sampler.listen(self._event)
         self.files.may_parse(self._sampler.tables)
@@ -115,6 +117,9 @@ class Agent:
 
     async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
         return await asyncio.to_thread(self._sandbox.run, function, *arguments, fds=fds)
+
+    async def _kept(self, fd: int, build_id: str, path: str) -> None:
+        await asyncio.to_thread(self._keeper.keep, fd, build_id, path)
 
     def _event(self, data: bytes) -> None:
         kind = int.from_bytes(data[:4], "little")
@@ -245,6 +250,7 @@ class Agent:
         self.files.close()
         self._sampler.close()
         self._sandbox.close()
+        self._keeper.close()
 
 
 def write_as_owner(root: Path, made: batch.Batch) -> Path:
