@@ -95,6 +95,13 @@ def test_a_tree_of_a_diff():
     assert changes == ["+0.0 pts", "vanished", "+40.0 pts", "new"]
 
 
+def test_the_boxes_of_a_diff_have_room_in_their_parent():
+    root, *level = terminal.lines(DIFF, width=80, boxes=True)[3:]
+
+    assert level == ["quick                              │slow                   │libc.so.6+0x1234   │"]
+    assert len(level[0]) == len(root)
+
+
 def test_an_icicle_gives_every_box_its_share_of_the_width():
     assert terminal.lines(TREE, width=40, boxes=True)[1:] == [
         "all                                    │",

@@ -239,14 +239,14 @@ class _Plain:
 
 
 class _Compared:
-    """A diff: as wide as the greater of its two sides."""
+    """A diff: as wide as the mean of its two sides, so that children never need more room than their parent."""
 
     def __init__(self, answer: DiffAnswer) -> None:
         self.parent, self.function, self.functions = answer.parent, answer.function, answer.functions
         self._before = [value / (answer.before.units or 1) for value in answer.before_total]
         self._after = [value / (answer.after.units or 1) for value in answer.after_total]
-        whole = max(self._before[0], self._after[0]) or 1
-        self.weight = [max(pair) / whole for pair in zip(self._before, self._after, strict=True)]
+        whole = self._before[0] + self._after[0] or 1
+        self.weight = [sum(pair) / whole for pair in zip(self._before, self._after, strict=True)]
         self._answer = answer
 
     def columns(self, node: int) -> str:
