@@ -46,7 +46,7 @@ class Body(Struct, frozen=True, kw_only=True):
 T = TypeVar("T")
 
 NODES_MAX = 400_000
-"""Of an answer; stacks that cost less than a 400,000th of it are not seen in a flame graph."""
+"""Of an answer; twenty times what is drawn of a tree."""
 
 _HEAD = msgspec.msgpack.Decoder(Head)
 _BODY = msgspec.msgpack.Decoder(Body)
@@ -137,12 +137,13 @@ class Interned(Generic[T]):
 
     def map(self, things: Sequence[T]) -> Ints:
         """The number of each of these."""
-        numbers = self._numbers
-        for thing in things:
-            if thing not in numbers:
-                numbers[thing] = len(numbers)
-                self.items.append(thing)
-        return np.fromiter(map(numbers.__getitem__, things), np.int64, len(things))
+        return np.fromiter(map(self.number, things), np.int64, len(things))
+
+    def number(self, thing: T) -> int:
+        number = self._numbers.setdefault(thing, len(self.items))
+        if number == len(self.items):
+            self.items.append(thing)
+        return number
 
 
 class Gathered:
@@ -179,7 +180,7 @@ class Gathered:
     def _number(self, raw: msgspec.Raw) -> int:
         encoded = bytes(raw)
         if (number := self._seen.get(encoded)) is None:
-            number = self._seen[encoded] = int(self.frames.map([_FRAME.decode(encoded)])[0])
+            number = self._seen[encoded] = self.frames.number(_FRAME.decode(encoded))
         return number
 
 
@@ -213,6 +214,7 @@ def of_batches(
 
 def joined(pieces: Sequence[Piece]) -> Piece:
     """The sum of pieces, of `NODES_MAX` nodes at most."""
+    pieces = [piece for piece in pieces if piece.values.any() or piece.counts.any()] or pieces[:1]
     if len(pieces) == 1:
         return pieces[0]
     numbered = Interned[Frame]()

@@ -31,7 +31,7 @@ from typing import TypeVar
 import msgspec
 
 from trimtab.components.profiling.batch import incoming
-from trimtab.components.profiling.storage import segment
+from trimtab.components.profiling.storage import columns
 from trimtab.components.profiling.storage.contents import Done, contents, delete, set_aside
 from trimtab.components.profiling.storage.part import Damaged, Opened
 from trimtab.components.profiling.storage.retention import retain
@@ -107,10 +107,10 @@ def _batches_done(root: Path, hour: int, paths: Sequence[Path], done: Done) -> l
         set_aside(root, one.path, err, done)
         names.discard(one.path.name)
 
-    columns = segment.of_batches(opened, refused)
+    made = columns.of_batches(opened, refused)
     if not names:
         return []
-    written = segment.write(root, hour, columns, sorted(names), ())
+    written = columns.write(root, hour, made, sorted(names), ())
     done.batches += len(names)
     done.segments += 1
     return [Segment(written)]
@@ -127,9 +127,7 @@ def _merge(root: Path, hour: int, group: Sequence[Segment], done: Done) -> None:
         return
     # Batches that are in a part may still be there.
     batches = [name for one, _ in parts for name in one.about.batches if (incoming(root) / name).exists()]
-    segment.write(
-        root, hour, segment.merged([columns for _, columns in parts]), batches, [one.path.name for one, _ in parts]
-    )
+    columns.write(root, hour, columns.merged([part for _, part in parts]), batches, [one.path.name for one, _ in parts])
     done.segments += 1
 
 

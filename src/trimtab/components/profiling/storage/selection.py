@@ -71,7 +71,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     merged: int = 0
     """How much of `total` stands at a caller of where it was, because so large a query has more stacks than memory is given for: the
-    lightest, each less than a 200,000th of an hour."""
+    lightest."""
     lost: dict[str, int]
     """Samples of that time that were not kept, by reason, of whatever labels they would have had."""
 

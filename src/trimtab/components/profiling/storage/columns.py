@@ -1,0 +1,220 @@
+"""Samples in columns on their way into a segment: of batches, or of segments that are merged.
+
+batches --of_batches--> Columns --write--> segment     (what is in its files: `segment.py`)
+segments --merged---------'
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
+from trimtab.components.profiling.storage import trie
+from trimtab.components.profiling.storage.part import Damaged, Gathered, Interned, Opened
+from trimtab.components.profiling.storage.segment import About, Columns, Lost, Name, hours
+from trimtab.components.profiling.storage.trie import Ints, Trie
+
+COMPRESSION_LEVEL = 3
+"""Of zstd: 9 makes a busy hour 2 % smaller in 1.7 times the time, 15 by 8 % in seven times."""
+
+
+def of_batches(batches: Sequence[Opened], refused: Callable[[Opened, Damaged], None]) -> Columns:
+    """Batches in columns. One whose stacks cannot be read is refused, and left out."""
+    gathered, types, sets = Gathered(), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
+    samples: dict[str, list[Ints]] = {name: [] for name in ("time", "type", "labels", "node", "value", "count")}
+    lost: list[Lost] = []
+    for opened in batches:
+        head, taken = opened.head, opened.samples
+        try:
+            samples["node"].append(gathered.add(opened, taken.stack))
+        except Damaged as err:
+            refused(opened, err)
+            continue
+        samples["time"].append(np.full(len(taken.type), head.start // TIME_S, np.int64))
+        samples["type"].append(types.map(head.types)[taken.type])
+        samples["labels"].append(sets.map([frozenset(one.items()) for one in head.labels])[taken.labels])
+        samples["value"].append(taken.value)
+        samples["count"].append(taken.count)
+        lost += [Lost(head.start // TIME_S, reason, count) for reason, count in head.lost.items()]
+    tree, nodes = gathered.build()
+    table = {name: np.concatenate([np.empty(0, np.int64), *parts]) for name, parts in samples.items()}
+    table["node"] = nodes[table["node"]]
+    return Columns(
+        types=types.items,
+        labels=[dict(one) for one in sets.items],
+        frames=gathered.frames.items,
+        tree=tree,
+        samples=table,
+        lost=lost,
+    )
+
+
+def merged(parts: Sequence[Columns]) -> Columns:
+    """The samples of several."""
+    frames, types, sets = Interned[Frame](), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
+    tries = []
+    for part in parts:
+        numbers = frames.map(part.frames)
+        tries.append(Trie(part.tree.parent, numbers[part.tree.frame] if len(numbers) else part.tree.frame))
+    tree, maps = trie.merge(tries)
+    samples: dict[str, list[Ints]] = {name: [] for name in ("time", "type", "labels", "node", "value", "count")}
+    for part, nodes in zip(parts, maps, strict=True):
+        taken = part.samples
+        for name in ("time", "value", "count"):
+            samples[name].append(taken[name])
+        samples["type"].append(types.map(part.types)[taken["type"]])
+        samples["labels"].append(sets.map([frozenset(one.items()) for one in part.labels])[taken["labels"]])
+        samples["node"].append(np.append(nodes, -1)[taken["node"]])
+    return Columns(
+        types=types.items,
+        labels=[dict(one) for one in sets.items],
+        frames=frames.items,
+        tree=tree,
+        samples={name: np.concatenate([np.empty(0, np.int64), *arrays]) for name, arrays in samples.items()},
+        lost=[lost for part in parts for lost in part.lost],
+    )
+
+
+def write(root: Path, start: int, columns: Columns, batches: Sequence[str], replaces: Sequence[str]) -> Path:
+    """Puts a segment in place, durable when this returns. Raises `OSError`, leaving nothing of it."""
+    name = Name(start, secrets.token_hex(4))
+    path, fresh = hours(root) / str(name), hours(root) / f".{name}.part"
+    try:
+        fresh.mkdir(mode=0o750, parents=True)
+        columns = _summed(_ordered(columns))
+        for table, contents in _tables(columns).items():
+            _write_table(fresh / f"{table}.parquet", contents)
+        about = About(
+            types=columns.types,
+            lost=_lost(columns.lost),
+            label_sets=len(columns.labels),
+            samples=len(columns.samples["time"]),
+            events=int(columns.samples["count"].sum()),
+            batches=sorted(batches),
+            replaces=sorted(replaces),
+        )
+        _write_bytes(fresh / "segment.json", msgspec.json.encode(about))
+        sync(fresh)
+        fresh.rename(path)
+        sync(hours(root))
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return path
+
+
+def sync(directory: Path) -> None:
+    """What was renamed in a directory stays so."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _summed(columns: Columns) -> Columns:
+    """One sample a time, type, labels and stack."""
+    samples = columns.samples
+    order = np.lexsort((samples["time"], samples["node"], samples["labels"], samples["type"]))
+    taken = {name: array[order] for name, array in samples.items()}
+    if not len(order):
+        return columns
+    fresh = np.zeros(len(order), bool)
+    fresh[0] = True
+    for name in ("type", "labels", "node", "time"):
+        fresh[1:] |= taken[name][1:] != taken[name][:-1]
+    first = np.flatnonzero(fresh)
+    kept = {name: taken[name][first] for name in ("time", "type", "labels", "node")}
+    kept |= {name: np.add.reduceat(taken[name], first) for name in ("value", "count")}
+    return msgspec.structs.replace(columns, samples=kept)
+
+
+def _ordered(columns: Columns) -> Columns:
+    """Frames that are near each other in their files stand side by side, so that their addresses compress; the tree follows."""
+    frames = columns.frames
+    keys = [(frame.kind, frame.build_id, frame.file, frame.address, frame.name, frame.line) for frame in frames]
+    order = sorted(range(len(frames)), key=keys.__getitem__)
+    number = np.empty(len(frames), np.int64)
+    number[order] = np.arange(len(frames))
+    tree, maps = trie.merge([Trie(columns.tree.parent, number[columns.tree.frame])])
+    samples = columns.samples | {"node": np.append(maps[0], -1)[columns.samples["node"]]}
+    return msgspec.structs.replace(columns, frames=[frames[index] for index in order], tree=tree, samples=samples)
+
+
+def _tables(columns: Columns) -> dict[str, Any]:
+    import polars as pl
+
+    samples, frames, tree = columns.samples, columns.frames, columns.tree
+    labels = [(index, name, one[name]) for index, one in enumerate(columns.labels) for name in one]
+    labels.sort(key=lambda row: (row[1], row[0]))
+    return {
+        "samples": pl.DataFrame(
+            {
+                "time": samples["time"].astype(np.int32),
+                "type": samples["type"].astype(np.int32),
+                "labels": samples["labels"].astype(np.int32),
+                "node": samples["node"].astype(np.int32),
+                "value": samples["value"],
+                "count": samples["count"],
+            }
+        ),
+        **_tree_tables(tree),
+        "frames": pl.DataFrame(
+            [[getattr(frame, name) for frame in frames] for name in Frame.__struct_fields__],
+            schema={
+                "kind": pl.String,
+                "name": pl.String,
+                "file": pl.String,
+                "line": pl.Int64,
+                "build_id": pl.String,
+                "address": pl.UInt64,
+            },
+        ),
+        "labels": pl.DataFrame(labels, schema={"set": pl.Int32, "name": pl.String, "value": pl.String}, orient="row"),
+    }
+
+
+def _tree_tables(tree: Trie) -> dict[str, Any]:
+    import polars as pl
+
+    above = np.where(tree.parent >= 0, tree.frame[tree.parent], -1) if len(tree.parent) else tree.parent
+    edges, edge = np.unique((above + 1) << 32 | tree.frame, return_inverse=True)
+    caller, callee = (edges >> 32) - 1, edges & 0xFFFFFFFF
+    call = (np.arange(len(edges)) - np.searchsorted(caller, caller))[edge]
+    columns = {
+        "nodes": {"up": np.diff(tree.parent, prepend=-1), "call": call},
+        "edges": {"caller": np.diff(caller, prepend=-1), "callee": callee - caller},
+    }
+    return {
+        name: pl.DataFrame({column: array.astype(np.int32) for column, array in table.items()})
+        for name, table in columns.items()
+    }
+
+
+def _lost(lost: Sequence[Lost]) -> list[Lost]:
+    sums: dict[tuple[int, str], int] = {}
+    for one in lost:
+        sums[one.time, one.reason] = sums.get((one.time, one.reason), 0) + one.count
+    return [Lost(time, reason, count) for (time, reason), count in sorted(sums.items())]
+
+
+def _write_table(path: Path, table: Any) -> None:
+    with open(path, "wb") as file:
+        table.write_parquet(file, compression="zstd", compression_level=COMPRESSION_LEVEL, statistics=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
