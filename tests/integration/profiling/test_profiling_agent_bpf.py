@@ -190,6 +190,19 @@ async def test_without_bpf_frame_pointers_are_followed_and_marked_so(
     assert agent.message == "frame pointers only: BPF is not wanted"
 
 
+async def test_batches_that_cannot_be_written_are_counted_and_said(tmp_path: Path) -> None:
+    (tmp_path / "incoming").write_text("in the way")
+    with (
+        running(sys.executable, "-c", "while True: pass"),
+        contextlib.closing(Agent(tmp_path, hz=HZ)) as agent,
+    ):
+        await measure(agent, lambda: agent.totals["unwritten"] > 0)
+        said = agent.state()
+
+    assert said.message.startswith("batches cannot be written: ")
+    assert said.lost["unwritten"] == said.samples
+
+
 def test_nothing_stays_in_the_kernel() -> None:
     before = descriptors()
     tried = sampler.Sampler()

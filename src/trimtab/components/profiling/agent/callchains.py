@@ -47,7 +47,7 @@ class Ring:
     def __init__(self, cpu: int, period_ns: int) -> None:
         flags = _MMAP | _COMM | _TASK | _WATERMARK | _SAMPLE_ID | _MMAP2 | _COMM_EXEC
         size = RING_PAGES * mmap.PAGESIZE
-        attribute = perf.attribute(period_ns, sample_type=_TID | _TIME | _CALLCHAIN, flags=flags, wakeup=size // 4)
+        attribute = perf.attribute(period_ns, sample_type=_TID | _TIME | _CALLCHAIN, flags=flags, wakeup=mmap.PAGESIZE)
         self.fd = perf.open_event(attribute, cpu)
         self._memory = mmap.mmap(self.fd, size + mmap.PAGESIZE)
         self._size = size

@@ -46,14 +46,18 @@ class Map(Protocol):
 class Maps(Protocol):
     """What has maps: `sampler.Sampler`."""
 
+    tables: bool
+    """Whether unwind tables are of use."""
+
     def map(self, name: str) -> Map: ...
 
 
 Run = Callable[..., Awaitable[Any]]
 """`run("module:function", *arguments, fds=...)`, in a process without privileges."""
 
-Keep = Callable[[int, str, str], Awaitable[None]]
-"""`keep(fd, build_id, path)`: sees to it that a program's frames can be named when it is gone."""
+
+Keep = Callable[[int, str, str], None]
+"""Is told of every new content: a descriptor, the build id, the path."""
 
 
 class Module:
@@ -85,21 +89,12 @@ class Module:
         return offset
 
 
-def is_here(fd: int, path: str) -> bool:
-    """Whether the file is at that path for everybody of this machine; those of containers are not, and go with them."""
-    try:
-        found, own = os.stat(path), os.fstat(fd)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
-
-
 class Files:
     """All files that are known, and the kernel's maps of them."""
 
     def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters, keep: Keep) -> None:
-        self._map, self._cache, self._run, self._keep = maps.map("files"), cache, run, keep
-        self._interpreters = interpreters
+        self._map, self._cache, self._run = maps.map("files"), cache, run
+        self._interpreters, self._keep, self._tables = interpreters, keep, maps.tables
         self._rows = maps.map("rows").memory(layout.MAP_ROW)
         self._rules = maps.map("rules").memory(layout.RULE)
         self._ranges = Ranges(len(self._rows))
@@ -164,7 +159,7 @@ class Files:
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""
         key = event["key"].tobytes()
-        if key in self._queued or len(self._queue) >= QUEUE_MAX:
+        if key in self._queued or len(self._queue) + len(self._unsettled) >= QUEUE_MAX:
             return
         if int(event["key"]["inode"]) == layout.VDSO_INODE:
             self._line_up(key, int(event["id"]), vdso(), "[vdso]")
@@ -233,8 +228,10 @@ class Files:
             if module is None:
                 module = Module(facts, path)
                 self._add(module)
-                self._unsettled.append((module, fd))
-                kept = True
+                self._keep(fd, module.build_id, path)
+                if self._tables:
+                    self._unsettled.append((module, fd))
+                    kept = True
             self._by_id[number] = module
             if len(self._by_id) > IDS_KEPT:
                 self._by_id.popitem(last=False)
@@ -265,27 +262,18 @@ class Files:
 
     async def _table_of(self, module: Module, fd: int) -> None:
         try:
-            try:
-                table = await self._table(module.identity, fd)
-                module.count = table.rows
-                module.interpreter = await self._interpreter(module, [fd])
-                self._load(module, table)
-            except (ValueError, OSError) as err:
-                log.debug("%s: no unwind table: %s", module.path, err)
-                self.counts["refused"] += 1
-            module.settled = True
-            for key, number in module.keys.items():
-                self._settle(key, number, module)
-            if not is_here(fd, module.path):
-                await self._names_kept(module, fd)
+            table = await self._table(module.identity, fd)
+            module.count = table.rows
+            module.interpreter = await self._interpreter(module, [fd])
+            self._load(module, table)
+        except (ValueError, OSError) as err:
+            log.debug("%s: no unwind table: %s", module.path, err)
+            self.counts["refused"] += 1
         finally:
             os.close(fd)
-
-    async def _names_kept(self, module: Module, fd: int) -> None:
-        try:
-            await self._keep(fd, module.build_id, module.path)
-        except (ValueError, OSError) as err:
-            log.debug("%s: its names are not kept: %s", module.path, err)
+        module.settled = True
+        for key, number in module.keys.items():
+            self._settle(key, number, module)
 
     async def _interpreter(self, module: Module, fds: Sequence[int]) -> int:
         if not python.may_hold_one(module.path):

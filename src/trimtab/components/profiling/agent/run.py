@@ -25,13 +25,13 @@ from trimtab.components.profiling.agent import layout
 from trimtab.components.profiling.agent.callchains import Callchains
 from trimtab.components.profiling.agent.drain import Drain
 from trimtab.components.profiling.agent.files import Files
+from trimtab.components.profiling.agent.keeping import Keeping
 from trimtab.components.profiling.agent.kernel import KernelNames
 from trimtab.components.profiling.agent.perf_maps import PerfMaps
 from trimtab.components.profiling.agent.processes import Processes, Provider
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.sampler import Sampler
 from trimtab.components.profiling.agent.talk import EVERY_S, State, same
-from trimtab.components.profiling.symbols.keep import Keeper
 from trimtab.components.profiling.symbols.sandbox import Sandbox
 
 SETTLE_S = 0.02
@@ -102,24 +102,21 @@ class Agent:
         self.budget = costs.Budget(cpu_percent, memory_bytes)
         self.processes = Processes(provider, node or platform.node())
         self.totals: Counter[str] = Counter()
+        self._unwritten = ""
         self._hz_wanted = hz
         self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
-        self._sandbox = Sandbox(memory_bytes=SANDBOX_BYTES)
+        self._sandbox, self._names_sandbox = Sandbox(memory_bytes=SANDBOX_BYTES), Sandbox()
+        self._keeping = Keeping(root, self._names_sandbox)
         self._sampler, self.message = sampler_of(pid, cgroup, only_perf)
         self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
-        self._keeper = Keeper(root)
-        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters, self._kept)
+        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters, self._keeping.add)
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._sampler.listen(self._event)
-        self.files.may_parse(self._sampler.tables)
         self._cut = asyncio.Event()
         self._period_began = time.monotonic()
 
     async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
         return await asyncio.to_thread(self._sandbox.run, function, *arguments, fds=fds)
-
-    async def _kept(self, fd: int, build_id: str, path: str) -> None:
-        await asyncio.to_thread(self._keeper.keep, fd, build_id, path)
 
     def _event(self, data: bytes) -> None:
         kind = int.from_bytes(data[:4], "little")
@@ -137,7 +134,7 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; what was counted by then is written. Raises `OSError`, `BudgetExceeded`."""
         loop = asyncio.get_running_loop()
-        looking = asyncio.create_task(self.files.work())
+        tasks = [asyncio.create_task(self.files.work()), asyncio.create_task(self._keeping.work())]
         loop.add_reader(self._sampler.fd, self._sampler.consume)
         try:
             self._sampler.start(self.hz)
@@ -152,9 +149,9 @@ class Agent:
             await self._take(int(time.time()) // batch.TIME_S * batch.TIME_S)
         finally:
             loop.remove_reader(self._sampler.fd)
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._tell(last=True)
 
     async def _until(self, end: float, stop: asyncio.Event) -> None:
@@ -179,7 +176,16 @@ class Agent:
         lost = {"lost": counters["no_room"]} if counters["no_room"] else {}
         if len(stacks) or lost:
             made = self._drain.batch(stacks, start, self._sampler.period_ns, lost)
+            self._write(made)
+
+    def _write(self, made: batch.Batch) -> None:
+        """A disk that is full costs these samples, and is said."""
+        try:
             write_as_owner(self.root, made)
+            self._unwritten = ""
+        except OSError as err:
+            self.totals["unwritten"] += sum(sample.count for sample in made.samples)
+            self._unwritten = f"batches cannot be written: {err}"
 
     def _account(self) -> None:
         """Compares what it costs with what it may, and gives up what is to be given up. Raises `BudgetExceeded`."""
@@ -196,15 +202,16 @@ class Agent:
         elif advice:
             self.hz = max(costs.HZ_MIN, self.hz / 2) if advice == "slower" else min(self._hz_wanted, self.hz * 2)
             self._sampler.start(self.hz)
-        self.files.may_parse(self._sampler.tables and self.budget.may_parse)
+        self.files.may_parse(self.budget.may_parse)
+        self._keeping.may_parse(self.budget.may_parse)
         self._tell()
 
     def _memory(self) -> int:
         return costs.own_memory_bytes() + self._sampler.memory_bytes()
 
     def _spent(self) -> costs.Spent:
-        sandbox = self._sandbox.pid
-        parsing = costs.ended_children_cpu_s() + (costs.running_cpu_s(sandbox) if sandbox else 0.0)
+        parsing = costs.ended_children_cpu_s()
+        parsing += sum(costs.running_cpu_s(one.pid) for one in (self._sandbox, self._names_sandbox) if one.pid)
         return costs.Spent(costs.own_cpu_s() + self.totals["run_ns"] / 1e9, parsing, self._memory())
 
     def _shed(self) -> str:
@@ -218,11 +225,13 @@ class Agent:
     def state(self) -> State:
         samples = self.totals["samples"]
         lost = {
-            name: self.totals[name] for name in ("no_room", "events_lost", *layout.STATUSES[1:-1]) if self.totals[name]
+            name: self.totals[name]
+            for name in ("no_room", "events_lost", "unwritten", *layout.STATUSES[1:-1])
+            if self.totals[name]
         }
         return State(
             mode=self._sampler.mode,
-            message=self.message,
+            message=self._unwritten or self.message,
             hz=self.hz,
             cpu_percent=round(self.budget.used_percent, 3),
             memory_bytes=self._memory(),
@@ -250,7 +259,7 @@ class Agent:
         self.files.close()
         self._sampler.close()
         self._sandbox.close()
-        self._keeper.close()
+        self._keeping.close()
 
 
 def write_as_owner(root: Path, made: batch.Batch) -> Path:

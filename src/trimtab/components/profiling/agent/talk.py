@@ -20,6 +20,7 @@ import msgspec
 
 LINE_BYTES_MAX = 8 << 20
 EVERY_S = 60.0
+AT_ONCE = ("mode", "shed", "hz", "message")
 
 log = logging.getLogger(__name__)
 
@@ -110,4 +111,4 @@ def tell(what: State | Failure) -> None:
 
 def same(before: Any, now: State) -> bool:
     """Whether nothing has changed that is to be told at once."""
-    return isinstance(before, State) and (before.mode, before.shed, before.hz) == (now.mode, now.shed, now.hz)
+    return isinstance(before, State) and all(getattr(before, name) == getattr(now, name) for name in AT_ONCE)
