@@ -13,7 +13,7 @@ import pytest
 
 from http_posts import Posts, listening
 from steps_in_process import Project
-from trimtab.ci.runs.far import _passed_on, command
+from trimtab.ci.runs.far import _passed_on, command, keep
 from trimtab.ci.runs.ports import EngineFault
 from trimtab.cli.ci import main
 
@@ -30,6 +30,7 @@ LOCK = json.dumps({"version": 1, "images": {"base": "sha256:" + "0" * 64}})
 SSH = """#!/bin/sh
 # ssh -- HOST COMMAND
 [ "$1" = -- ] || exit 99
+echo "$3" >> "{state}/calls"
 export TRIMTAB_CI_DIR="{state}"
 PATH="{bin}:$PATH" exec /bin/sh -c "$3"
 """
@@ -115,6 +116,25 @@ def test_both_ends_have_the_record_and_this_one_tells_the_status(
     assert [one["id"] for one in listed(capsys)] == [here["id"]]
 
 
+def test_what_stays_there_is_asked_for_there(project: Project) -> None:
+    on(project)
+    assert ci(project, "log", "last/unit").stdout == "this is unit\n"
+    assert "unit" in ci(project, "report", "--to", "-").stdout
+
+    project.does = {"unit": lambda job, write, stop: ("exit", 3)}
+    failed = project.run(fresh=True)
+    keep(failed, "ssh://builder", str(project.directory))
+    ci(project, "shell", "last/unit", "--", "ls", "-l")
+
+    calls = (project.state / "calls").read_text().splitlines()
+    assert calls[-1] == f"trimtab ci shell -C {project.directory} {failed['id']}/unit -- ls -l"
+
+
+def ci(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trimtab.cli", "ci", *arguments]
+    return subprocess.run(command, cwd=project.directory, capture_output=True, text=True, timeout=200)
+
+
 def listed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     assert main(["history", "-o", "json"]) == 0
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
@@ -163,10 +183,17 @@ def test_a_far_end_that_is_none(project: Project, tmp_path: Path, monkeypatch: p
 
 
 def test_the_call_of_ssh() -> None:
-    assert command("ssh://me@host:2222", ["-p", "a=b c"], {}) == [
+    assert command("ssh://me@host:2222", "receive", ["-p", "a=b c"], {}) == [
         "ssh", "-p", "2222", "--", "me@host", "trimtab ci receive -p 'a=b c'",
     ]  # fmt: skip
-    assert command("ssh://host/opt/bin/trimtab", [], {})[-1] == "/opt/bin/trimtab ci receive"
+    assert command("ssh://host/opt/bin/trimtab", "receive", [], {})[-1] == "/opt/bin/trimtab ci receive"
+    assert command("ssh://host", "shell", ["r/s"], {}, terminal=True) == [
+        "ssh",
+        "-t",
+        "--",
+        "host",
+        "trimtab ci shell r/s",
+    ]
     for wrong in ("host", "ssh://", "http://host", "ssh://-oProxyCommand=x", "ssh://host:port"):
         with pytest.raises(EngineFault, match=r"write ssh://\[USER@\]HOST\[:PORT\]\[/PATH/TO/trimtab\]"):
-            command(wrong, [], {})
+            command(wrong, "receive", [], {})

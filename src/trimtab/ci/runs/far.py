@@ -44,11 +44,20 @@ LINE_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 DEFINITION = ("ship.py", "trimtab.lock", "trimtab.quarantine")
 PROGRAM = "trimtab"
+NO_SSH = "cannot start {}: {}; install an ssh client"
 TELLING = ("TRIMTAB_CI_STATUS", "OTEL_", "GITHUB_ACTIONS")
 
 
-def command(address: str, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The call of ssh: `ssh://[USER@]HOST[:PORT][/PATH/TO/trimtab]`. `$TRIMTAB_SSH` names another program than `ssh`."""
+def command(
+    address: str,
+    verb: str,
+    arguments: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    terminal: bool = False,
+) -> list[str]:
+    """The call of ssh that does `trimtab ci VERB` at `ssh://[USER@]HOST[:PORT][/PATH/TO/trimtab]`. `$TRIMTAB_SSH` names another program
+    than `ssh`."""
     parts = urlsplit(address)
     try:
         port = parts.port
@@ -58,8 +67,18 @@ def command(address: str, arguments: Sequence[str], environ: Mapping[str, str] =
         raise EngineFault(f"--on {address}: write ssh://[USER@]HOST[:PORT][/PATH/TO/trimtab]")
     host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
     program = parts.path if parts.path.strip("/") else PROGRAM
-    there = " ".join(shlex.quote(one) for one in (program, "ci", "receive", *arguments))
-    return [*shlex.split(environ.get("TRIMTAB_SSH", "ssh")), *(["-p", str(port)] if port else []), "--", host, there]
+    there = " ".join(shlex.quote(one) for one in (program, "ci", verb, *arguments))
+    options = [*(["-t"] if terminal else []), *(["-p", str(port)] if port else [])]
+    return [*shlex.split(environ.get("TRIMTAB_SSH", "ssh")), *options, "--", host, there]
+
+
+def ask(record: JSON, verb: str, arguments: Sequence[str], *, terminal: bool = False) -> int:
+    """Does `trimtab ci VERB` where a run was; its input and outputs are ours. Gives the exit status. Raises `EngineFault`."""
+    call = command(record["on"], verb, ["-C", record["there"], *arguments], terminal=terminal)
+    try:
+        return subprocess.call(call)
+    except OSError as err:
+        raise EngineFault(NO_SSH.format(call[0], err.strerror)) from None
 
 
 def selected(project: str, graph: Graph, index: Index) -> Node:
@@ -104,7 +123,7 @@ def _put(node: Node, parts: list[str], file: File) -> None:
 
 def run(address: str, project: str, graph: Graph, arguments: Sequence[str], id: str) -> tuple[int, JSON | None]:
     """Has a project run at the far end under this id; gives the exit status, and the run's record if it came to one. Raises `EngineFault`."""
-    call = command(address, arguments)
+    call = command(address, "receive", arguments)
     try:
         index = Index(state_directory())
     except CacheError as err:
@@ -116,7 +135,7 @@ def run(address: str, project: str, graph: Graph, arguments: Sequence[str], id: 
     try:
         process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as err:
-        raise EngineFault(f"cannot start {call[0]}: {err.strerror}; install an ssh client") from None
+        raise EngineFault(NO_SSH.format(call[0], err.strerror)) from None
     assert process.stdin is not None
     assert isinstance(process.stdout, BufferedReader)
     mark = f"\x1etrimtab-record-{os.urandom(16).hex()} "
@@ -161,7 +180,7 @@ def _record(told: bytes) -> JSON | None:
 
 def keep(record: JSON, address: str, project: str) -> JSON:
     """Takes the record of a run at the far end into this end's history; gives it as it is kept. Raises `EngineFault`."""
-    ours = {**record, "project": project, "commit": commit_of(Path(project)), "on": address}
+    ours = {**record, "project": project, "commit": commit_of(Path(project)), "on": address, "there": record["project"]}
     state = state_directory()
     history = History(state)
     try:

@@ -62,7 +62,9 @@ def log(arguments: list[str]) -> int:
         data = Blobs(state_directory()).read(step["log"])
     except Lost as err:
         if record.get("on"):
-            raise EngineFault(f"the log of {id} in run {record['id']} is where it ran, at {record['on']}") from None
+            from trimtab.ci.runs import far
+
+            return far.ask(record, "log", [f"{record['id']}/{id}"])
         raise EngineFault(f"the log of {id} in run {record['id']} is gone: {err}") from None
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

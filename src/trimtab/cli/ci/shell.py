@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trimtab.ci.cache.index import state_directory
 from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.runs.record import JSON
 from trimtab.ci.runs.screen import went_with_its_pod
 from trimtab.ci.sandbox.kept import Kept, choose, failures
 from trimtab.cli.ci import GREEN, UsageError
@@ -30,28 +31,32 @@ def shell(arguments: list[str]) -> int:
     from trimtab.ci.sandbox.shell import enter
 
     where = project(said.directory)
-    try:
-        kept = choose(state, said.what)
-    except EngineFault:
-        _was_elsewhere(where, said.what)
-        raise
+    if (far_end := _elsewhere(where, said.what)) is not None:
+        return _at_the_far_end(*far_end, said.command, said.user)
+    kept = choose(state, said.what)
     secrets = _secrets(kept, where)
     return enter(state, kept, said.command, secrets=secrets, user=said.user, tell=_tell)
 
 
-def _was_elsewhere(project: Path, what: str) -> None:
-    """Says so of a step that failed as a pod, or at the far end of ssh. Raises `EngineFault`."""
+def _elsewhere(project: Path, what: str) -> tuple[JSON, str] | None:
+    """The record and the step, where it failed at the far end of ssh. Raises `EngineFault` for one that failed as a pod."""
     try:
         record, step = recorded(what, project)
-    except UsageError:
-        return
-    if on := record.get("on"):
-        host = on.partition("://")[2].partition("/")[0]
-        raise EngineFault(
-            f"{step} failed at {on}: enter it there, by ssh -t {host} trimtab ci shell {record['id']}/{step}"
-        )
+    except (UsageError, EngineFault):
+        return None
+    if record["steps"][step]["state"] != "failed":
+        return None
     if where := record["steps"][step].get("where"):
         raise EngineFault(f"{step}: {went_with_its_pod(step, where)}")
+    return (record, step) if record.get("on") else None
+
+
+def _at_the_far_end(record: JSON, step: str, command: list[str], user: str | None) -> int:
+    from trimtab.ci.runs import far
+
+    as_whom = ["--user", user] if user else []
+    said = [f"{record['id']}/{step}", *as_whom, *(["--", *command] if command else [])]
+    return far.ask(record, "shell", said, terminal=not command and sys.stdin.isatty())
 
 
 def _list(kept: list[Kept]) -> None:
