@@ -46,14 +46,12 @@ def profiles(tmp_path: Path) -> Profiles:
 
 @pytest.fixture
 def run(profiles: Profiles) -> Run:
-    """Lets an image run: in ten seconds so many samples of each stack, written every thirty."""
+    """Lets an image run: so many samples of each stack in ten seconds."""
 
     def ran(image: str, start: int, seconds: int, *counts: int, app: str = "shop") -> None:
         labels = [{"namespace": "default", "app": app, "image": image}]
-        for at in range(start, start + seconds, 3 * TIME_S):
-            samples = [
-                Sample(0, 0, stack, 3 * count * 52_631_578, 3 * count) for stack, count in enumerate(counts) if count
-            ]
+        for at in range(start, start + seconds, TIME_S):
+            samples = [Sample(0, 0, stack, count * 52_631_578, count) for stack, count in enumerate(counts) if count]
             profiles.append(
                 Batch(
                     start=at, source="agent", types=[SampleType("cpu", "nanoseconds")], labels=labels, frames=FRAMES,
@@ -72,44 +70,44 @@ def asked(profiles: Profiles, now: int, **more: str) -> shapes.CompareAnswer:
 
 
 def test_a_function_that_became_slower_is_named_with_its_share_before_and_after(profiles, run):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 40, 50, 30)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 40, 50, 30)
 
-    answer = asked(profiles, T + 300)
+    answer = asked(profiles, T + 240)
 
     assert (answer.state, answer.before_image, answer.after_image, answer.per) == ("compared", OLD, NEW, "total")
     assert [(g.function.name, g.function.file) for g in answer.grown] == [("digest", "/app/main.py")]
     assert answer.grown[0].before == pytest.approx(0.1)
     assert answer.grown[0].after == pytest.approx(0.25)
-    assert round(answer.before.samples) == 6_000
-    assert round(answer.after.samples) == 120 * 24, "without the minute of its start"
+    assert round(answer.before.samples) == 1_800
+    assert round(answer.after.samples) == 120 * 18, "without the minute of its start"
     assert "   10.0%    25.0%   +15.0 pts  digest  /app/main.py:1" in terminal.lines(answer, width=100)
 
 
 def test_the_same_program_again_has_nothing_that_grew(profiles, run):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 40, 51, 9)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 40, 51, 9)
 
-    answer = asked(profiles, T + 300)
+    answer = asked(profiles, T + 240)
 
     assert (answer.state, answer.functions, answer.grown) == ("compared", 5, [])
 
 
 def test_other_apps_and_the_start_of_the_program_do_not_count(profiles, run):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T - 600, 900, 0, 0, 100, app="other")
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T - 180, 420, 0, 0, 100, app="other")
     run(NEW, T - 30, 60, 0, 0, 400)
-    run(NEW, T + 30, 300, 40, 50, 10)
+    run(NEW, T + 30, 240, 40, 50, 10)
 
-    answer = asked(profiles, T + 330)
+    answer = asked(profiles, T + 270)
 
     assert (answer.state, answer.grown) == ("compared", [])
     assert answer.before.end == T - 30, "what the old one did while the new one came up is left out"
 
 
 def test_with_few_samples_it_waits_and_in_the_end_says_so(profiles, run):
-    run(OLD, T - 600, 600, 4, 5, 1)
-    run(NEW, T, 600, 1, 1, 0)
+    run(OLD, T - 180, 180, 14, 15, 1)
+    run(NEW, T, 240, 3, 3, 0)
 
     assert asked(profiles, T + 600).state == "waiting"
     assert asked(profiles, T + 3_700).state == "waiting"
@@ -119,27 +117,27 @@ def test_with_few_samples_it_waits_and_in_the_end_says_so(profiles, run):
 
 def test_before_there_is_anything_of_the_new_image_it_waits(profiles, run):
     assert asked(profiles, T + 60).state == "waiting"
-    run(OLD, T - 600, 1_200, 40, 50, 10)
+    run(OLD, T - 180, 360, 40, 50, 10)
     assert asked(profiles, T + 600).state == "waiting"
     assert asked(profiles, T + 4_000).state == "same-image"
 
 
 def test_of_several_images_before_the_one_that_was_replaced_is_meant(profiles, run):
     run("sha256:older", T - 7_200, 30, 40_000, 50_000, 30_000)
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 40, 50, 30)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 40, 50, 30)
 
-    assert asked(profiles, T + 300).before_image == "sha256:older", "most samples"
-    assert asked(profiles, T + 300, before_image=OLD).before_image == OLD
+    assert asked(profiles, T + 240).before_image == "sha256:older", "most samples"
+    assert asked(profiles, T + 240, before_image=OLD).before_image == OLD
 
 
 def test_requests_that_cost_more_are_seen_although_all_shares_are_the_same(profiles, run):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 80, 100, 20)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 80, 100, 20)
     served = ",".join(["1000"] * 15)
 
-    shares = asked(profiles, T + 300)
-    requests = asked(profiles, T + 300, requests_start=str(T - 600), requests=served)
+    shares = asked(profiles, T + 240)
+    requests = asked(profiles, T + 240, requests_start=str(T - 600), requests=served)
 
     assert shares.grown == []
     assert requests.per == "request"
@@ -147,13 +145,25 @@ def test_requests_that_cost_more_are_seen_although_all_shares_are_the_same(profi
     assert {g.function.name for g in requests.grown} == {"main", "serve", "render", "query", "digest"}
 
 
+def test_requests_at_times_when_nothing_was_measured_do_not_count(profiles, run):
+    """The agent was away for half of the time before."""
+    run(OLD, T - 600, 200, 40, 50, 10)
+    run(OLD, T - 60, 60, 40, 50, 10)
+    run(NEW, T, 240, 40, 50, 10)
+
+    answer = asked(profiles, T + 240, requests_start=str(T - 600), requests=",".join(["1000"] * 15))
+
+    assert (answer.per, answer.grown) == ("request", [])
+    assert answer.cost_after == pytest.approx(answer.cost_before)
+
+
 @pytest.mark.parametrize("requests", [["1000"] * 5, ["0"] * 15])
 def test_requests_that_are_not_known_of_all_the_time_are_not_used(profiles, run, requests):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 40, 50, 10)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 40, 50, 10)
     start = T - 60 * (len(requests) - 5)
 
-    assert asked(profiles, T + 300, requests_start=str(start), requests=",".join(requests)).per == "total"
+    assert asked(profiles, T + 240, requests_start=str(start), requests=",".join(requests)).per == "total"
 
 
 @pytest.mark.parametrize(
@@ -164,10 +174,10 @@ def test_requests_that_are_not_known_of_all_the_time_are_not_used(profiles, run,
     ],
 )
 def test_what_cannot_be_compared_is_one_line(profiles, run, more, said):
-    run(OLD, T - 600, 600, 40, 50, 10)
-    run(NEW, T, 300, 40, 50, 10)
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 40, 50, 10)
 
     with pytest.raises(ValueError) as refused:
-        asked(profiles, T + 300, **more)
+        asked(profiles, T + 240, **more)
 
     assert str(refused.value) == said

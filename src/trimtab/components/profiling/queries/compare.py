@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S
 from trimtab.components.profiling.queries.ask import Symbolizer
@@ -109,7 +110,7 @@ def _compared(
 ) -> CompareAnswer:
     parts = [window.parts() for window in windows]
     trees = [[w.tree(*part, symbolizer) for part in each] for w, each in zip(windows, parts, strict=True)]
-    served = _served(asked, parts)
+    served = _served(asked, windows[0].profiles, parts)
     functions, before, after = sides(trees[0], trees[1], served)
     answer.state, answer.functions = "compared", len(functions)
     for side, found in ((answer.before, before), (answer.after, after)):
@@ -122,22 +123,28 @@ def _compared(
     return answer
 
 
-def _served(asked: Comparison, parts: Sequence[Sequence[tuple[int, int]]]) -> tuple[list[float], list[float]] | None:
-    """Requests in each part of both sides; None when they are not known of all of it, or were none in a part."""
+def _served(
+    asked: Comparison, profiles: Profiles, parts: Sequence[Sequence[tuple[int, int]]]
+) -> tuple[list[float], list[float]] | None:
+    """Requests in each part of both sides, of the time that was measured; None when they are not known of all of it, or were none in a
+    part."""
     if not asked.requests_start or any(each[0][0] < asked.requests_start for each in parts):
         return None
     try:
         minutes = np.array([int(count) for count in asked.requests.split(",") if count], float)
     except ValueError:
         raise ValueError("requests are whole numbers with commas between") from None
-    sums = np.concatenate([[0.0], np.cumsum(minutes)])
-    at = asked.requests_start + MINUTE_S * np.arange(len(sums))
-
-    def between(start: int, end: int) -> float:
-        return float(np.interp(end, at, sums) - np.interp(start, at, sums))
-
-    counted = [[between(*part) for part in each] for each in parts]
+    counted = [[_requests(asked, minutes, profiles, *part) for part in each] for each in parts]
     return (counted[0], counted[1]) if all(count > 0 for each in counted for count in each) else None
+
+
+def _requests(asked: Comparison, minutes: NDArray[np.float64], profiles: Profiles, start: int, end: int) -> float:
+    """Requests in a stretch of time, without those during which nothing on the machine was measured: what they cost is in no sample."""
+    whole = profiles.series(Query(start=start, end=end), TIME_S)
+    at = whole.start + TIME_S * np.arange(len(whole.counts))
+    minute = (at - asked.requests_start) // MINUTE_S
+    known = (whole.counts > 0) & (minute >= 0) & (minute < len(minutes))
+    return float(minutes[minute[known]].sum() * TIME_S / MINUTE_S)
 
 
 def _image(profiles: Profiles, whose: str, known: str, start: int, end: int) -> str:
