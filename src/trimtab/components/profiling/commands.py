@@ -191,12 +191,13 @@ _before = click.option(
 @click.option("--by", default="function", show_default=True, help="function, line, file, binary, or a label.")
 @click.option("--sort", type=click.Choice(["self", "total"]), default="self", show_default=True, help="By what.")
 @click.option("--function", "function", default="", metavar="REGEX", help="This one's callers and callees instead.")
+@click.option("--addresses", is_flag=True, help="What has no name by its address; otherwise it is one line a binary.")
 @_limit
 @click.option("-o", "--output", "fmt", type=click.Choice(["table", "json"]), default="table", help="Output format.")
 @click.pass_obj
 def top(
     target: Target, selectors: tuple[str, ...], last: str | None, since: str | None, until: str | None, kind: str,
-    focus: str, ignore: str, hide: str, by: str, sort: str, function: str, limit: int, fmt: str,
+    focus: str, ignore: str, hide: str, by: str, sort: str, function: str, addresses: bool, limit: int, fmt: str,
 ) -> None:  # fmt: skip
     """The functions that cost most.
 
@@ -211,6 +212,8 @@ def top(
         else {"view": "top", "by": by, "sort": sort, "limit": str(limit)}
     )
     asked = {"type": kind, "selector": selector_of(selectors), "focus": focus, "ignore": ignore, "hide": hide}
+    if not addresses:
+        asked["anonymous"] = "1"
     show(ask(target, asked | told | stretch(last, since, until)), fmt, rows=limit)
 
 

@@ -1,6 +1,7 @@
 """`trimtab profile record`: measures now, without an engine: a few seconds of the machine, of a process, or of a command.
 
     agent (root) --batches--> a temporary directory --> the same queries as the engine's --> table, pprof, speedscope, folded, HTML
+                                       '-- unwind tables and symbols, by build id: /var/cache/trimtab/profile
 
 The command is held until the agent measures, so that its first milliseconds are seen. Its exit status is ours.
 """
@@ -31,9 +32,17 @@ PROGRESS_S = 1.0
 SECONDS = 10.0
 """How long is measured when nothing else says so."""
 ON_DEMAND_HZ = 99
+NAMES_S = 30.0
+"""How long it may take to read the symbols of all that was seen."""
+LOOK_S = 0.2
 PAD_S = 60
 """Batches begin on multiples of some seconds: more than was measured is asked for, and nothing else is there."""
+CACHE = Path("/var/cache/trimtab/profile")
+KEPT = ("unwind", "symbols")
+"""Tables and names of programs, by build id: they take seconds to make, which the next recording need not wait for."""
 HTML = ".html"
+INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
+"""Binaries whose functions do the work of Python functions, which are in the same stacks."""
 
 
 @click.command()
@@ -52,6 +61,19 @@ HTML = ".html"
 )
 @click.option("-n", "--limit", type=click.IntRange(1), default=30, show_default=True, help="Lines of the table.")
 @click.option(
+    "--sort",
+    type=click.Choice(["self", "total"]),
+    default="self",
+    show_default=True,
+    help="The table's order.",
+)
+@click.option(
+    "--native",
+    is_flag=True,
+    help="Show what the interpreter does for Python functions by its own functions; else it is theirs.",
+)
+@click.option("--addresses", is_flag=True, help="What has no name by its address; otherwise it is one line a binary.")
+@click.option(
     "-o",
     "--output",
     "file",
@@ -61,7 +83,7 @@ HTML = ".html"
 @click.argument("selectors_and_command", nargs=-1, type=click.UNPROCESSED, metavar="[LABEL=VALUE]... [-- COMMAND...]")
 @click.pass_context
 def record(
-    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, file: str | None,
+    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, sort: str, native: bool, addresses: bool, file: str | None,
     selectors_and_command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Measure now, and show what costs most. Needs root, and no engine.
@@ -87,7 +109,10 @@ def record(
     with tempfile.TemporaryDirectory(prefix="trimtab-profile-") as directory:
         recording = Recording(Path(directory), hz)
         status = recording.run(pid, command, seconds)
-        recording.show(selector, file, limit)
+        table = {"limit": str(limit), "sort": sort}
+        table |= {} if addresses else {"anonymous": "1"}
+        table |= {} if native else {"hide": INTERPRETERS}
+        recording.show(selector, file, table)
     ctx.exit(status)
 
 
@@ -135,6 +160,10 @@ class Recording:
     """One measurement, in a directory of its own. After `run`, `show`."""
 
     def __init__(self, root: Path, hz: int) -> None:
+        with contextlib.suppress(OSError):  # a file system that is not to be written: they are made anew
+            for name in KEPT:
+                (CACHE / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (root / name).symlink_to(CACHE / name)
         self._root = root
         self._hz = hz
         self._began = time.time()
@@ -240,7 +269,7 @@ class Recording:
             if watched >= 0:
                 os.close(watched)
 
-    def show(self, selector: str, file: str | None, limit: int) -> None:
+    def show(self, selector: str, file: str | None, table: dict[str, str]) -> None:
         """Prints the table, and writes the file."""
         from trimtab.components.profiling.answering import Answers
         from trimtab.components.profiling.asking import show
@@ -249,8 +278,21 @@ class Recording:
         asked = {"selector": selector, "start": str(int(self._began) - PAD_S), "end": str(now)}
         urls = os.environ.get("DEBUGINFOD_URLS", "").split()
         with Answers(self._root, urls, lambda: now) as answers:
+            try:
+                told = answers.query(asked | {"view": "top"} | table).body
+                deadline = time.monotonic() + NAMES_S
+                while answers.busy and time.monotonic() < deadline:
+                    _say("looking for names")
+                    time.sleep(LOOK_S)
+                    told = b"" if not answers.busy else told
+                told = told or answers.query(asked | {"view": "top"} | table).body
+            except ValueError as err:
+                raise Refused(str(err)) from None
+            finally:
+                _progress_over()
             if file != "-":
-                show(answers.query(asked | {"view": "top", "limit": str(limit)}).body, "table", rows=limit)
+                click.echo(f"functions by {table['sort']}")
+                show(told, "table", rows=int(table["limit"]))
             if file is None:
                 return
             if file.endswith(HTML):
@@ -260,9 +302,13 @@ class Recording:
 
 
 def _progress(what: str, so_far: float, seconds: float | None) -> None:
+    of = f" of {seconds:.0f}" if seconds is not None else ""
+    _say(f"measuring {what[:60]}: {so_far:.0f}{of} s")
+
+
+def _say(text: str) -> None:
     if sys.stderr.isatty():
-        of = f" of {seconds:.0f}" if seconds is not None else ""
-        click.echo(f"\rmeasuring {what[:60]}: {so_far:.0f}{of} s ", nl=False, err=True)
+        click.echo(f"\r{text} ", nl=False, err=True)
 
 
 def _progress_over() -> None:
