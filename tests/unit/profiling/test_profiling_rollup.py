@@ -324,3 +324,17 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(arrivals, "INCOMING_BYTES_MAX", 3 * size)
     filled(tmp_path, HOUR, HOUR + 200)
     assert 2 <= len(list(incoming(tmp_path).iterdir())) <= 6
+
+
+def test_the_process_that_rolls_up_tells_what_it_did(tmp_path: Path) -> None:
+    store = filled(tmp_path, HOUR, HOUR + 60)
+    before = store.select(Query(start=HOUR, end=HOUR + 60)).total
+    module = "trimtab.components.profiling.storage.rollup"
+    command = [sys.executable, "-m", module, str(tmp_path), "--max-bytes", str(1 << 30)]
+    kept = subprocess.run([*command, "--retention-s", str(1 << 40)], capture_output=True, text=True, timeout=60)
+    assert kept.stdout == '{"batches":6,"segments":1,"aside":0,"deleted":0}\n', kept.stderr
+    assert store.select(Query(start=HOUR, end=HOUR + 60)).total == before
+    clock = str(-(1 << 40))  # all is older than a time to come
+    gone = subprocess.run([*command, "--retention-s", clock], capture_output=True, text=True, timeout=60)
+    assert gone.stdout == '{"batches":0,"segments":0,"aside":0,"deleted":1}\n', gone.stderr
+    assert store.select(Query(start=HOUR, end=HOUR + 60)).total == 0

@@ -6,10 +6,10 @@ its samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -109,10 +109,14 @@ class Opened:
             raise self.damage(f"a {what} that it does not have")
 
 
+Row = tuple[Any, ...]
+"""The fields of a `Frame`, as they come from a table: of the frames that many hours share one is made in the end."""
+
+
 class Piece(Struct, frozen=True):
     """What a part of the store answers to a query: values by stack."""
 
-    frames: Sequence[Frame]
+    frames: Sequence[Row]
     trie: Trie
     values: Ints
     """By node of `trie`; the last is of the empty stack."""
@@ -132,18 +136,20 @@ class Interned(Generic[T]):
     """Things numbered by what they are."""
 
     def __init__(self) -> None:
-        self.items: list[T] = []
         self._numbers: dict[T, int] = {}
 
-    def map(self, things: Sequence[T]) -> Ints:
+    @property
+    def items(self) -> list[T]:
+        """By their numbers."""
+        return list(self._numbers)
+
+    def map(self, things: Iterable[T]) -> Ints:
         """The number of each of these."""
-        return np.fromiter(map(self.number, things), np.int64, len(things))
+        numbers, number = self._numbers, self._numbers.setdefault
+        return np.array([number(thing, len(numbers)) for thing in things], np.int64)
 
     def number(self, thing: T) -> int:
-        number = self._numbers.setdefault(thing, len(self.items))
-        if number == len(self.items):
-            self.items.append(thing)
-        return number
+        return self._numbers.setdefault(thing, len(self._numbers))
 
 
 class Gathered:
@@ -204,7 +210,7 @@ def of_batches(
     node = nodes[np.concatenate(stacks)]
     made = len(tree.parent)
     return Piece(
-        gathered.frames.items,
+        [msgspec.structs.astuple(frame) for frame in gathered.frames.items],
         tree,
         summed(node, np.concatenate(values), made),
         summed(node, np.concatenate(counts), made),
@@ -217,7 +223,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     pieces = [piece for piece in pieces if piece.values.any() or piece.counts.any()] or pieces[:1]
     if len(pieces) == 1:
         return pieces[0]
-    numbered = Interned[Frame]()
+    numbered = Interned[Row]()
     tries = []
     for piece in pieces:
         numbers = numbered.map(piece.frames)
@@ -231,5 +237,11 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         counts[at] += piece.counts
     (tree, values, counts), moved = trie.folded(tree, values, counts, NODES_MAX)
     used, frame = np.unique(tree.frame, return_inverse=True)
-    frames = [numbered.items[index] for index in used.tolist()]
-    return Piece(frames, Trie(tree.parent, frame), values, counts, moved + sum(piece.merged for piece in pieces))
+    rows = numbered.items
+    return Piece(
+        [rows[index] for index in used.tolist()],
+        Trie(tree.parent, frame),
+        values,
+        counts,
+        moved + sum(piece.merged for piece in pieces),
+    )

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
 from trimtab.components.profiling.storage import trie
-from trimtab.components.profiling.storage.part import Damaged, Piece, summed
+from trimtab.components.profiling.storage.part import Damaged, Piece, Row, summed
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
 Mask = NDArray[np.bool_]
@@ -140,7 +140,7 @@ class Segment:
         (kept, values, counts), merged = trie.folded(kept, values, counts, PIECE_NODES_MAX)
         tree = self._with_frames(kept)
         used, frame = np.unique(tree.frame, return_inverse=True)
-        return Piece(self._frames(used), Trie(tree.parent, frame), values, counts, merged)
+        return Piece(self._rows(used), Trie(tree.parent, frame), values, counts, merged)
 
     def steps(self, choice: Choice) -> dict[str, Ints] | None:
         """Time, value and count of the samples that `piece` would sum."""
@@ -171,7 +171,7 @@ class Segment:
 
     def columns(self) -> Columns:
         """All of it."""
-        table, tree, frames = self._samples([]), self._with_frames(Trie(*self._nodes())), self._frames(None)
+        table, tree, frames = self._samples([]), self._with_frames(Trie(*self._nodes())), self._rows(None)
         samples = {name: _ints(table[name]) for name in ("time", "type", "labels", "node", "value", "count")}
         self._check_nodes(samples["node"], tree.parent)
         if len(tree.frame) and not 0 <= tree.frame.min() <= tree.frame.max() < len(frames):
@@ -179,7 +179,7 @@ class Segment:
         return Columns(
             types=self.about.types,
             labels=self.labels().sets(),
-            frames=frames,
+            frames=[Frame(*row) for row in frames],
             tree=tree,
             samples=samples,
             lost=self.about.lost,
@@ -230,13 +230,15 @@ class Segment:
             frame[start:end] = callee[edge]
         return Trie(tree.parent, frame)
 
-    def _frames(self, used: Ints | None) -> list[Frame]:
-        table = self._read("frames", ["kind", "name", "file", "line", "build_id", "address"])
+    def _rows(self, used: Ints | None) -> list[Row]:
+        """Frames, some or all."""
+        table = self._read("frames", list(Frame.__struct_fields__))
         if used is not None:
             if len(used) and not 0 <= used[0] <= used[-1] < len(table):
                 raise self._damage("edges", "a frame that there is not")
             table = table[used]
-        return [Frame(*row) for row in table.iter_rows()]
+        rows: list[Row] = table.rows()
+        return rows
 
     def _check_nodes(self, nodes: Ints, parent: Ints) -> None:
         if len(nodes) and not -1 <= nodes.min() <= nodes.max() < len(parent):

@@ -255,7 +255,7 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
     nodes = np.where(nodes == len(piece.trie.parent), -1, nodes)
     used, frame = np.unique(piece.trie.frame, return_inverse=True)
     flat, offsets = trie.expand(trie.Trie(piece.trie.parent, frame), nodes)
-    frames: list[Frame] = [piece.frames[index] for index in used.tolist()]
+    frames = [Frame(*piece.frames[index]) for index in used.tolist()]
     return Selection(
         type=kind.name,
         unit=kind.unit,
