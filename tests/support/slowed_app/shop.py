@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-RENDER_ROUNDS = 60_000
-DIGEST_ROUNDS = 15_000
+RENDER_ROUNDS = 600_000
+DIGEST_ROUNDS = 150_000
 
 
 def render(rounds: int) -> int:
