@@ -16,10 +16,9 @@ import pytest
 
 from trimtab.components.profiling.batch import Frame
 from trimtab.components.profiling.symbols import elf
-from trimtab.components.profiling.symbols.extract import Extracted
 from trimtab.components.profiling.symbols.keep import Keeper
 from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox
-from trimtab.components.profiling.symbols.shelf import Shelf
+from trimtab.components.profiling.symbols.shelf import Extracted, Shelf
 from trimtab.components.profiling.symbols.sources import Patience
 from trimtab.components.profiling.symbols.symbolizer import Symbolizer
 

@@ -164,6 +164,15 @@ def test_it_dies_with_its_caller() -> None:
         os.close(handle)
 
 
+def test_what_is_closed_stays_closed() -> None:
+    sandbox = Sandbox()
+    sandbox.run("symbols.elf:facts")
+    sandbox.close()
+    with pytest.raises(OSError, match=r"^the sandbox is closed$"):
+        sandbox.run("symbols.elf:facts")
+    assert sandbox.pid is None
+
+
 def test_errors_come_as_one_line() -> None:
     with Sandbox() as sandbox:
         with pytest.raises(ParseError, match=r"^AttributeError: module .* has no attribute 'nothing'$"):

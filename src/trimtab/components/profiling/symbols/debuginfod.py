@@ -16,9 +16,8 @@ from typing import Self
 
 import msgspec
 
-from trimtab.components.profiling.symbols.extract import Extracted
 from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox
-from trimtab.components.profiling.symbols.shelf import Shelf, better, is_build_id
+from trimtab.components.profiling.symbols.shelf import Extracted, Shelf, better, is_build_id
 
 UPLOAD_BYTES_MAX = 1 << 30
 KINDS = ("debuginfo", "executable")

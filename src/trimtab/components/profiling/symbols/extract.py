@@ -14,8 +14,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from trimtab.components.profiling.symbols import golang, table
 from trimtab.components.profiling.symbols.elf import ElfFile, content_id
 from trimtab.components.profiling.symbols.sandbox import ParseError, one_line
@@ -25,21 +23,10 @@ MINIDEBUG_BYTES_MAX = 256 << 20
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11
 
 
-class Extracted(Struct, array_like=True):
-    """What was written, of which build."""
-
-    build_id: str
-    quality: Quality
-    has_code: bool
-    debuglink: str
-    trouble: str = ""
-    """Why something better could not be read."""
-
-
 def extract(than: Quality | None, dwarf_bytes_max: int, *, fds: Sequence[int]) -> Any:
     """Runs in the sandbox. fds: the file, and where the names go. Writes only what is better than `than`.
 
-    dwarf_bytes_max: of debug information that is read; 0 is without a limit. An `Extracted`, as a list.
+    dwarf_bytes_max: of debug information that is read; 0 is without a limit. A `shelf.Extracted`, as a list.
     """
     source, target = fds
     file = ElfFile(source)

@@ -13,9 +13,8 @@ from typing import Self
 
 import msgspec
 
-from trimtab.components.profiling.symbols.extract import Extracted
 from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox
-from trimtab.components.profiling.symbols.shelf import Link, Quality, Shelf
+from trimtab.components.profiling.symbols.shelf import Extracted, Link, Quality, Shelf
 
 DWARF_BYTES_MAX = 64 << 20
 """Of the debug information of one program, when the agent keeps names; reading it takes about a second of CPU time. The names of a

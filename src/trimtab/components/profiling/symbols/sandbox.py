@@ -70,6 +70,7 @@ class Sandbox:
         self._memory_bytes = memory_bytes
         self._idle_s = idle_s
         self._lock = threading.Lock()
+        self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -87,6 +88,8 @@ class Sandbox:
         if len(fds) > FDS_MAX:
             raise ValueError(f"{len(fds)} descriptors: at most {FDS_MAX} go into the sandbox in one call")
         with self._lock:
+            if self._closed:
+                raise OSError("the sandbox is closed")
             deadline = time.monotonic() + self._timeout_s
             for fault in range(FAULTS + 1):
                 fresh = self._ready()
@@ -105,7 +108,8 @@ class Sandbox:
             raise ParseError(f"{function}: the parser cannot be kept running")
 
     def close(self) -> None:
-        """Ends the worker, if there is one."""
+        """Ends the worker, if there is one, for good: who calls later, or waits for another's call, gets `OSError`."""
+        self._closed = True
         with self._lock:
             self._end()
 

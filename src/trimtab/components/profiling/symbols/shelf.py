@@ -35,6 +35,17 @@ TOUCH_S = 3600
 _BUILD_ID = re.compile(r"(?:sha256-)?[0-9a-f]{8,128}")
 
 
+class Extracted(Struct, array_like=True):
+    """What `extract.py` wrote, of which build."""
+
+    build_id: str
+    quality: Quality
+    has_code: bool
+    debuglink: str
+    trouble: str = ""
+    """Why something better could not be read."""
+
+
 class Asked(Struct):
     """What came of asking a source: at Unix seconds, and a line when it was not what was looked for."""
 
