@@ -1,5 +1,6 @@
-"""Names are kept while they can be had: of a container's files that stacks go through, what symbolizing needs is taken out of it, once, as the file
-may be gone with its container when somebody asks. In a sandbox of its own, so that no unwind table waits for it."""
+"""Names are kept while they can be had: of the files that stacks go through, what symbolizing needs is taken out of each, once, as the file
+may be gone when somebody asks: with its container, by an upgrade, or because it was built to be tried. Those of containers come first.
+In a sandbox of its own, so that no unwind table waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from pathlib import Path
 from trimtab.components.profiling.symbols.keep import Keeper
 from trimtab.components.profiling.symbols.sandbox import Sandbox
 
-QUEUE_MAX = 1024
+QUEUE_MAX = 512
+"""Of files that are held open for it. Names of others are read from their path, if they are still there when somebody asks."""
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +34,14 @@ class Keeping:
     def __init__(self, root: Path, sandbox: Sandbox) -> None:
         self._keeper = Keeper(root, sandbox=sandbox)
         self._queue: deque[tuple[int, str, str]] = deque()
+        self._later: deque[tuple[int, str, str]] = deque()
         self._wake = asyncio.Event()
         self._may = True
 
     def add(self, fd: int, build_id: str, path: str) -> None:
         """Of a file that may go. The descriptor stays the caller's."""
-        if len(self._queue) < QUEUE_MAX and not is_here(fd, path):
-            self._queue.append((os.dup(fd), build_id, path))
+        if len(self._queue) + len(self._later) < QUEUE_MAX:
+            (self._later if is_here(fd, path) else self._queue).append((os.dup(fd), build_id, path))
             self._wake.set()
 
     def may_parse(self, may: bool) -> None:
@@ -52,8 +55,8 @@ class Keeping:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue and self._may:
-                    fd, build_id, path = self._queue.popleft()
+                while (waiting := self._queue or self._later) and self._may:
+                    fd, build_id, path = waiting.popleft()
                     try:
                         await asyncio.to_thread(self._keeper.keep, fd, build_id, path)
                     except (ValueError, OSError) as err:
@@ -61,9 +64,9 @@ class Keeping:
                     finally:
                         os.close(fd)
         finally:
-            for fd, _, _ in self._queue:
-                os.close(fd)
-            self._queue.clear()
+            for waiting in (self._queue, self._later):
+                while waiting:
+                    os.close(waiting.popleft()[0])
 
     def close(self) -> None:
         self._keeper.close()
