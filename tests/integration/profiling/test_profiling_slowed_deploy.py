@@ -109,6 +109,7 @@ def test_a_slowed_function_is_named_by_the_comparison_of_its_deploy(running: Eng
     assert (said["status"], said["reason"]) == ("False", "FunctionsGrew")
     assert "digest" in said["message"].partition(",")[0], "it is named first"
     assert "render" not in said["message"]
+    assert "do_GET" not in said["message"], "it grew by what it calls"
     assert said["message"] in running.run("why", "app/slowed").stdout
     events = running.json("get", "events")["items"]
     assert [e["type"] for e in events if e["reason"] == "FunctionsGrew"] == ["Warning"]

@@ -145,6 +145,28 @@ def test_requests_that_cost_more_are_seen_although_all_shares_are_the_same(profi
     assert {g.function.name for g in requests.grown} == {"main", "serve", "render", "query", "digest"}
 
 
+def test_callers_of_what_became_slower_are_not_named_and_what_grew_besides_is(profiles, run):
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 240, 52, 50, 40)
+
+    answer = asked(profiles, T + 240, requests_start=str(T - 180), requests=",".join(["1000"] * 7))
+
+    assert answer.per == "request"
+    assert [g.function.name for g in answer.grown] == ["digest", "render"], "not main and serve, which grew by both"
+
+
+def test_a_caller_that_grew_by_the_same_factor_is_named_with_what_it_calls(profiles, run):
+    """`query` alone calls `digest`, now three times as often."""
+    STACKS.append([4, 3, 1, 0])
+    try:
+        run(OLD, T - 180, 180, 70, 1, 0, 20)
+        run(NEW, T, 240, 70, 1, 0, 60)
+    finally:
+        STACKS.pop()
+
+    assert {g.function.name for g in asked(profiles, T + 240).grown} == {"query", "digest"}
+
+
 def test_requests_at_times_when_nothing_was_measured_do_not_count(profiles, run):
     """The agent was away for half of the time before."""
     run(OLD, T - 600, 200, 40, 50, 10)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S
 from trimtab.components.profiling.queries.ask import Symbolizer
-from trimtab.components.profiling.queries.growth import growth, named, sides
+from trimtab.components.profiling.queries.causes import causes
+from trimtab.components.profiling.queries.growth import growth, named, scales, sides
 from trimtab.components.profiling.queries.shapes import CompareAnswer, Comparison, Side
 from trimtab.components.profiling.queries.tree import Ints, Tree, merge
 from trimtab.components.profiling.storage.selection import Query
@@ -119,7 +120,9 @@ def _compared(
     if served is not None:
         answer.per = "request"
         answer.cost_before, answer.cost_after = (s.total / s.units for s in (answer.before, answer.after))
-    answer.grown = named(functions, growth(before, after, asked.threshold_percent / 100))
+    threshold = asked.threshold_percent / 100
+    grew = causes(functions, trees[0], trees[1], growth(before, after, threshold), scales(before, after), threshold)
+    answer.grown = named(functions, grew)
     return answer
 
 

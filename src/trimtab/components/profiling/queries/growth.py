@@ -98,6 +98,15 @@ def named(functions: Sequence[Function], found: Sequence[tuple[int, float, float
     ]
 
 
+def scales(before: Side, after: Side) -> tuple[float, float]:
+    """What a value of each side is multiplied by to be a part of the whole."""
+    whole = float(before.whole.sum()), float(after.whole.sum())
+    if before.requests is None or after.requests is None:
+        return 1 / (whole[0] or 1.0), 1 / (whole[1] or 1.0)
+    one = whole[0] / float(before.requests.sum()) or 1.0
+    return 1 / (one * float(before.requests.sum())), 1 / (one * float(after.requests.sum()))
+
+
 # Figures: parts of the whole, and their limits
 
 
