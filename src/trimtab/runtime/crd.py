@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-import textwrap
+import sys
 from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
@@ -205,25 +205,47 @@ def _bounds(info: mi.IntType | mi.FloatType) -> JSON:
     return out
 
 
-@cache
 def field_docs(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class and its bases; empty where the source is not at hand."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):
-            continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for statement, below in pairwise(body):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-                and isinstance(below.value.value, str)
-            ):
-                found[statement.target.id] = inspect.cleandoc(below.value.value)
+        found |= _module_docs(base.__module__).get(base.__qualname__, {})
+    return found
+
+
+@cache
+def _module_docs(module: str) -> dict[str, dict[str, str]]:
+    """By class the docstrings below its own fields: a module is parsed once, for all that is in it."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    places: list[tuple[str, ast.AST]] = [("", tree)]
+    while places:
+        above, place = places.pop()
+        for node in ast.iter_child_nodes(place):
+            if isinstance(node, ast.ClassDef):
+                found[above + node.name] = _below_fields(node)
+                places.append((f"{above}{node.name}.", node))
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                places.append((f"{above}{node.name}.<locals>.", node))
+            elif isinstance(node, ast.If | ast.Try | ast.With):
+                places.append((above, node))
+    return found
+
+
+def _below_fields(node: ast.ClassDef) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for statement, below in pairwise(node.body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
+            found[statement.target.id] = inspect.cleandoc(below.value.value)
     return found
 
 
