@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +271,37 @@ def test_a_runner_that_is_killed_leaves_nothing(world: World, engine: EngineUnde
         assert process.stdout.readline() == "on\n"
         process.send_signal(signal.SIGKILL)
     nothing_left(engine)
+
+
+@pytest.mark.long
+def test_a_pod_that_nobody_makes_or_starts_is_told_with_the_reason(
+    world: World, pods: Pods, engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    (tmp_path / "quota.yaml").write_text(json.dumps(quota))
+    engine.run("apply", "-f", str(tmp_path / "quota.yaml"))
+    try:
+        with pytest.raises(EngineFault, match=r"step1: no pod can be made: .*exceeded quota"):
+            run(pods, world.job("true"))
+    finally:
+        engine.run("delete", "-f", str(tmp_path / "quota.yaml"))
+
+    nowhere = replace(pods.place, give=lambda store, digest: f"trimtab.local/none@sha256:{'0' * 64}")
+    with pytest.raises(EngineFault, match=r"step2: its pod cannot start: ImagePullBackOff: .*trimtab\.local/none"):
+        run(Pods(world.state, nowhere), world.job("true"))
+
+
+@pytest.mark.long
+def test_an_api_that_goes_away_ends_the_step_and_leaves_nothing(
+    world: World, pods: Pods, engine: EngineUnderTest
+) -> None:
+    def write(data: bytes) -> None:
+        os.kill(engine.pid("api"), signal.SIGKILL)
+
+    with pytest.raises(
+        EngineFault, match=r"step1: .*(its pod ended before the step did|the connection to its pod|reached)"
+    ):
+        pods.execute(world.job("echo on; sleep 1000"), write, Stop())
 
 
 SHIP = """

@@ -99,7 +99,7 @@ class Followed:
         except TimeoutError:
             fields = f"involvedObject.kind=Job,involvedObject.name={self._job}"
             events = await self._client.list(Event.resource_type, self._namespace, fields=fields)
-            refused = [one.get("message", "") for one in events["items"] if one.get("reason") == "FailedCreate"]
+            refused = [one.get("message", "") for one in events["items"] if one.get("type") == "Warning"]
             if refused:
                 raise EngineFault(f"no pod can be made: {refused[-1]}") from None
 
