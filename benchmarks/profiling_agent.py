@@ -1,0 +1,159 @@
+"""What the profiling agent costs. Prints the machine's load and core count with it.
+
+sudo .venv/bin/python benchmarks/profiling_agent.py [--seconds 60] [--hz 19]
+
+tables   unwind tables of well-known programs: CPU time to make one, beside one function after the other (as a prototype did), and beside
+         readelf, which prints the same
+agent    cold (no table is on disk) and warm, each for a while, beside a load: a Python loop on one CPU, and on another a shell that starts a
+         process after the other. CPU of the agent and its sandboxes, of the BPF program apart; memory; how the stacks ended
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trimtab.components.profiling.agent import budget, lanes, layout, tables
+
+PROGRAMS = (
+    "/usr/lib/x86_64-linux-gnu/libc.so.6",
+    "/usr/bin/python3.11",
+    shutil.which("node"),
+    "/usr/lib/gcc/x86_64-linux-gnu/12/cc1",
+)
+ROUNDS = 3
+INCOMPLETE = layout.STATUSES[1:-1]
+
+
+def cpu_s(path: str) -> tuple[float, int]:
+    """Seconds of CPU, the least of some rounds, and rows."""
+    best, rows = float("inf"), 0
+    for _ in range(ROUNDS):
+        fd = os.open(path, os.O_RDONLY)
+        began = time.process_time()
+        rows = tables.read(tables.build([fd])).rows
+        best = min(best, time.process_time() - began)
+        os.close(fd)
+    return best, rows
+
+
+def readelf_s(path: str) -> float | None:
+    if not shutil.which("readelf"):
+        return None
+    before = budget.ended_children_cpu_s()
+    subprocess.run(
+        ["readelf", "--debug-dump=frames-interp", path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return budget.ended_children_cpu_s() - before
+
+
+def show_tables() -> None:
+    print("table of                          rows    CPU ms   one by one   readelf")
+    for path in filter(None, PROGRAMS):
+        if not Path(path).exists():
+            continue
+        quick, rows = cpu_s(path)
+        several, lanes.LANES_MIN = lanes.LANES_MIN, 1 << 40
+        slow, _ = cpu_s(path)
+        lanes.LANES_MIN = several
+        peer = readelf_s(path)
+        shown = f"{peer / quick:6.1f} x" if peer is not None else "  (none)"
+        print(f"{Path(path).name:28} {rows:9,} {quick * 1e3:9.1f} {slow / quick:10.1f} x {shown}")
+
+
+@contextlib.contextmanager
+def load() -> Iterator[None]:
+    """A program that computes, and one that starts others."""
+    commands = (
+        [sys.executable, "-c", "while True: sum(i * i for i in range(1000))"],
+        ["sh", "-c", "while :; do /bin/true; done"],
+    )
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def run_agent(root: Path, hz: float, seconds: float) -> dict[str, Any]:
+    """The last that an agent told, and what it used."""
+    command = [sys.executable, "-m", "trimtab.components.profiling.agent", str(root), "--talk", "--hz", str(hz)]
+    agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    agent.stdout.readline()
+    began_cpu, began = budget.running_cpu_s(agent.pid), time.monotonic()
+    time.sleep(seconds)
+    used, elapsed = budget.running_cpu_s(agent.pid) - began_cpu, time.monotonic() - began
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines() if ":" in line
+    )
+    agent.stdin.close()
+    said = [json.loads(line) for line in agent.stdout.read().splitlines()]
+    agent.wait()
+    last: dict[str, Any] = said[-1]
+    return last | {"percent": 100 * used / elapsed, "rss_kb": int(fields["VmRSS"].split()[0]), "seconds": elapsed}
+
+
+def show_agent(hz: float, seconds: float) -> None:
+    print(f"\nagent at {hz:g} Hz for {seconds:g} s           cold      warm")
+    with tempfile.TemporaryDirectory() as directory, load():
+        runs = [run_agent(Path(directory), hz, seconds) for _ in range(2)]
+    for name, shown in (
+        ("process and sandboxes, % of a core", [f"{run['percent']:.2f}" for run in runs]),
+        (
+            "BPF program, % of a core",
+            [f"{run['samples'] * run['sample_us'] / run['seconds'] / 1e4:.2f}" for run in runs],
+        ),
+        ("BPF program, us a sample", [f"{run['sample_us']:.1f}" for run in runs]),
+        ("samples", [str(run["samples"]) for run in runs]),
+        (
+            "stacks complete, %",
+            [
+                f"{100 - 100 * sum(run['lost'].get(n, 0) for n in INCOMPLETE) / max(1, run['samples']):.1f}"
+                for run in runs
+            ],
+        ),
+        (
+            "no room, events lost",
+            [str(run["lost"].get("no_room", 0) + run["lost"].get("events_lost", 0)) for run in runs],
+        ),
+        ("RSS, MB", [f"{run['rss_kb'] / 1e3:.0f}" for run in runs]),
+        ("own memory and maps, MB", [f"{run['memory_bytes'] / 1e6:.0f}" for run in runs]),
+        ("tables built, from disk", [f"{run['files']['built']}, {run['files']['from_disk']}" for run in runs]),
+    ):
+        print(f"{name:36}", *(f"{value:>9}" for value in shown))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--hz", type=float, default=19)
+    arguments = parser.parse_args()
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+    show_tables()
+    if os.geteuid() != 0:
+        print("\nagent: not root, not measured")
+        return 0
+    show_agent(arguments.hz, arguments.seconds)
+    print(f"load at the end {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
