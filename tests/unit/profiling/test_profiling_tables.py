@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.components.profiling.agent import cfa, elf, lanes, layout, tables
+from trimtab.components.profiling.agent import cfa, elf, lanes, layout, packing, tables
 
 LIBC = Path("/usr/lib/x86_64-linux-gnu/libc.so.6")
 SOURCE = """
@@ -180,3 +180,33 @@ def test_the_usual_expressions(expression: str, rule: cfa.Rule) -> None:
     state = cfa.by_expression(cfa.State(), bytes.fromhex(expression))
 
     assert state.rule() == rule
+
+
+def held_at(words: np.ndarray, blocks: int, offset: int) -> int:  # type: ignore[type-arg]
+    """The rule at an offset, as bpf/rules.h looks for it."""
+    block = offset >> packing.BLOCK_SHIFT
+    low, high = int(words[block]), int(words[block + 1])
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if int(words[middle]) >> 16 <= (offset & 0xFFFF) else (low, middle)
+    return int(words[low]) & 0xFFFF
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300_000), st.integers(2, 0xFFFF)),
+        min_size=1,
+        max_size=40,
+        unique_by=lambda row: row[0],
+    ),
+    st.data(),
+)
+def test_packed_rows_say_what_the_rows_said(rows: list[tuple[int, int]], data: st.DataObject) -> None:
+    rows.sort()
+    words, blocks = packing.pack(
+        np.array([at for at, _ in rows], np.uint32), np.array([rule for _, rule in rows], np.uint32), 1
+    )
+
+    last = (blocks << packing.BLOCK_SHIFT) - 1
+    for offset in [*(at for at, _ in rows), *(max(0, at - 1) for at, _ in rows), last, data.draw(st.integers(0, last))]:
+        assert held_at(words, blocks, offset) == next((rule for at, rule in reversed(rows) if at <= offset), 1)

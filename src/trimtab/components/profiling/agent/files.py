@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.agent import layout, libbpf, python, tables
+from trimtab.components.profiling.agent.packing import pack
 from trimtab.components.profiling.agent.processes import text_of
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.ranges import Ranges
@@ -31,6 +33,11 @@ QUEUE_MAX = 512
 IDS_KEPT = 16384
 """Numbers of files that can still be named."""
 MODULES_MAX = 4096
+IN_USE_S = 30.0
+"""What stacks went through so lately stays in the kernel: two big programs that run at once do not take turns."""
+NO_ROOM_S = 120.0
+"""After which a program that there was no room for asks again."""
+RULE_GAP = 1
 KEYS_MAX = 256
 """Files of one content, of which so many are told apart at once."""
 
@@ -70,9 +77,9 @@ class Module:
         self.size: int = facts["size"]
         self.path = path
         self._code = [tuple(segment[:3]) for segment in facts["segments"] if segment[3]]
-        self.count = 0
+        self.words = self.blocks = 0
         self.first: int | None = None
-        """Its rows in the kernel."""
+        """Where its rows are in the kernel, how many words they take, and for how many blocks of the file."""
         self.settled = False
         """Whether its table was looked for."""
         self.interpreter = 0
@@ -95,11 +102,13 @@ class Files:
     def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters, keep: Keep) -> None:
         self._map, self._cache, self._run = maps.map("files"), cache, run
         self._interpreters, self._keep, self._tables = interpreters, keep, maps.tables
-        self._rows = maps.map("rows").memory(layout.MAP_ROW)
+        self._rows = maps.map("rows").memory(np.dtype("<u8")).view("<u4")
         self._rules = maps.map("rules").memory(layout.RULE)
         self._ranges = Ranges(len(self._rows))
         self._rule_numbers: dict[bytes, int] = {}
-        self._number(np.array([(layout.CFA_UNSUPPORTED, 0, 0, 0, 0, 0, 0)], layout.RULE))
+        self._number(
+            np.array([(kind, 0, 0, 0, 0, 0, 0) for kind in (layout.CFA_UNSUPPORTED, layout.CFA_GAP)], layout.RULE)
+        )
         self._modules: dict[str, Module] = {}
         self._by_id: OrderedDict[int, Module] = OrderedDict()
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
@@ -149,12 +158,12 @@ class Files:
     def evict_half(self) -> None:
         """Frees the half of the rows that no stack went through for longest."""
         target = self.rows_used // 2
-        while self.rows_used > target and self._evict():
+        while self.rows_used > target and self._evict(math.inf):
             pass
 
     def close(self) -> None:
         """Lets go of the kernel's memory."""
-        self._rows, self._rules = np.empty(0, layout.MAP_ROW), np.empty(0, layout.RULE)
+        self._rows, self._rules = np.empty(0, np.uint32), np.empty(0, layout.RULE)
 
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""
@@ -263,7 +272,6 @@ class Files:
     async def _table_of(self, module: Module, fd: int) -> None:
         try:
             table = await self._table(module.identity, fd)
-            module.count = table.rows
             module.interpreter = await self._interpreter(module, [fd])
             self._load(module, table)
         except (ValueError, OSError) as err:
@@ -301,21 +309,22 @@ class Files:
 
     def _load(self, module: Module, table: tables.Table) -> None:
         """Puts the module's rows into the kernel; the oldest of other modules make room."""
-        if not module.count:
+        numbers = self._number(np.frombuffer(table.rules, layout.RULE))[np.frombuffer(table.which, "<u2")]
+        words, module.blocks = pack(np.frombuffer(table.offsets, "<u4"), numbers, RULE_GAP)
+        module.words = len(words)
+        if not module.words:
             return
-        while (first := self._ranges.take(module.count)) is None:
-            if not self._evict():
+        while (first := self._ranges.take(module.words)) is None:
+            if not self._evict(asyncio.get_running_loop().time() - IN_USE_S):
                 self.counts["no_room"] += 1
+                asyncio.get_running_loop().call_later(NO_ROOM_S, self._forget, module)
                 return
-        numbers = self._number(np.frombuffer(table.rules, layout.RULE))
-        rows = self._rows[first : first + module.count]
-        rows["offset"] = np.frombuffer(table.offsets, "<u4")
-        rows["rule"] = numbers[np.frombuffer(table.which, "<u2")]
+        self._rows[first : first + module.words] = words
         module.first = first
 
-    def _evict(self) -> bool:
-        """Frees the rows of the module that was used longest ago; False: none has any."""
-        loaded = [module for module in self._modules.values() if module.first is not None]
+    def _evict(self, before: float) -> bool:
+        """Frees the rows of the module that was used longest ago; False: none has any that was not used since then."""
+        loaded = [module for module in self._modules.values() if module.first is not None and module.used < before]
         if not loaded:
             return False
         self._forget(min(loaded, key=lambda module: module.used))
@@ -325,11 +334,13 @@ class Files:
     def _forget(self, module: Module) -> None:
         """Takes a module out of the kernel: the next sample in it asks again. A walk that is under way may read what comes in the place
         of its rows: one wrong stack at most."""
+        if self._modules.get(module.identity) is not module:
+            return
         del self._modules[module.identity]
         for key in module.keys:
             self._map.delete(key)
         if module.first is not None:
-            self._ranges.give(module.first, module.count)
+            self._ranges.give(module.first, module.words)
             module.first = None
 
     def _settle(self, key: bytes, number: int, module: Module | None) -> None:
@@ -339,7 +350,7 @@ class Files:
         if module is None or module.go:
             flags |= layout.FILE_FRAME_POINTERS
         if module and module.first is not None:
-            value["first"], value["count"] = module.first, module.count
+            value["first"], value["count"] = module.first, module.blocks
             flags |= layout.FILE_TABLE
         value["id"], value["flags"], value["extra"][0, 0] = number, flags, module.interpreter if module else 0
         with contextlib.suppress(

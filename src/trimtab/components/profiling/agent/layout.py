@@ -34,7 +34,6 @@ FILE_FRAME_POINTERS, FILE_TABLE, FILE_SETTLED = 1, 2, 4
 
 FILE_KEY = np.dtype([("inode", "<u8"), ("changed_ns", "<u8"), ("device", "<u4"), ("generation", "<u4")])
 FILE_VALUE = np.dtype([("id", "<u4"), ("first", "<u4"), ("count", "<u4"), ("flags", "<u4"), ("extra", "<u4", 4)])
-MAP_ROW = np.dtype([("offset", "<u4"), ("rule", "<u4")])
 RULE = np.dtype(
     [
         ("cfa", "u1"),

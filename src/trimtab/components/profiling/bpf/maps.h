@@ -31,12 +31,15 @@ struct file_key { // one content of one file, whatever its name
 // SETTLED: the agent has looked at it. Until then a file has only a number, so that its frames can be named when it has.
 enum file_flags { FILE_FRAME_POINTERS = 1, FILE_TABLE = 2, FILE_SETTLED = 4 };
 struct file_value {
-    __u32 id, first, count; // its rows
+    __u32 id, first, count; // where its rows are, and of how many blocks
     __u32 flags;
     __u32 extra[4]; // of interpreters: see python.h
 };
 
-struct row { __u32 offset, rule; }; // from this offset in the file on, this rule holds
+// From an offset on, a rule holds: the offset within a block of the file in the upper half of a word, the rule in the lower; two words
+// to an element. A file's words begin with where the rows of each of its blocks begin (agent/packing.py).
+#define BLOCK_SHIFT 16
+#define BLOCK_MASK 0xFFFF
 enum cfa { CFA_GAP, CFA_END, CFA_REGISTER, CFA_DEREF, CFA_PLT, CFA_SIGNAL, CFA_UNSUPPORTED };
 enum rbp { RBP_SAME, RBP_AT_CFA, RBP_AT_RBP, RBP_LOST };
 struct rule { // how to come from a frame to its caller
@@ -95,7 +98,7 @@ struct {
     __uint(max_entries, 3 << 20);
     __uint(map_flags, BPF_F_MMAPABLE);
     __type(key, __u32);
-    __type(value, struct row);
+    __type(value, __u64);
 } rows SEC(".maps");
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);

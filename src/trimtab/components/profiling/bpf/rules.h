@@ -3,32 +3,42 @@
 #pragma once
 #include "mapping.h"
 
-#define SEARCH_STEPS 22 // rows of one file: up to 4 million
+#define SEARCH_STEPS 17 // rows of one block: one for each byte at most
 #define STEP_BYTES_MAX (8 << 20)
 // Where the kernel puts the interrupted registers, seen from the stack pointer in the signal's return stub (struct ucontext).
 #define SIGNAL_RBP 120
 #define SIGNAL_RSP 160
 #define SIGNAL_RIP 168
 
-static __always_inline struct rule *rule_at(struct file_value *file, __u32 offset) {
-    __u32 low = file->first, high = low + file->count;
-    for (int i = 0; i < SEARCH_STEPS; i++) {
-        if (low >= high)
+static __always_inline bool word_at(__u32 index, __u32 *word) {
+    __u32 element = index / 2;
+    __u64 *two = bpf_map_lookup_elem(&rows, &element);
+    if (!two)
+        return false;
+    *word = index & 1 ? *two >> 32 : *two;
+    return true;
+}
+
+static __always_inline struct rule *rule_at(struct file_value *file, __u64 offset) {
+    __u64 block = offset >> BLOCK_SHIFT;
+    __u32 low, high, word;
+    if (block >= file->count || !word_at(file->first + block, &low) || !word_at(file->first + block + 1, &high))
+        return 0;
+    for (int i = 0; i < SEARCH_STEPS; i++) { // the first row is the block's own begin
+        if (high - low <= 1 || low > high)
             break;
         __u32 middle = low + (high - low) / 2;
-        struct row *row = bpf_map_lookup_elem(&rows, &middle);
-        if (!row)
+        if (!word_at(file->first + middle, &word))
             return 0;
-        if (row->offset <= offset)
-            low = middle + 1;
+        if (word >> BLOCK_SHIFT <= (offset & BLOCK_MASK))
+            low = middle;
         else
             high = middle;
     }
-    if (low <= file->first)
+    if (!word_at(file->first + low, &word))
         return 0;
-    low--;
-    struct row *row = bpf_map_lookup_elem(&rows, &low);
-    return row ? bpf_map_lookup_elem(&rules, &row->rule) : 0;
+    __u32 rule = word & BLOCK_MASK;
+    return bpf_map_lookup_elem(&rules, &rule);
 }
 
 static __always_inline bool user_word(__u64 *word, __u64 address) {
