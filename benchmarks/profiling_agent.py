@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,54 +91,58 @@ def load() -> Iterator[None]:
             process.wait()
 
 
-def run_agent(root: Path, hz: float, seconds: float) -> dict[str, Any]:
-    """The last that an agent told, and what it used."""
+def told(agent: subprocess.Popen[bytes], root: Path) -> dict[str, Any]:
+    """What the agent says of itself, and what it has used so far."""
+    state: dict[str, Any] = json.loads((root / "status.json").read_bytes())
+    lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+    memory = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return state | {"cpu_s": budget.running_cpu_s(agent.pid), "rss_kb": memory, "at": time.monotonic()}
+
+
+def run_agent(root: Path, hz: float, seconds: float) -> list[dict[str, Any]]:
+    """What an agent did in each of two stretches: the first without any table on disk."""
     command = [sys.executable, "-m", "trimtab.components.profiling.agent", str(root), "--talk", "--hz", str(hz)]
-    agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert agent.stdin is not None
-    assert agent.stdout is not None
-    agent.stdout.readline()
-    began_cpu, began = budget.running_cpu_s(agent.pid), time.monotonic()
-    time.sleep(seconds)
-    used, elapsed = budget.running_cpu_s(agent.pid) - began_cpu, time.monotonic() - began
-    fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines() if ":" in line
-    )
-    agent.stdin.close()
-    said = [json.loads(line) for line in agent.stdout.read().splitlines()]
-    agent.wait()
-    last: dict[str, Any] = said[-1]
-    return last | {"percent": 100 * used / elapsed, "rss_kb": int(fields["VmRSS"].split()[0]), "seconds": elapsed}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        states = [told(agent, root)]
+        for _ in range(2):
+            time.sleep(seconds)
+            states.append(told(agent, root))
+    return [difference(*pair) for pair in pairwise(states)]
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    elapsed, samples = after["at"] - before["at"], after["samples"] - before["samples"]
+    bpf_s = (after["samples"] * after["sample_us"] - before["samples"] * before["sample_us"]) / 1e6
+    lost = {name: count - before["lost"].get(name, 0) for name, count in after["lost"].items()}
+    return after | {
+        "percent": 100 * (after["cpu_s"] - before["cpu_s"]) / elapsed,
+        "bpf_percent": 100 * bpf_s / elapsed,
+        "bpf_us": 1e6 * bpf_s / max(1, samples),
+        "samples": samples,
+        "complete": 100 - 100 * sum(lost.get(name, 0) for name in INCOMPLETE) / max(1, samples),
+        "dropped": lost.get("no_room", 0) + lost.get("events_lost", 0),
+        "built": after["files"]["built"] - before["files"]["built"],
+    }
 
 
 def show_agent(hz: float, seconds: float) -> None:
-    print(f"\nagent at {hz:g} Hz for {seconds:g} s           cold      warm")
+    print(f"\nagent at {hz:g} Hz, {seconds:g} s each        cold     then")
     with tempfile.TemporaryDirectory() as directory, load():
-        runs = [run_agent(Path(directory), hz, seconds) for _ in range(2)]
-    for name, shown in (
-        ("process and sandboxes, % of a core", [f"{run['percent']:.2f}" for run in runs]),
-        (
-            "BPF program, % of a core",
-            [f"{run['samples'] * run['sample_us'] / run['seconds'] / 1e4:.2f}" for run in runs],
-        ),
-        ("BPF program, us a sample", [f"{run['sample_us']:.1f}" for run in runs]),
-        ("samples", [str(run["samples"]) for run in runs]),
-        (
-            "stacks complete, %",
-            [
-                f"{100 - 100 * sum(run['lost'].get(n, 0) for n in INCOMPLETE) / max(1, run['samples']):.1f}"
-                for run in runs
-            ],
-        ),
-        (
-            "no room, events lost",
-            [str(run["lost"].get("no_room", 0) + run["lost"].get("events_lost", 0)) for run in runs],
-        ),
-        ("RSS, MB", [f"{run['rss_kb'] / 1e3:.0f}" for run in runs]),
-        ("own memory and maps, MB", [f"{run['memory_bytes'] / 1e6:.0f}" for run in runs]),
-        ("tables built, from disk", [f"{run['files']['built']}, {run['files']['from_disk']}" for run in runs]),
+        runs = run_agent(Path(directory), hz, seconds)
+    for name, field, digits in (
+        ("process and sandboxes, % of a core", "percent", 2),
+        ("BPF program, % of a core", "bpf_percent", 2),
+        ("BPF program, us a sample", "bpf_us", 1),
+        ("samples", "samples", 0),
+        ("stacks complete, %", "complete", 1),
+        ("no room, events lost", "dropped", 0),
+        ("RSS, KB", "rss_kb", 0),
+        ("own memory and maps, bytes", "memory_bytes", 0),
+        ("tables built", "built", 0),
     ):
-        print(f"{name:36}", *(f"{value:>9}" for value in shown))
+        print(f"{name:36}", *(f"{run[field]:>12.{digits}f}" for run in runs))
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from functools import cached_property
 from pathlib import Path
 
@@ -20,20 +21,19 @@ class KernelNames:
 
     @cached_property
     def _table(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32], bytes]:
-        entries: list[tuple[int, int]] = []
-        names = bytearray()
+        addresses, places, names = array("Q"), array("I"), bytearray()
         try:
             with open(self._path, "rb") as file:
                 for line in file:
                     address, kind, name = line.split(None, 2)
                     if kind in TEXT_TYPES:
-                        entries.append((int(address, 16), len(names)))
+                        addresses.append(int(address, 16))
+                        places.append(len(names))
                         names += name.replace(b"\t", b" ").rstrip() + b"\n"
         except OSError:
-            entries = []
-        entries.sort()
-        table = np.array(entries, np.uint64).reshape(-1, 2)
-        return table[:, 0].copy(), table[:, 1].astype(np.uint32), bytes(names)
+            return np.empty(0, np.uint64), np.empty(0, np.uint32), b""
+        order = np.argsort(np.frombuffer(addresses, np.uint64), kind="stable")
+        return np.frombuffer(addresses, np.uint64)[order], np.frombuffer(places, np.uint32)[order], bytes(names)
 
     def name(self, address: int) -> str:
         """Of the function at an address, `name [module]`; `[kernel]` where addresses are not told (kernel.kptr_restrict)."""

@@ -245,14 +245,13 @@ class Agent:
 
     def _tell(self, last: bool = False) -> None:
         state, now = self.state(), time.monotonic()
-        if not last and now - self._last_time < EVERY_S and same(self._last_told, state):
-            return
-        self._last_told, self._last_time = state, now
-        self._told(state)
         with contextlib.suppress(OSError):  # a full disk is told of by who writes batches
             fresh = self.root / f".{STATUS}.part"
             fresh.write_bytes(msgspec.json.encode(state))
             fresh.rename(self.root / STATUS)
+        if last or now - self._last_time >= EVERY_S or not same(self._last_told, state):
+            self._last_told, self._last_time = state, now
+            self._told(state)
 
     def close(self) -> None:
         """Everything is out of the kernel again."""
