@@ -338,3 +338,22 @@ def test_the_process_that_rolls_up_tells_what_it_did(tmp_path: Path) -> None:
     gone = subprocess.run([*command, "--retention-s", clock], capture_output=True, text=True, timeout=60)
     assert gone.stdout == '{"batches":0,"segments":0,"aside":0,"deleted":1}\n', gone.stderr
     assert store.select(Query(start=HOUR, end=HOUR + 60)).total == 0
+
+
+def test_the_last_minutes_are_asked_without_what_reads_parquet(tmp_path: Path) -> None:
+    store = filled(tmp_path, HOUR, HOUR + 60)
+    store.roll_up(HOUR)
+    store.append(random_batch(1, HOUR + 60))
+    program = (
+        "import sys; from pathlib import Path; from trimtab.components.profiling.storage.store import Profiles, Query;"
+        f"print(Profiles(Path(sys.argv[1])).select(Query(start={HOUR} + int(sys.argv[2]), end={HOUR} + 70)).total,"
+        "'polars' in sys.modules)"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), start], capture_output=True, text=True, timeout=60
+        ).stdout
+        for start in ("60", "50")
+    ]
+    totals = [store.select(Query(start=HOUR + start, end=HOUR + 70)).total for start in (60, 50)]
+    assert said == [f"{totals[0]} False\n", f"{totals[1]} True\n"]

@@ -19,7 +19,7 @@ import numpy as np
 from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
 from trimtab.components.profiling.storage import trie
 from trimtab.components.profiling.storage.part import Damaged, Gathered, Interned, Opened
-from trimtab.components.profiling.storage.segment import About, Columns, Lost, Name, hours
+from trimtab.components.profiling.storage.segment import HOUR_S, About, Columns, Lost, Name, hours
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
 COMPRESSION_LEVEL = 3
@@ -96,6 +96,8 @@ def write(root: Path, start: int, columns: Columns, batches: Sequence[str], repl
             types=columns.types,
             lost=_lost(columns.lost),
             label_sets=len(columns.labels),
+            first=int(columns.samples["time"].min(initial=(start + HOUR_S) // TIME_S)),
+            last=int(columns.samples["time"].max(initial=start // TIME_S)),
             samples=len(columns.samples["time"]),
             events=int(columns.samples["count"].sum()),
             batches=sorted(batches),

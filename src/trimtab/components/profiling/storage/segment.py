@@ -65,6 +65,9 @@ class About(Struct, frozen=True, kw_only=True):
     types: list[SampleType]
     lost: list[Lost]
     label_sets: int
+    first: int
+    """The time of its first sample, in `TIME_S` seconds since 1970."""
+    last: int
     samples: int
     events: int
     """The sum of the samples' counts."""

@@ -147,12 +147,19 @@ class Profiles:
             if start <= _start_of(path) < end:
                 with there.damaged():
                     there.batches.append(Opened(path))
-        for hour, segments in sorted(found.segments.items()):
-            if hour < end and start < hour + HOUR_S:
-                there.segments += segments
+        touched = [
+            segment
+            for hour, segments in sorted(found.segments.items())
+            if hour < end and start < hour + HOUR_S
+            for segment in segments
+        ]
+        # Who asks for the last minutes alone needs none, and not what reads them.
+        there.segments += [
+            one for one in touched if one.about.first * TIME_S < end and start <= one.about.last * TIME_S
+        ]
         for opened in there.batches:
             _add(there.lost, opened.head.lost)
-        for segment in there.segments:
+        for segment in touched:
             for lost in segment.about.lost:
                 if start <= lost.time * TIME_S < end:
                     _add(there.lost, {lost.reason: lost.count})
