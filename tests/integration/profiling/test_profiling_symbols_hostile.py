@@ -107,7 +107,7 @@ def check_names(sandbox: Sandbox, quality: str, fd: int, addresses: Sequence[int
 
 
 def test_any_program_gives_names_or_one_line(programs: list[Path], sandbox: Sandbox, tmp_path: Path) -> None:
-    check_mutations(programs, sandbox, tmp_path, seed=1, count=150)
+    check_mutations(programs, sandbox, tmp_path, seed=1, count=100)
 
 
 @pytest.mark.long

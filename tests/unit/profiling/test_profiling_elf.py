@@ -108,7 +108,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_any_bytes_give_facts_or_one_line(built: Path, scratch: Path, data: st.DataObject) -> None:
     content = bytearray((built / "stripped").read_bytes())
     spots = st.one_of(st.integers(0, 1023), st.integers(len(content) - 2200, len(content) - 1))

@@ -133,7 +133,7 @@ def test_real_programs_are_read_as_binutils_read_them(program: str) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_a_broken_table_gives_places_or_one_line(data: st.DataObject) -> None:
     content = bytearray(kept(table(data.draw(st.sampled_from(sorted(VERSIONS))), PROGRAM)))
     for _ in range(data.draw(st.integers(1, 6))):

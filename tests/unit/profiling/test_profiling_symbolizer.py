@@ -223,6 +223,15 @@ def test_every_unnamed_frame_says_why(built: Path, symbolizer: Symbolizer, root:
     assert all(n.reason in [*REASONS.values(), *MARKS.values(), ""] or no_server in n.reason for n in named)
 
 
+def test_a_link_in_the_place_of_the_directory_leads_nowhere(root: Path, tmp_path: Path) -> None:
+    """Who owns the directory is less than the agent that writes there."""
+    (tmp_path / "elsewhere" / "uploads").mkdir(parents=True)
+    (root / "symbols").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotADirectoryError), Shelf(root).part():
+        pass
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["uploads"]
+
+
 def test_a_disk_that_takes_nothing_is_said(built: Path, root: Path, symbolizer: Symbolizer) -> None:
     (root / "symbols").write_text("in the way")
     (named,) = symbolizer.names([frame(built / "whole", 0x1000)])
@@ -263,6 +272,12 @@ def test_the_shelf_forgets_what_was_not_used_for_longest(root: Path) -> None:
         assert shelf.put(part, ids[3], "dwarf")
     assert not shelf.path(ids[3], "symtab").exists()
     assert not [p for p in shelf.names.iterdir() if p.name.endswith(".part")]
+    abandoned = shelf.names / ".0.part"
+    abandoned.write_bytes(bytes(10))
+    os.utime(abandoned, (1, 1))
+    with shelf.part() as part:
+        shelf.put(part, ids[2], "dwarf")
+    assert not abandoned.exists()
     with pytest.raises(ValueError, match=r"^'../x' is no build id$"):
         shelf.path("../x", "dwarf")
     assert QUALITIES[-1] == "dwarf"

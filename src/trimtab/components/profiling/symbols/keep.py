@@ -16,7 +16,7 @@ import msgspec
 from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox
 from trimtab.components.profiling.symbols.shelf import Extracted, Link, Quality, Shelf
 
-DWARF_BYTES_MAX = 64 << 20
+DWARF_BYTES_MAX = 16 << 20
 """Of the debug information of one program, when the agent keeps names; reading it takes about a second of CPU time. The names of a
 bigger one come from its symbol table, and its lines when somebody asks while it is still there."""
 

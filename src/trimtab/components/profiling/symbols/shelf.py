@@ -30,6 +30,8 @@ QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
 NAMES_BYTES_MAX = 2 << 30
 UPLOADS_BYTES_MAX = 4 << 30
+ABANDONED_S = 6 * 3600
+"""A file that was being written, and has not been for so long, is of a process that was killed."""
 TOUCH_S = 3600
 """Use is noted so often."""
 _BUILD_ID = re.compile(r"(?:sha256-)?[0-9a-f]{8,128}")
@@ -120,14 +122,20 @@ class Shelf:
         """A new file, which is gone after the block unless it was put somewhere. Raises `OSError`."""
         _own_directory(self._root, self.names)
         _own_directory(self._root, self.uploads)
-        path = self.names / f".{secrets.token_hex(8)}.part"
-        with open(path, "x+b") as file:
-            _give(file.fileno(), self._root)
-            part = Part(path, file)
-            try:
-                yield part
-            finally:
-                path.unlink(missing_ok=True)
+        # The directory's owner is less than the agent is, and might put a link in its place.
+        directory = os.open(self.names, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            name = f".{secrets.token_hex(8)}.part"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(name, flags, 0o644, dir_fd=directory), "w+b") as file:
+                try:
+                    _give(file.fileno(), self._root)
+                    yield Part(self.names, directory, name, file)
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=directory)
+        finally:
+            os.close(directory)
 
     def put(self, part: Part, build_id: str, quality: Quality) -> bool:
         """Takes a part in as the names of a build, unless what is there is as good. Makes room."""
@@ -169,9 +177,14 @@ class Shelf:
         files = []
         with os.scandir(directory) as entries:
             for entry in entries:
-                if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                    status = entry.stat(follow_symlinks=False)
+                if not entry.is_file(follow_symlinks=False):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                if not entry.name.endswith(".part"):
                     files.append((status.st_mtime, status.st_size, entry.path))
+                elif time.time() - status.st_mtime > ABANDONED_S:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= most:
@@ -185,8 +198,8 @@ class Shelf:
 class Part:
     """A file that is being written."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path = path
+    def __init__(self, home: Path, directory: int, name: str, file: IO[bytes]) -> None:
+        self._home, self._directory, self._name = home, directory, name
         self.file = file
 
     def place(self, at: Path, durable: bool = True) -> None:
@@ -194,7 +207,10 @@ class Part:
         self.file.flush()
         if durable:
             os.fsync(self.file.fileno())
-        os.rename(self.path, at)
+        if at.parent == self._home:
+            os.rename(self._name, at.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        else:
+            os.rename(self._name, at, src_dir_fd=self._directory)
 
 
 def _own_directory(root: Path, directory: Path) -> None:
