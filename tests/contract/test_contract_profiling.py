@@ -132,7 +132,7 @@ async def another_image(stage: Stage) -> None:
         found = await stage.get(Profiler, "default")
         if found is not None and len(found.status.deploys) == len(VERDICTS):
             break
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(10.0)
     await serves(stage, "b")
 
 
