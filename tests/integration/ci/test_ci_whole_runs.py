@@ -20,7 +20,7 @@ from trimtab.cli.ci import COMMANDS, main
 from trimtab.content import ContentStore, parse_digest, parse_reference
 
 # An ordinary user may not be able to read them later.
-for _module in pkgutil.iter_modules(ci.__path__, "trimtab.ci."):
+for _module in pkgutil.walk_packages(ci.__path__, "trimtab.ci."):
     if _module.name != "trimtab.ci.results.pytest_plugin":  # for the inside of a step
         importlib.import_module(_module.name)
 for _target, _ in COMMANDS.values():
