@@ -87,6 +87,50 @@ def roll_up(settings: Settings, arguments: list[str]) -> int:
     return 0
 
 
+def scrape(settings: Settings, arguments: list[str]) -> int:
+    """Asks programs for their profiles until its input ends; what fails is one line of standard error, once."""
+    root, targets = profiles(settings), json.loads(arguments[0])
+
+    def work(_: Send) -> None:
+        import asyncio
+
+        from trimtab.components.profiling.formats import scrape as scraping
+        from trimtab.components.profiling.symbols.sandbox import Sandbox
+
+        said: dict[str, str] = {}
+
+        def told(states: list[scraping.State]) -> None:
+            for state in states:
+                if state.error != said.get(state.url, ""):
+                    said[state.url] = state.error
+                    print(state.error or f"{state.url}: answers again", file=sys.stderr, flush=True)
+
+        async def until_input_ends(sandbox: Sandbox) -> None:
+            ended = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def readable() -> None:
+                if not os.read(0, 4096):
+                    loop.remove_reader(0)
+                    ended.set()
+
+            loop.add_reader(0, readable)
+            scraper = asyncio.create_task(scraping.scrape(root, targets, sandbox, told))
+            end = asyncio.create_task(ended.wait())
+            await asyncio.wait((scraper, end), return_when=asyncio.FIRST_COMPLETED)
+            if scraper.done():
+                await scraper  # raises what ended it
+            scraper.cancel()
+            end.cancel()
+            await asyncio.gather(scraper, end, return_exceptions=True)
+            sandbox.close()
+
+        asyncio.run(until_input_ends(Sandbox()))
+
+    apart(settings, work)
+    return 0
+
+
 def size_bytes(root: Path) -> int:
     """What the files below a directory take on the disk."""
     total = 0
@@ -97,7 +141,7 @@ def size_bytes(root: Path) -> int:
     return total
 
 
-DEEDS: dict[str, Deed] = {"serve": serve, "roll-up": roll_up}
+DEEDS: dict[str, Deed] = {"serve": serve, "roll-up": roll_up, "scrape": scrape}
 
 
 def main() -> None:
