@@ -40,7 +40,7 @@ SHARES_S = 12.0
 SHARES_HZ = 99
 PERF_S = 12.0
 READY_S = 60.0
-SETTLE_S, QUIET_S = 180.0, 12.0
+SETTLE_S, QUIET_S = 180.0, 20.0
 
 
 @dataclass
@@ -78,6 +78,12 @@ class Agent:
             self.status = json.loads(line)
         self.process.wait(timeout=READY_S)
         self.process.stdout.close()
+
+    def says(self) -> str:
+        """What it tells of itself."""
+        told = json.loads((self.directory / "status.json").read_text())
+        kept = ("cpu_percent", "memory_bytes", "samples", "processes", "sample_us", "shed", "files")
+        return ", ".join(f"{name} {told[name]}" for name in kept if name in told)
 
     def cpu_s(self) -> float:
         """Of it and all that it started."""
@@ -156,24 +162,24 @@ def batches(directory: Path) -> list[Batch]:
 
 
 def tell(ended: Sequence[Ran], measured: Sequence[Batch], hz: float) -> None:
-    print(f"\n| program | expected | complete | % | lost | not complete |\n|{'---|' * 6}")
-    expected_all, complete_all = 0.0, 0.0
+    """A program's ticks are few and come by chance, so what is lost is told of all of them together."""
+    print(f"\n| program | expected | samples | complete | % | not complete |\n|{'---|' * 6}")
+    expected, complete, samples = 0.0, 0, 0
     for ran in ended:
         verdict = judge(ran.program, stacks_of(measured, ran.pids))
-        expected = max(ran.cpu_s * hz, float(verdict.samples))
         if ran.program.goal:
-            expected_all += expected
-            complete_all += verdict.complete
+            expected += ran.cpu_s * hz
+            complete += verdict.complete
+            samples += verdict.samples
         wrong = ", ".join(f"{reason} {count}" for reason, count in verdict.wrong.most_common(4))
         note = "" if ran.program.goal else f" ({ran.program.note or 'separately'})"
-        lost = max(0, round(expected - verdict.samples))
-        share = verdict.complete / expected if expected else 0.0
-        print(f"| {ran.program.name}{note} | {expected:.0f} | {verdict.complete} | {share:.1%} | {lost} | {wrong} |")
+        share = verdict.complete / max(1, verdict.samples)
+        ticks = f"{ran.cpu_s * hz:.0f} | {verdict.samples} | {verdict.complete}"
+        print(f"| {ran.program.name}{note} | {ticks} | {share:.1%} | {wrong} |")
         for reason, examples in list(verdict.examples.items())[:3] if OPTIONS.verbose else ():
             print(f"    {reason}: {examples[0][:600]}")
-    print(
-        f"| **all** | {expected_all:.0f} | {complete_all:.0f} | **{complete_all / max(1.0, expected_all):.1%}** | | |"
-    )
+    share = complete / max(1.0, expected, samples)
+    print(f"| **all, lost ticks too** | {expected:.0f} | {samples} | {complete} | **{share:.1%}** | |")
     tell_all(measured)
 
 
@@ -219,7 +225,7 @@ def phase(title: str, programs: Sequence[Program], agent: Agent, directory: Path
     ended += [Ran(one.program, one.pids, one.cpu_s) for one in (plain, compiled) if one.pids]
     print(f"\n## {title}: {took_s:.0f} s, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
-        f"agent: {100 * spent_s / took_s:.2f} % of a core, resident {now:.0f} MB, at most {most:.0f} MB; {agent.status}"
+        f"agent: {100 * spent_s / took_s:.2f} % of a core, resident {now:.0f} MB, at most {most:.0f} MB; {agent.says()}"
     )
     tell(ended, measured, agent.hz)
 

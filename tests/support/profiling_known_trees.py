@@ -22,6 +22,8 @@ from pathlib import Path
 from trimtab.components.profiling.batch import Batch, Frame
 
 SOURCES = Path(__file__).with_name("profiling_programs")
+PYTHON = SOURCES / "tree.py"
+"""Other modules have functions of the same names."""
 BUILD_S = 180
 
 
@@ -122,15 +124,16 @@ def cpython(path: Path) -> Program:
     version = subprocess.run([path, "-V"], capture_output=True, text=True, check=True, timeout=30).stdout.split()[1]
     return Program(
         f"CPython {version} {'Debian' if str(path).startswith('/usr') else 'shared'}",
-        (str(path), str(SOURCES / "tree.py")),
+        (str(path), str(PYTHON)),
         _PYTHON,
     )
 
 
 def node(directory: Path) -> list[Program]:
-    flags = ("--perf-basic-prof", "--no-turbo-inlining", "--max-optimized-bytecode-size=0")
-    calls = {"main": ("work",), **_SIMPLE}
-    return [Program("Node --perf-basic-prof", ("node", flags[0], flags[1], str(SOURCES / "tree.js")), calls)]
+    flags = ("--perf-basic-prof", "--interpreted-frames-native-stack", "--no-turbo-inlining")
+    return [
+        Program("Node --perf-basic-prof", ("node", *flags, str(SOURCES / "tree.js")), {"main": ("work",), **_SIMPLE})
+    ]
 
 
 def go(directory: Path) -> list[Program]:
@@ -226,7 +229,8 @@ def _wrong(program: Program, frames: Sequence[Frame]) -> str:
     mark = next((frame.name for frame in frames if frame.kind == "mark"), "")
     if mark:
         return mark
-    names = [one for one in (name(frame) for frame in reversed(frames)) if one in program.functions]
+    names = [name(frame) for frame in reversed(frames) if frame.kind != "python" or frame.file == str(PYTHON)]
+    names = [one for one in names if one in program.functions]
     if names and names[0] not in program.roots:
         return f"begins with {names[0]}"
     for caller, callee in pairwise(names):

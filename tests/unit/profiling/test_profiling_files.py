@@ -64,7 +64,7 @@ async def run(function: str, *arguments: Any, fds: Any = ()) -> Any:
 
 @contextlib.asynccontextmanager
 async def known_files(maps: Maps, root: Path) -> AsyncIterator[Files]:
-    found = Files(maps, root, run, Interpreters(Kept(1)), lambda fd, build_id, path: None)
+    found = Files(maps, root, run, run, Interpreters(Kept(1)), lambda fd, build_id, path: None)
     working = asyncio.create_task(found.work())
     try:
         yield found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
 from trimtab.components.profiling import lock
-from trimtab.components.profiling.agent import talk
+from trimtab.components.profiling.agent import talk, types
 from trimtab.components.profiling.agent.run import Agent, BudgetExceeded, NotSupported, no_container
 from trimtab.components.profiling.agent.sampler import cgroup_id
 
@@ -22,6 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hz", type=float, default=19, help="samples a second of a CPU that is not idle")
     parser.add_argument("--seconds", type=float, default=0, help="end after so long; 0: when told to")
     parser.add_argument("--pid", type=int, default=0, help="only this process and its descendants")
+    parser.add_argument("--types", type=types.parse, default=types.DEFAULT, help=f"of {', '.join(types.NAMES)}")
     parser.add_argument("--cgroup", type=Path, help="only this cgroup (its directory) and those in it")
     parser.add_argument("--cpu-percent", type=float, default=100.0, help="the budget: of one core")
     parser.add_argument("--memory-bytes", type=int, default=1 << 30, help="the budget")
@@ -39,7 +41,20 @@ NICE = -10
 """A machine that is busy is the one that is to be measured: what the agent does is little, and late it is of no use."""
 
 
+_M_ARENA_MAX, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -8, -1, -3
+KEPT_BYTES = 256 << 10
+
+
+def _give_memory_back() -> None:
+    """Large answers of the sandbox come and go: they are not to stay with the allocator, once for each thread (mallopt(3))."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    libc.mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+
+
 async def _run(arguments: argparse.Namespace) -> None:
+    _give_memory_back()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     stop = asyncio.Event()
@@ -54,6 +69,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         arguments.root,
         hz=arguments.hz,
         pid=arguments.pid,
+        measured=arguments.types,
         cgroup=cgroup_id(arguments.cgroup) if arguments.cgroup else 0,
         provider=containers if arguments.talk else no_container,
         cpu_percent=arguments.cpu_percent,

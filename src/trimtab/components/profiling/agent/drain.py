@@ -7,15 +7,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import layout
+from trimtab.components.profiling.agent import layout, types
 from trimtab.components.profiling.agent.files import Files, Module
 from trimtab.components.profiling.agent.kernel import KernelNames
 from trimtab.components.profiling.agent.perf_maps import PerfMaps
 from trimtab.components.profiling.agent.processes import Processes
 from trimtab.components.profiling.agent.python import Interpreters
-from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType
+from trimtab.components.profiling.batch import Batch, Frame, Sample
 
-CPU = SampleType("cpu", "nanoseconds")
 _KIND_MASK = (1 << layout.FRAME_KIND_SHIFT) - 1
 _OFFSET_MASK = (1 << layout.FRAME_FILE_SHIFT) - 1
 _MARKS = {"unknown-file": "unknown-mapping"}
@@ -31,7 +30,8 @@ class Tables:
         self.listed: list[Frame] = []
         self.stacks: dict[tuple[int, ...], int] = {}
         self.labels: dict[tuple[tuple[str, str], ...], int] = {}
-        self.samples: dict[tuple[int, int], int] = {}
+        self.samples: dict[tuple[int, int, int], list[int]] = {}
+        """Type, labels and stack: count, and what the kernel summed up."""
 
     def frame(self, frame: Frame) -> int:
         index = self.frames.setdefault(frame, len(self.frames))
@@ -39,10 +39,12 @@ class Tables:
             self.listed.append(frame)
         return index
 
-    def add(self, labels: dict[str, str], frames: list[int], count: int) -> None:
+    def add(self, kind: int, labels: dict[str, str], frames: list[int], count: int, value: int) -> None:
         label = self.labels.setdefault(tuple(labels.items()), len(self.labels))
         stack = self.stacks.setdefault(tuple(frames), len(self.stacks))
-        self.samples[label, stack] = self.samples.get((label, stack), 0) + count
+        sums = self.samples.setdefault((kind, label, stack), [0, 0])
+        sums[0] += count
+        sums[1] += value
 
 
 class Drain:
@@ -76,16 +78,20 @@ class Drain:
             if status not in _WHOLE:
                 frames.append(tables.frame(Frame("mark", _MARKS.get(status, status))))
             thread = stack["comm"].decode("utf-8", "replace")
-            tables.add(self._processes.labels(process, pid, thread), frames, int(stack["count"]))
+            labels = self._processes.labels(process, pid, thread)
+            tables.add(int(stack["type"]), labels, frames, int(stack["count"]), int(stack["value"]))
         self._files.touch(modules)
         return Batch(
             start=start,
             source="agent",
-            types=[CPU],
+            types=list(types.TYPES),
             labels=[dict(labels) for labels in tables.labels],
             frames=tables.listed,
             stacks=[list(stack) for stack in tables.stacks],
-            samples=[Sample(0, label, stack, n * period_ns, n) for (label, stack), n in tables.samples.items()],
+            samples=[
+                Sample(kind, label, stack, types.value(kind, count, value, period_ns), count)
+                for (kind, label, stack), (count, value) in tables.samples.items()
+            ],
             lost=lost,
         )
 

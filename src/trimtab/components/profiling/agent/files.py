@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 512
 """Files opened and not yet looked at: that many descriptors."""
+LARGE_BYTES = 16 << 20
+"""A larger file's table does not keep others waiting: compilers, LLVM, Node."""
 IDS_KEPT = 16384
 """Numbers of files that can still be named."""
 MODULES_MAX = 4096
@@ -99,7 +101,11 @@ class Module:
 class Files:
     """All files that are known, and the kernel's maps of them."""
 
-    def __init__(self, maps: Maps, cache: Path, run: Run, interpreters: Interpreters, keep: Keep) -> None:
+    def __init__(
+        self, maps: Maps, cache: Path, run: Run, run_large: Run, interpreters: Interpreters, keep: Keep
+    ) -> None:
+        """`run_large`: as `run`, in another process, for what takes seconds."""
+        self._run_large = run_large
         self._map, self._cache, self._run = maps.map("files"), cache, run
         self._interpreters, self._keep, self._tables = interpreters, keep, maps.tables
         self._rows = maps.map("rows").memory(np.dtype("<u8")).view("<u4")
@@ -113,7 +119,9 @@ class Files:
         self._by_id: OrderedDict[int, Module] = OrderedDict()
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
-        self._unsettled: list[tuple[Module, int]] = []
+        self._small: list[tuple[Module, int]] = []
+        self._large: list[tuple[Module, int]] = []
+        self._wake_large = asyncio.Event()
         self._may, self._wake, self._identified = True, asyncio.Event(), asyncio.Event()
         self._identified.set()
         self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
@@ -143,12 +151,13 @@ class Files:
     @property
     def waiting(self) -> int:
         """Files whose tables are still to be made."""
-        return len(self._unsettled)
+        return len(self._small) + len(self._large)
 
     def may_parse(self, may: bool) -> None:
         """False: no more tables are made from now on; True: they are again."""
         self._may = may
         self._wake.set()
+        self._wake_large.set()
 
     async def identified(self, timeout_s: float) -> None:
         """Returns when every file that was asked for has a name, or after so long."""
@@ -168,7 +177,7 @@ class Files:
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""
         key = event["key"].tobytes()
-        if key in self._queued or len(self._queue) + len(self._unsettled) >= QUEUE_MAX:
+        if key in self._queued or len(self._queue) + self.waiting >= QUEUE_MAX:
             return
         if int(event["key"]["inode"]) == layout.VDSO_INODE:
             self._line_up(key, int(event["id"]), vdso(), "[vdso]")
@@ -197,32 +206,48 @@ class Files:
         self._wake.set()
 
     async def work(self) -> None:
-        """Takes files from the queue, until cancelled: what they are first, as it is quick and names their frames; tables then."""
+        """Looks at files, until cancelled. In one lane what they are, which is quick and names their frames, and in turn the tables of
+        small ones; in another, the tables of large ones, which take seconds each."""
+        large = asyncio.create_task(self._work_large())
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue or (self._unsettled and self._may):
+                while self._queue or (self._small and self._may):
                     if self._queue:
                         await self._identify(*self._queue.popleft())
-                        continue
-                    self._identified.set()
-                    await self._table_of(*self._next())
+                    if not self._queue:
+                        self._identified.set()
+                    if self._small and self._may:
+                        await self._table_of(self._run, *self._next(self._small))
                 self._identified.set()
         finally:
-            for _, _, fd, _ in self._queue:
+            large.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await large
+            for fd in [entry[2] for entry in self._queue] + [fd for _, fd in (*self._small, *self._large)]:
                 os.close(fd)
-            for _, fd in self._unsettled:
-                os.close(fd)
 
-    def _next(self) -> tuple[Module, int]:
-        """What is on disk, then the smallest: a program of thirty functions does not wait for a compiler of hundred thousand."""
+    async def _work_large(self) -> None:
+        while True:
+            await self._wake_large.wait()
+            self._wake_large.clear()
+            while self._large and self._may:
+                await self._table_of(self._run_large, *self._next(self._large))
 
-        def effort(waiting: tuple[Module, int]) -> int:
-            return 0 if self._kept(waiting[0].identity).exists() else waiting[0].size
+    def _line_up_table(self, module: Module, fd: int) -> None:
+        large = module.size > LARGE_BYTES and not self._kept(module.identity).exists()
+        (self._large if large else self._small).append((module, fd))
+        (self._wake_large if large else self._wake).set()
 
-        chosen = min(self._unsettled, key=effort)
-        self._unsettled.remove(chosen)
+    def _next(self, waiting: list[tuple[Module, int]]) -> tuple[Module, int]:
+        """What is on disk, then the smallest."""
+
+        def effort(entry: tuple[Module, int]) -> int:
+            return 0 if self._kept(entry[0].identity).exists() else entry[0].size
+
+        chosen = min(waiting, key=effort)
+        waiting.remove(chosen)
         return chosen
 
     def _kept(self, identity: str) -> Path:
@@ -239,7 +264,7 @@ class Files:
                 self._add(module)
                 self._keep(fd, module.build_id, path)
                 if self._tables:
-                    self._unsettled.append((module, fd))
+                    self._line_up_table(module, fd)
                     kept = True
             self._by_id[number] = module
             if len(self._by_id) > IDS_KEPT:
@@ -269,10 +294,10 @@ class Files:
         if module.settled:
             self._settle(key, number, module)
 
-    async def _table_of(self, module: Module, fd: int) -> None:
+    async def _table_of(self, run: Run, module: Module, fd: int) -> None:
         try:
-            table = await self._table(module.identity, fd)
-            module.interpreter = await self._interpreter(module, [fd])
+            table = await self._table(run, module.identity, fd)
+            module.interpreter = await self._interpreter(run, module, [fd])
             self._load(module, table)
         except (ValueError, OSError) as err:
             log.debug("%s: no unwind table: %s", module.path, err)
@@ -283,23 +308,23 @@ class Files:
         for key, number in module.keys.items():
             self._settle(key, number, module)
 
-    async def _interpreter(self, module: Module, fds: Sequence[int]) -> int:
+    async def _interpreter(self, run: Run, module: Module, fds: Sequence[int]) -> int:
         if not python.may_hold_one(module.path):
             return 0
         try:
-            return self._interpreters.learn(module.build_id, await self._run(python.FUNCTION, fds=fds))
+            return self._interpreters.learn(module.build_id, await run(python.FUNCTION, fds=fds))
         except (ValueError, OSError) as err:
             log.info("%s: its functions have no names: %s", module.path, err)
             return 0
 
-    async def _table(self, identity: str, fd: int) -> tables.Table:
+    async def _table(self, run: Run, identity: str, fd: int) -> tables.Table:
         kept = self._kept(identity)
         try:
             table = tables.read(kept.read_bytes())
             self.counts["from_disk"] += 1
             return table
         except (OSError, ValueError):
-            built: bytes = await self._run("agent.tables:build", fds=[fd])
+            built: bytes = await run("agent.tables:build", fds=[fd])
         self.counts["built"] += 1
         fresh = kept.with_suffix(".part")
         with contextlib.suppress(OSError):  # a full disk: it is made again next time

@@ -52,6 +52,8 @@ CONFIG = np.dtype(
         ("cgroup", "<u8"),
         ("off", "<u4"),
         ("capacity", "<u4"),
+        ("wait_ns", "<u8"),
+        ("pace_ns", "<u8"),
     ]
 )
 STACK_KEY = np.dtype([("process", "<u8"), ("hash", "<u8")])
@@ -60,6 +62,8 @@ STACK = np.dtype(
         ("count", "<u8"),
         ("process", "<u8"),
         ("cgroup", "<u8"),
+        ("value", "<u8"),
+        ("type", "<u8"),
         ("python", "<u8"),
         ("tgid", "<u4"),
         ("users", "<u2"),

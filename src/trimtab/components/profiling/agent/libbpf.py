@@ -11,7 +11,7 @@ import ctypes.util
 import errno
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,8 @@ def _library() -> Any:
         ("bpf_map_delete_elem", number, [number, pointer]),
         ("bpf_map_lookup_and_delete_batch", number, [number, pointer, pointer, pointer, pointer, pointer, pointer]),
         ("bpf_program__attach_perf_event", pointer, [pointer, number]),
+        ("bpf_program__attach", pointer, [pointer]),
+        ("bpf_program__set_autoload", number, [pointer, ctypes.c_bool]),
         ("bpf_link__destroy", number, [pointer]),
         ("ring_buffer__new", pointer, [number, _SAMPLE, pointer, pointer]),
         ("ring_buffer__epoll_fd", number, [pointer]),
@@ -150,8 +152,9 @@ class Map:
 class Object:
     """A compiled program and its maps, loaded into the kernel; all of it is gone with `close` or with the process."""
 
-    def __init__(self, path: Path, sizes: dict[str, int] | None = None) -> None:
-        """`sizes`: entries of maps that are not to have the size that is compiled in. Raises `BpfError`."""
+    def __init__(self, path: Path, sizes: dict[str, int] | None = None, without: Sequence[str] = ()) -> None:
+        """`sizes`: entries of maps that are not to have the size that is compiled in. `without`: programs that are not loaded. Raises
+        `BpfError`."""
         library = _library()
         self._said: list[str] = []
         self._printer = _PRINTER(lambda level, form, arguments: 0)
@@ -166,6 +169,8 @@ class Object:
             for name, entries in (sizes or {}).items():
                 if library.bpf_map__set_max_entries(self._find(name), entries):
                     raise BpfError(errno.EINVAL, f"{path}: map {name} cannot have {entries} entries")
+            for name in without:
+                library.bpf_program__set_autoload(self._program(name), False)
             if library.bpf_object__load(self._object):
                 code = ctypes.get_errno()
                 raise BpfError(code, f"{path.name}: the kernel refuses it: {os.strerror(code)}")
@@ -192,11 +197,24 @@ class Object:
                 total += next((int(line.split()[1]) for line in info if line.startswith("memlock:")), 0)
         return total
 
+    def _program(self, name: str) -> int:
+        found = _library().bpf_object__find_program_by_name(self._object, name.encode())
+        if not found:
+            raise BpfError(errno.ENOENT, f"no program {name}: it is of another version, compile it again")
+        return int(found)
+
+    def attach_tracepoint(self, program: str) -> None:
+        """Runs a program at the tracepoint that it is made for, until `detach`."""
+        link = _library().bpf_program__attach(self._program(program))
+        if not link:
+            code = ctypes.get_errno()
+            raise BpfError(code, f"{program}: cannot be attached to its tracepoint: {os.strerror(code)}")
+        self._links.append(link)
+
     def attach(self, program: str, perf_fd: int) -> None:
         """Runs a program at each overflow of a perf event, until `detach`, which closes the event, too."""
         library = _library()
-        found = library.bpf_object__find_program_by_name(self._object, program.encode())
-        link = library.bpf_program__attach_perf_event(found, perf_fd) if found else None
+        link = library.bpf_program__attach_perf_event(self._program(program), perf_fd)
         if not link:
             code = ctypes.get_errno()
             os.close(perf_fd)

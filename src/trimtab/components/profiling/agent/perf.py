@@ -10,7 +10,9 @@ from pathlib import Path
 SYSTEM_CALL = 298
 """Of x86-64."""
 _ATTRIBUTE_BYTES = 128
-_SOFTWARE, _CPU_CLOCK = 1, 0
+_SOFTWARE = 1
+CPU_CLOCK, PAGE_FAULTS = 0, 2
+"""Events of the kernel itself (linux/perf_event.h)."""
 _EXCLUDE_IDLE = 1 << 7
 _CLOSE_ON_EXEC = 8
 ONLINE = Path("/sys/devices/system/cpu/online")
@@ -25,14 +27,14 @@ def online() -> list[int]:
     return cpus
 
 
-def attribute(period_ns: int, *, sample_type: int = 0, flags: int = 0, wakeup: int = 0) -> bytes:
-    """A struct perf_event_attr: the CPU's clock, every so many nanoseconds of a CPU that is not idle."""
+def attribute(period: int, *, event: int = CPU_CLOCK, sample_type: int = 0, flags: int = 0, wakeup: int = 0) -> bytes:
+    """A struct perf_event_attr: the CPU's clock, every so many nanoseconds of a CPU that is not idle; or every so many of another event."""
     head = struct.pack(
         "<IIQQQQQIIQ",
         _SOFTWARE,
         _ATTRIBUTE_BYTES,
-        _CPU_CLOCK,
-        period_ns,
+        event,
+        period,
         sample_type,
         0,
         flags | _EXCLUDE_IDLE,

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from trimtab.components.profiling import batch
 from trimtab.components.profiling.agent import budget as costs
-from trimtab.components.profiling.agent import layout
+from trimtab.components.profiling.agent import layout, types
 from trimtab.components.profiling.agent.callchains import Callchains
 from trimtab.components.profiling.agent.drain import Drain
 from trimtab.components.profiling.agent.files import Files
@@ -54,12 +54,14 @@ class BudgetExceeded(Exception):
     """Everything that may be left out is, and it is still too much; one line."""
 
 
-def sampler_of(pid: int, cgroup: int, only_perf: bool) -> tuple[Sampler | Callchains, str]:
+def sampler_of(
+    pid: int, cgroup: int, only_perf: bool, measured: Collection[str] = types.DEFAULT
+) -> tuple[Sampler | Callchains, str]:
     """The way that this kernel lets us measure, and why it is not the better one. Raises `NotSupported`."""
     refused = "BPF is not wanted"
     if not only_perf:
         try:
-            return Sampler(tgid=pid, cgroup=cgroup), ""
+            return Sampler(tgid=pid, cgroup=cgroup, measured=measured), ""
         except OSError as err:
             refused = str(err)
     callchains = Callchains(tgid=pid, cgroup=cgroup)
@@ -93,6 +95,7 @@ class Agent:
         provider: Provider = no_container,
         pid: int = 0,
         cgroup: int = 0,
+        measured: Collection[str] = types.DEFAULT,
         cpu_percent: float = CPU_PERCENT,
         memory_bytes: int = MEMORY_BYTES,
         told: Callable[[State], None] = lambda state: None,
@@ -105,11 +108,14 @@ class Agent:
         self._unwritten = ""
         self._hz_wanted = hz
         self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
-        self._sandbox, self._names_sandbox = Sandbox(memory_bytes=SANDBOX_BYTES), Sandbox()
+        self._sandbox, self._sandbox_large = (Sandbox(memory_bytes=SANDBOX_BYTES) for _ in range(2))
+        self._names_sandbox = Sandbox()
         self._keeping = Keeping(root, self._names_sandbox)
-        self._sampler, self.message = sampler_of(pid, cgroup, only_perf)
+        self._sampler, self.message = sampler_of(pid, cgroup, only_perf, measured)
         self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
-        self.files = Files(self._sampler, root / "unwind", self._parse, self._interpreters, self._keeping.add)
+        self.files = Files(
+            self._sampler, root / "unwind", self._parse, self._parse_large, self._interpreters, self._keeping.add
+        )
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._sampler.listen(self._event)
         self._cut = asyncio.Event()
@@ -117,6 +123,9 @@ class Agent:
 
     async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
         return await asyncio.to_thread(self._sandbox.run, function, *arguments, fds=fds)
+
+    async def _parse_large(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
+        return await asyncio.to_thread(self._sandbox_large.run, function, *arguments, fds=fds)
 
     def _event(self, data: bytes) -> None:
         kind = int.from_bytes(data[:4], "little")
@@ -211,7 +220,9 @@ class Agent:
 
     def _spent(self) -> costs.Spent:
         parsing = costs.ended_children_cpu_s()
-        parsing += sum(costs.running_cpu_s(one.pid) for one in (self._sandbox, self._names_sandbox) if one.pid)
+        parsing += sum(
+            costs.running_cpu_s(one.pid) for one in (self._sandbox, self._sandbox_large, self._names_sandbox) if one.pid
+        )
         return costs.Spent(costs.own_cpu_s() + self.totals["run_ns"] / 1e9, parsing, self._memory())
 
     def _shed(self) -> str:
@@ -258,6 +269,7 @@ class Agent:
         self.files.close()
         self._sampler.close()
         self._sandbox.close()
+        self._sandbox_large.close()
         self._keeping.close()
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import layout, libbpf, perf, python
+from trimtab.components.profiling.agent import layout, libbpf, perf, python, types
 from trimtab.components.profiling.agent.python_code import CODE_BYTES
 
 OBJECT = Path(__file__).parents[1] / "bpf" / "unwind.bpf.o"
 STACKS = ("stacks_a", "stacks_b")
 CPUS_MAX = 4096
+PROGRAMS = {"cpu": "on_cpu", "offcpu": "off_cpu", "page_faults": "on_page_fault"}
 
 
 class Sampler:
@@ -24,12 +25,25 @@ class Sampler:
     mode: Literal["bpf"] = "bpf"
     tables = True
 
-    def __init__(self, *, sizes: dict[str, int] | None = None, tgid: int = 0, cgroup: int = 0) -> None:
-        """`tgid`, `cgroup`: only this process and its descendants, only this cgroup (its inode) and those in it. `sizes`: of maps."""
-        self.program = libbpf.Object(OBJECT, sizes)
+    def __init__(
+        self,
+        *,
+        sizes: dict[str, int] | None = None,
+        tgid: int = 0,
+        cgroup: int = 0,
+        measured: Collection[str] = types.DEFAULT,
+    ) -> None:
+        """`tgid`, `cgroup`: only this process and its descendants, only this cgroup (its inode) and those in it. `sizes`: of maps.
+        `measured`: of `types.TYPES`, by
+        name."""
+        self._types = frozenset(measured)
+        unused = {} if "offcpu" in self._types else {"waits": 1}
+        without = [program for name, program in PROGRAMS.items() if name not in self._types]
+        self.program = libbpf.Object(OBJECT, {**unused, **(sizes or {})}, without)
         self.period_ns = 0
         self._config = self.program.map("config").memory(layout.CONFIG)
         self._config["tgid"], self._config["cgroup"] = tgid, cgroup
+        self._config["wait_ns"], self._config["pace_ns"] = types.WAIT_NS, types.PACE_NS
         self._config["capacity"] = self.program.map(STACKS[0]).entries
         self._values = libbpf.possible_cpus()
         self._counted = np.zeros(layout.COUNTERS_MAX, np.uint64)
@@ -61,7 +75,13 @@ class Sampler:
         self.program.detach()
         self.period_ns = round(1e9 / hz)
         for cpu in perf.online():
-            self.program.attach("on_cpu", perf.open_event(perf.attribute(self.period_ns), cpu))
+            if "cpu" in self._types:
+                self.program.attach(PROGRAMS["cpu"], perf.open_event(perf.attribute(self.period_ns), cpu))
+            if "page_faults" in self._types:
+                attribute = perf.attribute(types.FAULTS, event=perf.PAGE_FAULTS)
+                self.program.attach(PROGRAMS["page_faults"], perf.open_event(attribute, cpu))
+        if "offcpu" in self._types:
+            self.program.attach_tracepoint(PROGRAMS["offcpu"])
 
     def stop(self) -> None:
         """No more samples are taken; what was is kept."""

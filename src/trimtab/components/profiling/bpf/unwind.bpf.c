@@ -81,28 +81,23 @@ static __always_inline void from_context(struct bpf_perf_event_data *context, st
     regs->r13 = context->regs.r13, regs->cs = context->regs.cs;
 }
 
-static __always_inline void walk_user(struct bpf_perf_event_data *context, struct walk *walk, struct scratch *scratch) {
-    struct pt_regs regs = {};
-    if (context->regs.cs & 3)
-        from_context(context, &regs);
-    else
-        bpf_probe_read_kernel(&regs, sizeof regs, (void *)bpf_task_pt_regs(walk->task));
-    if (!(regs.cs & 3)) {
+static __always_inline void walk_user(struct pt_regs *regs, struct walk *walk, struct scratch *scratch) {
+    if (!(regs->cs & 3)) {
         walk->status = KERNEL_ONLY;
         return;
     }
-    walk->ip = regs.rip;
-    walk->sp = regs.rsp;
-    walk->bp = regs.rbp;
+    walk->ip = regs->rip;
+    walk->sp = regs->rsp;
+    walk->bp = regs->rbp;
     walk->exact = 1;
-    walk->leaf = &regs;
+    walk->leaf = regs;
     for (int i = 0; i < RECENT; i++)
         scratch->recent[i].start = scratch->recent[i].end = 0;
     bpf_loop(USER_FRAMES + 1, step, walk, 0);
 }
 
 static __always_inline void keep(struct config *config, struct walk *walk, struct scratch *scratch) {
-    struct stack *stack = &scratch->stack;
+    struct stack *stack = &scratch->waiting.stack;
     struct stack_key key = {.process = stack->process, .hash = walk->hash};
     __u32 which = config->active & 1;
     void *map = which ? (void *)&stacks_b : (void *)&stacks_a;
@@ -127,59 +122,88 @@ static __always_inline void keep(struct config *config, struct walk *walk, struc
     }
 }
 
-static __always_inline void sample(struct bpf_perf_event_data *context, struct config *config) {
-    struct task_struct *task = (void *)bpf_get_current_task_btf();
-    struct task_struct *leader = task->group_leader;
-    struct kernfs_node *cgroup = cgroup_of(task);
-    struct scratch *scratch = scratch_of_cpu();
-    if (!scratch || !chosen(task, config, cgroup))
-        return;
-    struct stack *stack = &scratch->stack;
-    struct walk walk = {.task = task, .tgid = leader->tgid};
+// Whose the sample is. Returns false when it is not wanted.
+static __always_inline bool identify(struct config *config, struct walk *walk, struct scratch *scratch) {
+    struct task_struct *leader = walk->task->group_leader;
+    struct kernfs_node *cgroup = cgroup_of(walk->task);
+    if (!chosen(walk->task, config, cgroup))
+        return false;
+    struct stack *stack = &scratch->waiting.stack;
     __u64 comm[2] = {};
     bpf_get_current_comm(comm, sizeof comm);
     __builtin_memcpy(stack->comm, comm, sizeof comm);
-    stack->tgid = walk.tgid;
+    walk->tgid = leader->tgid;
+    stack->tgid = walk->tgid;
     stack->process = process_of(leader);
     stack->cgroup = BPF_CORE_READ(cgroup, id);
-    walk.hash = mixed(mixed(stack->cgroup, comm[0]), comm[1]);
+    walk->hash = mixed(mixed(stack->cgroup, comm[0]), comm[1]);
     if (!bpf_map_lookup_elem(&seen, &stack->process))
         tell_process(leader, stack->process, cgroup);
-    if (task->flags & PF_KTHREAD)
+    return true;
+}
+
+// What is left after both walks: the interpreter's frames, how it ended, the hash over all. `bytes`: of the kernel's stack.
+static __always_inline void finish(struct config *config, struct walk *walk, struct scratch *scratch, long bytes) {
+    struct stack *stack = &scratch->waiting.stack;
+    stack->python = python_sample(walk, stack->process, config->active);
+    walk->hash = mixed(walk->hash, stack->python);
+    stack->users = walk->frames;
+    stack->status = walk->status;
+    stack->kernels = bytes > 0 ? bytes / sizeof(__u64) : 0;
+    for (int i = 0; i < KERNEL_FRAMES; i++) {
+        if (i >= stack->kernels)
+            break;
+        walk->hash = mixed(walk->hash, stack->kernel[i]);
+    }
+    walk->hash = mixed(walk->hash, (__u64)walk->frames << 16 | walk->status << 8 | stack->type);
+    count(SAMPLES, 1);
+    count(FRAMES, walk->frames);
+    count(walk->status, 1);
+}
+
+static __always_inline void sample(struct bpf_perf_event_data *context, struct config *config, enum type type) {
+    struct scratch *scratch = scratch_of_cpu();
+    struct walk walk = {.task = (void *)bpf_get_current_task_btf()};
+    struct pt_regs regs = {};
+    long bytes = 0;
+    if (!scratch || !identify(config, &walk, scratch))
+        return;
+    scratch->waiting.stack.type = type;
+    if (context->regs.cs & 3)
+        from_context(context, &regs);
+    else
+        bpf_probe_read_kernel(&regs, sizeof regs, (void *)bpf_task_pt_regs(walk.task));
+    if (walk.task->flags & PF_KTHREAD)
         walk.status = KERNEL_ONLY;
     else
-        walk_user(context, &walk, scratch);
-    stack->python = python_sample(&walk, stack->process, config->active);
-    walk.hash = mixed(walk.hash, stack->python);
-    stack->users = walk.frames;
-    stack->status = walk.status;
-    stack->kernels = 0;
-    if (!(context->regs.cs & 3)) {
-        long bytes = bpf_get_stack(context, stack->kernel, KERNEL_FRAMES * sizeof(__u64), 0);
-        stack->kernels = bytes > 0 ? bytes / sizeof(__u64) : 0;
-        for (int i = 0; i < KERNEL_FRAMES; i++) {
-            if (i >= stack->kernels)
-                break;
-            walk.hash = mixed(walk.hash, stack->kernel[i]);
-        }
-    }
-    walk.hash = mixed(walk.hash, (__u64)walk.frames << 8 | walk.status);
-    count(SAMPLES, 1);
-    count(FRAMES, walk.frames);
-    count(walk.status, 1);
+        walk_user(&regs, &walk, scratch);
+    if (!(context->regs.cs & 3))
+        bytes = bpf_get_stack(context, scratch->waiting.stack.kernel, KERNEL_FRAMES * sizeof(__u64), 0);
+    finish(config, &walk, scratch, bytes);
     keep(config, &walk, scratch);
 }
 
-SEC("perf_event")
-int on_cpu(struct bpf_perf_event_data *context) {
+static __always_inline int on_event(struct bpf_perf_event_data *context, enum type type) {
     __u64 began = bpf_ktime_get_ns();
     __u32 zero = 0;
     struct config *config_now = bpf_map_lookup_elem(&config, &zero);
     if (!config_now || config_now->off)
         return 0;
-    sample(context, config_now);
+    sample(context, config_now, type);
     count(RUN_NS, bpf_ktime_get_ns() - began);
     return 0;
 }
+
+SEC("perf_event")
+int on_cpu(struct bpf_perf_event_data *context) {
+    return on_event(context, ON_CPU);
+}
+
+SEC("perf_event")
+int on_page_fault(struct bpf_perf_event_data *context) {
+    return on_event(context, PAGE_FAULTS);
+}
+
+#include "off_cpu.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -11,8 +11,14 @@ struct mapping { // a stretch of the process's memory, and what is known of the 
 };
 #define RECENT 4
 
-struct scratch { // too large for the program's own stack
+struct waiting { // a thread that sleeps, and where it began to
+    __u64 began, weight;
+    struct stack_key key;
     struct stack stack;
+};
+
+struct scratch { // too large for the program's own stack
+    struct waiting waiting;
     struct mapping recent[RECENT];
     __u32 next;
     __u64 node[32]; // one node of the kernel's maple tree
@@ -47,7 +53,7 @@ static __always_inline __u64 mixed(__u64 hash, __u64 word) {
 static __always_inline bool put(struct walk *walk, struct scratch *scratch, __u64 frame) {
     if (walk->frames >= USER_FRAMES)
         return false;
-    scratch->stack.user[walk->frames & USER_FRAMES] = frame;
+    scratch->waiting.stack.user[walk->frames & USER_FRAMES] = frame;
     walk->frames++;
     walk->hash = mixed(walk->hash, frame);
     return true;

@@ -1,0 +1,78 @@
+"""Real programs with known call trees under the real agent: their stacks are paths of their trees, and Python's functions have names.
+
+The agent knows nothing of a file when it first meets it, so that the programs run until it has had the time to learn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import profiling_known_trees as trees
+from trimtab.components.profiling import batch
+from trimtab.components.profiling.batch import Batch
+
+DEADLINE_S = 120.0
+SECONDS = 2.0
+HZ = 99
+SAMPLES = 30
+GOAL = 0.9
+
+
+def measured(root: Path, commands: Sequence[Sequence[str]]) -> tuple[list[int], list[str], list[Batch]]:
+    """Runs commands at once under an agent of their own: their pids, what they printed, the batches. Skips where the kernel has no BPF for us."""
+    before = set(batch.incoming(root).glob("*.batch"))
+    command = [sys.executable, "-m", "trimtab.components.profiling.agent", str(root), "--hz", str(HZ), "--talk"]
+    agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert agent.stdin
+    assert agent.stdout
+    try:
+        state = json.loads(agent.stdout.readline() or "{}")
+        if state.get("mode") == "bpf":
+            running = [
+                subprocess.Popen([*command, str(SECONDS)], stdout=subprocess.PIPE, text=True) for command in commands
+            ]
+            printed = [program.communicate(timeout=DEADLINE_S)[0] for program in running]
+    finally:
+        agent.communicate(timeout=DEADLINE_S)
+    if state.get("mode") != "bpf":
+        pytest.skip(f"no BPF for the agent here: {state}")
+    fresh = sorted(set(batch.incoming(root).glob("*.batch")) - before)
+    return [program.pid for program in running], printed, [batch.read(path) for path in fresh]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> list[trees.Program]:
+    return [*trees.c(tmp_path_factory.mktemp("trees")), trees.cpython(Path("/usr/bin/python3.11"))]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
+@pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="no CPython 3.11 here")
+def test_stacks_are_paths_of_the_programs_trees(programs: list[trees.Program], tmp_path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        pids, printed, batches = measured(tmp_path, [program.command for program in programs])
+        verdicts = [
+            trees.judge(program, trees.stacks_of(batches, {pid})) for program, pid in zip(programs, pids, strict=True)
+        ]
+        good = all(one.samples >= SAMPLES and one.complete >= GOAL * one.samples for one in verdicts)
+        if good or time.monotonic() > deadline:
+            break
+    assert good, [(verdict.complete, verdict.wrong, verdict.examples) for verdict in verdicts]
+
+    stacks = trees.stacks_of(batches, {pids[-1]})
+    python = [
+        frame for frames, _ in stacks for frame in frames if frame.kind == "python" and frame.name == "Shop.heavy"
+    ]
+    source = trees.SOURCES / "tree.py"
+    assert {frame.file for frame in python} == {str(source)}
+    lines = source.read_text().splitlines()
+    assert {lines[frame.line - 1].strip() for frame in python} <= {"def heavy(self):", "return spin(0.012)"}
+    assert sum(json.loads(printed[-1]).values()) == pytest.approx(1)
