@@ -11,6 +11,7 @@ from __future__ import annotations
 import lzma
 import mmap
 import os
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,8 +68,13 @@ def _ways(file: ElfFile, fd: int, dwarf_bytes_max: int) -> list[tuple[Quality, C
     return [(quality, ways[quality]) for quality in reversed(QUALITIES) if quality in ways]
 
 
+BASE = struct.Struct("<Q")
+"""Before a symcache: its base. So many bytes that what follows stays aligned."""
+
+
 def symcache(file: ElfFile, fd: int, most: int) -> bytes | None:
-    """Of the file's DWARF; None when it names nothing."""
+    """Of the file's DWARF: where the program is loaded (8 bytes), and the cache, whose addresses count from there; None when it
+    names nothing."""
     size = sum(s.size for s in file.sections if s.name.startswith((".debug_", ".zdebug_")) and s.type != 8)
     if most and size > most:
         raise ParseError(f"{size} bytes of debug information, more than the {most} that are read now")
@@ -83,7 +89,14 @@ def symcache(file: ElfFile, fd: int, most: int) -> bytes | None:
         except Exception as err:  # symbolic has an exception for each of its errors, of no common kind
             raise ParseError(one_line(f"{type(err).__name__}: {err}")) from err
         del archive, made
-    return caches[0] if caches else None
+    return BASE.pack(image_base(file)) + caches[0] if caches else None
+
+
+def image_base(file: ElfFile) -> int:
+    """What symbolic takes off each address: where the first segment of a program that is not moved is (ET_EXEC)."""
+    if file.type != "exec" or not file.segments:
+        return 0
+    return min(segment.vaddr for segment in file.segments)
 
 
 def minidebug(file: ElfFile, content: bytes, dynsym: Any) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trimtab.components.profiling.symbols.demangle import demangled
+from trimtab.components.profiling.symbols.extract import BASE
 from trimtab.components.profiling.symbols.golang import Lines
 from trimtab.components.profiling.symbols.sandbox import ParseError, one_line
 from trimtab.components.profiling.symbols.table import Table
@@ -100,19 +101,26 @@ def _symcache(mapped: mmap.mmap) -> tuple[Callable[[int], Sequence[Place]], Call
     from symbolic import symcache
     from symbolic._lowlevel import ffi, lib
 
-    held = ffi.from_buffer("uint8_t[]", mapped)
+    if len(mapped) <= BASE.size:
+        raise ParseError("the symcache is cut short")
+    (base,) = BASE.unpack_from(mapped)
+    view = memoryview(mapped)[BASE.size :]
+    held = ffi.from_buffer("uint8_t[]", view)
     try:
         opened: Any = symcache.SymCache
         cache = opened.from_bytes(held)
     except Exception as err:  # symbolic has an exception for each of its errors, of no common kind
         ffi.release(held)
+        view.release()
         raise ParseError(one_line(f"{type(err).__name__}: {err}")) from err
     pointer, find, free = cache._get_objptr(), lib.symbolic_symcache_lookup, lib.symbolic_lookup_result_free
     buffer = ffi.buffer
 
     def in_cache(address: int) -> Sequence[Place]:
+        if address < base:
+            return []
         lib.symbolic_err_clear()
-        result = find(pointer, address)
+        result = find(pointer, address - base)
         if lib.symbolic_err_get_last_code():
             raise ParseError("the symcache cannot be read")
         places = []
@@ -131,5 +139,6 @@ def _symcache(mapped: mmap.mmap) -> tuple[Callable[[int], Sequence[Place]], Call
         attached_refs.pop(cache, None)
         del cache, pointer
         ffi.release(held)
+        view.release()
 
     return in_cache, close
