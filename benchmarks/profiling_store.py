@@ -27,6 +27,7 @@ import numpy as np
 
 from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, packed
 from trimtab.components.profiling.formats import pprof
+from trimtab.components.profiling.storage.contents import contents
 from trimtab.components.profiling.storage.segment import hours
 from trimtab.components.profiling.storage.selection import Selection
 from trimtab.components.profiling.storage.store import Profiles, Query
@@ -181,8 +182,7 @@ def fill(root: Path, duration_h: int) -> None:
     if kept:
         parts = ", ".join(f"{name} {size / kept:.2f}" for name, size in sorted(by_table.items()))
         print(f"hours: {sum(by_table.values()) / kept:.2f} bytes a sample ({parts})")
-    waiting = list(incoming(root).glob("*.batch"))
-    print(f"left to roll up: {len(waiting)} batches")
+    print(f"left to roll up: {len(contents(root).batches)} batches")
 
 
 def ask(root: Path, duration_h: int) -> None:

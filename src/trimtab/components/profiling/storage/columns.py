@@ -6,6 +6,7 @@ segments --merged---------'
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import shutil
@@ -209,13 +210,13 @@ def _lost(lost: Sequence[Lost]) -> list[Lost]:
 
 
 def _write_table(path: Path, table: Any) -> None:
-    with open(path, "wb") as file:
-        table.write_parquet(file, compression="zstd", compression_level=COMPRESSION_LEVEL, statistics=False)
-        file.flush()
-        os.fsync(file.fileno())
+    """By way of memory: of a disk that is full the writer of Parquet says that the file is not one."""
+    made = io.BytesIO()
+    table.write_parquet(made, compression="zstd", compression_level=COMPRESSION_LEVEL, statistics=False)
+    _write_bytes(path, made.getbuffer())
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def _write_bytes(path: Path, content: bytes | memoryview) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
