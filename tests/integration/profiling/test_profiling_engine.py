@@ -135,8 +135,6 @@ def test_a_busy_container_is_seen_under_its_names(running: EngineUnderTest, busy
 
 def test_a_killed_agent_comes_back_and_loses_no_more_than_a_batch(running: EngineUnderTest, busy: str) -> None:
     incoming = running.data / "profiles" / "incoming"
-    before = len(list(incoming.glob("*-agent-*.batch")))
-    wait_for(lambda: len(list(incoming.glob("*-agent-*.batch"))) > before, DEADLINE_S, "the next batch")
     kept = {path.name for path in incoming.glob("*-agent-*.batch")}
     [agent] = agents(running.data)
 

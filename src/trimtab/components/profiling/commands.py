@@ -46,7 +46,7 @@ def profile() -> None:
     """What every process of this machine spends its time on.
 
     \b
-    trimtab profile enable                          from now on, about half a percent of a core
+    trimtab profile enable                          from now on, within one percent of a core
     trimtab profile top app=shop --last 15m         the functions that cost most
     trimtab profile diff app=shop                   the last hour against the one before
     trimtab profile record --seconds 10 --pid 4711  now, without an engine
