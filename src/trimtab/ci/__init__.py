@@ -163,6 +163,13 @@ def _published(
         raise DefinitionError(f"publish(to={to!r}): write HOST/NAME; tags go into tags=")
     if isinstance(image, Call) and not image.broken and image.outputs != (IMAGE,):
         raise DefinitionError("publish() takes what a step gave that makes an image: one that ends without .run(...)")
+    if to.startswith("trimtab.local/") and (
+        given := [n for n, v in (("tags", tags), ("auth", auth), ("sign", sign)) if v]
+    ):
+        raise DefinitionError(
+            f"publish({to!r}, {given[0]}=...): the engine that runs the pipeline takes this image by its digest, and signs it by its own"
+            f" key; leave {given[0]}= away"
+        )
     secrets = tuple((name, value) for name, value in (("AUTH", auth), ("SIGN", sign)) if value is not None)
     for file in record.split():
         if file.startswith("/") or ".." in file.split("/"):

@@ -226,6 +226,10 @@ def test_a_key_is_made(capsys: pytest.CaptureFixture[str]) -> None:
             "publish(to='{host}/shop/app:1'): write HOST/NAME; tags go into tags=",
         ),
         (
+            ('"HOST/shop/app"', '"trimtab.local/app"'),
+            "takes this image by its digest, and signs it by its own key; leave tags= away",
+        ),
+        (
             ('.entrypoint("/bin/sh", "/w/app/run")', '.run("true")'),
             "publish() takes what a step gave that makes an image",
         ),
