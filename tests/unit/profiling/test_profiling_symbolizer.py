@@ -23,13 +23,13 @@ from trimtab.components.profiling.symbols.symbolizer import REASONS, Line, Named
 WAIT_S = 120.0
 AT_ONCE = Patience(found_s=0, not_found_s=0, unreachable_s=0, local_s=0, first_wait_s=WAIT_S, again_wait_s=WAIT_S)
 
-SOURCE = """
+SOURCE = """void abort(void);
 #define KEPT __attribute__((noinline, used))
 static int KEPT hidden(volatile int *n) { *n += 3; return *n; }
 static inline __attribute__((always_inline)) int inner(volatile int *n) { *n *= 5; return *n; }
 static inline __attribute__((always_inline)) int middle(volatile int *n) { return inner(n) + 1; }
 int KEPT exported(volatile int *n) { return middle(n) + hidden(n); }
-int main(int argc, char **argv) { volatile int n = argc; return exported(&n); }
+int main(int argc, char **argv) { volatile int n = argc; if (argc > 9) abort(); return exported(&n); }
 """
 
 
@@ -99,6 +99,14 @@ def test_inline_chains_are_those_of_addr2line(built: Path, symbolizer: Symbolize
             names.append(line)
     assert [[(x.name, os.path.basename(x.file), x.line) for x in n.lines] for n in named] == expected
     assert max(len(n.lines) for n in named) == 3, "inner within middle within exported"
+
+
+def test_what_lies_between_functions_has_no_name_of_theirs(built: Path, symbolizer: Symbolizer) -> None:
+    """The table of calls into libraries comes after `_init`, which has no size."""
+    with open(built / "fixed", "rb") as file:
+        (calls,) = [s for s in elf.ElfFile(file.fileno()).sections if s.name == ".plt"]
+    named = symbolizer.names([frame(built / "fixed", at) for at in range(calls.address, calls.address + calls.size)])
+    assert {n.reason for n in named} == {REASONS["no-function"]}
 
 
 @pytest.mark.parametrize(("program", "known"), [("symtab", True), ("minidebug", True), ("stripped", False)])

@@ -68,13 +68,13 @@ def _ways(file: ElfFile, fd: int, dwarf_bytes_max: int) -> list[tuple[Quality, C
     return [(quality, ways[quality]) for quality in reversed(QUALITIES) if quality in ways]
 
 
-BASE = struct.Struct("<Q")
-"""Before a symcache: its base. So many bytes that what follows stays aligned."""
+HEAD = struct.Struct("<QQ")
+"""Before a symcache: its base, and how many numbers follow (`table.covered`). So many bytes that what follows them stays aligned."""
 
 
 def symcache(file: ElfFile, fd: int, most: int) -> bytes | None:
-    """Of the file's DWARF: where the program is loaded (8 bytes), and the cache, whose addresses count from there; None when it
-    names nothing."""
+    """Of the file's DWARF: where the program is loaded, where it has symbols, and the cache, whose addresses count from the first; None
+    when it names nothing."""
     size = sum(s.size for s in file.sections if s.name.startswith((".debug_", ".zdebug_")) and s.type != 8)
     if most and size > most:
         raise ParseError(f"{size} bytes of debug information, more than the {most} that are read now")
@@ -89,7 +89,12 @@ def symcache(file: ElfFile, fd: int, most: int) -> bytes | None:
         except Exception as err:  # symbolic has an exception for each of its errors, of no common kind
             raise ParseError(one_line(f"{type(err).__name__}: {err}")) from err
         del archive, made
-    return BASE.pack(image_base(file)) + caches[0] if caches else None
+    if not caches:
+        return None
+    symbols = [s for s in file.sections if s.type in (_SHT_SYMTAB, _SHT_DYNSYM) and s.size]
+    covered = table.covered(table.sized(row for s in symbols for row in table.rows(file, s)))
+    head = HEAD.pack(image_base(file), len(covered)) + struct.pack(f"<{len(covered)}Q", *covered)
+    return b"".join([head, caches[0]])
 
 
 def image_base(file: ElfFile) -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import mmap
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from trimtab.components.profiling.symbols.demangle import demangled
-from trimtab.components.profiling.symbols.extract import BASE
+from trimtab.components.profiling.symbols.extract import HEAD
 from trimtab.components.profiling.symbols.golang import Lines
 from trimtab.components.profiling.symbols.sandbox import ParseError, one_line
 from trimtab.components.profiling.symbols.table import Table
@@ -101,10 +102,14 @@ def _symcache(mapped: mmap.mmap) -> tuple[Callable[[int], Sequence[Place]], Call
     from symbolic import symcache
     from symbolic._lowlevel import ffi, lib
 
-    if len(mapped) <= BASE.size:
+    if len(mapped) < HEAD.size:
         raise ParseError("the symcache is cut short")
-    (base,) = BASE.unpack_from(mapped)
-    view = memoryview(mapped)[BASE.size :]
+    base, count = HEAD.unpack_from(mapped)
+    starts_at = HEAD.size + 8 * count
+    if starts_at >= len(mapped):
+        raise ParseError("the symcache is cut short")
+    covered = struct.unpack_from(f"<{count}Q", mapped, HEAD.size)
+    view = memoryview(mapped)[starts_at:]
     held = ffi.from_buffer("uint8_t[]", view)
     try:
         opened: Any = symcache.SymCache
@@ -130,6 +135,9 @@ def _symcache(mapped: mmap.mmap) -> tuple[Callable[[int], Sequence[Place]], Call
             file = buffer(path.data, path.len)[:] if path.len else b""
             places.append((buffer(symbol.data, symbol.len)[:] if symbol.len else b"", file, one.line))
         free(ffi.addressof(result))
+        # What has no line is of the symbol table, of which symbolic extends each symbol to the next one: over the PLT, for example.
+        if len(places) == 1 and not places[0][2] and covered and not bisect_right(covered, address) % 2:
+            return []
         return places
 
     def close() -> None:

@@ -21,6 +21,8 @@ HEAD = struct.Struct("<8sQQ")
 SYMBOLS_BYTES_MAX = 512 << 20
 STRINGS_BYTES_MAX = 512 << 20
 NAME_MAX = 4096
+PADDING_MAX = 15
+"""Bytes between functions that are not looked at more closely."""
 NESTED_MAX = 8
 """So many symbols that begin before a place are tried: functions seldom lie within others."""
 
@@ -67,35 +69,50 @@ def build(file: ElfFile, sections: Iterable[Section]) -> bytes:
 
 def merged(found: Iterable[Found]) -> bytes:
     """Of several names at one address the most public one."""
+    return packed(sized(found))
+
+
+def sized(found: Iterable[Found]) -> list[Row]:
+    """Sorted by start, one for each, with ends: without a size, the next symbol's start or the end of the section."""
     best: dict[int, tuple[int, int, bytes]] = {}
     for start, end, rank, name in found:
         known = best.get(start)
         if known is None or (rank, end < 0, name) < (known[0], known[1] < 0, known[2]):
             best[start] = (rank, end, name)
-    return packed([(start, *best[start][1:]) for start in sorted(best)])
+    starts = sorted(best)
+    rows = []
+    for index, start in enumerate(starts):
+        _, end, name = best[start]
+        after = starts[index + 1] if index + 1 < len(starts) else 1 << 64
+        rows.append((start, min(end if end >= 0 else min(-end, after), (1 << 64) - 1), name))
+    return rows
 
 
-def packed(found: list[Row]) -> bytes:
-    """found: sorted by start. An end below zero is the end of the section, reached if no symbol begins before."""
-    starts, ends, offsets, names = [], [], [], bytearray()
+def covered(rows: Iterable[Row]) -> list[int]:
+    """Where there are symbols: starts and ends of stretches in turn, without the padding between functions."""
+    ends: list[int] = []
+    for start, end, _ in rows:
+        if not ends or start > ends[-1] + PADDING_MAX:
+            ends += [start, end]
+        else:
+            ends[-1] = max(ends[-1], end)
+    return ends
+
+
+def packed(rows: list[Row]) -> bytes:
+    """rows: sorted by start."""
+    offsets, names = [], bytearray()
     known: dict[bytes, int] = {}
-    for index, (start, end, name) in enumerate(found):
-        if end < 0:
-            end = min(-end, found[index + 1][0]) if index + 1 < len(found) else -end
-        starts.append(start)
-        ends.append(min(end, (1 << 64) - 1))
+    for _, _, name in rows:
         if name not in known:
             known[name] = len(names)
             names += name + b"\0"
         offsets.append(known[name])
-    if not starts:
+    if not rows:
         return b""
-    count = len(starts)
-    return (
-        HEAD.pack(MAGIC, count, len(names))
-        + struct.pack(f"<{count}Q{count}Q{count}Q", *starts, *ends, *offsets)
-        + names
-    )
+    count = len(rows)
+    numbers = (*(row[0] for row in rows), *(row[1] for row in rows), *offsets)
+    return HEAD.pack(MAGIC, count, len(names)) + struct.pack(f"<{3 * count}Q", *numbers) + names
 
 
 class Table:
