@@ -26,19 +26,20 @@ SAMPLES = 30
 GOAL = 0.9
 
 
-def measured(root: Path, commands: Sequence[Sequence[str]]) -> tuple[list[int], list[str], list[Batch]]:
+def measured(
+    root: Path, commands: Sequence[Sequence[str]], types: str = "cpu"
+) -> tuple[list[int], list[str], list[Batch]]:
     """Runs commands at once under an agent of their own: their pids, what they printed, the batches. Skips where the kernel has no BPF for us."""
     before = set(batch.incoming(root).glob("*.batch"))
     command = [sys.executable, "-m", "trimtab.components.profiling.agent", str(root), "--hz", str(HZ), "--talk"]
+    command += ["--types", types]
     agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert agent.stdin
     assert agent.stdout
     try:
         state = json.loads(agent.stdout.readline() or "{}")
         if state.get("mode") == "bpf":
-            running = [
-                subprocess.Popen([*command, str(SECONDS)], stdout=subprocess.PIPE, text=True) for command in commands
-            ]
+            running = [subprocess.Popen([*one, str(SECONDS)], stdout=subprocess.PIPE, text=True) for one in commands]
             printed = [program.communicate(timeout=DEADLINE_S)[0] for program in running]
     finally:
         agent.communicate(timeout=DEADLINE_S)
@@ -76,3 +77,43 @@ def test_stacks_are_paths_of_the_programs_trees(programs: list[trees.Program], t
     lines = source.read_text().splitlines()
     assert {lines[frame.line - 1].strip() for frame in python} <= {"def heavy(self):", "return spin(0.012)"}
     assert sum(json.loads(printed[-1]).values()) == pytest.approx(1)
+
+
+SLEEPS = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+__attribute__((noinline)) static void naps(void) { struct timespec time = {0, 20000000}; nanosleep(&time, 0); }
+__attribute__((noinline)) static void fills(void) {
+    char *area = mmap(0, 8 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(area, 8 << 20, MADV_NOHUGEPAGE);
+    for (int place = 0; place < 8 << 20; place += 4096)
+        area[place] = 1;
+    munmap(area, 8 << 20);
+}
+int main(int count, char **arguments) {
+    for (int left = 25 * atoi(arguments[count - 1]); left > 0; left--) { naps(); fills(); }
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
+def test_waits_and_page_faults_have_stacks(tmp_path: Path) -> None:
+    (tmp_path / "sleeps.c").write_text(SLEEPS)
+    program = tmp_path / "sleeps"
+    subprocess.run(["gcc", "-O1", "-fno-optimize-sibling-calls", "-o", program, tmp_path / "sleeps.c"], check=True)
+    deadline = time.monotonic() + DEADLINE_S
+    found: dict[str, set[str]] = {}
+    while not ("naps" in found.get("offcpu", ()) and "fills" in found.get("page_faults", ())):
+        assert time.monotonic() < deadline, found
+        pids, _, batches = measured(tmp_path / "root", [[str(program)]], "offcpu,page_faults")
+        for one in batches:
+            for sample in one.samples:
+                names = [trees.name(one.frames[index]) for index in one.stacks[sample.stack]]
+                if one.labels[sample.labels].get("pid") == str(pids[0]) and "main" in names:
+                    assert sample.value > 0
+                    found.setdefault(one.types[sample.type].name, set()).update(names)
+    assert "cpu" not in found

@@ -16,7 +16,7 @@ WAIT_NS = 1_000_000
 """Shorter waits are not counted as off-CPU time."""
 PACE_NS = 10_000_000
 """A CPU walks at most one thread that goes to sleep in so long: a hundred a second, two thousandths of the CPU."""
-FAULTS = 64
+FAULTS = 1024
 """Every so many page faults of a CPU, one is walked."""
 
 
