@@ -98,10 +98,13 @@ async def execute(
     handles: list[int] = []
     transports: list[asyncio.ReadTransport] = []
     created = started = False
+    kept = -1
     try:
         paths = {"stdout": directory / "stdout"} | ({} if tty else {"stderr": directory / "stderr"})
         if stdin:
             os.mkfifo(directory / "stdin", 0o600)
+            # A pipe that nobody reads cannot be opened for writing: the shim does not read it yet, or the command has ended already.
+            kept = os.open(directory / "stdin", os.O_RDONLY | os.O_NONBLOCK)
         for name, path in paths.items():
             os.mkfifo(path, 0o600)
             reader, transport = await _reader(path)
@@ -135,6 +138,8 @@ async def execute(
             os.close(handle)
         if execution._stdin is not None:
             execution._stdin.close()
+        if kept >= 0:
+            os.close(kept)
         if started:
             await execution.kill()
         if created:
