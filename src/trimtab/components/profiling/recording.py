@@ -1,7 +1,7 @@
 """`trimtab profile record`: measures now, without an engine: a few seconds of the machine, of a process, or of a command.
 
-    agent (root) --batches--> a temporary directory --> the same queries as the engine's --> table, pprof, speedscope, folded, HTML
-                                       '-- unwind tables and symbols, by build id: /var/cache/trimtab/profile
+    agent (root) --batches--> /var/cache/trimtab/profile --> the same queries as the engine's --> table, pprof, speedscope, folded, HTML
+                                       '-- unwind tables and symbols, by build id, stay there
 
 The command is held until the agent measures, so that its first milliseconds are seen. Its exit status is ours.
 """
@@ -9,9 +9,11 @@ The command is held until the agent measures, so that its first milliseconds are
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +40,6 @@ LOOK_S = 0.2
 PAD_S = 60
 """Batches begin on multiples of some seconds: more than was measured is asked for, and nothing else is there."""
 CACHE = Path("/var/cache/trimtab/profile")
-KEPT = ("unwind", "symbols")
 """Tables and names of programs, by build id: they take seconds to make, which the next recording need not wait for."""
 HTML = ".html"
 INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
@@ -60,6 +61,14 @@ INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
     help="How often each CPU is looked at, a second.",
 )
 @click.option("-n", "--limit", type=click.IntRange(1), default=30, show_default=True, help="Lines of the table.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["cpu", "offcpu", "page_faults"]),
+    default="cpu",
+    show_default=True,
+    help="What is counted: time on a CPU, time waiting for something, memory that is touched first.",
+)
 @click.option(
     "--sort",
     type=click.Choice(["self", "total"]),
@@ -83,7 +92,7 @@ INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
 @click.argument("selectors_and_command", nargs=-1, type=click.UNPROCESSED, metavar="[LABEL=VALUE]... [-- COMMAND...]")
 @click.pass_context
 def record(
-    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, sort: str, native: bool, addresses: bool, file: str | None,
+    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, kind: str, sort: str, native: bool, addresses: bool, file: str | None,
     selectors_and_command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Measure now, and show what costs most. Needs root, and no engine.
@@ -92,6 +101,7 @@ def record(
     trimtab profile record                                       the whole machine for 10 s
     trimtab profile record --seconds 30 --pid 4711 -o out.pb.gz  then: go tool pprof out.pb.gz
     trimtab profile record --hz 499 -- python3 slow.py
+    trimtab profile record --type offcpu --pid 4711              what it waits for
     trimtab profile record process=postgres -o - > pg.pb.gz
 
     DEBUGINFOD_URLS names servers that are asked for debug information that is not on this machine.
@@ -106,8 +116,8 @@ def record(
     selector = selector_of(selectors)
     if file is not None and not file.endswith(HTML):
         format_of(file)
-    with tempfile.TemporaryDirectory(prefix="trimtab-profile-") as directory:
-        recording = Recording(Path(directory), hz)
+    with place() as root:
+        recording = Recording(root, hz, kind)
         status = recording.run(pid, command, seconds)
         table = {"limit": str(limit), "sort": sort}
         table |= {} if addresses else {"anonymous": "1"}
@@ -156,16 +166,29 @@ def held(command: tuple[str, ...]) -> Held:
         os._exit(127)
 
 
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """A directory for one recording, whose samples go with it: the cache, or where that is in use or not to be written, a new one."""
+    with contextlib.ExitStack() as held:
+        try:
+            CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+            turn = held.enter_context((CACHE / "lock").open("w"))
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            root = CACHE
+        except OSError:
+            root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-profile-")))
+        held.callback(shutil.rmtree, root / "incoming", ignore_errors=True)
+        shutil.rmtree(root / "incoming", ignore_errors=True)  # of one that was killed
+        yield root
+
+
 class Recording:
     """One measurement, in a directory of its own. After `run`, `show`."""
 
-    def __init__(self, root: Path, hz: int) -> None:
-        with contextlib.suppress(OSError):  # a file system that is not to be written: they are made anew
-            for name in KEPT:
-                (CACHE / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-                (root / name).symlink_to(CACHE / name)
+    def __init__(self, root: Path, hz: int, kind: str) -> None:
         self._root = root
         self._hz = hz
+        self._kind = kind
         self._began = time.time()
         self._lost: dict[str, int] = {}
 
@@ -211,6 +234,8 @@ class Recording:
         ]
         if pid is not None:
             command += ["--pid", str(pid)]
+        if self._kind != "cpu":
+            command += ["--types", f"cpu,{self._kind}"]
         # A terminal's interrupt is for us: the agent ends when its input does, with its last batch written.
         agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         try:
@@ -261,9 +286,11 @@ class Recording:
                         break
             if child is None:
                 return 0
-            if not poll.poll(0):
+            over = not poll.poll(0)
+            if over:
                 os.kill(child, signal.SIGTERM)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return 0 if over else status if status >= 0 else 128 - status
         finally:
             _progress_over()
             if watched >= 0:
@@ -275,7 +302,7 @@ class Recording:
         from trimtab.components.profiling.asking import show
 
         now = int(time.time()) + PAD_S
-        asked = {"selector": selector, "start": str(int(self._began) - PAD_S), "end": str(now)}
+        asked = {"type": self._kind, "selector": selector, "start": str(int(self._began) - PAD_S), "end": str(now)}
         urls = os.environ.get("DEBUGINFOD_URLS", "").split()
         with Answers(self._root, urls, lambda: now) as answers:
             try:
