@@ -357,3 +357,12 @@ def test_the_last_minutes_are_asked_without_what_reads_parquet(tmp_path: Path) -
     ]
     totals = [store.select(Query(start=HOUR + start, end=HOUR + 70)).total for start in (60, 50)]
     assert said == [f"{totals[0]} False\n", f"{totals[1]} True\n"]
+
+
+def test_what_retention_took_does_not_come_back_from_what_was_not_deleted_yet(tmp_path: Path) -> None:
+    store = filled(tmp_path, HOUR, HOUR + 60)
+    store.roll_up(HOUR)
+    assert list(incoming(tmp_path).iterdir())
+    store.retain(HOUR, 1 << 40, 0)
+    assert store.select(Query(start=HOUR, end=HOUR + 60)).total == 0
+    assert store.roll_up(HOUR).batches == 0

@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def write(root: Path, start: int, columns: Columns, batches: Sequence[str], repl
     try:
         fresh.mkdir(mode=0o750, parents=True)
         columns = _summed(_ordered(columns))
-        for table, contents in _tables(columns).items():
+        for table, contents in _tables(columns):
             _write_table(fresh / f"{table}.parquet", contents)
         about = About(
             types=columns.types,
@@ -152,37 +152,26 @@ def _ordered(columns: Columns) -> Columns:
     return msgspec.structs.replace(columns, frames=[frames[index] for index in order], tree=tree, samples=samples)
 
 
-def _tables(columns: Columns) -> dict[str, Any]:
+def _tables(columns: Columns) -> Iterator[tuple[str, Any]]:
+    """The tables of a segment, one after the other: each takes memory."""
     import polars as pl
 
-    samples, frames, tree = columns.samples, columns.frames, columns.tree
+    wide = {"value", "count"}
+    samples = {name: array if name in wide else array.astype(np.int32) for name, array in columns.samples.items()}
+    yield "samples", pl.DataFrame(samples)
+    yield from _tree_tables(columns.tree).items()
+    schema = {
+        "kind": pl.String,
+        "name": pl.String,
+        "file": pl.String,
+        "line": pl.Int64,
+        "build_id": pl.String,
+        "address": pl.UInt64,
+    }
+    yield "frames", pl.DataFrame([[getattr(frame, name) for frame in columns.frames] for name in schema], schema=schema)
     labels = [(index, name, one[name]) for index, one in enumerate(columns.labels) for name in one]
     labels.sort(key=lambda row: (row[1], row[0]))
-    return {
-        "samples": pl.DataFrame(
-            {
-                "time": samples["time"].astype(np.int32),
-                "type": samples["type"].astype(np.int32),
-                "labels": samples["labels"].astype(np.int32),
-                "node": samples["node"].astype(np.int32),
-                "value": samples["value"],
-                "count": samples["count"],
-            }
-        ),
-        **_tree_tables(tree),
-        "frames": pl.DataFrame(
-            [[getattr(frame, name) for frame in frames] for name in Frame.__struct_fields__],
-            schema={
-                "kind": pl.String,
-                "name": pl.String,
-                "file": pl.String,
-                "line": pl.Int64,
-                "build_id": pl.String,
-                "address": pl.UInt64,
-            },
-        ),
-        "labels": pl.DataFrame(labels, schema={"set": pl.Int32, "name": pl.String, "value": pl.String}, orient="row"),
-    }
+    yield "labels", pl.DataFrame(labels, schema={"set": pl.Int32, "name": pl.String, "value": pl.String}, orient="row")
 
 
 def _tree_tables(tree: Trie) -> dict[str, Any]:

@@ -6,11 +6,13 @@ is. By size, first what claims to be from more than a day ahead (a clock was wro
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from trimtab.components.profiling.batch import incoming
 from trimtab.components.profiling.storage.contents import Done, delete
-from trimtab.components.profiling.storage.segment import HOUR_S, Name, hours
+from trimtab.components.profiling.storage.part import Damaged
+from trimtab.components.profiling.storage.segment import HOUR_S, Name, Segment, hours
 
 AGED_MAX = 12
 DAY_S = 24 * HOUR_S
@@ -21,7 +23,7 @@ def retain(root: Path, now: float, seconds: int, max_bytes: int, done: Done | No
     done = done or Done()
     there = sorted((name.start, path) for path in hours(root).glob("[0-9]*-*") if (name := Name.parse(path.name)))
     aged = [path for start, path in there if start + HOUR_S < now - seconds][:AGED_MAX]
-    delete(aged)
+    _delete(root, aged)
     kept = [(start, path) for start, path in there if path not in aged]
     kept.sort(key=lambda one: (one[0] <= now + DAY_S, one[0]))
     sizes = [_size(path) for _, path in kept]
@@ -32,9 +34,20 @@ def retain(root: Path, now: float, seconds: int, max_bytes: int, done: Done | No
             break
         excess.append(path)
         over -= size
-    delete(excess)
+    _delete(root, excess)
     done.deleted += len(aged) + len(excess)
     return done
+
+
+def _delete(root: Path, segments: list[Path]) -> None:
+    """Deletes segments, and before them what they replaced and is still there: else that would count again."""
+    for path in segments:
+        with suppress(OSError, Damaged):
+            about = Segment(path).about
+            delete(incoming(root) / name for name in about.batches)
+            delete(old for name in about.replaces if (old := hours(root) / name).exists())
+        if path.exists():
+            delete([path])
 
 
 def _size(path: Path) -> int:

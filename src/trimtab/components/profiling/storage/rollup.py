@@ -45,12 +45,13 @@ GRACE_S = 60
 """An hour is over when so much of the next has passed: the agent writes a batch up to 10 s after it began, a push may be a little late."""
 CHUNK_BYTES_MAX = 6 << 20
 """Batch files that are in memory at once: 10 to 15 minutes of a busy 2-core machine, 200 MB while they become columns."""
-MERGED_BYTES_MAX = 32 << 20
-"""Segments are merged while they are together no more than this, so that an hour of whatever size fits in memory."""
+MERGED_BYTES_MAX = 6 << 20
+"""Segments are merged while they are together no more than this, so that an hour of whatever size fits in memory: a busy hour of 2 CPUs has 4 MB,
+a hundred times that while it is merged."""
 SEGMENTS_MAX = 8
 """Of an hour that is not over; then they are merged before it is."""
-MEMORY_BYTES_MAX = 512 << 20
-"""Of the process that rolls up (RLIMIT_DATA)."""
+MEMORY_BYTES_MAX = 1 << 30
+"""Of the process that rolls up (RLIMIT_DATA, which counts what is reserved, too): a busy hour of 2 CPUs has 420 MB resident at most."""
 
 
 def roll_up(root: Path, now: float, done: Done | None = None) -> Done:
@@ -65,8 +66,13 @@ def roll_up(root: Path, now: float, done: Done | None = None) -> Done:
         waiting: dict[int, list[Path]] = {}
         for path in found.batches:
             waiting.setdefault(_hour(path), []).append(path)
-        for hour in sorted(waiting.keys() | found.segments.keys()):
-            _hour_done(root, hour, waiting.get(hour, []), found.segments.get(hour, []), now, done)
+        there = {hour: list(segments) for hour, segments in found.segments.items()}
+        for hour, batches in sorted(waiting.items()):
+            for chunk in _chunks(batches, lambda path: path.stat().st_size, CHUNK_BYTES_MAX):
+                there.setdefault(hour, []).extend(_batches_done(root, hour, chunk, done))
+        # Last, for it takes the most memory: who fails here has kept what came in.
+        for hour, segments in sorted(there.items()):
+            _hour_done(root, hour, segments, now, done)
     return done
 
 
@@ -80,16 +86,15 @@ def _sweep(root: Path, now: float) -> None:
                 part.unlink()
 
 
-def _hour_done(
-    root: Path, hour: int, batches: Sequence[Path], segments: Sequence[Segment], now: float, done: Done
-) -> None:
-    there = list(segments)
-    for chunk in _chunks(batches, lambda path: path.stat().st_size, CHUNK_BYTES_MAX):
-        there += _batches_done(root, hour, chunk, done)
+def _hour_done(root: Path, hour: int, there: Sequence[Segment], now: float, done: Done) -> None:
+    """Makes the segments of an hour one, when it is over or they are many."""
     over = now >= hour + HOUR_S + GRACE_S
     if len(there) > 1 and (over or len(there) > SEGMENTS_MAX):
         for group in _chunks(sorted(there, key=Segment.size), Segment.size, MERGED_BYTES_MAX):
-            _merge(root, hour, group, done)
+            try:
+                _merge(root, hour, group, done)
+            except MemoryError:  # they are as good as one, but for a little time and space
+                log.warning("%s: %d segments of one hour are too large to become one", hours(root), len(group))
 
 
 def _batches_done(root: Path, hour: int, paths: Sequence[Path], done: Done) -> list[Segment]:
@@ -117,17 +122,21 @@ def _batches_done(root: Path, hour: int, paths: Sequence[Path], done: Done) -> l
 
 
 def _merge(root: Path, hour: int, group: Sequence[Segment], done: Done) -> None:
-    parts: list[tuple[Segment, Columns]] = []
+    inside: list[Segment] = []
+    parts: list[Columns] = []
     for one in group:
         try:
-            parts.append((one, one.columns()))
+            parts.append(one.columns())
+            inside.append(one)
         except Damaged as err:
             set_aside(root, one.path, err, done)
-    if len(parts) < 2:
+    if len(inside) < 2:
         return
+    whole = columns.merged(parts)
+    parts.clear()
     # Batches that are in a part may still be there.
-    batches = [name for one, _ in parts for name in one.about.batches if (incoming(root) / name).exists()]
-    columns.write(root, hour, columns.merged([part for _, part in parts]), batches, [one.path.name for one, _ in parts])
+    batches = [name for one in inside for name in one.about.batches if (incoming(root) / name).exists()]
+    columns.write(root, hour, whole, batches, [one.path.name for one in inside])
     done.segments += 1
 
 
@@ -175,6 +184,7 @@ def main() -> int:
     os.environ["POLARS_MAX_THREADS"] = "1"
     os.nice(10)
     done, now = Done(), time.time()
+    retain(arguments.root, now, arguments.retention_s, arguments.max_bytes, done)
     try:
         roll_up(arguments.root, now, done)
     except BlockingIOError:
@@ -184,7 +194,6 @@ def main() -> int:
         print(f"{arguments.root}: cannot roll up ({err}): make room, or keep less", file=sys.stderr)
     except MemoryError:
         print(f"{arguments.root}: cannot roll up in {MEMORY_BYTES_MAX >> 20} MiB of memory", file=sys.stderr)
-    retain(arguments.root, now, arguments.retention_s, arguments.max_bytes, done)
     print(msgspec.json.encode(done).decode())
     return 0
 
