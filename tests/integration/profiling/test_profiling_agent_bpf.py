@@ -162,6 +162,7 @@ async def test_no_sample_is_lost_in_silence(tmp_path: Path) -> None:
     assert sum(totals[status] for status in sampler.layout.STATUSES) == totals["samples"]
 
 
+@pytest.mark.long
 async def test_a_budget_that_nothing_can_keep_ends_the_agent(tmp_path: Path) -> None:
     with (
         contextlib.closing(Agent(tmp_path, hz=HZ, memory_bytes=1)) as agent,
@@ -170,6 +171,7 @@ async def test_a_budget_that_nothing_can_keep_ends_the_agent(tmp_path: Path) -> 
         await measure(agent, lambda: False)
 
 
+@pytest.mark.long
 async def test_without_bpf_frame_pointers_are_followed_and_marked_so(
     compiled: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ async def test_without_bpf_frame_pointers_are_followed_and_marked_so(
     assert agent.message == "frame pointers only: BPF is not wanted"
 
 
+@pytest.mark.long
 async def test_batches_that_cannot_be_written_are_counted_and_said(tmp_path: Path) -> None:
     (tmp_path / "incoming").write_text("in the way")
     with (
