@@ -100,6 +100,7 @@ int main(int count, char **arguments) {
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
 def test_waits_and_page_faults_have_stacks(tmp_path: Path) -> None:
     (tmp_path / "sleeps.c").write_text(SLEEPS)
