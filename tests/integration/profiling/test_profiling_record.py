@@ -51,6 +51,20 @@ def test_a_command_is_seen_under_the_names_of_its_functions(tmp_path: Path) -> N
     assert f"{out}: " in done.stderr
 
 
+SLEEPS, SLEEP_S = 30, 0.05
+
+
+@pytest.mark.long
+def test_waits_are_of_the_command_and_as_long_as_they_were(tmp_path: Path) -> None:
+    program, out = f"import time; [time.sleep({SLEEP_S}) for _ in range({SLEEPS})]", tmp_path / "waits.folded"
+    done = record("--type", "offcpu", "-o", str(out), "--", "/usr/bin/python3", "-c", program)
+    assert done.returncode == 0, done.stderr
+    lines = [line.rpartition(" ") for line in out.read_text().splitlines() if "nanosleep" in line]
+    slept_s = sum(int(value) for _, _, value in lines) / 1e9
+    # What others slept meanwhile is not laid on it; a machine that is busy wakes it late.
+    assert SLEEPS * SLEEP_S / 2 < slept_s < SLEEPS * SLEEP_S * 5, lines
+
+
 def test_what_cannot_be_recorded_is_one_line() -> None:
     done = record("--pid", "999999999")
     assert (done.returncode, done.stderr) == (1, "trimtab: there is no process 999999999\n")

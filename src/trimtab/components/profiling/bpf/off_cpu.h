@@ -30,8 +30,12 @@ static __always_inline void falls_asleep(__u64 *context, struct config *config, 
     struct pt_regs regs = {};
     if (!pace || !scratch)
         return;
+    // One that stands for others stands for those of the processes that are measured, and for nobody else's.
+    int chosen = config->tgid || config->cgroup;
+    if (chosen && !identify(config, &walk, scratch))
+        return;
     pace->skipped++;
-    if (now - pace->last < config->pace_ns || !identify(config, &walk, scratch))
+    if (now - pace->last < config->pace_ns || (!chosen && !identify(config, &walk, scratch)))
         return;
     scratch->waiting.began = now;
     scratch->waiting.weight = pace->skipped;
