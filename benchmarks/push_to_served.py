@@ -1,6 +1,6 @@
 """How long it is from `git push` to green, and to what is served: examples/shipnotes on an engine of this benchmark's own.
 
-    sudo .venv/bin/python benchmarks/pushes.py [--rounds N]
+    sudo .venv/bin/python benchmarks/push_to_served.py [--rounds N]
 
 The first push fetches and builds the images that the tests run in. Each further one has a line of a template changed, so its tests run
 against a PostgreSQL of their own, an image is made, and the App's pods are replaced one after the other. Serving is told from outside: a
