@@ -12,9 +12,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _distinct_names(config.rootpath)
     path: Path | None = config.getoption("--failed-to")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Failed(path))
+
+
+def _distinct_names(root: Path) -> None:
+    """Modules of tests, their support and the benchmarks stand side by side: two of one name would be one."""
+    known: dict[str, Path] = {}
+    for directory in (root / "tests", root / "benchmarks"):
+        for path in sorted(directory.rglob("*.py")):
+            if (path.parent / "__init__.py").exists() or path.name == "conftest.py":
+                continue
+            if (other := known.setdefault(path.name, path)) is not path and not _is_data(path, other):
+                raise pytest.UsageError(f"{path} and {other} have one name: rename one of them")
+
+
+def _is_data(*paths: Path) -> bool:
+    """Programs that tests run or ship rather than import: in a directory of their own within support/."""
+    return any("support" in path.parts and path.parent.name != "support" for path in paths)
 
 
 class _Failed:
