@@ -19,20 +19,20 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from trimtab.engine import datadir, planning
+from trimtab.engine import planning
+from trimtab.engine.deeds import Deed, apart, main, say
 from trimtab.engine.errors import EngineError
-from trimtab.engine.isolation import Send, isolated
+from trimtab.engine.isolation import Send
 from trimtab.runtime.settings import Settings
 
 ENGINE_REGISTRY = "trimtab.local"
@@ -46,26 +46,6 @@ REPOSITORY = {
     "gc.autoDetach": "false",
 }
 NO_IMAGE = "the image of {step} is no longer in the cache: push a change, or run it with a changed image step"
-
-Deed = Callable[[Settings, list[str]], int]
-
-
-def say(what: dict[str, Any]) -> None:
-    """A line for who started this."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-def apart(settings: Settings, work: Callable[[Send], Any], *, writable: list[Path], readable: list[Path] = []) -> Any:  # noqa: B006
-    """Runs `work` as the engine's user where of all engines only these directories are in reach. Raises `EngineError`."""
-    return isolated(
-        settings.user,
-        work,
-        say,
-        readable=[*planning.program_directories(), *map(str, readable)],
-        writable=list(map(str, writable)),
-        concealed=[settings.data, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
-    )
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -420,18 +400,5 @@ DEEDS: dict[str, Deed] = {
 }
 
 
-def main() -> None:
-    data, deed, *arguments = sys.argv[1:]
-    from trimtab.engine import privileges
-
-    privileges.die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        sys.exit(DEEDS[deed](datadir.load(Path(data)), arguments))
-    except EngineError as err:
-        say({"error": str(err)})
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    main(DEEDS)

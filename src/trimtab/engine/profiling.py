@@ -13,39 +13,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trimtab.engine import datadir, planning, privileges
+from trimtab.engine.deeds import Deed, apart, main, say
 from trimtab.engine.errors import EngineError
-from trimtab.engine.isolation import Send, isolated
+from trimtab.engine.isolation import Send
 from trimtab.runtime.settings import Settings
-
-Deed = Callable[[Settings, list[str]], int]
-
-
-def say(what: dict[str, Any]) -> None:
-    """A line for who started this."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-def apart(settings: Settings, work: Callable[[Send], Any]) -> Any:
-    """Runs `work` as the engine's user where of all engines only the profiles are in reach. Raises `EngineError`."""
-    return isolated(
-        settings.user,
-        work,
-        say,
-        readable=planning.program_directories(),
-        writable=[str(profiles(settings))],
-        concealed=[settings.data, *datadir.data_of_others(), str(datadir.RUN_ROOT)],
-    )
 
 
 def profiles(settings: Settings) -> Path:
@@ -65,7 +43,7 @@ def serve(settings: Settings, arguments: list[str]) -> int:
         listening = [socket.socket(fileno=int(number)) for number in handles.split(",")]
         asyncio.run(served.serve(root, listening, options["urls"]))
 
-    apart(settings, work)
+    apart(settings, work, writable=[root])
     return 0
 
 
@@ -83,7 +61,7 @@ def roll_up(settings: Settings, arguments: list[str]) -> int:
             raise EngineError((complaint.splitlines() or [f"it ended with status {done.returncode}"])[-1])
         return {"disk_bytes": size_bytes(root)}
 
-    say(apart(settings, work))
+    say(apart(settings, work, writable=[root]))
     return 0
 
 
@@ -127,7 +105,7 @@ def scrape(settings: Settings, arguments: list[str]) -> int:
 
         asyncio.run(until_input_ends(Sandbox()))
 
-    apart(settings, work)
+    apart(settings, work, writable=[root])
     return 0
 
 
@@ -144,16 +122,5 @@ def size_bytes(root: Path) -> int:
 DEEDS: dict[str, Deed] = {"serve": serve, "roll-up": roll_up, "scrape": scrape}
 
 
-def main() -> None:
-    data, deed, *arguments = sys.argv[1:]
-    privileges.die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        sys.exit(DEEDS[deed](datadir.load(Path(data)), arguments))
-    except EngineError as err:
-        say({"error": str(err)})
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    main(DEEDS)

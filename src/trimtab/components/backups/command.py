@@ -6,7 +6,6 @@ It is ended with this process; what it had frozen goes on, and the run is asked 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 
@@ -14,9 +13,9 @@ import msgspec
 
 from trimtab.components.backups.kinds import LastBackup
 from trimtab.components.backups.schedule import BackupFailed, Request
+from trimtab.runtime.deeds import terminate
 from trimtab.runtime.settings import Settings
 
-END_S = 10.0
 COMPLAINT = "trimtab: "
 """How the command begins the line that says what is wrong."""
 
@@ -58,10 +57,7 @@ class TrimtabBackup:
         try:
             said, complaint = await process.communicate()
         except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_S)
+            await terminate(process)
             raise
         if process.returncode != 0:
             lines = complaint.decode(errors="replace").strip().splitlines()

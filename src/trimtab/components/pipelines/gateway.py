@@ -20,7 +20,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import socket
 from typing import Any
 
@@ -32,13 +31,13 @@ from trimtab.api.resource import OwnerReference
 from trimtab.client import ApiError
 from trimtab.components.pipelines.kinds import Pipeline, PipelineRun, PipelineRunSpec
 from trimtab.components.pipelines.served import RUN_TRAILER
+from trimtab.runtime import deeds
 from trimtab.runtime.journal import Entry
 from trimtab.runtime.process import Process
 from trimtab.runtime.settings import Settings
 
 SOCKET = "pipelines.sock"
 MANAGER = "trimtab-pipelines-gateway"
-LINE_BYTES_MAX = 8 << 20
 AGAIN_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ log = logging.getLogger(__name__)
 
 async def gateway(process: Process, settings: Settings) -> None:
     """Listens until cancelled."""
-    listening = _listen(settings)
+    listening = deeds.door(settings, SOCKET)
     try:
         while True:
             if not _pushes(settings):
@@ -57,21 +56,6 @@ async def gateway(process: Process, settings: Settings) -> None:
     finally:
         listening.close()
         settings.run_path(SOCKET).unlink(missing_ok=True)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    path = settings.run_path(SOCKET)
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    listening.setblocking(False)
-    before = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(before)
-    shutil.chown(path, user=settings.user)
-    listening.listen(128)
-    return listening
 
 
 async def _somebody(listening: socket.socket) -> None:
@@ -102,21 +86,17 @@ class Server:
 
     async def run(self) -> None:
         """Until it ends."""
-        from trimtab.components.pipelines.process import helper
-
         # What it says is read to its end; it ends when its input does.
-        server = await helper(self._settings, "serve", str(self._listening.fileno()), fds=(self._listening.fileno(),))
+        server = await deeds.begin(
+            "pipelines", self._settings, "serve", str(self._listening.fileno()), fds=(self._listening.fileno(),)
+        )
         assert server.stdout is not None
         try:
             while line := await server.stdout.readline():
                 await self._heard(json.loads(line), server)
             await server.wait()
         finally:
-            if server.stdin is not None:
-                server.stdin.close()
-            with contextlib.suppress(ProcessLookupError):
-                server.terminate()
-            await server.wait()
+            await deeds.end(server)
 
     async def _heard(self, told: dict[str, Any], server: asyncio.subprocess.Process) -> None:
         try:

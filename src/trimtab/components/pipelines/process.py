@@ -10,27 +10,16 @@ import asyncio
 import contextlib
 import json
 import logging
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from trimtab.components.pipelines.runner import Order, Progress
+from trimtab.runtime import deeds
 from trimtab.runtime.settings import Settings
 
-LINE_BYTES_MAX = 8 << 20
-END_S = 10.0
 PHASE_OF = {"succeeded": "Succeeded", "failed": "Failed"}
 
 log = logging.getLogger(__name__)
-
-
-async def helper(settings: Settings, *arguments: str, fds: Sequence[int] = ()) -> asyncio.subprocess.Process:
-    """Starts `trimtab.engine.pipelines`; its standard error is ours."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-m", "trimtab.engine.pipelines", settings.data, *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=fds, limit=LINE_BYTES_MAX,
-    )  # fmt: skip
 
 
 class ProcessRunner:
@@ -80,7 +69,7 @@ class ProcessRunner:
 
     async def _do(self, *deed: str) -> None:
         """Raises `OSError`: what the deed said."""
-        process = await helper(self._settings, *deed)
+        process = await deeds.begin("pipelines", self._settings, *deed)
         out, _ = await process.communicate()
         if process.returncode != 0:
             said = [json.loads(line) for line in out.splitlines()]
@@ -88,7 +77,7 @@ class ProcessRunner:
 
     async def _run(self, order: Order, progress: Progress) -> None:
         steps: dict[str, dict[str, Any]] = {}
-        process = await helper(self._settings, "run")
+        process = await deeds.begin("pipelines", self._settings, "run")
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -101,10 +90,7 @@ class ProcessRunner:
                 progress.message = "the run was killed"
                 progress.phase = "Error"
         except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_S)
+            await deeds.terminate(process)
             raise
         except (OSError, ValueError) as err:
             progress.message, progress.phase = f"the run could not be followed: {err}", "Error"

@@ -13,12 +13,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import shutil
 import socket
 from typing import TYPE_CHECKING
 
 from trimtab.components.profiling.measurer import Order
+from trimtab.runtime import deeds
 from trimtab.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 async def gateway(measurer: ProcessMeasurer, settings: Settings) -> None:
     """Listens until cancelled."""
-    listening = _listen(settings)
+    listening = deeds.door(settings, SOCKET)
     try:
         with measurer.following() as news:
             while True:
@@ -48,21 +47,6 @@ async def gateway(measurer: ProcessMeasurer, settings: Settings) -> None:
     finally:
         listening.close()
         settings.run_path(SOCKET).unlink(missing_ok=True)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    path = settings.run_path(SOCKET)
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    listening.setblocking(False)
-    before = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(before)
-    shutil.chown(path, user=settings.user)
-    listening.listen(128)
-    return listening
 
 
 def _debuginfod(order: Order | None) -> socket.socket | None:
@@ -103,18 +87,16 @@ async def _somebody(sockets: list[socket.socket], news: asyncio.Event) -> bool:
 
 async def _serve(settings: Settings, order: Order | None, sockets: list[socket.socket], news: asyncio.Event) -> None:
     """Runs the serving process until it ends, or until another order stands."""
-    from trimtab.components.profiling.process import ended, helper
-
     handles = [one.fileno() for one in sockets]
     told = json.dumps({"urls": order.debuginfod_urls if order is not None else ()})
-    server = await helper(settings, "serve", ",".join(map(str, handles)), told, fds=handles, environment={})
+    server = await deeds.begin("profiling", settings, "serve", ",".join(map(str, handles)), told, fds=handles)
     assert server.stdout is not None
     hearing = asyncio.ensure_future(_hear(server))
     other = asyncio.ensure_future(news.wait())
     try:
         await asyncio.wait((hearing, other), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await ended(server)
+        await deeds.end(server)
         for task in (hearing, other):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +26,10 @@ import msgspec
 from trimtab.components.profiling import lock
 from trimtab.components.profiling.measurer import Labels, Order, Seen
 from trimtab.components.profiling.reasons import REASONS
+from trimtab.runtime import deeds
 from trimtab.runtime.settings import Settings
 
 DIRECTORY = "profiles"
-LINE_BYTES_MAX = 8 << 20
-END_S = 10.0
 """How long the agent may take to write its last batch."""
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 RETRY_LATER_S = 600.0
@@ -72,29 +71,6 @@ class End:
 
     reason: str
     message: str
-
-
-async def helper(
-    settings: Settings, *arguments: str, fds: Sequence[int] = (), environment: Mapping[str, str] = ONE_THREAD
-) -> asyncio.subprocess.Process:
-    """Starts `trimtab.engine.profiling`; its standard error is ours."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-m", "trimtab.engine.profiling", settings.data, *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=fds, limit=LINE_BYTES_MAX,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-
-
-async def ended(process: asyncio.subprocess.Process) -> None:
-    """Closes its input, and returns when it has ended; after a while it is made to."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        await asyncio.wait_for(process.wait(), END_S)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 class ProcessMeasurer:
@@ -206,7 +182,7 @@ class ProcessMeasurer:
         agent = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "trimtab.components.profiling.agent", str(self._root), "--talk", "--alone",
             "--hz", str(order.hz), "--cpu-percent", str(order.cpu_percent), "--memory-bytes", str(order.memory_bytes),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES_MAX,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=deeds.LINE_BYTES_MAX,
             env={**os.environ, **ONE_THREAD},
         )  # fmt: skip
         self._agent = agent
@@ -225,7 +201,7 @@ class ProcessMeasurer:
             return End(reason, last.error or f"the agent {how}; it is started again")
         finally:
             self._agent = None
-            await ended(agent)
+            await deeds.end(agent)
             for task in (said, other):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -283,11 +259,11 @@ class ProcessMeasurer:
 
     async def _roll_up(self, order: Order) -> None:
         limits = json.dumps({"retention_s": order.retention_s, "disk_bytes": order.disk_bytes})
-        process = await helper(self._settings, "roll-up", limits)
+        process = await deeds.begin("profiling", self._settings, "roll-up", limits, environment=ONE_THREAD)
         try:
             out, _ = await process.communicate()
         except BaseException:
-            await ended(process)
+            await deeds.end(process)
             raise
         told = json.loads((out.splitlines() or [b"{}"])[-1])
         if process.returncode != 0 or "error" in told:
@@ -305,13 +281,15 @@ class ProcessMeasurer:
                 targets = [
                     {"url": url, "interval_s": every, "labels": dict(labels)} for url, every, labels in order.scrape
                 ]
-                process = await helper(self._settings, "scrape", json.dumps(targets))
+                process = await deeds.begin(
+                    "profiling", self._settings, "scrape", json.dumps(targets), environment=ONE_THREAD
+                )
                 exited, other = asyncio.ensure_future(process.wait()), asyncio.ensure_future(news.wait())
                 try:
                     await asyncio.wait((exited, other), return_when=asyncio.FIRST_COMPLETED)
                     crashed = exited.done()
                 finally:
-                    await ended(process)
+                    await deeds.end(process)
                     other.cancel()
                     await asyncio.gather(exited, other, return_exceptions=True)
                 if crashed:
