@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ __attribute__((noinline)) void spin(void) { for (;;) for (int i = 0; i < 1000; i
 __attribute__((noinline)) void down(int depth) { if (depth) { down(depth - 1); sink++; } else { spin(); sink++; } }
 int main(int argc, char **argv) { down(atoi(argv[1])); return 0; }
 """
+ANY_COST: dict[str, Any] = {"cpu_percent": 1000.0, "memory_bytes": 64 << 30}
+"""The agent measures itself by its process, which is the test run's here; and slow machines are slow."""
 BRIEF = "int main(void) { volatile unsigned long n = 0; while (n < 30000000) n++; return 0; }"
 
 
@@ -112,7 +115,7 @@ async def test_a_program_without_frame_pointers_is_unwound_to_its_start(
     with (
         running(sys.executable, "-c", "while True: pass"),
         running(program, "30") as process,
-        contextlib.closing(Agent(tmp_path, hz=HZ, pid=process.pid)) as agent,
+        contextlib.closing(Agent(tmp_path, hz=HZ, pid=process.pid, **ANY_COST)) as agent,
     ):
 
         def found() -> list[list[batch.Frame]]:
@@ -132,7 +135,10 @@ async def test_processes_that_end_at_once_are_named_and_unwound(
 ) -> None:
     program = compiled("brief", BRIEF)
     again = f"while :; do {program}; done"
-    with running("sh", "-c", again) as shell, contextlib.closing(Agent(tmp_path, hz=HZ, pid=shell.pid)) as agent:
+    with (
+        running("sh", "-c", again) as shell,
+        contextlib.closing(Agent(tmp_path, hz=HZ, pid=shell.pid, **ANY_COST)) as agent,
+    ):
 
         def found() -> list[list[batch.Frame]]:
             own = [frames for frames, _ in stacks(tmp_path, process="brief") if whole(frames)]
@@ -151,7 +157,7 @@ async def test_processes_that_end_at_once_are_named_and_unwound(
 async def test_no_sample_is_lost_in_silence(tmp_path: Path) -> None:
     with (
         running(sys.executable, "-c", "while True: sum(range(1000))"),
-        contextlib.closing(Agent(tmp_path, hz=HZ)) as agent,
+        contextlib.closing(Agent(tmp_path, hz=HZ, **ANY_COST)) as agent,
     ):
         await measure(agent, lambda: agent.totals["samples"] > 200)
         totals = agent.totals
@@ -178,7 +184,7 @@ async def test_without_bpf_frame_pointers_are_followed_and_marked_so(
     program = compiled("pointed", f'#pragma GCC optimize("no-omit-frame-pointer")\n{SOURCE}')
     with (
         running(program, "30") as process,
-        contextlib.closing(Agent(tmp_path, hz=HZ, pid=process.pid, only_perf=True)) as agent,
+        contextlib.closing(Agent(tmp_path, hz=HZ, pid=process.pid, only_perf=True, **ANY_COST)) as agent,
     ):
 
         def found() -> list[list[batch.Frame]]:
@@ -198,7 +204,7 @@ async def test_batches_that_cannot_be_written_are_counted_and_said(tmp_path: Pat
     (tmp_path / "incoming").write_text("in the way")
     with (
         running(sys.executable, "-c", "while True: pass"),
-        contextlib.closing(Agent(tmp_path, hz=HZ)) as agent,
+        contextlib.closing(Agent(tmp_path, hz=HZ, **ANY_COST)) as agent,
     ):
         await measure(agent, lambda: agent.totals["unwritten"] > 0)
         said = agent.state()

@@ -64,7 +64,8 @@ def test_a_program_that_is_gone_has_its_names(tmp_path: Path) -> None:
 
 async def measured(pid: int, root: Path, build_id: str, labels: dict[str, str]) -> None:
     """Until the names are kept, and there are samples of both functions."""
-    agent, stop = Agent(root, hz=99, pid=pid, cpu_percent=100), asyncio.Event()
+    agent = Agent(root, hz=99, pid=pid, cpu_percent=1000, memory_bytes=64 << 30)  # its process is the test run's here
+    stop = asyncio.Event()
     running = asyncio.create_task(agent.run(stop))
     deadline = time.monotonic() + DEADLINE_S
     try:
