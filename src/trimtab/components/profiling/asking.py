@@ -116,10 +116,28 @@ when = options(
 counted = click.option(
     "--type", "kind", default="cpu", show_default=True, help="What is counted: see `trimtab profile labels`."
 )
+INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
+"""Binaries whose functions do the work of Python functions, which are in the same stacks."""
+
+native = click.option(
+    "--native",
+    "interpreter",
+    is_flag=True,
+    help="Show what the interpreter does for Python functions by its own functions; else it is theirs.",
+)
+
+
+def hidden(hide: str, interpreter: bool) -> str:
+    """The pattern of frames that stacks are shown without: what the user gave, and the interpreter unless it is to be seen."""
+    parts = [*([f"(?:{hide})"] if hide else []), *([] if interpreter else [INTERPRETERS])]
+    return "|".join(parts)
+
+
 filters = options(
     click.option("--focus", default="", metavar="REGEX", help="Only stacks with such a function."),
     click.option("--ignore", default="", metavar="REGEX", help="No stacks with such a function."),
     click.option("--hide", default="", metavar="REGEX", help="Stacks without these frames."),
+    native,
 )
 
 

@@ -24,6 +24,7 @@ from trimtab.components.profiling.asking import (
     counted,
     filters,
     format_of,
+    hidden,
     path,
     save,
     selector_of,
@@ -197,7 +198,7 @@ _before = click.option(
 @click.pass_obj
 def top(
     target: Target, selectors: tuple[str, ...], last: str | None, since: str | None, until: str | None, kind: str,
-    focus: str, ignore: str, hide: str, by: str, sort: str, function: str, addresses: bool, limit: int, fmt: str,
+    focus: str, ignore: str, hide: str, interpreter: bool, by: str, sort: str, function: str, addresses: bool, limit: int, fmt: str,
 ) -> None:  # fmt: skip
     """The functions that cost most.
 
@@ -211,7 +212,13 @@ def top(
         if function
         else {"view": "top", "by": by, "sort": sort, "limit": str(limit)}
     )
-    asked = {"type": kind, "selector": selector_of(selectors), "focus": focus, "ignore": ignore, "hide": hide}
+    asked = {
+        "type": kind,
+        "selector": selector_of(selectors),
+        "focus": focus,
+        "ignore": ignore,
+        "hide": hidden(hide, interpreter),
+    }
     if not addresses:
         asked["anonymous"] = "1"
     show(ask(target, asked | told | stretch(last, since, until)), fmt, rows=limit)
@@ -231,7 +238,7 @@ def top(
 @click.pass_obj
 def flame(
     target: Target, selectors: tuple[str, ...], last: str | None, since: str | None, until: str | None, kind: str,
-    focus: str, ignore: str, hide: str, by: str, boxes: bool, limit: int, fmt: str,
+    focus: str, ignore: str, hide: str, interpreter: bool, by: str, boxes: bool, limit: int, fmt: str,
 ) -> None:  # fmt: skip
     """The tree of calls, as wide as each costs.
 
@@ -246,7 +253,7 @@ def flame(
         "selector": selector_of(selectors),
         "focus": focus,
         "ignore": ignore,
-        "hide": hide,
+        "hide": hide if fmt == "html" else hidden(hide, interpreter),
         "by": by,
     }
     asked |= stretch(last, since, until)
@@ -280,7 +287,7 @@ def flame(
 @click.pass_obj
 def diff(
     target: Target, selectors: tuple[str, ...], last: str | None, since: str | None, until: str | None, before: tuple[str, ...],
-    before_from: str | None, before_to: str | None, kind: str, focus: str, ignore: str, hide: str, by: str, per: str, tree: bool,
+    before_from: str | None, before_to: str | None, kind: str, focus: str, ignore: str, hide: str, interpreter: bool, by: str, per: str, tree: bool,
     limit: int, fmt: str,
 ) -> None:  # fmt: skip
     """What costs more, or less, than before: two times, two images, two pods. Functions that were not there before are new.
@@ -292,7 +299,7 @@ def diff(
     """
     asked = {
         "view": "diff" if tree or fmt == "html" else "top-diff", "type": kind, "selector": selector_of(selectors), "focus": focus,
-        "ignore": ignore, "hide": hide, "by": by, "per": per, "limit": str(limit),
+        "ignore": ignore, "hide": hide if fmt == "html" else hidden(hide, interpreter), "by": by, "per": per, "limit": str(limit),
     }  # fmt: skip
     asked |= stretch(last, since, until)
     if before:

@@ -26,7 +26,7 @@ from typing import IO
 
 import click
 
-from trimtab.components.profiling.asking import Refused, format_of, save, selector_of
+from trimtab.components.profiling.asking import Refused, format_of, hidden, native, save, selector_of
 
 START_S = 60.0
 END_S = 30.0
@@ -42,8 +42,6 @@ PAD_S = 60
 CACHE = Path("/var/cache/trimtab/profile")
 """Tables and names of programs, by build id: they take seconds to make, which the next recording need not wait for."""
 HTML = ".html"
-INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
-"""Binaries whose functions do the work of Python functions, which are in the same stacks."""
 
 
 @click.command()
@@ -76,11 +74,7 @@ INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
     show_default=True,
     help="The table's order.",
 )
-@click.option(
-    "--native",
-    is_flag=True,
-    help="Show what the interpreter does for Python functions by its own functions; else it is theirs.",
-)
+@native
 @click.option("--addresses", is_flag=True, help="What has no name by its address; otherwise it is one line a binary.")
 @click.option(
     "-o",
@@ -92,7 +86,7 @@ INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
 @click.argument("selectors_and_command", nargs=-1, type=click.UNPROCESSED, metavar="[LABEL=VALUE]... [-- COMMAND...]")
 @click.pass_context
 def record(
-    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, kind: str, sort: str, native: bool, addresses: bool, file: str | None,
+    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, kind: str, sort: str, interpreter: bool, addresses: bool, file: str | None,
     selectors_and_command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Measure now, and show what costs most. Needs root, and no engine.
@@ -121,7 +115,7 @@ def record(
         status = recording.run(pid, command, seconds)
         table = {"limit": str(limit), "sort": sort}
         table |= {} if addresses else {"anonymous": "1"}
-        table |= {} if native else {"hide": INTERPRETERS}
+        table["hide"] = hidden("", interpreter)
         recording.show(selector, file, table)
     ctx.exit(status)
 

@@ -35,6 +35,8 @@ SHARE_MIN = 0.005
 """What is below half a percent is not in a tree on a terminal."""
 DEPTH_MAX = 200
 
+VALUES_MAX = 20
+"""Of a label, so many are shown: process ids come by the thousand."""
 _TONES = {"native": 33, "kernel": 35, "python": 32, "jit": 36, "named": 34, "mark": 31}
 GREW, SHRANK, NEW, GONE, DIM = 31, 32, 35, 36, 2
 PER = {"total": "of the total", "request": "per request", "second": "per second"}
@@ -142,7 +144,8 @@ def label(function: Function) -> str:
 def _labels(answer: LabelsAnswer) -> Iterator[str]:
     yield "types: " + ", ".join(f"{name} ({unit})" for name, unit in answer.types)
     for name, values in answer.labels.items():
-        yield plain(f"{name}: {', '.join(values)}")
+        more = f" and {len(values) - VALUES_MAX:,} more (-o json has all)" if len(values) > VALUES_MAX else ""
+        yield plain(f"{name}: {', '.join(values[:VALUES_MAX])}{more}")
 
 
 def _sparks(answer: SeriesAnswer, width: int) -> str:
