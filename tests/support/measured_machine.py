@@ -17,12 +17,17 @@ WAIT_S = 300.0
 LOOK_S = 0.2
 
 
-@contextmanager
-def machine_to_measure() -> Iterator[None]:
-    """Waits for other such tests. Skips, and says why, where the kernel gives no BPF, or when somebody else measures this machine."""
+def skip_unless_measurable() -> None:
+    """Skips, and says why, where the kernel or its libraries give no BPF."""
     for problem in (needs.perf_event(), needs.bpf(), needs.btf(), needs.libbpf()):
         if problem is not None:
             pytest.skip(problem)
+
+
+@contextmanager
+def machine_to_measure() -> Iterator[None]:
+    """Waits for other such tests. Skips, and says why, where the kernel gives no BPF, or when somebody else measures this machine."""
+    skip_unless_measurable()
     with Path(tempfile.gettempdir(), "trimtab-test-measured-machine.lock").open("w") as turn:
         deadline = time.monotonic() + WAIT_S
         _until(deadline, lambda: _taken(turn.fileno()))

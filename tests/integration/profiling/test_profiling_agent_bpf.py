@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from measured_machine import skip_unless_measurable
 from trimtab.components.profiling import batch
 from trimtab.components.profiling.agent import libbpf, perf, sampler
 from trimtab.components.profiling.agent.run import Agent, BudgetExceeded
@@ -33,22 +34,12 @@ ANY_COST: dict[str, Any] = {"cpu_percent": 1000.0, "memory_bytes": 64 << 30}
 BRIEF = "int main(void) { volatile unsigned long n = 0; while (n < 30000000) n++; return 0; }"
 
 
-def why_not() -> str:
-    """Why this machine cannot run the agent; empty: it can."""
-    if os.geteuid() != 0:
-        return "not root"
-    if not sampler.OBJECT.exists():
-        return f"{sampler.OBJECT.name} is not compiled: make setup"
-    try:
-        with contextlib.closing(sampler.Sampler()) as tried:
-            tried.start(1)
-    except OSError as err:
-        return str(err)
-    return ""
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.serial]
 
 
-REASON = why_not()
-pytestmark = [pytest.mark.skipif(bool(REASON), reason=f"no BPF here: {REASON}"), pytest.mark.serial]
+@pytest.fixture(autouse=True)
+def machine() -> None:
+    skip_unless_measurable()
 
 
 @pytest.fixture

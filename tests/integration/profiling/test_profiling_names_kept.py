@@ -1,7 +1,6 @@
 """From a running program to its names, when the program is gone: the agent measures it and keeps its names, then it is deleted."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import time
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from measured_machine import skip_unless_measurable
 from trimtab.components.profiling import batch
-from trimtab.components.profiling.agent import sampler
 from trimtab.components.profiling.agent.run import Agent
 from trimtab.components.profiling.symbols import elf
 from trimtab.components.profiling.symbols.shelf import Shelf
@@ -24,20 +23,12 @@ int main(void) { for (;;) { spin(); sink++; } }
 """
 
 
-def why_not() -> str:
-    """Why this machine cannot run the agent; empty: it can."""
-    if os.geteuid() != 0:
-        return "not root"
-    try:
-        with contextlib.closing(sampler.Sampler()) as tried:
-            tried.start(1)
-    except OSError as err:
-        return str(err)
-    return ""
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.serial]
 
 
-REASON = why_not()
-pytestmark = [pytest.mark.skipif(bool(REASON), reason=f"no BPF here: {REASON}"), pytest.mark.serial]
+@pytest.fixture(autouse=True)
+def machine() -> None:
+    skip_unless_measurable()
 
 
 def test_a_program_that_is_gone_has_its_names(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.components.profiling import needs
+from measured_machine import skip_unless_measurable
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -28,9 +28,7 @@ sys.exit(7)
 
 @pytest.fixture(autouse=True)
 def machine() -> None:
-    for problem in (needs.perf_event(), needs.bpf(), needs.btf(), needs.libbpf()):
-        if problem is not None:
-            pytest.skip(problem)
+    skip_unless_measurable()
 
 
 def record(*arguments: str) -> subprocess.CompletedProcess[str]:

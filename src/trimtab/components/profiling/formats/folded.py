@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trimtab.components.profiling.formats.names import Symbolizer, stacks_of_names
+from trimtab.components.profiling.formats.names import stacks_of_names
+from trimtab.components.profiling.naming import Symbolizer
 from trimtab.components.profiling.storage.selection import Selection
 
 

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from trimtab.components.profiling.batch import MARKS, Frame
+from trimtab.components.profiling.naming import Named, Symbolizer
 from trimtab.components.profiling.storage.selection import Selection
 
 Name = tuple[str, str, int]
 """Function, file, line; what is not known is empty."""
-
-
-class Line(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def file(self) -> str: ...
-    @property
-    def line(self) -> int: ...
-
-
-class Named(Protocol):
-    """Names of a frame, innermost first."""
-
-    @property
-    def lines(self) -> Sequence[Line]: ...
-
-
-class Symbolizer(Protocol):
-    def names(self, frames: Sequence[Frame]) -> Sequence[Named]: ...
 
 
 def names_of(frame: Frame, named: Named) -> list[Name]:

@@ -15,9 +15,10 @@ import numpy as np
 from trimtab.components.profiling.batch import Batch, Frame, SampleType
 from trimtab.components.profiling.formats import limits, wire
 from trimtab.components.profiling.formats.intake import Decoded
-from trimtab.components.profiling.formats.names import Named, Symbolizer, names_of
+from trimtab.components.profiling.formats.names import names_of
 from trimtab.components.profiling.formats.temporality import without_cumulative
 from trimtab.components.profiling.formats.wire import LENGTH, Field, content, encoded, fields, number, signed
+from trimtab.components.profiling.naming import Named, Symbolizer
 from trimtab.components.profiling.storage.selection import Selection
 from trimtab.components.profiling.storage.trie import Ints
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from trimtab.components.profiling.formats.names import Symbolizer, stacks_of_names
+from trimtab.components.profiling.formats.names import stacks_of_names
+from trimtab.components.profiling.naming import Symbolizer
 from trimtab.components.profiling.storage.selection import Selection
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"

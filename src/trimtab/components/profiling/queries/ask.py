@@ -5,13 +5,13 @@ Question --Profiles.select--> Selection --Symbolizer.names--> merge, diff, top, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import msgspec
 
-from trimtab.components.profiling.batch import Frame
+from trimtab.components.profiling.naming import Symbolizer
 from trimtab.components.profiling.queries import shapes
 from trimtab.components.profiling.queries.diff import diff, top_diff
 from trimtab.components.profiling.queries.shapes import (
@@ -24,14 +24,9 @@ from trimtab.components.profiling.queries.shapes import (
     Side,
 )
 from trimtab.components.profiling.queries.top import sandwich, top
-from trimtab.components.profiling.queries.tree import Filter, Named, Tree, merge
+from trimtab.components.profiling.queries.tree import Filter, Tree, merge
 from trimtab.components.profiling.storage.selection import Query, Selection
 from trimtab.components.profiling.storage.store import Profiles
-
-
-class Symbolizer(Protocol):
-    def names(self, frames: Sequence[Frame]) -> Sequence[Named]:
-        """Of each frame its names."""
 
 
 def question(parameters: Mapping[str, str]) -> Question:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S
-from trimtab.components.profiling.queries.ask import Symbolizer
+from trimtab.components.profiling.naming import Symbolizer
 from trimtab.components.profiling.queries.causes import causes
 from trimtab.components.profiling.queries.growth import growth, named, scales, sides
 from trimtab.components.profiling.queries.shapes import CompareAnswer, Comparison, Side

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import MARKS, Frame
+from trimtab.components.profiling.naming import Line, Named
 from trimtab.components.profiling.queries.shapes import ROOT, By, Function, Side, TreeAnswer
 from trimtab.components.profiling.storage.selection import Stacks
 
@@ -24,26 +25,6 @@ Bools = NDArray[np.bool_]
 
 NODES_MAX = 20_000
 """Nodes in an answer: what a page draws smoothly. The smallest are left out."""
-
-
-class Line(Protocol):
-    """What a symbolizer says of an address: a function, and its place in the source if known."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def file(self) -> str: ...
-    @property
-    def line(self) -> int: ...
-
-
-class Named(Protocol):
-    """The names of one frame, innermost first: more than one where functions were inlined."""
-
-    @property
-    def lines(self) -> Sequence[Line]: ...
-    @property
-    def reason(self) -> str: ...
 
 
 class Samples(Protocol):
