@@ -1,0 +1,1 @@
+"""Infrastructure: any Terraform provider becomes kinds that keep themselves true."""
