@@ -12,6 +12,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import os
 import signal
 import textwrap
 from collections import deque
@@ -132,25 +133,32 @@ class Plugin:
             found = read_greeting(line.decode(errors="replace"))
         except ValueError as err:
             raise LaunchError(f"{self.name}: {err}") from None
-        self._reading.append(asyncio.create_task(self._read(self._process.stdout)))
+        self._read_all()
         return found
 
+    def _read_all(self) -> None:
+        """What comes after the greeting is read like what it complains of."""
+        if len(self._reading) == 1:
+            assert self._process.stdout is not None
+            self._reading.append(asyncio.create_task(self._read(self._process.stdout)))
+
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL. All that it said has been read when this returns."""
-        if self.running:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.send_signal(number)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), STOP_S)
-                    break
+        """SIGTERM, then SIGKILL, to it and to what it started. All that it said has been read when this returns."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), STOP_S)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         await self._finished()
 
     async def wait(self) -> None:
         await self._process.wait()
 
     async def _finished(self) -> None:
-        # A child of the provider may hold its streams open for longer.
+        self._read_all()
         _, late = await asyncio.wait(self._reading, timeout=STOP_S)
         for task in late:
             task.cancel()
