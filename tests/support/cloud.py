@@ -139,7 +139,8 @@ class Cloud:
             self._next += 1
             number = str(self._next)
             self._remember()
-            self.objects[kind][number] = {**self._made(kind, number), **body, "id": number}
+            given = {name: value for name, value in body.items() if value is not None}
+            self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
             return 201, self.objects[kind][number]
         if number not in seen[kind]:
             return 404, {"error": "not found"}
@@ -150,7 +151,8 @@ class Cloud:
             if kind == "networks" and any(one.get("network") == number for one in self.objects["servers"].values()):
                 return 409, {"error": "servers are in the network"}
             return 200, self.objects[kind].pop(number)
-        self.objects[kind][number].update(body)
+        changed = {**self.objects[kind][number], **body}
+        self.objects[kind][number] = {name: value for name, value in changed.items() if value is not None}
         return 200, self.objects[kind][number]
 
     def _remember(self) -> None:

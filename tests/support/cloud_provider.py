@@ -225,9 +225,7 @@ class Servicer:
         if planned is None:
             API.call("DELETE", f"{path}/{prior['id']}")
             return {"new_state": {"msgpack": encode(of, None)}}
-        body = {
-            k: v for k, v in planned.items() if v is not UNKNOWN and v is not None and k not in ("password", "disk")
-        }
+        body = {k: v for k, v in planned.items() if v is not UNKNOWN and k not in ("id", "password", "disk")}
         if "disk" in planned:
             body["disk"] = [{k: v for k, v in disk.items() if v is not UNKNOWN} for disk in planned["disk"]]
         found = API.call("POST", path, body) if prior is None else API.call("PUT", f"{path}/{prior['id']}", body)

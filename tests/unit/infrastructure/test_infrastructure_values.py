@@ -31,6 +31,7 @@ from trimtab.components.infrastructure.protocol.values import (
     decode,
     decode_json,
     encode,
+    encode_json,
     plain,
     same,
     unknowns,
@@ -87,6 +88,19 @@ def test_what_goes_out_comes_back(pair: tuple[Type, object]) -> None:
     back = decode(of, encode(of, value))
     assert same(of, back, value)
     assert plain(back) == plain(value)
+
+
+@given(typed())
+def test_a_state_is_kept_as_json(pair: tuple[Type, object]) -> None:
+    of, value = pair
+    if list(unknowns(of, value)):
+        with pytest.raises(ValueFault, match="is not known yet"):
+            encode_json(of, value)
+    else:
+        assert same(of, decode_json(of, json.dumps(encode_json(of, value)).encode()), value)
+        there = object_of({"any": DYNAMIC})
+        kept = json.dumps(encode_json(there, {"any": Dynamic(of, value)})).encode()
+        assert same(there, decode_json(there, kept), {"any": Dynamic(of, value)})
 
 
 @given(types)

@@ -211,6 +211,34 @@ def _in(of: Type, wire: Any, path: str, depth: int, *, text: bool = False) -> Va
     raise _unfit(path, of, wire)
 
 
+def encode_json(of: Type, value: Value) -> Any:
+    """The JSON form, which a state is kept in: what `decode_json` takes, as Python values. Raises `ValueFault`, also for an unknown value."""
+    return _json(of, msgspec.msgpack.decode(encode(of, value), ext_hook=lambda code, data: UNKNOWN), "")
+
+
+def _json(of: Type, wire: Any, path: str) -> Any:
+    """Of what is on the wire: only what is dynamic looks different in JSON."""
+    if wire is UNKNOWN:
+        raise ValueFault(path, "is not known yet")
+    if wire is None:
+        return None
+    match of.kind:
+        case "list" | "set":
+            assert of.element is not None
+            return [_json(of.element, one, f"{path}[{i}]") for i, one in enumerate(wire)]
+        case "map":
+            assert of.element is not None
+            return {key: _json(of.element, one, _at(path, key)) for key, one in wire.items()}
+        case "object":
+            return {name: _json(one, wire[name], _at(path, name)) for name, one in of.attributes.items()}
+        case "tuple":
+            return [_json(t, one, f"{path}[{i}]") for i, (t, one) in enumerate(zip(of.elements, wire, strict=True))]
+        case "dynamic":
+            kind = json.loads(wire[0])
+            return {"type": kind, "value": _json(from_json(kind), wire[1], path)}
+    return wire
+
+
 def _dynamic_in(wire: Any, path: str, depth: int, text: bool) -> Value:
     match wire:
         case {"type": kind, "value": value} if text and len(wire) == 2:
