@@ -20,7 +20,8 @@ function useRoute(): string {
 
 function Page() {
   const { overview, entries, connected } = useLive();
-  const [route, page] = useRoute().split("?", 2);
+  const [route, ...rest] = useRoute().split("?");
+  const page = rest.join("?");
   if (!overview) return <p class="wait">{connected ? "Reading the state…" : "Connecting…"}</p>;
   const sick = overview.apps.filter((app) => !app.healthy).length;
   const down = overview.processes.filter((process) => !process.ready).length;

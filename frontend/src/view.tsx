@@ -1,13 +1,64 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Link, ViewData } from "./model";
 
-// A document of a component's endpoint, of an origin of its own: what is in it can do nothing here.
+// What a document in the frame may say: ask for data of its own object, have some downloaded, keep its state in the URL.
+interface Wish {
+  id?: number;
+  ask?: string;
+  download?: string;
+  query?: string;
+  state?: string;
+  copy?: boolean;
+}
+
+const WORD = /^[a-z]+$/;
+
+// Data of the object that the document is of: the server knows which of its endpoints give any.
+function dataPath(view: string, page: string, endpoint: string, query: string): string {
+  return `/api/data/${view.split("/")[0]}/${page.slice(0, page.lastIndexOf("/"))}/${endpoint}?${query}`;
+}
+
+async function answered(path: string) {
+  const answer = await fetch(path);
+  const body = await answer.text();
+  return answer.ok ? { body } : { problem: body.trim() || answer.statusText };
+}
+
+function saved(path: string) {
+  const link = document.createElement("a");
+  link.href = path;
+  link.download = "";
+  link.click();
+}
+
+// A document of a component's endpoint, of an origin of its own: what is in it can do nothing here but what `Wish` says. What follows `&`
+// in `page` is the document's state.
 export function ComponentPage({ view, page }: { view: string; page: string }) {
-  const component = view.split("/")[0];
+  const [where = "", state] = page.split(/&(.*)/s);
+  const frame = useRef<HTMLIFrameElement>(null);
+  const [first] = useState(state);
+  useEffect(() => {
+    const heard = async (event: MessageEvent<Wish>) => {
+      const inside = frame.current?.contentWindow;
+      if (!inside || event.source !== inside) return;
+      const { id, ask, download, query = "", state, copy } = event.data ?? {};
+      if (ask !== undefined && WORD.test(ask)) {
+        const said = await answered(dataPath(view, where, ask, query)).catch((error: Error) => ({ problem: error.message }));
+        inside.postMessage({ id, ...said }, "*");
+      }
+      if (download !== undefined && WORD.test(download)) saved(dataPath(view, where, download, query));
+      if (state === undefined) return;
+      history.replaceState(null, "", `#${view}?${where}${state && `&${state}`}`);
+      if (copy) navigator.clipboard?.writeText(location.href).catch(() => undefined);
+    };
+    addEventListener("message", heard);
+    return () => removeEventListener("message", heard);
+  }, [view, where]);
+  const source = `/api/pages/${view.split("/")[0]}/${where}${first ? `#${first}` : ""}`;
   return (
     <section class="page">
-      <h2><a href={`#${view}`}>‹ back</a> {page}</h2>
-      <iframe sandbox="allow-scripts" src={`/api/pages/${component}/${page}`} title={page} />
+      <h2><a href={`#${view}`}>‹ back</a> {where}</h2>
+      <iframe ref={frame} sandbox="allow-scripts" src={source} title={where} />
     </section>
   );
 }

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from trimtab.ci.cache.lookups import LocalLookups
@@ -53,6 +54,21 @@ def made_of(operation: str, taken: Files) -> bytes:
         if operation == "names" or kind == "x"
     ]
     return "".join(sorted(lines)).encode()
+
+
+@cache
+def meant(pattern: str) -> re.Pattern[str]:
+    """What a pattern means: `**` crosses directories, `*` does not, and a directory is all below it."""
+    shape = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
+    return re.compile("".join(shape.get(part, re.escape(part)) for part in parts) + "(?:/.*)?")
+
+
+@cache
+def takes(patterns: tuple[str, ...], exclude: tuple[str, ...], path: str) -> bool:
+    """Whether a path is one of those that are meant. It follows from these three alone, so each is worked out once."""
+    wanted = any(meant(pattern).fullmatch(path) for pattern in patterns)
+    return wanted and not any(meant(pattern).fullmatch(path) for pattern in exclude)
 
 
 @dataclass
@@ -193,16 +209,8 @@ class World:
     # The second opinion
 
     def taken(self, spec: Spec) -> Files:
-        def matches(pattern: str, path: str) -> bool:
-            parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
-            shape = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-            return re.fullmatch("".join(shape.get(p, re.escape(p)) for p in parts) + "(?:/.*)?", path) is not None
-
-        return {
-            path: content
-            for path, content in self.files.items()
-            if any(matches(p, path) for p in spec.patterns) and not any(matches(p, path) for p in spec.exclude)
-        }
+        patterns, exclude = tuple(spec.patterns), tuple(spec.exclude)
+        return {path: content for path, content in self.files.items() if takes(patterns, exclude, path)}
 
     def expect(self) -> tuple[set[str], dict[str, Snapshot], dict[str, bytes]]:
         """Which steps have to run, what each takes, and what each comes to."""

@@ -111,6 +111,7 @@ def _tools(target: Target) -> str:
     with tempfile.TemporaryDirectory() as empty:
         Path(empty).chmod(0o755)
         reference: str = target.build(Path(empty), work, lambda text: None, own_users=False)
+    target.sign([reference])
     return reference
 
 

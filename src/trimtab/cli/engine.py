@@ -74,8 +74,11 @@ def _node_config(context: click.Context, option: click.Parameter, value: Path | 
 @click.option("--no-node", is_flag=True, help="Only the API and the controllers: no containerd, no pods.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until stopped (what systemd runs).")
 @click.option("--enable", is_flag=True, help="Also start the engine at every boot (systemd).")
+@click.option("--profiling", is_flag=True, help="Measure every process from now on, as `trimtab profile enable` does.")
 @click.pass_obj
-def start(target: Target, /, nodes: int | None, no_node: bool, foreground: bool, enable: bool, **named: Any) -> None:
+def start(
+    target: Target, /, nodes: int | None, no_node: bool, foreground: bool, enable: bool, profiling: bool, **named: Any
+) -> None:
     """Start the engine and return when it serves.
 
     Makes the engine at --data when there is none. An engine that already runs is left alone. Ports and address are kept
@@ -84,6 +87,10 @@ def start(target: Target, /, nodes: int | None, no_node: bool, foreground: bool,
     from trimtab.engine import lifecycle
 
     lifecycle.require_root("trimtab start")
+    if profiling and (foreground or no_node):
+        raise click.UsageError(
+            "--profiling is for an engine in the background, with a node: use `trimtab profile enable`"
+        )
     names = {"port": "api_port"}
     chosen = {names.get(name, name): value for name, value in named.items() if value is not None}
     options = lifecycle.Options(chosen, node=not no_node, foreground=foreground, nodes=nodes)
@@ -93,8 +100,29 @@ def start(target: Target, /, nodes: int | None, no_node: bool, foreground: bool,
         for line in systemd.enable(target.data, options):
             _say(line)
         lifecycle.wait_for_running(target.data, options, _say)
+    else:
+        lifecycle.start(target.data, options, _say)
+    if profiling:
+        _enable_profiling(target)
+
+
+def _enable_profiling(target: Target) -> None:
+    """Where the machine can: what it lacks is told in one line, and nothing else is the worse for it."""
+    import asyncio
+
+    from trimtab.components.profiling.commands import enabled
+    from trimtab.components.profiling.needs import perf_event
+
+    if (problem := perf_event()) is not None:
+        _say(f"profiling stays off: {problem}")
         return
-    lifecycle.start(target.data, options, _say)
+
+    async def enable() -> None:
+        async with target.client() as client:
+            await enabled(client, {}, wait=False)
+
+    asyncio.run(enable())
+    _say("profiling: on; `trimtab profile top` shows what costs most")
 
 
 @click.command()
@@ -170,6 +198,8 @@ def _print_status(report: dict[str, Any]) -> None:
         said = f" ({app['message']})" if app["message"] else ""
         url = f"  {app['url']}" if app["url"] else ""
         click.echo(f"app {app['namespace']}/{app['name']}: {app['ready']}{said}{url}")
+    if profiling := report["profiling"]:
+        click.echo(f"profiling: {profiling['reason']}" + (f" ({profiling['message']})" if profiling["message"] else ""))
     for problem in report["problems"]:
         click.echo(colour(problem, "yellow"))
     if state == "running":

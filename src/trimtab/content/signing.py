@@ -3,6 +3,7 @@
     sign      a payload that names the digest -> its signature -> an artifact under the tag sha256-<hex>.sig beside the image
     attest    a statement (provenance.py) in an envelope of its own -> the same under sha256-<hex>.att
     verify    whether one of these keys has signed that digest
+    sign_kept an image that no registry has: the same artifact as its referrer in the store, with which it is forgotten
 
 A key is an ECDSA key on P-256 in PEM, as `cosign import-key-pair` and `cosign verify --key` take it. What is signed is the
 digest of an image's manifest, or of an index of several; so nothing else needs to be trusted, neither registry nor tag.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
+SIGNATURES = "application/vnd.dev.cosign.artifact.sig.v1+json"
+"""The type of an artifact of signatures that is an image's referrer."""
 PREDICATE_TYPE = "predicateType"
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 _PAYLOAD_TYPE = "cosign container image signature"
@@ -201,15 +205,41 @@ async def verify(client: RegistryClient, store: ContentStore, image: Reference, 
         raise NotSigned(f"{image.name}@{digest}: signed by {who}")
 
 
+def sign_kept(store: ContentStore, image: Reference, key: SigningKey) -> None:
+    """Signs an image that is in the store, which is named by its digest. What this key has signed is not signed again.
+
+    Raises:
+        ContentError: the image is not there, or cannot be read.
+    """
+    assert image.digest is not None
+    if kept(store, image, PublicKeys([key.public])):
+        return
+    data = payload(image.name, image.digest)
+    layer = oci.Descriptor(
+        media_type=SIMPLE_SIGNING, digest=store.put(data), size=len(data), annotations={SIGNATURE: key.sign(data)}
+    )
+    signed = oci.read_any(store, image.digest)
+    subject = oci.Descriptor(media_type=signed.media_type, digest=image.digest, size=store.size(image.digest))
+    oci.put_document(store, _artifact(store, [layer], subject))
+
+
 def kept(store: ContentStore, image: Reference, keys: PublicKeys) -> bool:
     """Whether the store alone shows that one of these keys has signed the image, which is named by its digest: what `verify`
-    brought once stays there, so that no registry has to be asked twice."""
+    brought once stays there, so that no registry has to be asked twice; and what was made here is signed here."""
     if image.digest is None:
         return False
-    try:
+    with suppress(ContentError):
         found = store.resolve(_signatures(image, image.digest).tagged)
-        manifest = oci.read_any(store, found) if found is not None else None
-        return isinstance(manifest, oci.Manifest) and _vouched(store, manifest.layers, image.digest, keys)
+        if found is not None and _signed_in(store, found, image.digest, keys):
+            return True
+    return any(_signed_in(store, one, image.digest, keys) for one in store.referrers(image.digest))
+
+
+def _signed_in(store: ContentStore, artifact: Digest, image: Digest, keys: PublicKeys) -> bool:
+    """Whether a manifest has a signature of the image by one of the keys."""
+    try:
+        manifest = oci.read_any(store, artifact)
+        return isinstance(manifest, oci.Manifest) and _vouched(store, manifest.layers, image, keys)
     except ContentError:
         return False  # damaged, or half of it collected: the registry has it whole
 
@@ -221,6 +251,8 @@ def _signatures(image: Reference, digest: Digest) -> Reference:
 def _vouched(store: ContentStore, layers: Sequence[oci.Descriptor], digest: Digest, keys: PublicKeys) -> bool:
     """Whether one of the layers is a signature of this digest by one of the keys."""
     for layer in layers:
+        if layer.media_type != SIMPLE_SIGNING:
+            continue  # of another kind, such as a list of packages
         data = store.read(parse_digest(layer.digest))
         if keys.signed(data, layer.annotations.get(SIGNATURE, "")) and _names(data) == digest:
             return True
@@ -252,19 +284,27 @@ async def _layers(client: RegistryClient, store: ContentStore, at: Reference) ->
 
 
 async def _put(client: RegistryClient, store: ContentStore, at: Reference, layers: Sequence[oci.Descriptor]) -> Digest:
+    manifest = _artifact(store, layers)
+    digest = parse_digest(oci.put_document(store, manifest).digest)
+    return await client.push(digest, at, referrers=False)
+
+
+def _artifact(
+    store: ContentStore, layers: Sequence[oci.Descriptor], subject: oci.Descriptor | None = None
+) -> oci.Manifest:
     config = oci.Config(
         architecture="",
         os="",
         rootfs=oci.RootFs(type="layers", diff_ids=[layer.digest for layer in layers]),
     )
-    manifest = oci.Manifest(
+    return oci.Manifest(
         schema_version=2,
         media_type=oci.MANIFEST,
+        artifact_type=SIGNATURES if subject is not None else "",
         config=oci.put_document(store, config),
         layers=list(layers),
+        subject=subject,
     )
-    digest = parse_digest(oci.put_document(store, manifest).digest)
-    return await client.push(digest, at, referrers=False)
 
 
 def _names(data: bytes) -> str:

@@ -55,7 +55,7 @@ def _components() -> Iterator[Finding]:
 
     for component in COMPONENTS:
         for need in component.needs:
-            yield _finding(f"{component.name}: {need.name}", "missing", need.check)
+            yield _finding(f"{component.name}: {need.name}", "note" if need.optional else "missing", need.check)
 
 
 def _needs(data: Path) -> list[tuple[str, Check]]:

@@ -218,7 +218,7 @@ def prepare(settings: Settings) -> None:
     _, web_gid = ids_of(settings.web_user)
     try:
         _directory(Path(settings.data), 0o755, 0, 0)
-        for name in ("store", "pki", "content", "pipelines"):
+        for name in ("store", "pki", "content", "pipelines", "profiles"):
             _directory(settings.data_path(name), 0o750, uid, gid)
         _drop_storage_of_root(settings.data_path("content", "buildah"))
         # What is made in these is of the directory's group, whoever makes it: one more user may read it, or use it.

@@ -134,7 +134,7 @@ def made(root: Path, uid: str) -> None:
     fresh = place.with_name(f".{place.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     git(root, "init", "--quiet", "--bare", "--initial-branch=main", str(fresh))
-    for name, value in {**REPOSITORY, "core.hooksPath": str(root / "hooks")}.items():
+    for name, value in REPOSITORY.items():
         git(root, "-C", str(fresh), "config", name, value)
     fresh.rename(place)
 
@@ -184,10 +184,13 @@ def run(settings: Settings, arguments: list[str]) -> int:
 
 
 def taken_in(settings: Settings, repository: str, image: dict[str, str], layout: Path) -> None:
-    """An image into the content store, where it is kept as the newest of its step. Raises `EngineError`."""
+    """An image into the content store, where it is kept as the newest of its step, signed. Raises `EngineError`."""
+    from trimtab.engine import pki
+
+    key = pki.image_key(settings)
 
     def work(_: Send) -> None:
-        from trimtab.content import ContentStore, parse_digest
+        from trimtab.content import ContentStore, parse_digest, parse_reference, signing
         from trimtab.content.layout import import_directory
 
         store = ContentStore(settings.data_path("content"))
@@ -195,6 +198,7 @@ def taken_in(settings: Settings, repository: str, image: dict[str, str], layout:
         step = "".join(c if c.isascii() and (c.islower() or c.isdigit()) else "-" for c in image["step"].lower())
         digest = parse_digest(image["reference"].rpartition("@")[2])
         store.tag(f"{_kept(repository)}/{step.strip('-')}:latest", digest)
+        signing.sign_kept(store, parse_reference(image["reference"]), signing.SigningKey(key))
 
     apart(settings, work, writable=[settings.data_path("content")], readable=[layout])
 

@@ -3,6 +3,7 @@
     DATA/pki/  ca.crt ca.key          10 years; also signs what ingresses serve (Secret trimtab-system/engine-ca)
                apiserver.crt .key     1 year; made anew also when a name changed
                admin.token            what admin.kubeconfig presents; `system:admin` to the API server
+               images.key images.pub  sign the images that this engine makes (docs/signed-images.md)
                sa.key                 signs ServiceAccount tokens; made by the API server, which alone reads it
 
 Certificates are renewed once a third of their life is left. The CA keeps its key, so what it signed stays valid, also for
@@ -74,7 +75,7 @@ def _own_addresses() -> set[str]:
 def complete(settings: Settings, now: float | None = None) -> bool:
     """Whether every key is there and the serving certificate has the right names and a third of its life left."""
     folder = settings.data_path("pki")
-    wanted = ("ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token")
+    wanted = ("ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token", "images.key", "images.pub")
     if not all((folder / name).exists() for name in wanted):
         return False
     now = time.time() if now is None else now
@@ -136,6 +137,29 @@ def ensure(settings: Settings) -> None:
         certificate = _sign_serving(settings, key, ca, ca_key)
         _write(folder / "apiserver.key", _private_pem(key), 0o600)
         _write(folder / "apiserver.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _ensure_image_key(folder)
+
+
+def _ensure_image_key(folder: Path) -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = _key(folder / "images.key").public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    if not (folder / "images.pub").exists() or (folder / "images.pub").read_bytes() != pem:
+        _write(folder / "images.pub", pem, 0o644)
+
+
+def image_key(settings: Settings) -> str:
+    """The private key, in PEM, of the images that this engine makes. As root only.
+
+    Raises:
+        EngineError: it is not there; a start makes it.
+    """
+    path = settings.data_path("pki", "images.key")
+    try:
+        return path.read_text()
+    except OSError as err:
+        raise EngineError(f"{path} cannot be read ({err.strerror}): `trimtab start` makes it") from None
 
 
 def new_authority(settings: Settings) -> tuple[bytes, bytes]:

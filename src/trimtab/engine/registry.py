@@ -13,12 +13,13 @@ from trimtab.components.backups import COMPONENT as BACKUPS
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
 from trimtab.components.pipelines import COMPONENT as PIPELINES
+from trimtab.components.profiling import COMPONENT as PROFILING
 from trimtab.components.volumes import COMPONENT as VOLUMES
 from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
-COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS, PIPELINES)
+COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS, PIPELINES, PROFILING)
 
 
 def beside_kubernetes() -> tuple[Component, ...]:
@@ -35,6 +36,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         from trimtab.components.backups import adapters as of_backups
         from trimtab.components.node import adapters as of_node
         from trimtab.components.pipelines import adapters as of_pipelines
+        from trimtab.components.profiling import adapters as of_profiling
         from trimtab.components.volumes import Staging
         from trimtab.components.volumes import adapters as of_volumes
         from trimtab.components.workloads import LocalDirectories, Machines, VolumeDirectories
@@ -47,6 +49,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
             **of_node(settings, volumes[Staging]),
             **of_backups(settings),
             **of_pipelines(settings),
+            **of_profiling(settings),
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
         }
     from trimtab.components.apps import adapters as of_apps

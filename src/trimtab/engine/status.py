@@ -51,8 +51,20 @@ def report(settings: Settings) -> dict[str, Any]:
         "pss_bytes": sum(p["pss_bytes"] for p in processes),
         "nodes": nodes,
         "apps": apps,
+        "profiling": _profiling(settings) if supervisor is not None else None,
         "problems": problems,
     }
+
+
+def _profiling(settings: Settings) -> dict[str, Any] | None:
+    """How the Profiler is; None: profiling is not enabled, or may not be looked at."""
+    if not os.access(settings.api_socket.parent, os.X_OK):
+        return None
+    found = local.get_json(settings.api_socket, "/apis/trimtab.dev/v1alpha1/profilers/default")
+    if found is None:
+        return None
+    ready: dict[str, Any] = next((c for c in found.get("status", {}).get("conditions", ()) if c["type"] == "Ready"), {})
+    return {"reason": ready.get("reason", "Starting"), "message": ready.get("message", "")}
 
 
 def _processes(

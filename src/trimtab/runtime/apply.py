@@ -196,14 +196,15 @@ class Applier:
             Undeclared: a field is not in `writes`.
             NotFound: a target does not exist (as far as we have seen).
         """
-        merged: dict[tuple[Ref, str], tuple[type[Resource], JSON]] = {}
+        merged: dict[tuple[Ref, str], tuple[type[Resource], JSON, list[str]]] = {}
         for write in writes:
             kind = self._declared.check_write(write)
-            _, fields = merged.setdefault((write.target, write.subresource), (kind, {}))
+            _, fields, notes = merged.setdefault((write.target, write.subresource), (kind, {}, []))
             _merge(fields, msgspec.to_builtins(write.fields, str_keys=True))
+            notes += [write.note] if write.note else []
             if write.subresource == "status":
                 self._note_reasons(write.fields.get("status", {}))
-        for (target, subresource), (kind, fields) in merged.items():
+        for (target, subresource), (kind, fields, notes) in merged.items():
             key: Key = (target.namespace or "", target.name)
             live = self._process.informer(kind).cache.entries.get(key)
             if live is None:
@@ -213,7 +214,7 @@ class Applier:
             body = _partial(target, live.uid, fields)
             slot: Slot = (kind, key, f"fields/{subresource}")
             manager = self._identity.fields_manager
-            await self._send(run, slot, target, body, manager, live, subresource=subresource)
+            await self._send(run, slot, target, body, manager, live, subresource=subresource, note="; ".join(notes))
 
     async def apply_metadata(self, run: Run, metadata: JSON, slot_name: str) -> None:
         """Makes `metadata` (finalizers) the runtime's own part of the subject's metadata."""
@@ -238,6 +239,7 @@ class Applier:
         *,
         subresource: str = "",
         force: bool = True,
+        note: str = "",
     ) -> None:
         kind = slot[0]
         digest = hash(body)
@@ -281,7 +283,7 @@ class Applier:
         paths = changed_paths(live.obj, new.obj) if live is not None else ()
         run.breaker.count(ref, paths, repeated=repeated and live is not None, now_s=began)
         verb = "created" if live is None else "status" if subresource == "status" else "changed"
-        self.record(run, verb, ref, ", ".join(paths), began)
+        self.record(run, verb, ref, ", ".join([*paths, note] if note else paths), began)
 
     async def _mine_after_all(self, run: Run, kind: type[Resource], ref: Ref) -> bool:
         """Our cache knew of no such object and somebody holds its fields. Ours (a lost answer)? Else raises."""

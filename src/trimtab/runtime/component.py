@@ -80,12 +80,14 @@ Outcome = Desired | Requeue | Wait
 class FieldWrite:
     """A server-side apply of only `fields` (a partial object without identity) to an object that another owns.
 
-    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands.
+    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands. note: what the journal
+    says of it besides the names of the fields.
     """
 
     target: Ref
     fields: JSON
     subresource: Literal["", "status"] = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,8 @@ class Endpoint:
     socket: str
     page: bool = False
     """A GET of it is an HTML document by itself, which the dashboard shows in a frame."""
+    data: bool = False
+    """A GET of it, with a query string, is what a page of the same object may ask for from within that frame, by way of the dashboard."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +305,8 @@ class Need:
 
     name: str
     check: Callable[[], str | None]
+    optional: bool = False
+    """The component does without it, with less."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ elsewhere.
     /api/stream            live events (server-sent events): overview, timeline
     /api/views/COMPONENT/NAME   a component's view: {title, note, columns, rows}
     /api/pages/COMPONENT/PLURAL/NAMESPACE/NAME/SUBRESOURCE   a document of a component's endpoint, for a frame in which it may do nothing
+    /api/data/COMPONENT/PLURAL/NAMESPACE/NAME/SUBRESOURCE?QUERY     what such a document asks for, by way of the page around it
     /healthz               200
+
+NAMESPACE is `-` of a kind that has none.
 
 The `Host` of a request must be an address or a name of this machine, so that a page of another site cannot read this one by
 pointing its own name here (DNS rebinding).
@@ -22,6 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -37,9 +41,12 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 PAGE_POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'self'"
 """Of documents that are about what users' programs printed: an origin of their own, and nothing that they could ask."""
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_PAGE = re.compile(
-    r"/api/pages/(?P<component>[a-z]+)/(?P<plural>[a-z]+)/(?P<namespace>[a-z0-9][a-z0-9-]*)/(?P<name>[a-z0-9][a-z0-9.-]*)/(?P<subresource>[a-z]+)"
+_PLACE = re.compile(
+    r"/api/(?P<what>pages|data)/(?P<component>[a-z]+)/(?P<plural>[a-z]+)/(?P<namespace>-|[a-z0-9][a-z0-9-]*)/(?P<name>[a-z0-9][a-z0-9.-]*)/(?P<subresource>[a-z]+)"
 )
+_ANSWERS = ("application/json", "application/octet-stream", "application/vnd.google.protobuf")
+"""Types of data that are passed on: none that a browser would run."""
+_PASSED = (b"content-disposition",)
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -54,11 +61,12 @@ class WebServer:
         self._hub = hub
         self._client = client
         self._views: dict[tuple[str, str], View] = {(c.name, v.name): v for c in components for v in c.views}
-        self._pages = {
-            (c.name, e.kind.resource_type.plural, e.subresource): e.kind.resource_type
+        self._places = {
+            (what, c.name, e.kind.resource_type.plural, e.subresource): e.kind.resource_type
             for c in components
             for e in c.endpoints
-            if e.page
+            for what, is_so in (("pages", e.page), ("data", e.data))
+            if is_so
         }
         self._hosts = {"localhost", *hosts}
         self._files = _read_files(STATIC)
@@ -90,8 +98,8 @@ class WebServer:
             await self._stream(receive, send)
         elif path.startswith("/api/views/"):
             await self._view(path, send)
-        elif path.startswith("/api/pages/"):
-            await self._page(path, send)
+        elif path.startswith(("/api/pages/", "/api/data/")):
+            await self._endpoint(path, scope.get("query_string", b""), send)
         elif found := self._files.get("/index.html" if path == "/" else path):
             kind, body = found
             await _answer(send, 200, kind, body)
@@ -147,20 +155,31 @@ class WebServer:
             return
         await _answer(send, 200, "application/json", msgspec.json.encode({"title": view.title, "note": "", **data}))
 
-    async def _page(self, path: str, send: Send) -> None:
-        asked = _PAGE.fullmatch(path)
-        kind = self._pages.get((asked["component"], asked["plural"], asked["subresource"])) if asked else None
+    async def _endpoint(self, path: str, query: bytes, send: Send) -> None:
+        asked = _PLACE.fullmatch(path)
+        names = (asked["what"], asked["component"], asked["plural"], asked["subresource"]) if asked else None
+        kind = self._places.get(names) if names else None
         if asked is None or kind is None:
             await _text(send, 404, "No such page.")
             return
+        is_data = asked["what"] == "data"
+        where = kind.path(asked["namespace"], asked["name"], asked["subresource"])
+        parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if is_data else None
         try:
-            found = await self._client.raw("GET", kind.path(asked["namespace"], asked["name"], asked["subresource"]))
+            found = await self._client.raw("GET", where, query=parameters)
         except ApiError as err:
-            await _text(send, 404 if err.status == 404 else 503, f"{err}")
+            await _text(send, err.status if err.status in (400, 404) else 503, f"{err}")
         except ConnectionError as err:
             await _text(send, 503, f"The API does not answer: {err}")
         else:
-            await _answer(send, 200, "text/html; charset=utf-8", found.body, policy=PAGE_POLICY)
+            if is_data:
+                said = found.headers.get("content-type", "").partition(";")[0]
+                extra = [
+                    (name, found.headers[name.decode()].encode()) for name in _PASSED if name.decode() in found.headers
+                ]
+                await _answer(send, 200, said if said in _ANSWERS else _ANSWERS[1], found.body, extra)
+            else:
+                await _answer(send, 200, "text/html; charset=utf-8", found.body, policy=PAGE_POLICY)
 
 
 async def _gone(receive: Receive) -> None:

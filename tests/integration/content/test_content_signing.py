@@ -163,6 +163,31 @@ async def test_an_index_of_several_platforms_is_signed_as_one(world: World) -> N
     await signing.verify(world.client, world.store, at, PublicKeys([ours.public]))
 
 
+def test_an_image_that_no_registry_has_is_signed_where_it_is_kept(tmp_path: Path) -> None:
+    store, ours, other = ContentStore(tmp_path / "content"), key(), key()
+    digest = sample_image(store)
+    store.tag("trimtab.local/shop:latest", digest)
+    image = Reference("trimtab.local", "shop", "", digest)
+    assert not signing.kept(store, image, PublicKeys([ours.public]))
+
+    signing.sign_kept(store, image, ours)
+    signing.sign_kept(store, image, ours)
+    signing.sign_kept(store, image, other)
+
+    assert signing.kept(store, image, PublicKeys([ours.public]))
+    assert not signing.kept(store, image, PublicKeys([key().public]))
+    assert not signing.kept(
+        store, Reference("trimtab.local", "shop", "", sample_image(store)), PublicKeys([ours.public])
+    )
+    beside = store.referrers(digest)
+    assert len(beside) == 3, "the bill of materials, and a signature of each key"
+    store.gc(grace_s=0.0)
+    assert signing.kept(store, image, PublicKeys([ours.public])), "the image is kept, and so is its signature"
+    store.untag("trimtab.local/shop:latest")
+    store.gc(grace_s=0.0)
+    assert not any(store.has(one) for one in beside)
+
+
 @pytest.mark.parametrize("pem", ["", "nonsense", SigningKey(SigningKey.new()).public])
 def test_what_is_no_private_key(pem: str) -> None:
     with pytest.raises(BadKey, match="it is no private key in PEM without a password"):

@@ -142,6 +142,7 @@ def test_each_user_reads_its_own_files(running: EngineUnderTest) -> None:
         "store": data / "store" / "store.sqlite",
         "token": data / "pki" / "admin.token",
         "ca key": data / "pki" / "ca.key",
+        "image key": data / "pki" / "images.key",
         "kubeconfig": data / "admin.kubeconfig",
         "journal": data / "journal" / "journal.sqlite",
         "proxy": data / "proxy" / "lds.json",

@@ -203,6 +203,7 @@ def test_root_owns_what_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "store": (user, "0o750"),
         "pki": (user, "0o750"),
         "pipelines": (user, "0o750"),
+        "profiles": (user, "0o750"),
         "content": (user, "0o750"),
         "journal": (user, "0o2750"),
         "proxy": (user, "0o2750"),

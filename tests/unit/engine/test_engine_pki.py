@@ -12,6 +12,7 @@ import yaml
 from cryptography import x509
 
 from trimtab.client.kubeconfig import read_kubeconfig
+from trimtab.content.signing import SigningKey
 from trimtab.engine import access, pki
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.settings import Settings
@@ -30,12 +31,14 @@ def test_a_new_engine_gets_all_keys_and_an_old_one_keeps_them(settings: Settings
 
     folder = settings.data_path("pki")
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(made) == {"ca.crt", "ca.key", "apiserver.crt", "apiserver.key", "admin.token"}
+    private = {"ca.key", "apiserver.key", "admin.token", "images.key"}
+    assert set(made) == {*private, "ca.crt", "apiserver.crt", "images.pub"}
     assert pki.complete(settings)
     pki.ensure(settings)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    assert all(modes[name] == 0o600 for name in ("ca.key", "apiserver.key", "admin.token"))
+    assert all(modes[name] == 0o600 for name in private)
+    assert SigningKey(pki.image_key(settings)).public.encode() == made["images.pub"]
 
 
 async def test_a_tls_client_that_trusts_the_ca_accepts_the_server(settings: Settings) -> None:

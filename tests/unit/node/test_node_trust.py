@@ -91,7 +91,8 @@ def test_without_a_policy_everything_runs(tmp_path: Path) -> None:
         (
             "trimtab.local/app:1",
             (f"trimtab.local/app@{DIGEST}",),
-            f"trimtab.local/app:1: policy ours: {DIGEST}: the engine made it, and signs nothing; "
+            f"trimtab.local/app:1: policy ours: {DIGEST}: the engine made it, and none of the keys is its own "
+            "(DATA/pki/images.pub); "
             "sign it with a key of the policy, or change the policy",
         ),
         (

@@ -35,7 +35,11 @@ COMPONENT = Component(
     name="sample",
     summary="",
     views=(View("pods", "Pods", names),),
-    endpoints=(Endpoint(Pod, "log", "s"), Endpoint(Pod, "report", "s", page=True)),
+    endpoints=(
+        Endpoint(Pod, "log", "s"),
+        Endpoint(Pod, "report", "s", page=True),
+        Endpoint(Pod, "status", "s", data=True),
+    ),
 )
 
 
@@ -49,7 +53,9 @@ class Page:
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def open(self, path: str, method: str = "GET", host: str = "127.0.0.1:8080") -> Page:
+        path, _, query = path.partition("?")
         scope = {"type": "http", "path": path, "method": method, "headers": [(b"host", host.encode())]}
+        scope["query_string"] = query.encode()
         await self.server(scope, self._receive, self._send)
         return self
 
@@ -158,6 +164,26 @@ async def test_unknown_pages_say_so(setting: Setting) -> None:
 async def test_only_pages_of_endpoints_are_shown(setting: Setting, path: str) -> None:
     page = await setting.page().open(f"/api/pages/{path}")
     assert (page.status, page.text) == (404, "No such page.\n")
+
+
+async def test_data_of_endpoints_that_give_any_is_passed_on(setting: Setting) -> None:
+    await setting.client.create(pod("one"), manager="test")
+    page = await setting.page().open("/api/data/sample/pods/default/one/status?a=b")
+    headers = dict(page.sent[0]["headers"])
+    assert (page.status, headers[b"content-type"]) == (200, b"application/json")
+    assert json.loads(page.text)["metadata"]["name"] == "one"
+
+
+@pytest.mark.parametrize(
+    "path", ["sample/pods/default/one/report", "sample/pods/default/one/log", "other/pods/default/one/status"]
+)
+async def test_no_other_endpoint_gives_data(setting: Setting, path: str) -> None:
+    page = await setting.page().open(f"/api/data/{path}")
+    assert (page.status, page.text) == (404, "No such page.\n")
+
+
+async def test_data_is_no_page(setting: Setting) -> None:
+    assert (await setting.page().open("/api/pages/sample/pods/default/one/status")).status == 404
 
 
 async def test_a_page_of_what_is_not_there_says_so(setting: Setting) -> None:

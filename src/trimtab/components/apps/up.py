@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -37,6 +37,8 @@ class Target(Protocol):
         *,
         own_users: bool,
     ) -> Any: ...
+
+    def sign(self, references: Sequence[str]) -> None: ...
 
 
 class Refused(click.ClickException):
@@ -173,6 +175,7 @@ def _build(
         assert registry is not None
         images = asyncio.run(shipping.push_images(images, ContentStore(content), registry, screen, logins))
     image, database = images
+    target.sign([one for one in (image, database) if one and one.startswith(f"{shipping.BUILT_HERE}/")])
     return image, database
 
 

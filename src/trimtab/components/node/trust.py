@@ -120,7 +120,9 @@ class Trust:
         if signing.kept(store, image, trusted):
             return
         if image.registry == self._own:
-            raise NotSigned(f"{image.name}@{image.digest}: the engine made it, and signs nothing")
+            raise NotSigned(
+                f"{image.name}@{image.digest}: the engine made it, and none of the keys is its own (DATA/pki/images.pub)"
+            )
         login = {image.registry: Login(auth["username"], auth["password"])} if auth else {}
         async with RegistryClient(store, credentials=Credentials(logins=login)) as client:
             await signing.verify(client, store, image, trusted)

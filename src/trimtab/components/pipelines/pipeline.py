@@ -55,7 +55,8 @@ async def deploy(subject: Pipeline, ctx: Context) -> Desired:
             )
         elif deployed is None or deployed.run != green.name:
             if app.spec.image != image.reference:
-                writes.append(FieldWrite(app.ref, {"spec": {"image": image.reference}}))
+                note = f"{image.reference} of {green.name}, commit {green.spec.commit[:12]}"
+                writes.append(FieldWrite(app.ref, {"spec": {"image": image.reference}}, note=note))
                 ctx.event(
                     "Deployed",
                     f"{app.name} gets {green.spec.commit[:12]}, the image of {green.name}",

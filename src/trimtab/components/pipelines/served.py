@@ -104,6 +104,10 @@ class Served:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._root),
             "GIT_CONFIG_NOSYSTEM": "1",
+            # Not in the repository: it may have come with a backup, from another directory.
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "core.hooksPath",
+            "GIT_CONFIG_VALUE_0": str(self._root / "hooks"),
             "GIT_PROJECT_ROOT": str(self._root / "git"),
             "GIT_HTTP_EXPORT_ALL": "1",
             "PATH_INFO": f"/{uid}.git/{path}",
@@ -203,7 +207,8 @@ class Served:
             with contextlib.suppress(OSError, ValueError):
                 told = json.loads(file.read_bytes())
                 if not told.get("moved"):
-                    told["refs"] = [ref for ref in told["refs"] if await _stands(told["repository"], ref)]
+                    repository = self._repository(told["repository"])
+                    told["refs"] = [ref for ref in told["refs"] if await _stands(repository, ref)]
                 if told["refs"]:
                     self._tell({"push": file.name, **told})
                     continue
@@ -224,7 +229,7 @@ class Served:
             writer.close()
 
     async def _hook(self, said: dict[str, Any]) -> str:
-        repository = self._root / "git" / Path(said["repository"]).name
+        repository = self._repository(said["repository"])
         if said["hook"] == "pre-receive":
             refs = [ref for ref in said["refs"] if ref["new"] != _NOTHING]
             self._note(
@@ -239,6 +244,10 @@ class Served:
         self._note(said["push"], note)
         answer = await self._ask("push", said["push"], note)
         return str(answer.get("text", "trimtab: the push is here; the engine takes it up as soon as it answers"))
+
+    def _repository(self, said: str) -> Path:
+        """The repository of this name, wherever it was when the name was noted."""
+        return self._root / "git" / Path(said).name
 
     def _note(self, name: str, what: dict[str, Any]) -> None:
         file = self._spool / Path(name).name
@@ -259,8 +268,8 @@ async def _described(repository: Path, ref: dict[str, str]) -> dict[str, str]:
     return {**told, "by_run": run[:200]} if run else told
 
 
-async def _stands(repository: str, ref: dict[str, str]) -> bool:
-    out = await _output("git", "-C", repository, "rev-parse", "--verify", "--quiet", ref["ref"])
+async def _stands(repository: Path, ref: dict[str, str]) -> bool:
+    out = await _output("git", "-C", str(repository), "rev-parse", "--verify", "--quiet", ref["ref"])
     return out.decode().strip() == ref["new"]
 
 

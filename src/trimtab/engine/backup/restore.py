@@ -34,7 +34,7 @@ ROOM_FACTOR = 1.02
 """Free space that a restore asks for, over the size of the files."""
 NAMED_PATHS = ("/core/persistentvolumes/", "/trimtab.dev/effects/")
 """Keys of the objects in which paths of the data directory stand."""
-_OWNED = {"store": "engine", "journal": "engine", "pki": "engine", "content": "engine", "pipelines": "engine"}
+_OWNED = dict.fromkeys(("store", "journal", "pki", "content", "pipelines", "profiles"), "engine")
 
 
 def restore(data: Path, objects: Objects, wanted: str, identities: Sequence[Any], say: Say) -> Commit:

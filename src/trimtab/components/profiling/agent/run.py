@@ -1,0 +1,229 @@
+"""The agent: everything together, in one event loop.
+
+timer on every CPU -> BPF program -> stacks counted in the kernel --every 10 s--> batch -> ROOT/incoming
+                          '--events: a new file, a new process--> read at once, while it is there
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trimtab.components.profiling import batch
+from trimtab.components.profiling.agent import budget as costs
+from trimtab.components.profiling.agent import layout
+from trimtab.components.profiling.agent.drain import Drain
+from trimtab.components.profiling.agent.files import Files
+from trimtab.components.profiling.agent.kernel import KernelNames
+from trimtab.components.profiling.agent.perf_maps import PerfMaps
+from trimtab.components.profiling.agent.processes import Processes, Provider
+from trimtab.components.profiling.agent.python import Interpreters
+from trimtab.components.profiling.agent.sampler import Sampler
+from trimtab.components.profiling.agent.talk import EVERY_S, State, same
+from trimtab.components.profiling.symbols.sandbox import Sandbox
+
+SETTLE_S = 0.02
+"""Between taking a map away from the program and reading it: a walk takes microseconds."""
+FIRST_S = 0.1
+"""A batch shorter than this is part of the one before."""
+SANDBOX_BYTES = 1 << 30
+CPU_PERCENT, MEMORY_BYTES = 1.0, 150 << 20
+"""The budget when nothing else is said."""
+STATUS = "status.json"
+
+
+class BudgetExceeded(Exception):
+    """Everything that may be left out is, and it is still too much; one line."""
+
+
+def no_container(identity: str) -> dict[str, str] | None:
+    """Nobody knows of containers."""
+    return None
+
+
+class Agent:
+    """Measures this machine into `root`. Raises `OSError` (`libbpf.BpfError` among them) where the kernel does not let it.
+
+    hz: samples a second of every CPU that is not idle. pid, cgroup: only this process and its descendants, only this cgroup (its inode).
+    cpu_percent: of one core. memory_bytes: of this process and its maps in the kernel. told: gets the agent's state.
+    """
+
+    mode = "bpf"
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        hz: float = 19,
+        node: str = "",
+        provider: Provider = no_container,
+        pid: int = 0,
+        cgroup: int = 0,
+        cpu_percent: float = CPU_PERCENT,
+        memory_bytes: int = MEMORY_BYTES,
+        told: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        self.root, self.hz = root, hz
+        self.budget = costs.Budget(cpu_percent, memory_bytes)
+        self.processes = Processes(provider, node or platform.node())
+        self.totals: Counter[str] = Counter()
+        self._hz_wanted = hz
+        self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
+        self._sandbox = Sandbox(memory_bytes=SANDBOX_BYTES)
+        self._sampler = Sampler(tgid=pid, cgroup=cgroup)
+        self._interpreters = Interpreters(self._sampler.program.map("python_interpreters"))
+        self.files = Files(self._sampler.program, root / "unwind", self._parse, self._interpreters)
+        self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
+        self._ring = self._sampler.events(self._event)
+        self._full = asyncio.Event()
+        self._period_began = time.monotonic()
+
+    async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
+        return await asyncio.to_thread(self._sandbox.run, function, *arguments, fds=fds)
+
+    def _event(self, data: bytes) -> None:
+        kind = int.from_bytes(data[:4], "little")
+        if kind == layout.EVENT_FILE:
+            self.files.wanted(np.frombuffer(data, layout.FILE_EVENT)[0])
+        elif kind == layout.EVENT_PROCESS:
+            self.processes.seen(np.frombuffer(data, layout.PROCESS_EVENT)[0], self.files.path_of)
+        elif kind == layout.EVENT_FULL:
+            self._full.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; what was counted by then is written. Raises `OSError`, `BudgetExceeded`."""
+        loop = asyncio.get_running_loop()
+        looking = asyncio.create_task(self.files.work())
+        loop.add_reader(self._ring.fd, self._ring.consume)
+        try:
+            self._sampler.start(self.hz)
+            self._tell()
+            while not stop.is_set():
+                start = int(time.time()) // batch.TIME_S * batch.TIME_S
+                await self._until(start + batch.TIME_S, stop)
+                if stop.is_set():
+                    self._sampler.program.detach()
+                await self._take(start)
+                if not stop.is_set():
+                    self._account()
+        finally:
+            loop.remove_reader(self._ring.fd)
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+            self._tell(last=True)
+
+    async def _until(self, end: float, stop: asyncio.Event) -> None:
+        """To the end of a batch, or until there is no more room, or until the end."""
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._full)]
+        try:
+            await asyncio.wait(waits, timeout=max(FIRST_S, end - time.time()), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._full.clear()
+
+    async def _take(self, start: int) -> None:
+        name = self._sampler.swap()
+        await asyncio.sleep(SETTLE_S)
+        self._ring.consume()
+        stacks = self._sampler.take(name)
+        self._interpreters.take(*self._sampler.take_python(name))
+        counters = self._sampler.counters()
+        self.totals.update(counters)
+        lost = {"lost": counters["no_room"]} if counters["no_room"] else {}
+        if len(stacks) or lost:
+            made = self._drain.batch(stacks, start, self._sampler.period_ns, lost)
+            write_as_owner(self.root, made)
+
+    def _account(self) -> None:
+        """Compares what it costs with what it may, and gives up what is to be given up. Raises `BudgetExceeded`."""
+        now = time.monotonic()
+        seconds, self._period_began = now - self._period_began, now
+        advice = self.budget.period(self._spent(), seconds, self.hz, self._hz_wanted)
+        if advice == "end":
+            raise BudgetExceeded(
+                f"the agent takes {self.budget.used_percent:.1f} % of a core and {self._memory() >> 20} MiB at {self.hz:g} Hz, "
+                f"more than {self.budget.cpu_percent:g} % and {self.budget.memory_bytes >> 20} MiB (spec.budget)"
+            )
+        if advice == "evict":
+            self.files.evict_half()
+        elif advice:
+            self.hz = max(costs.HZ_MIN, self.hz / 2) if advice == "slower" else min(self._hz_wanted, self.hz * 2)
+            self._sampler.start(self.hz)
+        self.files.may_parse(self.budget.may_parse)
+        self._tell()
+
+    def _memory(self) -> int:
+        return costs.own_memory_bytes() + self._sampler.program.memory_bytes()
+
+    def _spent(self) -> costs.Spent:
+        sandbox = self._sandbox.pid
+        parsing = costs.ended_children_cpu_s() + (costs.running_cpu_s(sandbox) if sandbox else 0.0)
+        return costs.Spent(costs.own_cpu_s() + self.totals["run_ns"] / 1e9, parsing, self._memory())
+
+    def _shed(self) -> str:
+        shed = []
+        if not self.budget.may_parse and self.files.waiting:
+            shed.append(f"{self.files.waiting} new files wait for their unwind tables")
+        if self.hz < self._hz_wanted:
+            shed.append(f"{self.hz:g} samples a second in place of {self._hz_wanted:g}")
+        return "; ".join(shed)
+
+    def state(self) -> State:
+        samples = self.totals["samples"]
+        lost = {
+            name: self.totals[name] for name in ("no_room", "events_lost", *layout.STATUSES[1:-1]) if self.totals[name]
+        }
+        return State(
+            mode="bpf",
+            hz=self.hz,
+            cpu_percent=round(self.budget.used_percent, 3),
+            memory_bytes=self._memory(),
+            samples=samples,
+            processes=len(self.processes),
+            lost=lost,
+            shed=self._shed(),
+            files=self.files.counts,
+            sample_us=round(self.totals["run_ns"] / 1e3 / samples, 2) if samples else 0.0,
+        )
+
+    def _tell(self, last: bool = False) -> None:
+        state, now = self.state(), time.monotonic()
+        if not last and now - self._last_time < EVERY_S and same(self._last_told, state):
+            return
+        self._last_told, self._last_time = state, now
+        self._told(state)
+        with contextlib.suppress(OSError):  # a full disk is told of by who writes batches
+            fresh = self.root / f".{STATUS}.part"
+            fresh.write_bytes(msgspec.json.encode(state))
+            fresh.rename(self.root / STATUS)
+
+    def close(self) -> None:
+        """Everything is out of the kernel again."""
+        self._ring.close()
+        self._sampler.close()
+        self._sandbox.close()
+
+
+def write_as_owner(root: Path, made: batch.Batch) -> Path:
+    """Writes a batch as the user whom `root` belongs to, who is to delete it. Raises `OSError`."""
+    owner = root.stat()
+    user, group = os.geteuid(), os.getegid()
+    os.setegid(owner.st_gid)
+    try:
+        os.seteuid(owner.st_uid)
+        return batch.write(root, made)
+    finally:
+        os.seteuid(user)
+        os.setegid(group)

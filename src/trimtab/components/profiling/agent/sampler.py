@@ -1,0 +1,81 @@
+"""The BPF program at work: loaded, attached to a timer on every CPU, its counted stacks taken away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.components.profiling.agent import layout, libbpf, perf, python
+from trimtab.components.profiling.agent.python_code import CODE_BYTES
+
+OBJECT = Path(__file__).parents[1] / "bpf" / "unwind.bpf.o"
+STACKS = ("stacks_a", "stacks_b")
+CPUS_MAX = 4096
+
+
+class Sampler:
+    """Samples from `start` on. Raises `libbpf.BpfError` or `OSError`: this kernel or these capabilities do not do."""
+
+    def __init__(self, *, sizes: dict[str, int] | None = None, tgid: int = 0, cgroup: int = 0) -> None:
+        """`tgid`, `cgroup`: only this process and its descendants, only this cgroup (its inode) and those in it. `sizes`: of maps."""
+        self.program = libbpf.Object(OBJECT, sizes)
+        self.period_ns = 0
+        self._config = self.program.map("config").memory(layout.CONFIG)
+        self._config["tgid"], self._config["cgroup"] = tgid, cgroup
+        self._config["capacity"] = self.program.map(STACKS[0]).entries
+        self._values = libbpf.possible_cpus()
+        self._counted = np.zeros(layout.COUNTERS_MAX, np.uint64)
+
+    def start(self, hz: float) -> None:
+        """Takes so many samples a second from now on, of every CPU that is not idle; again with another number to change it."""
+        self.program.detach()
+        self.period_ns = round(1e9 / hz)
+        for cpu in perf.online():
+            self.program.attach("on_cpu", perf.open_event(perf.attribute(self.period_ns), cpu))
+
+    def swap(self) -> str:
+        """Stacks are counted in the other map from now on; the name of the one that is to be taken, as soon as walks that are under way
+        have ended (a few hundred microseconds)."""
+        active = int(self._config["active"][0])
+        self.program.map("fill").update((1 - active).to_bytes(4, "little"), bytes(8))
+        self._config["active"] = 1 - active
+        return STACKS[active]
+
+    def take(self, name: str) -> NDArray[Any]:
+        """What `swap` set aside, which is empty afterwards."""
+        return self.program.map(name).take(layout.STACK)
+
+    def take_python(self, name: str) -> tuple[list[bytes], list[bytes]]:
+        """Python's stacks and code objects that belong to the native stacks which `take` gave."""
+        stacks, codes = python.MAPS[name]
+        sizes = ((stacks, python.STACK_BYTES), (codes, CODE_BYTES))
+        first, second = (self.program.map(one).take(np.dtype((np.void, size))).tolist() for one, size in sizes)
+        return first, second
+
+    def counters(self) -> dict[str, int]:
+        """Since the last call."""
+        counters = self.program.map("counters")
+        now = np.zeros(layout.COUNTERS_MAX, np.uint64)
+        for index in range(len(layout.COUNTERS)):
+            raw = counters.get(index.to_bytes(4, "little"), self._values)
+            if raw:
+                now[index] = np.frombuffer(raw, "<u8").sum()
+        difference = now - self._counted
+        self._counted = now
+        return {name: int(difference[index]) for index, name in enumerate(layout.COUNTERS)}
+
+    def events(self, handle: Callable[[bytes], None]) -> libbpf.Ring:
+        return libbpf.Ring(self.program.map("events"), handle)
+
+    def close(self) -> None:
+        self.program.close()
+
+
+def cgroup_id(path: Path) -> int:
+    """What the kernel calls a cgroup: the inode of its directory. Raises `OSError`."""
+    return os.stat(path).st_ino

@@ -1,0 +1,270 @@
+"""`trimtab profile record`: measures now, without an engine: a few seconds of the machine, of a process, or of a command.
+
+    agent (root) --batches--> a temporary directory --> the same queries as the engine's --> table, pprof, speedscope, folded, HTML
+
+The command is held until the agent measures, so that its first milliseconds are seen. Its exit status is ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import click
+
+from trimtab.components.profiling.asking import Refused, format_of, save, selector_of
+
+START_S = 60.0
+END_S = 30.0
+PROGRESS_S = 1.0
+SECONDS = 10.0
+"""How long is measured when nothing else says so."""
+ON_DEMAND_HZ = 99
+PAD_S = 60
+"""Batches begin on multiples of some seconds: more than was measured is asked for, and nothing else is there."""
+HTML = ".html"
+
+
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 86400),
+    help=f"How long.  [default: {SECONDS:.0f}; of a command, until it ends]",
+)
+@click.option("--pid", type=click.IntRange(1), help="This process and those that it starts; not the whole machine.")
+@click.option(
+    "--hz",
+    type=click.IntRange(1, 1000),
+    default=ON_DEMAND_HZ,
+    show_default=True,
+    help="How often each CPU is looked at, a second.",
+)
+@click.option("-n", "--limit", type=click.IntRange(1), default=30, show_default=True, help="Lines of the table.")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(dir_okay=False),
+    help="FILE.pb.gz, .speedscope.json, .folded, .html; - is pprof on the standard output.",
+)
+@click.argument("selectors_and_command", nargs=-1, type=click.UNPROCESSED, metavar="[LABEL=VALUE]... [-- COMMAND...]")
+@click.pass_context
+def record(
+    ctx: click.Context, seconds: float | None, pid: int | None, hz: int, limit: int, file: str | None,
+    selectors_and_command: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Measure now, and show what costs most. Needs root, and no engine.
+
+    \b
+    trimtab profile record                                       the whole machine for 10 s
+    trimtab profile record --seconds 30 --pid 4711 -o out.pb.gz  then: go tool pprof out.pb.gz
+    trimtab profile record --hz 499 -- python3 slow.py
+    trimtab profile record process=postgres -o - > pg.pb.gz
+
+    DEBUGINFOD_URLS names servers that are asked for debug information that is not on this machine.
+    """
+    selectors, command = _divided(selectors_and_command)
+    if os.geteuid() != 0:
+        raise Refused("the kernel lets only root look at all processes: run it with sudo")
+    if pid is not None and command:
+        raise click.UsageError("give --pid or a command")
+    if pid is not None and not Path(f"/proc/{pid}").exists():
+        raise Refused(f"there is no process {pid}")
+    selector = selector_of(selectors)
+    if file is not None and not file.endswith(HTML):
+        format_of(file)
+    with tempfile.TemporaryDirectory(prefix="trimtab-profile-") as directory:
+        recording = Recording(Path(directory), hz)
+        status = recording.run(pid, command, seconds)
+        recording.show(selector, file, limit)
+    ctx.exit(status)
+
+
+def _divided(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Selectors, and the command behind `--`, which click has taken out of the words: it is looked up where it still stands."""
+    given = sys.argv
+    if "--" not in given:
+        return words, ()
+    count = len(given) - given.index("--") - 1
+    return (words[: len(words) - count], words[len(words) - count :]) if count else (words, ())
+
+
+@dataclass
+class Held:
+    """A command that waits to be let go. pid; go: the pipe that it reads."""
+
+    pid: int
+    go: int
+
+    def release(self) -> None:
+        os.write(self.go, b".")
+        os.close(self.go)
+
+
+def held(command: tuple[str, ...]) -> Held:
+    """Starts a process that becomes the command when it is released, or nothing when we end first."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(read)
+        return Held(pid, write)
+    try:
+        os.close(write)
+        if os.read(read, 1) == b".":
+            os.close(read)
+            os.execvp(command[0], command)
+    except OSError as err:
+        sys.stderr.write(f"trimtab: {command[0]}: {err.strerror}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(127)
+
+
+class Recording:
+    """One measurement, in a directory of its own. After `run`, `show`."""
+
+    def __init__(self, root: Path, hz: int) -> None:
+        self._root = root
+        self._hz = hz
+        self._began = time.time()
+        self._lost: dict[str, int] = {}
+
+    def run(self, pid: int | None, command: tuple[str, ...], seconds: float | None) -> int:
+        """Measures; returns the exit status of the command, or 0.
+
+        Raises:
+            Refused: the agent cannot measure here; one line why.
+        """
+        child = held(command) if command else None
+        status = 0
+        try:
+            with self._agent(child.pid if child is not None else pid):
+                self._began = time.time()
+                if child is not None:
+                    child.release()
+                    status = self._follow(child.pid, seconds, " ".join(command))
+                    child = None
+                else:
+                    self._follow(
+                        None,
+                        seconds if seconds is not None else SECONDS,
+                        f"process {pid}" if pid else "the machine",
+                        pid,
+                    )
+        finally:
+            if child is not None:
+                os.close(child.go)
+                os.waitpid(child.pid, 0)
+        return status
+
+    @contextlib.contextmanager
+    def _agent(self, pid: int | None) -> Iterator[None]:
+        command = [
+            sys.executable,
+            "-I",
+            "-m",
+            "trimtab.components.profiling.agent",
+            str(self._root),
+            "--talk",
+            "--hz",
+            str(self._hz),
+        ]
+        if pid is not None:
+            command += ["--pid", str(pid)]
+        # A terminal's interrupt is for us: the agent ends when its input does, with its last batch written.
+        agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            assert agent.stdout is not None
+            self._wait_for(agent.stdout)
+            yield
+        finally:
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            agent.stdin.close()
+            try:
+                agent.wait(END_S)
+            except subprocess.TimeoutExpired:
+                agent.kill()
+                agent.wait()
+            agent.stdout.close()
+
+    def _wait_for(self, said: IO[bytes]) -> None:
+        """Returns when the agent measures. Raises `Refused`: what it said instead."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if not select.select([said], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                break
+            line = said.readline()
+            if not line:
+                raise Refused(
+                    "the agent ended before it measured: what it wrote stands above; `trimtab check` says what is missing"
+                )
+            told = json.loads(line)
+            if "error" in told:
+                raise Refused(told["error"])
+            if told.get("state") == "running":
+                return
+        raise Refused(f"the agent did not begin to measure within {START_S:.0f} s")
+
+    def _follow(self, child: int | None, seconds: float | None, what: str, pid: int | None = None) -> int:
+        """Until the time is over, the process has ended, or somebody interrupts. Returns the child's exit status."""
+        began = time.monotonic()
+        watched = os.pidfd_open(process) if (process := child or pid) is not None else -1
+        poll = select.poll()
+        if watched >= 0:
+            poll.register(watched, select.POLLIN)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                while (left := (seconds or float("inf")) - (time.monotonic() - began)) > 0:
+                    _progress(what, time.monotonic() - began, seconds)
+                    if poll.poll(min(left, PROGRESS_S) * 1000):
+                        break
+            if child is None:
+                return 0
+            if not poll.poll(0):
+                os.kill(child, signal.SIGTERM)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256
+        finally:
+            _progress_over()
+            if watched >= 0:
+                os.close(watched)
+
+    def show(self, selector: str, file: str | None, limit: int) -> None:
+        """Prints the table, and writes the file."""
+        from trimtab.components.profiling.answering import Answers
+        from trimtab.components.profiling.asking import show
+
+        now = int(time.time()) + PAD_S
+        asked = {"selector": selector, "start": str(int(self._began) - PAD_S), "end": str(now)}
+        urls = os.environ.get("DEBUGINFOD_URLS", "").split()
+        with Answers(self._root, urls, lambda: now) as answers:
+            if file != "-":
+                show(answers.query(asked | {"view": "top", "limit": str(limit)}).body, "table", rows=limit)
+            if file is None:
+                return
+            if file.endswith(HTML):
+                save(file, answers.page(asked | {"embed": "1"}).body)
+            else:
+                save(file, answers.export(asked | {"format": format_of(file)}).body)
+
+
+def _progress(what: str, so_far: float, seconds: float | None) -> None:
+    if sys.stderr.isatty():
+        of = f" of {seconds:.0f}" if seconds is not None else ""
+        click.echo(f"\rmeasuring {what[:60]}: {so_far:.0f}{of} s ", nl=False, err=True)
+
+
+def _progress_over() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,107 @@
+"""Stacks as the tree that they share: each node is a frame called by its parent, and a stack is the node of its leaf.
+
+Two stacks are the same when they end in the same node, so nothing is compared by hashes that might collide. Nodes stand level by level
+from the roots, within a level ordered by parent: `parent` never falls, and a parent stands before its children. All passes are by level,
+vectorized, linear in the nodes but for sorting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class Trie(NamedTuple):
+    parent: Ints
+    """-1 at a root."""
+    frame: Ints
+
+    def levels(self) -> list[tuple[int, int]]:
+        """The range of nodes of each level."""
+        found: list[tuple[int, int]] = []
+        start, end = 0, int(np.searchsorted(self.parent, 0))
+        while end > start:
+            found.append((start, end))
+            start, end = end, int(np.searchsorted(self.parent, end))
+        return found
+
+
+EMPTY = Trie(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def build(flat: Ints, offsets: Ints) -> tuple[Trie, Ints]:
+    """The tree of stacks that are given leaf first, one after the other, and the node of each. An empty stack is node -1."""
+    lengths = np.diff(offsets)
+    node = np.full(len(lengths), -1, np.int64)
+    parents, frames, made = [EMPTY.parent], [EMPTY.frame], 0
+    active = np.flatnonzero(lengths)
+    depth = 0
+    while len(active):
+        keys = (node[active] + 1 << 32) | flat[offsets[active + 1] - 1 - depth]
+        unique, inverse = np.unique(keys, return_inverse=True)
+        parents.append((unique >> 32) - 1)
+        frames.append(unique & 0xFFFFFFFF)
+        node[active] = made + inverse
+        made += len(unique)
+        depth += 1
+        active = active[lengths[active] > depth]
+    return Trie(np.concatenate(parents), np.concatenate(frames)), node
+
+
+def merge(tries: Sequence[Trie]) -> tuple[Trie, list[Ints]]:
+    """One tree of several whose frames are numbered alike, and for each the node there of each of its nodes."""
+    maps = [np.empty(len(trie.parent), np.int64) for trie in tries]
+    levels = [trie.levels() for trie in tries]
+    parents, frames, made = [EMPTY.parent], [EMPTY.frame], 0
+    for depth in range(max(map(len, levels), default=0)):
+        live = [index for index, ranges in enumerate(levels) if len(ranges) > depth]
+        keys = []
+        for index in live:
+            start, end = levels[index][depth]
+            trie = tries[index]
+            above = maps[index][trie.parent[start:end]] + 1 if depth else np.zeros(end - start, np.int64)
+            keys.append(above << 32 | trie.frame[start:end])
+        unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+        at = 0
+        for index in live:
+            start, end = levels[index][depth]
+            maps[index][start:end] = made + inverse[at : at + end - start]
+            at += end - start
+        parents.append((unique >> 32) - 1)
+        frames.append(unique & 0xFFFFFFFF)
+        made += len(unique)
+    return Trie(np.concatenate(parents), np.concatenate(frames)), maps
+
+
+def pruned(trie: Trie, leaves: Ints) -> tuple[Trie, Ints]:
+    """The tree of some nodes and what is above them alone, and the new number of each old node, -1 of those that went."""
+    keep = np.zeros(len(trie.parent), bool)
+    keep[leaves[leaves >= 0]] = True
+    for start, end in reversed(trie.levels()[1:]):
+        keep[trie.parent[start:end][keep[start:end]]] = True
+    number = np.where(keep, np.cumsum(keep) - 1, -1)
+    above = trie.parent[keep]
+    return Trie(np.where(above >= 0, number[above], -1), trie.frame[keep]), number
+
+
+def expand(trie: Trie, nodes: Ints) -> tuple[Ints, Ints]:
+    """The frames of the stacks that end in these nodes, leaf first, one after the other; and where each begins, and the last ends."""
+    depth = np.zeros(len(trie.parent) + 1, np.int64)  # the last is that of node -1
+    for level, (start, end) in enumerate(trie.levels()):
+        depth[start:end] = level + 1
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(depth[nodes])])
+    flat = np.empty(int(offsets[-1]), np.int64)
+    at, node = offsets[:-1].copy(), nodes.copy()
+    active = np.flatnonzero(node >= 0)
+    while len(active):
+        here = node[active]
+        flat[at[active]] = trie.frame[here]
+        at[active] += 1
+        node[active] = trie.parent[here]
+        active = active[node[active] >= 0]
+    return flat, offsets

@@ -1,0 +1,117 @@
+"""The worker of `sandbox.py`: gives up all that it may do (`confine.py`), then calls what it is asked for until nobody asks.
+
+    keeper (as its caller, waits)  --fork-->  worker: process 1 of its own process namespace
+       '- dies with the caller's end of the socket, and the worker with it
+
+Not to be run by hand: python -m trimtab.components.profiling.symbols.worker SOCKET MEMORY_BYTES IDLE_S
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import resource
+import select
+import socket
+import sys
+from typing import Any
+
+import msgspec
+
+from trimtab.components.profiling.symbols import confine
+from trimtab.components.profiling.symbols.sandbox import (
+    HEADER,
+    IN_MEMORY_FILE,
+    INLINE,
+    INLINE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PACKAGE,
+    _Gone,
+    one_line,
+    receive,
+    receive_header,
+)
+
+CPU_S = 600
+"""CPU time of a worker's life. One that has used half of it ends when its call is done, so every call has the other half."""
+
+
+def main(handle: int, memory_bytes: int, idle_s: float) -> None:
+    """The keeper. Ends with the worker's status, 128 more than the signal when it was killed."""
+    confine.enter_namespaces()
+    worker = os.fork()
+    if worker == 0:
+        status = 1
+        try:
+            confine.die_with_parent()
+            confine.give_up_everything(memory_bytes, CPU_S)
+            with socket.socket(fileno=handle) as connection:
+                serve(connection, idle_s)
+            status = 0
+        finally:
+            os._exit(status)
+    watched = select.poll()
+    watched.register(handle, 0)  # no event but its end
+    ended = os.pidfd_open(worker)
+    watched.register(ended, select.POLLIN)
+    if all(fd != ended for fd, _ in watched.poll()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, 9)
+    _, how = os.waitpid(worker, 0)
+    os._exit(os.waitstatus_to_exitcode(how) if os.WIFEXITED(how) else 128 + os.WTERMSIG(how))
+
+
+def serve(connection: socket.socket, idle_s: float) -> None:
+    """Answers calls until none comes for `idle_s`."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    while waiting.poll(idle_s * 1000):
+        try:
+            size, _, fds = receive_header(connection, lambda: None)
+            if size > MESSAGE_BYTES_MAX:
+                return
+            try:
+                function, arguments = msgspec.msgpack.decode(receive(connection, size, lambda: None))
+                answer = [True, called(function, arguments, fds)]
+                _send(connection, msgspec.msgpack.encode(answer))
+            except Exception as err:
+                _send(connection, msgspec.msgpack.encode([False, _told(err)]))
+            finally:
+                for fd in fds:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+        except (_Gone, BrokenPipeError, ConnectionResetError):
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        if used.ru_utime + used.ru_stime > CPU_S / 2:
+            return
+
+
+def called(function: str, arguments: list[Any], fds: list[int]) -> Any:
+    """What `module:function` within the package returns."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)(*arguments, fds=fds)
+
+
+def _told(err: Exception) -> str:
+    """One line for who asked."""
+    if isinstance(err, MemoryError):
+        return "it takes more memory than the parser may use"
+    if isinstance(err, ValueError) and str(err):
+        return one_line(str(err))
+    return one_line(f"{type(err).__name__}: {err}")
+
+
+def _send(connection: socket.socket, content: bytes) -> None:
+    if len(content) <= INLINE_BYTES_MAX:
+        connection.sendall(HEADER.pack(len(content), INLINE) + content)
+        return
+    with open(os.memfd_create("answer"), "wb") as file:
+        file.write(content)
+        file.flush()
+        socket.send_fds(connection, [HEADER.pack(len(content), IN_MEMORY_FILE)], [file.fileno()])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
