@@ -163,6 +163,6 @@ class Cloud:
             case "servers":
                 return {"address": f"10.0.0.{int(number) % 250}", "size": "small"}
             case "clusters":
-                return {"kubeconfig": base64.b64encode(self.kubeconfig.encode()).decode()}
+                return {"nodes": 1, "kubeconfig": base64.b64encode(self.kubeconfig.encode()).decode()}
             case _:
                 return {"range": "10.0.0.0/8"}

@@ -232,6 +232,8 @@ class Servicer:
         if found is None:
             return {**error("The server is gone"), "new_state": {"msgpack": encode(of, prior)}}
         new = state_of(kind, found, planned)
+        if "vague" in FAULTS:
+            new["size"] = UNKNOWN
         answer: dict[str, Any] = {"new_state": {"msgpack": encode(of, new)}, "private": b"applied"}
         if planned["name"] == "half":
             answer |= error("The server was made, but not started", "name")

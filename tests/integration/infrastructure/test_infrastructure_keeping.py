@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ def cloud() -> Iterator[Cloud]:
 
 @pytest.fixture(params=["5", "6"])
 async def keeper(request: pytest.FixtureRequest, cloud: Cloud, tmp_path: Path) -> AsyncIterator[Keeper]:
-    command = [sys.executable, cloud_provider.__file__, request.param]
+    async with running(cloud, tmp_path, request.param) as one:
+        yield one
+
+
+@asynccontextmanager
+async def running(cloud: Cloud, tmp_path: Path, *arguments: str) -> AsyncIterator[Keeper]:
+    command = [sys.executable, cloud_provider.__file__, *arguments]
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     provider = await Provider.start(command, tmp_path, environment=environment, name="cloud", timeout_s=120)
     try:
@@ -188,3 +195,18 @@ async def test_a_state_of_an_older_schema_is_upgraded(keeper: Keeper, cloud: Clo
 async def test_only_a_kept_state_is_read(keeper: Keeper) -> None:
     with pytest.raises(ValueError, match=r"^the kept state cannot be read: "):
         Kept.decode(b"{")
+
+
+async def test_what_a_provider_leaves_unknown_is_said_and_nothing_is_lost(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6", "vague") as keeper:
+        with pytest.raises(Failed, match=r"^the provider applied it and left unknown: size$"):
+            await once(keeper, memory, GIVEN)
+    assert memory.kept.state["id"] == cloud.all("servers")[0]["id"]
+
+
+async def test_a_provider_whose_plans_never_end_is_known_by_the_next_plan(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6", "restless") as keeper:
+        assert await once(keeper, memory, GIVEN) == "create"
+        assert (await keeper.look(memory.kept, GIVEN)).action == "update"

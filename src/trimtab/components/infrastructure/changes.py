@@ -38,9 +38,9 @@ class Change(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One line of a plan."""
 
     path: str
-    before: Any
-    after: Any
-    cause: Cause
+    before: Any = None
+    after: Any = None
+    cause: Cause = "provider"
     replaces: bool = False
     """Whether the resource has to be made anew for it."""
 

@@ -21,7 +21,7 @@ from trimtab.components.infrastructure.changes import Change, changes, digest, i
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import Value, decode_json, encode_json, same
+from trimtab.components.infrastructure.protocol.values import Value, decode_json, encode_json, known, same, unknowns
 
 Action = Literal["none", "create", "update", "replace", "delete"]
 KEY_BYTES = 32
@@ -250,10 +250,14 @@ class Keeper:
         done = await self._provider.apply(self._kind, prior, look.planned, look.config)
         # Half a resource is one, that has to be made anew; a change that failed leaves what there is.
         tainted = bool(done.errors) and (action == "create" or kept.tainted)
-        kept = self.keep(kept, done.state, tainted=tainted)
+        vague = list(unknowns(self._type, done.state.value))
+        state = msgspec.structs.replace(done.state, value=known(done.state.value))
+        kept = self.keep(kept, state, tainted=tainted)
         await save(kept)
         if done.errors:
             raise Failed("; ".join(map(str, done.errors)))
+        if vague:
+            raise Failed(f"the provider applied it and left unknown: {', '.join(vague)}")
         return kept
 
     async def _end(self, kept: Kept, live: State, save: Save) -> Kept:

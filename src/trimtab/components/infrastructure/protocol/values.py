@@ -330,6 +330,20 @@ def unknowns(of: Type, value: Value, path: str = "") -> Iterator[str]:
             yield from unknowns(of.attributes.get(name) or of.element or Type("dynamic"), one, _at(path, name))
 
 
+def known(value: Value) -> Value:
+    """A value with null for what is unknown."""
+    match value:
+        case Unknown():
+            return None
+        case Dynamic():
+            return Dynamic(value.type, known(value.value))
+        case list():
+            return [known(one) for one in value]
+        case dict():
+            return {key: known(one) for key, one in value.items()}
+    return value
+
+
 def plain(value: Value) -> Any:
     """JSON of a value for people and for API objects: unknown as its text, what no double holds as a string."""
     match value:
