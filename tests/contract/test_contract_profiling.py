@@ -13,9 +13,12 @@ from store_release import EARLIER
 from trimtab.api import ObjectMeta
 from trimtab.api.core import ContainerStatus, Pod, PodStatus
 from trimtab.client.clock import Clock
+from trimtab.components.apps.kinds import App, AppSpec
 from trimtab.components.profiling import COMPONENT
+from trimtab.components.profiling.comparer import Comparer, Deploy
 from trimtab.components.profiling.kinds import Profiler, ProfilerSpec
 from trimtab.components.profiling.measurer import Labels, Measurer, Order, Seen
+from trimtab.components.profiling.queries.shapes import CompareAnswer, CompareState, Function, Grown, Side
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
 
 CONTAINER = "0123abcd"
@@ -64,7 +67,7 @@ class Machine:
                         self.failures -= 1
                         self.see(Seen("AgentFailed", "the agent was killed (signal 9); it is started again"))
                         continue
-                    self.see(Seen("Measuring", "19 Hz", "bpf", self.order.hz, 0.3, 40_000_000))
+                    self.see(Seen("Measuring", "19 Hz", "bpf", self.order.hz, 0.3, 40_000_000, samples=7))
                 await self.news.wait()
         finally:
             self.order, self.seen = None, Seen()
@@ -73,8 +76,78 @@ class Machine:
         await asyncio.Event().wait()
 
 
+class Profiles:
+    """Plays the query server: away at times, then without samples enough, then with what there is to say of an image."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    async def compare(self, deploy: Deploy) -> CompareAnswer:
+        await asyncio.sleep(self.clock.random.uniform(0.1, 2.0))
+        if self.clock.random.random() < 0.3:
+            raise ConnectionError("profiles cannot be compared: the server went away")
+        passed = self.clock.now().timestamp() - deploy.since
+        if passed < 150:
+            return CompareAnswer(state="waiting", before_image=deploy.before, after_image=deploy.after)
+        state, grown = VERDICTS[deploy.app]
+        sides = Side(total=10, samples=2_000), Side(total=12, samples=1_600)
+        return CompareAnswer(
+            state=state, before_image=deploy.before, after_image=deploy.after, before=sides[0], after=sides[1],
+            functions=40, grown=grown,
+        )  # fmt: skip
+
+
+SLOWER = Grown(function=Function("slower", "/app/main.py", 7), before=0.1, after=0.2, least=0.05)
+VERDICTS: dict[str, tuple[CompareState, list[Grown]]] = {
+    "slowed": ("compared", [SLOWER]),
+}
+SAID = {
+    "slowed": ("False", "FunctionsGrew", "aaaaaaaaaaaa -> bbbbbbbbbbbb: slower (/app/main.py:7) 10.0 % -> 20.0 % (of the App's CPU time, "
+               "as the requests it served are not known; 2,000 and 1,600 samples)"),
+}  # fmt: skip
+
+
+def image(letter: str) -> str:
+    return "shop@sha256:" + letter * 64
+
+
+def app(name: str) -> App:
+    return App(metadata=ObjectMeta(name=name, namespace="default"), spec=AppSpec(image=image("a")))
+
+
+async def serves(stage: Stage, letter: str) -> None:
+    for name in VERDICTS:
+        known = await stage.get(App, name)
+        assert known is not None
+        await stage.client.patch(known, {"status": {"image": image(letter)}}, manager="user", subresource="status")
+
+
+async def first_image(stage: Stage) -> None:
+    await serves(stage, "a")
+
+
+async def another_image(stage: Stage) -> None:
+    """Once the one that they have is known."""
+    while True:
+        found = await stage.get(Profiler, "default")
+        if found is not None and len(found.status.deploys) == len(VERDICTS):
+            break
+        await asyncio.sleep(1.0)
+    await serves(stage, "b")
+
+
+async def deploys_are_compared(stage: Stage) -> str | None:
+    for name, expected in SAID.items():
+        found = await stage.get(App, name)
+        assert found is not None
+        said = [(c.status, c.reason, c.message) for c in found.status.conditions if c.type == "ProfileSteady"]
+        if said != [expected]:
+            return f"{name} says {said}"
+    return None
+
+
 def adapters(clock: Clock) -> Mapping[type, Any]:
-    return {Measurer: Machine(clock)}
+    return {Measurer: Machine(clock), Comparer: Profiles(clock)}
 
 
 def machine(stage: Stage) -> Machine:
@@ -131,7 +204,16 @@ SCENARIOS = [
         goal=measures,
         adapters=adapters,
         leaks=leaks,
-    )
+    ),
+    Scenario(
+        "deploys",
+        objects=[named("default"), *(app(name) for name in VERDICTS)],
+        steps=[first_image, another_image],
+        goal=deploys_are_compared,
+        adapters=adapters,
+        leaks=leaks,
+        kinds=[App],
+    ),
 ]
 
 

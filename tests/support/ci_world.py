@@ -26,7 +26,7 @@ from trimtab.content import (  # noqa: F401  # an ordinary user may not be able 
     oci,
     tarreader,
 )
-from trimtab.content.digest import parse_digest
+from trimtab.content.digest import digest_of, parse_digest
 from trimtab.content.tarwriter import LayerWriter
 
 NOBODY = 65534
@@ -75,9 +75,10 @@ T = TypeVar("T")
 def busybox_image(state: Path, *more: bytes, env: Sequence[str] = (), user: str = "", cmd: Sequence[str] = ()) -> str:
     """An image with busybox, users `root` and `app` (1000); more: further layers, as tars. Its digest."""
     store = ContentStore(state)
-    digest, data = _busybox_layer()
+    digest, inside, data = _busybox_layer()
     store.put(data)
     layers = [oci.Descriptor(media_type=oci.LAYER, digest=digest, size=len(data))]
+    unpacked = [inside, *(digest_of(one) for one in more)]
     for data in more:
         kind = "application/vnd.oci.image.layer.v1.tar"
         layers.append(oci.Descriptor(media_type=kind, digest=store.put(data), size=len(data)))
@@ -85,7 +86,7 @@ def busybox_image(state: Path, *more: bytes, env: Sequence[str] = (), user: str 
         architecture=oci.host_platform().architecture,
         os="linux",
         config=oci.Runtime(env=list(env), user=user, cmd=list(cmd) or None),
-        rootfs=oci.RootFs(type="layers", diff_ids=[one.digest for one in layers]),
+        rootfs=oci.RootFs(type="layers", diff_ids=unpacked),
     )
     manifest = oci.Manifest(
         schema_version=2, media_type=oci.MANIFEST, config=oci.put_document(store, config), layers=layers
@@ -94,8 +95,8 @@ def busybox_image(state: Path, *more: bytes, env: Sequence[str] = (), user: str 
 
 
 @cache
-def _busybox_layer() -> tuple[str, bytes]:
-    """Its digest and its bytes; made once, since compressing it takes longer than most tests."""
+def _busybox_layer() -> tuple[str, str, bytes]:
+    """Its digest, that of the tar inside, and its bytes; made once, since compressing it takes longer than most tests."""
     with tempfile.TemporaryDirectory() as directory:
         store = ContentStore(directory)
         with store.ingest() as ingest:
@@ -108,7 +109,7 @@ def _busybox_layer() -> tuple[str, bytes]:
             writer.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n")
             writer.file("etc/group", b"root:x:0:\napp:x:1000:\n")
             layer = writer.finish()
-        return layer.digest, store.path(parse_digest(layer.digest)).read_bytes()
+        return layer.digest, layer.diff_id, store.path(parse_digest(layer.digest)).read_bytes()
 
 
 def layer_of(*entries: tuple[str, dict[str, Any], bytes]) -> bytes:

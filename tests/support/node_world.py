@@ -85,6 +85,15 @@ def bare_image(store: ContentStore, name: str = "trimtab.local/bare:1") -> str:
     return _image(store, name, layer, oci.Runtime(cmd=["/sleep", "1000"]))
 
 
+def program_image(store: ContentStore, program: Path) -> str:
+    """An image with one static program, at the top; returns its reference by digest."""
+    with store.ingest() as ingest:
+        writer = LayerWriter(ingest)
+        writer.file(program.name, program.read_bytes(), mode=0o755)
+        layer = writer.finish()
+    return _image(store, f"trimtab.local/{program.name}:1", layer, oci.Runtime(cmd=[f"/{program.name}"]))
+
+
 def _image(store: ContentStore, name: str, layer: Layer, runtime: oci.Runtime) -> str:
     config = oci.Config(
         architecture="amd64" if os.uname().machine == "x86_64" else "arm64",

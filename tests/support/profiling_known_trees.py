@@ -90,9 +90,8 @@ _RUST = {f"tree::{caller}": tuple(f"tree::{one}" for one in callees) for caller,
 _ERLANG = {
     "$tree:start/1": ("$tree:work/2",),
     "$tree:work/2": ("$tree:heavy/0", "$tree:light/0"),
-    "$tree:heavy/0": ("$tree:spin/1",),
-    "$tree:light/0": ("$tree:spin/1",),
-    "$tree:spin/1": ("$tree:spin/1",),
+    "$tree:heavy/0": ("$tree:spin/2",),
+    "$tree:light/0": ("$tree:spin/2",),
 }
 _GO = {"main.main": ("main.work",), "main.beside": ("main.work",), "main.work": ("main.heavy", "main.light")}
 
@@ -201,7 +200,12 @@ def name(frame: Frame) -> str:
     index = bisect_right(starts, frame.address) - 1
     if index < 0 or frame.address >= starts[index] + sizes[index][0]:
         return f"{Path(frame.file).name}+{frame.address:#x}"
-    return re.sub(r"(\(.*|::h[0-9a-f]{16}|@.*)$", "", sizes[index][1])
+    return plain(sizes[index][1])
+
+
+def plain(symbol: str) -> str:
+    """A function's name without arguments, hash and version."""
+    return re.sub(r"(\(.*|::h[0-9a-f]{16}|@.*)$", "", symbol)
 
 
 def judge(program: Program, stacks: Sequence[tuple[Sequence[Frame], int]]) -> Verdict:

@@ -112,22 +112,23 @@ def service(container: Container | str, *, env: Mapping[str, str] | None = None,
     return Service(container.env(**dict(env or {})), ready)
 
 
-def cluster(variant: str = "", *, context: str = "") -> Cluster:
+def cluster(variant: str = "", *, like: str = "", context: str = "") -> Cluster:
     """A Kubernetes cluster for a step: `.with_cluster(cluster())`.
 
     A throw-away one of this machine, made for each execution of the step and gone with it, however that ends. variant: a file
-    of the project that says what is different about it, in a directory of its own with all that it names. context: instead,
-    a cluster that the kubeconfig of whoever runs the pipeline knows by this name; what is done there is never taken as known.
+    of the project that says what is different about it, in a directory of its own with all that it names. like: instead, the
+    name of a frozen cluster of this machine, of which it is a copy. context: instead, a cluster that the kubeconfig of whoever
+    runs the pipeline knows by this name. What a step with one of the two does is never taken as known.
     """
-    if variant and context:
+    if sum(map(bool, (variant, like, context))) > 1:
         raise DefinitionError(
-            "cluster() takes a variant of a throw-away cluster or the context of another one, not both"
+            "cluster() takes one of: a variant of a throw-away cluster, a frozen cluster that it is like, the context of another one"
         )
     if variant and ("/" not in variant.strip("/") or variant.startswith("/") or ".." in variant.split("/")):
         raise DefinitionError(
             f"cluster({variant!r}): write a file in a directory of its own below that of ship.py, like 'ci/deep/variant.yaml'"
         )
-    return Cluster(variant, context)
+    return Cluster(variant, like, context)
 
 
 def publish(

@@ -1,7 +1,4 @@
-"""The client's end of `exec`: one WebSocket, subprotocol `v5.channel.k8s.io`, whose first byte names the channel.
-
-0 stdin   1 stdout   2 stderr   3 the final Status   4 terminal size   255 end of a channel
-"""
+"""`trimtab exec`: the streams of a command in a container, joined to this process's own."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ import termios
 import threading
 import tty as terminal_modes
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.cli.target import Target
-from trimtab.client.errors import error_from
+from trimtab.client.channels import RESIZE, STATUS, STDERR, STDIN, STDOUT, channels, end_input, exit_status
+from trimtab.client.kubeconfig import ClusterAccess, default_kubeconfig, read_kubeconfig
 
 if TYPE_CHECKING:
     import aiohttp
 
-STDIN, STDOUT, STDERR, STATUS, RESIZE, END = 0, 1, 2, 3, 4, 255
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 CHUNK_BYTES = 32 * 1024
 
 
@@ -35,60 +32,19 @@ async def converse(target: Target, path: str, query: Sequence[tuple[str, str]], 
     Raises:
         ApiError: the server refused. ConnectionError: it was not reached, or went away.
     """
-    import aiohttp
-
-    base, headers, connector, server_name = _connection(target)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        try:
-            socket = await session.ws_connect(
-                f"{base}{path}",
-                params=query,
-                protocols=PROTOCOLS,
-                headers=headers,
-                max_msg_size=0,
-                server_hostname=server_name,
-            )
-        except aiohttp.WSServerHandshakeError as err:
-            await _explain(session, f"{base}{path}", query, headers, server_name, err)
-            raise
-        except aiohttp.ClientError as err:
-            raise ConnectionError(f"the API server at {base} cannot be reached: {err}") from None
-        async with socket:
-            with _raw_terminal() if tty else contextlib.nullcontext():
-                return await _pump(socket, stdin=stdin, tty=tty)
+    async with channels(_where(target), path, query) as socket:
+        with _raw_terminal() if tty else contextlib.nullcontext():
+            return await _pump(socket, stdin=stdin, tty=tty)
 
 
-def _connection(target: Target) -> tuple[str, dict[str, str], aiohttp.BaseConnector, str | None]:
-    """Base URL, headers, connector and TLS name of the API that is meant."""
-    import aiohttp
-
-    from trimtab.client.kubeconfig import default_kubeconfig, read_kubeconfig
-
+def _where(target: Target) -> Path | ClusterAccess:
+    """How the API that is meant is reached."""
     if target.is_embedded:
         settings = target.settings()
         if os.access(settings.api_socket, os.W_OK):
-            return "http://trimtab", {}, aiohttp.UnixConnector(str(settings.api_socket)), None
-        access = read_kubeconfig(settings.data_path("admin.kubeconfig"))
-    else:
-        access = read_kubeconfig(target.kubeconfig or default_kubeconfig(), target.context)
-    headers = dict(access.headers)
-    if token := access.current_token():
-        headers["Authorization"] = f"Bearer {token}"
-    return access.server, headers, aiohttp.TCPConnector(ssl=access.ssl_context() or True), access.tls_server_name
-
-
-async def _explain(
-    session: aiohttp.ClientSession,
-    url: str,
-    query: Sequence[tuple[str, str]],
-    headers: dict[str, str],
-    server_name: str | None,
-    err: aiohttp.WSServerHandshakeError,
-) -> None:
-    """The refusal's text is not kept by the handshake: ask again as a plain request, which is refused alike."""
-    async with session.get(url, params=query, headers=headers, server_hostname=server_name) as answer:
-        body = await answer.read()
-    raise error_from(answer.status if answer.status >= 400 else err.status, body) from None
+            return settings.api_socket
+        return read_kubeconfig(settings.data_path("admin.kubeconfig"))
+    return read_kubeconfig(target.kubeconfig or default_kubeconfig(), target.context)
 
 
 async def _pump(socket: aiohttp.ClientWebSocketResponse, *, stdin: bool, tty: bool) -> int:
@@ -118,22 +74,6 @@ async def _pump(socket: aiohttp.ClientWebSocketResponse, *, stdin: bool, tty: bo
     return exit_status(status)
 
 
-def exit_status(status: dict[str, Any] | None) -> int:
-    """The exit status in the final Status: 0 on success, the command's own on NonZeroExitCode.
-
-    Raises:
-        ConnectionError: the stream ended without one. ApiError: the command could not be run.
-    """
-    if status is None:
-        raise ConnectionError("the connection ended before the command did")
-    if status.get("status") == "Success":
-        return 0
-    for cause in status.get("details", {}).get("causes", ()):
-        if cause.get("reason") == "ExitCode":
-            return int(cause["message"])
-    raise error_from(status.get("code", 500), json.dumps(status).encode())
-
-
 async def _send_size(socket: aiohttp.ClientWebSocketResponse) -> None:
     size = shutil.get_terminal_size()
     await socket.send_bytes(bytes([RESIZE]) + json.dumps({"Width": size.columns, "Height": size.lines}).encode())
@@ -154,8 +94,7 @@ async def _feed(socket: aiohttp.ClientWebSocketResponse) -> None:
     threading.Thread(target=read, daemon=True, name="stdin").start()
     while content := await pieces.get():
         await socket.send_bytes(bytes([STDIN]) + content)
-    if socket.protocol == PROTOCOLS[0]:
-        await socket.send_bytes(bytes([END, STDIN]))
+    await end_input(socket)
 
 
 @contextlib.contextmanager

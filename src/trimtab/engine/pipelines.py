@@ -4,6 +4,7 @@
     run               one run: checkout, `trimtab ci run`, report; its images go into the engine's content store
     make|remove UID   the repository of a Pipeline; removed with its checkout and what its images are kept by
     forget UID        a run's log and record
+    take LAYOUT NAME  an image for steps that run as pods, into the engine's content store
 
     root --isolated--> user `trimtab`, its own processes and file system: DATA/pipelines alone --JSON lines--> root --> output
 
@@ -13,16 +14,20 @@ that sees the content store and runs nothing of the user's, takes in blob by blo
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trimtab.engine import datadir, planning
@@ -77,11 +82,11 @@ def environment(root: Path) -> dict[str, str]:
     }
 
 
-def git(root: Path, *arguments: str) -> str:
-    """Raises `EngineError`: git's last line."""
+def git(root: Path, *arguments: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
+    """more: of the environment. Raises `EngineError`: git's last line."""
     done = subprocess.run(
         ["git", *arguments],
-        env=environment(root),
+        env={**environment(root), **more},
         capture_output=True,
         text=True,
         check=False,
@@ -175,6 +180,12 @@ def run(settings: Settings, arguments: list[str]) -> int:
     os.nice(NICE)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
+    login = order.pop("login", {})
+    if order["fetch"]:
+        try:  # by another process than the one that runs what is fetched: the login ends with it
+            apart(settings, lambda _: fetched(root, order, login), writable=[root])
+        except EngineError as err:
+            order["unfetched"] = str(err)
     outcome = apart(settings, lambda send: carried_out(root, order, send), writable=[root])
     for image in outcome["images"]:
         if layout := image.pop("layout", ""):
@@ -203,11 +214,62 @@ def taken_in(settings: Settings, repository: str, image: dict[str, str], layout:
     apart(settings, work, writable=[settings.data_path("content")], readable=[layout])
 
 
+def take(settings: Settings, arguments: list[str]) -> int:
+    """An image of `trimtab ci run --on` into the content store; the layout is its maker's, and for everybody to read."""
+    layout, name = arguments
+
+    def work(_: Send) -> None:
+        from trimtab.content import ContentStore
+        from trimtab.content.layout import import_directory
+
+        store = ContentStore(settings.data_path("content"))
+        for digest in import_directory(store, Path(layout)).values():
+            store.tag_build(name, digest)
+
+    apart(settings, work, writable=[settings.data_path("content")], readable=[Path(layout)])
+    return 0
+
+
 def _kept(uid: str) -> str:
     return f"{ENGINE_REGISTRY}/pipelines/{uid}"
 
 
 # A run, as the engine's user
+
+
+def fetched(root: Path, order: dict[str, Any], login: Mapping[str, str]) -> None:
+    """Brings the commit of a webhook into the Pipeline's repository. Raises `EngineError`."""
+    repository = str(root / "git" / f"{order['repository']}.git")
+    with tempfile.TemporaryDirectory(dir=root / "home") as place:
+        more = _as_who(order["fetch"], login, Path(place)) if login else {}
+        git(root, "-C", repository, "fetch", "--quiet", "--no-tags", order["fetch"], order["commit"], more=more)
+
+
+def _as_who(url: str, login: Mapping[str, str], place: Path) -> dict[str, str]:
+    """The environment that lets git in: nothing of it is an argument, which others see, nor in the repository's configuration."""
+    if url.startswith("ssh://"):
+        for name in ("ssh-privatekey", "known_hosts"):
+            if not login.get(name):
+                raise EngineError(f"the Secret of spec.webhook.login has no {name}, which {url} asks for")
+            (place / name).touch(0o600)
+            (place / name).write_text(login[name].rstrip() + "\n")
+        options = (
+            "IdentitiesOnly=yes",
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={place}/known_hosts",
+        )
+        said = " ".join(f"-o {shlex.quote(one)}" for one in options)
+        return {"GIT_SSH_COMMAND": f"ssh -F /dev/null -i {shlex.quote(str(place / 'ssh-privatekey'))} {said}"}
+    if not login.get("password"):
+        raise EngineError(f"the Secret of spec.webhook.login has no password (a token), which {url} asks for")
+    pair = f"{login.get('username') or 'git'}:{login['password'].strip()}"
+    said = f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}"
+    settings = {f"http.{url}.extraHeader": said, "http.followRedirects": "false"}
+    more = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        more |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return more
 
 
 def carried_out(root: Path, order: dict[str, Any], send: Send) -> dict[str, Any]:
@@ -229,8 +291,8 @@ def carried_out(root: Path, order: dict[str, Any], send: Send) -> dict[str, Any]
 def checked_out(root: Path, order: dict[str, Any]) -> Path:
     """The project of a commit: one checkout a Pipeline, so that what has not changed is not even written again."""
     repository, work = str(root / "git" / f"{order['repository']}.git"), root / "work" / order["repository"]
-    if order["fetch"]:
-        git(root, "-C", repository, "fetch", "--quiet", "--no-tags", order["fetch"], order["commit"])
+    if problem := order.get("unfetched"):
+        raise EngineError(problem)
     if not (work / ".git").exists():
         shutil.rmtree(work, ignore_errors=True)
         git(root, "-C", repository, "worktree", "prune")
@@ -348,7 +410,14 @@ def _write(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-DEEDS: dict[str, Deed] = {"serve": serve, "make": make, "remove": remove, "forget": forget, "run": run}
+DEEDS: dict[str, Deed] = {
+    "serve": serve,
+    "make": make,
+    "remove": remove,
+    "forget": forget,
+    "run": run,
+    "take": take,
+}
 
 
 def main() -> None:

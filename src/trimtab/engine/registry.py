@@ -54,6 +54,7 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
         }
     from trimtab.components.apps import adapters as of_apps
     from trimtab.components.ingress import adapters as of_ingress
+    from trimtab.components.profiling import comparing
     from trimtab.components.workloads import adapters as of_workloads
 
-    return {**of_ingress(settings), **of_apps(settings), **of_workloads(settings)}
+    return {**of_ingress(settings), **of_apps(settings), **of_workloads(settings), **comparing(settings)}

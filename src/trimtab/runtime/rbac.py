@@ -64,7 +64,7 @@ def reader_rules(components: Iterable[Component], hidden: Sequence[type[Resource
         for kind in kinds.difference(hidden):
             grants.add(kind, READ)
         for endpoint in component.endpoints:
-            if endpoint.page:
+            if endpoint.page or endpoint.data:
                 grants.add(endpoint.kind, ("get",), endpoint.subresource)
     return grants.rules()
 

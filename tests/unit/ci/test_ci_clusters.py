@@ -16,7 +16,7 @@ from trimtab.ci import DefinitionError
 from trimtab.ci.cache.lookups import LocalLookups
 from trimtab.ci.definition.check import check
 from trimtab.ci.runs.ports import EngineFault
-from trimtab.ci.runs.prepare import OUTSIDE, Defined, define, look_up
+from trimtab.ci.runs.prepare import COPY, OUTSIDE, Defined, define, look_up
 from trimtab.ci.sandbox.clusters import only
 
 SHIP = """from trimtab.ci import cluster, image, pipeline, step
@@ -75,7 +75,7 @@ def test_all_that_lies_beside_a_variant_counts(written: Written, tmp_path: Path)
         ),
         (
             'cluster("a/b.yaml", context="prod")',
-            "cluster() takes a variant of a throw-away cluster or the context of another one, not both",
+            "cluster() takes one of: a variant of a throw-away cluster, a frozen cluster that it is like, the context of another one",
         ),
         ('"prod"', "with_cluster() takes a cluster(...), not str"),
         (
@@ -106,9 +106,19 @@ def test_what_is_done_on_anothers_cluster_is_never_known(written: Written, tmp_p
     lookups.close()
 
 
+def test_what_is_done_on_a_copy_is_never_known(written: Written, tmp_path: Path) -> None:
+    lookups = LocalLookups(tmp_path, tmp_path / "state")
+    prepared = look_up(written('cluster(like="first")'), IMAGES, lookups)
+    assert action(prepared.defined)["cluster"] == {"like": "first"}
+    assert (prepared.found["e2e"].reason, prepared.run) == (COPY, ["e2e"])
+    lookups.close()
+
+
 def test_a_pull_request_gets_no_login(written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_CI_SCOPE", "pr/7")
     lookups = LocalLookups(tmp_path, tmp_path / "state")
+    with pytest.raises(DefinitionError, match="pull request 7 gets no copy of the cluster first; leave its step out"):
+        look_up(written('cluster(like="first")'), IMAGES, lookups)
     with pytest.raises(DefinitionError, match="pull request 7 gets no login for the cluster prod; leave its step out"):
         look_up(written('cluster(context="prod")'), IMAGES, lookups)
     look_up(written("cluster()"), IMAGES, lookups)
@@ -160,3 +170,25 @@ def test_a_context_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     environ = kubeconfig(tmp_path, {"tokenFile": "gone"})
     with pytest.raises(EngineFault, match=r"context 'prod' names a file that cannot be read: .*gone: No such file"):
         only("prod", environ)
+
+
+def test_what_proves_who_one_is_is_taken_out_of_what_a_run_prints(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "-----BEGIN KEY-----\nabcdefgh\n-----END KEY-----\n"
+    (tmp_path / "key").write_text(key)
+    environ = kubeconfig(tmp_path, {"token": "mine-alone", "password": "passing-by", "client-key": "key"})
+    monkeypatch.setenv("KUBECONFIG", environ["KUBECONFIG"])
+    lookups = LocalLookups(tmp_path, tmp_path / "state")
+
+    secrets = look_up(written('cluster(context="prod")'), IMAGES, lookups).secrets
+
+    assert secrets == {
+        "prod token": "mine-alone",
+        "prod password": "passing-by",
+        "prod client-key": key,
+        "prod client-key-data": base64.b64encode(key.encode()).decode(),
+    }
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
+    assert look_up(written('cluster(context="prod")'), IMAGES, lookups).secrets == {}, "its step tells"
+    lookups.close()

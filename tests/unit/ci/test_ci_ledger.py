@@ -109,6 +109,17 @@ def test_a_split_stays_until_shards_are_uneven(ledger: Ledger) -> None:
     assert ledger.split("p", "unit", 4) == planned
 
 
+def test_a_split_by_names_alone_gives_way_at_once(ledger: Ledger) -> None:
+    """12 % over the mean is what a split by times would be left at."""
+    times = {"a.py::test": 14.0, "b.py::test": 13.0, "c.py::test": 14.0, "d.py::test": 9.0}
+    assert loads(list(times), ledger.split("p", "unit", 2), times, 2) == [28.0, 22.0]
+    ledger.record("p", "unit", "r1", "c", [result(id, seconds=took) for id, took in times.items()], at=1)
+
+    ledger.settle("p", "unit", 2)
+
+    assert loads(list(times), ledger.split("p", "unit", 2), times, 2) == [27.0, 23.0]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_shards_are_even(seed: int) -> None:
     rng = random.Random(seed)

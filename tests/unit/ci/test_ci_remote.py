@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from registries import answering, docker_registry
 from steps_in_process import Project
 from trimtab.ci.cache import remote, remote_http
 from trimtab.ci.cache.blobs import Blobs
+from trimtab.ci.cache.identity import identity
 from trimtab.ci.cache.index import state_directory
 from trimtab.ci.cache.lookups import LocalLookups
 from trimtab.ci.definition.site import DefinitionError
@@ -48,6 +50,10 @@ class Machine:
             lookups.close()
             if lookups._remote is not None:
                 self.fetched, self.sent = lookups._remote.fetched_bytes, lookups._remote.sent_bytes
+
+    def is_a_clone_of(self, url: str) -> None:
+        git("init", "--quiet", str(self.project))
+        git("-C", str(self.project), "remote", "add", "origin", url)
 
     def edit(self, path: str, text: str) -> None:
         (self.project / path).write_text(text)
@@ -78,6 +84,73 @@ def test_what_one_machine_made_another_does_not_make(machines: Callable[[str], M
     assert objects.count("PUT") == sum(method == "PUT" for method, _ in objects.asked[:before])
     assert not any("/b/" in path for _, path in objects.asked[before:]), "blobs were fetched that no step takes"
     assert one.said == other.said == []
+
+
+def test_why_compares_with_what_another_machine_ran_of_this_project(
+    machines: Callable[[str], Machine], objects: Objects
+) -> None:
+    one, fresh, stranger = machines("one"), machines("fresh"), machines("stranger")
+    for machine, url in (
+        (one, "git@forge.example:team/shop.git"),
+        (fresh, "https://ci:token@forge.example/team/shop"),
+        (stranger, "https://forge.example/team/other.git"),
+    ):
+        machine.is_a_clone_of(url)
+    one.run("trusted")
+    fresh.edit("app/models.py", "new")
+    assert missed(fresh.run()) == {"build": "input /w: app/models.py changed"}
+    stranger.edit("deps.txt", "theirs")
+    stranger.edit("app/models.py", "theirs")
+    stranger.edit("tests/test_a.py", "theirs")
+    assert missed(stranger.run("trusted")) == NEVER
+    again = machines("again")
+    again.is_a_clone_of("ssh://git@forge.example/team/shop.git")
+    again.edit("app/views.py", "new")
+    assert missed(again.run()) == {"build": "input /w: app/views.py changed"}
+
+
+def test_projects_of_one_machine_are_not_compared_with_each_other(
+    machines: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = machines("one"), machines("other")
+    other.directory = one.directory  # one state
+    one.run()
+    other.edit("deps.txt", "theirs")
+    other.edit("app/models.py", "theirs")
+    other.edit("tests/test_a.py", "theirs")
+    assert missed(other.run()) == NEVER
+    other.edit("deps.txt", "again")
+    assert missed(other.run()) == {"deps": "input /w: deps.txt changed"}
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://forge.example/team/shop.git", "forge.example/team/shop"),
+        ("https://anna:token@Forge.example/team/shop/", "forge.example/team/shop"),
+        ("git@forge.example:team/shop.git", "forge.example/team/shop"),
+        ("ssh://git@forge.example/team/shop", "forge.example/team/shop"),
+        ("/srv/git/shop.git", "/srv/git/shop.git"),
+    ],
+)
+def test_a_project_is_known_by_where_it_comes_from(tmp_path: Path, url: str, name: str) -> None:
+    project = tmp_path / "clone" / "services" / "web"
+    project.mkdir(parents=True)
+    assert identity(str(project)) == str(project)
+    git("init", "--quiet", str(tmp_path / "clone"))
+    assert identity(str(project)) == str(project)
+    git("-C", str(tmp_path / "clone"), "remote", "add", "upstream", "https://forge.example/elsewhere")
+    git("-C", str(tmp_path / "clone"), "remote", "add", "origin", url)
+    assert identity(str(project)) == f"{name}//services/web"
+    assert identity(str(tmp_path / "clone")) == name
+    empty = ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "a")
+    git("-C", str(tmp_path / "clone"), *empty)
+    git("-C", str(tmp_path / "clone"), "worktree", "add", "--quiet", str(tmp_path / "beside"))
+    assert identity(str(tmp_path / "beside")) == name
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True, capture_output=True, timeout=60)
 
 
 def test_what_a_step_takes_is_fetched_and_only_what_is_new_is_sent(

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,9 +28,12 @@ from trimtab.api.core import Secret
 from trimtab.client import AsgiTransport, Client
 from trimtab.client.clock import SystemClock
 from trimtab.components.pipelines import COMPONENT, gateway
+from trimtab.components.pipelines.admission import check_pipeline
 from trimtab.components.pipelines.kinds import Pipeline, PipelineRun, PipelineSpec, PipelineWebhook
 from trimtab.components.pipelines.served import HOOK_SOCKET, Served
 from trimtab.engine import pipelines
+from trimtab.engine.errors import EngineError
+from trimtab.runtime import Denied
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.journal import Journal
 from trimtab.server import create_app
@@ -327,3 +331,112 @@ async def test_what_a_webhook_is_told(told: dict[str, Any], status: int, text: s
         assert said["status"] == status
         assert said["text"].startswith(text)
         assert list((await client.list(PipelineRun)).items) == []
+
+
+# Fetching from a forge that asks who it is
+
+
+TOKEN = "a-token-that-nobody-sees"
+FAKE_SSH = """#!/bin/sh
+# ssh -F /dev/null -i KEY -o ... HOST COMMAND: as a server would that knows the key, and is known by its own
+[ "$1 $2 $3" = "-F /dev/null -i" ] && [ "$(stat -c %a "$4")" = 600 ] && grep -q 'the key' "$4" || exit 97
+for one; do case "$one" in UserKnownHostsFile=*) grep -q '^forge.example ssh-ed25519' "${one#*=}" || exit 98;; esac; last=$one; done
+eval "git-upload-pack ${last#git-upload-pack}"
+"""
+
+
+def order_of(commit: str, fetch: str) -> dict[str, Any]:
+    return {"uid": "run", "repository": UID, "commit": commit, "fetch": fetch, "directory": ""}
+
+
+@asynccontextmanager
+async def forge(root: Path) -> AsyncIterator[tuple[str, str]]:
+    """A repository that lets in who shows the token: its address, and a commit."""
+    root.mkdir()
+    async with door(root) as here:
+        commit = await repository(root / "theirs")
+        await git("-C", root / "theirs", "push", "--quiet", f"{here.url}/git", "main")
+        inner = here.app.__class__.__call__
+        wanted = "Basic " + base64.b64encode(f"ci:{TOKEN}".encode()).decode()
+
+        async def guarded(self: Served, scope: Any, receive: Any, send: Any) -> None:
+            if dict(scope["headers"]).get(b"authorization", b"").decode() == wanted:
+                await inner(self, scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Basic")]})
+            await send({"type": "http.response.body", "body": b""})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Served, "__call__", guarded)
+            yield f"{here.url}/git", commit
+
+
+async def test_a_repository_that_asks_for_a_login_is_fetched_from(tmp_path: Path) -> None:
+    async with forge(tmp_path / "forge") as (url, commit):
+        root = tmp_path / "pipelines"
+        root.mkdir()
+        pipelines.made(root, UID)
+        order = order_of(commit, url)
+        for login in ({}, {"username": "ci", "password": "guessed"}):
+            with pytest.raises(EngineError, match="git fetch: fatal: "):
+                await asyncio.to_thread(pipelines.fetched, root, order, login)
+        with pytest.raises(EngineError, match=r"the Secret of spec.webhook.login has no password \(a token\), which "):
+            await asyncio.to_thread(pipelines.fetched, root, order, {"username": "ci"})
+
+        await asyncio.to_thread(pipelines.fetched, root, order, {"username": "ci", "password": f"{TOKEN}\n"})
+
+        work = await asyncio.to_thread(pipelines.checked_out, root, order)
+        assert (work / "ship.py").read_text() == "# nothing yet\n"
+        kept = [path for path in root.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+        assert kept == []
+
+
+async def test_a_repository_is_fetched_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = await repository(tmp_path / "theirs")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(FAKE_SSH)
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    root = tmp_path / "pipelines"
+    root.mkdir()
+    pipelines.made(root, UID)
+    order = order_of(commit, f"ssh://git@forge.example{tmp_path / 'theirs'}")
+    login = {"ssh-privatekey": "the key", "known_hosts": "forge.example ssh-ed25519 AAAA"}
+    with pytest.raises(EngineError, match=r"the Secret of spec.webhook.login has no known_hosts, which ssh://"):
+        pipelines.fetched(root, order, {"ssh-privatekey": "the key"})
+
+    pipelines.fetched(root, order, login)
+
+    assert (pipelines.checked_out(root, order) / "ship.py").exists()
+    assert list((root / "home").iterdir()) == []
+
+
+async def test_a_commit_that_cannot_be_fetched_is_said_in_the_log(tmp_path: Path) -> None:
+    root = tmp_path / "pipelines"
+    root.mkdir()
+    pipelines.made(root, UID)
+    order = {**order_of("a" * 40, "https://forge.example/x"), "unfetched": "git fetch: fatal: no"}
+
+    outcome = pipelines.carried_out(root, order, lambda told: None)
+
+    assert (outcome["state"], outcome["message"]) == ("fault", "git fetch: fatal: no")
+    assert (root / "runs" / "run" / "log").read_text() == "git fetch: fatal: no\n"
+
+
+@pytest.mark.parametrize(
+    ("repository", "login", "said"),
+    [
+        (
+            "ssh://git@forge.example/shop",
+            "",
+            "ssh:// asks for a key: name a Secret with ssh-privatekey and known_hosts",
+        ),
+        ("http://forge.example/shop", "forge", "would be sent the login without TLS: write https:// or ssh://"),
+        ("https://ci:x@forge.example/shop", "", "it has a password in it: put that into a Secret"),
+        ("file:///etc", "", "give an https:// or ssh:// URL that git can fetch from"),
+    ],
+)
+def test_what_of_a_webhook_is_refused(repository: str, login: str, said: str) -> None:
+    spec = {"webhook": {"repository": repository, "secret": "hook", "login": login}}
+    with pytest.raises(Denied, match=re.escape(said)):
+        check_pipeline({"metadata": {"name": "shop"}, "spec": spec}, None)

@@ -123,6 +123,14 @@ def test_a_damaged_table_of_lines_ends_where_it_is_damaged() -> None:
     assert before_the_first.line((1 << 32) - 2) == 10
 
 
+def test_a_line_that_no_file_has_is_the_functions_first() -> None:
+    # A delta of 2^66: a process may have anything in its memory.
+    code = python_code.Code(1, 2, 3, "f", "f.py", 7)
+    code.keep(b"\xe8" + b"\x40" * 11 + b"\x01")
+
+    assert code.line(0) == 7
+
+
 def record(name: bytes, file: bytes, *, file_length: int | None = None, key: int = 0, pid: int = 77) -> bytes:
     length = len(file) if file_length is None else file_length
     return struct.pack(

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import polars as pl
 import pytest
 
-from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, write
+from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, incoming, packed, write
 from trimtab.components.profiling.storage import arrivals
+from trimtab.components.profiling.storage.contents import contents
 from trimtab.components.profiling.storage.segment import HOUR_S, hours
 from trimtab.components.profiling.storage.store import Profiles, Query
 
@@ -84,6 +84,7 @@ def test_answers_are_the_same_before_and_after(tmp_path: Path) -> None:
     for now in (HOUR + 600, HOUR + 1300, end + HOUR_S, end + 2 * HOUR_S):
         store.roll_up(now)
         assert (answers(store, start, end), answers(store, start + 130, start + 1990)) == before
+    store.roll_up(end + 2 * HOUR_S)
     assert [name.partition("-")[0] for name in segments(tmp_path)] == [f"{HOUR:011d}", f"{HOUR + HOUR_S:011d}"]
     assert not list(incoming(tmp_path).iterdir())
 
@@ -93,14 +94,16 @@ def test_an_hour_that_is_not_over_is_a_few_segments_and_one_when_it_is(tmp_path:
     for step in range(12):
         store.append(random_batch(step, HOUR + step * 10))
         store.roll_up(HOUR + step * 10)
-        assert len(segments(tmp_path)) <= 9
+        assert len(contents(tmp_path).segments[HOUR]) <= 9
     store.roll_up(HOUR + HOUR_S)
     assert len(segments(tmp_path)) > 1  # the grace for what comes late
+    store.roll_up(HOUR + HOUR_S + 60)
     store.roll_up(HOUR + HOUR_S + 60)
     assert len(segments(tmp_path)) == 1
     before = answers(store, HOUR, HOUR + 200)
     assert store.roll_up(HOUR + 2 * HOUR_S).segments == 0
     store.append(random_batch(99, HOUR + 10))  # late
+    store.roll_up(HOUR + 2 * HOUR_S)
     store.roll_up(HOUR + 2 * HOUR_S)
     assert len(segments(tmp_path)) == 1
     assert answers(store, HOUR, HOUR + 200) != before
@@ -112,7 +115,8 @@ def test_segments_are_parquet_of_the_stated_columns(tmp_path: Path) -> None:
     samples = pl.read_parquet(path / "samples.parquet")
     assert samples.schema["time"] == pl.Int32
     assert samples["time"].unique().sort().to_list() == [HOUR // 10 + i for i in range(6)]
-    assert pl.read_parquet(path / "nodes.parquet").columns == ["parent", "frame"]
+    assert pl.read_parquet(path / "nodes.parquet").columns == ["up", "call"]
+    assert pl.read_parquet(path / "edges.parquet").columns == ["caller", "callee"]
     assert pl.read_parquet(path / "labels.parquet").columns == ["set", "name", "value"]
     assert pl.read_parquet(path / "frames.parquet").columns == list(Frame.__struct_fields__)
 
@@ -157,7 +161,7 @@ for step in range(0, 1000, int(sys.argv[4])):
     ended = child(lambda: killed_at(step))
     assert ended in (0, 9), ended
     assert child(same) == 0, step
-    assert child(lambda: Profiles(root).roll_up(now) and None) == 0, step
+    assert child(lambda: Profiles(root).roll_up(now) and Profiles(root).roll_up(now) and None) == 0, step
     assert child(same) == 0, step
     assert not list((root / "incoming").glob("*.batch")), step
     assert len(list((root / "hours").glob("[0-9]*"))) == 1, step
@@ -217,9 +221,10 @@ def test_what_is_damaged_is_set_aside_with_one_line_and_blocks_nothing(
     assert "unreadable" not in selection.lost
 
 
-@pytest.mark.parametrize("table", ["samples", "nodes", "frames", "labels", "segment"])
+@pytest.mark.parametrize("table", ["samples", "nodes", "edges", "frames", "labels", "segment"])
 def test_a_damaged_segment_is_left_out_of_answers_and_counted(tmp_path: Path, table: str) -> None:
     store = filled(tmp_path, HOUR, HOUR + 60)
+    store.roll_up(HOUR)
     store.roll_up(HOUR)
     store.append(random_batch(7, HOUR + 60))
     (path,) = hours(tmp_path).glob("[0-9]*")
@@ -283,8 +288,39 @@ def test_on_a_full_disk_the_oldest_that_wait_make_room_and_are_counted(
     assert lost["no-room"] == sum(sample.count for sample in dropped.samples)
 
 
+def test_what_is_rolled_up_makes_room_without_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path, HOUR, HOUR + 40)
+    store.roll_up(HOUR)
+    before = store.select(Query(start=HOUR, end=HOUR + 40)).total
+    monkeypatch.setattr(arrivals, "INCOMING_BYTES_MAX", 1)
+    store.append(random_batch(1, HOUR + 40))
+    assert len(list(incoming(tmp_path).iterdir())) == 1
+    assert store.select(Query(start=HOUR, end=HOUR + 40)).total == before
+    assert "no-room" not in store.select(Query(start=HOUR + 40, end=HOUR + 50)).lost
+
+
+def test_a_copy_of_the_files_made_while_a_roll_up_works_has_everything_once(tmp_path: Path) -> None:
+    """As a backup reads: what is listed first is copied last, with a roll-up between any two directories."""
+    store = filled(tmp_path / "data", HOUR, HOUR + 60)
+    store.roll_up(HOUR)
+    store.append(random_batch(3, HOUR + 70))
+    before = answers(store, HOUR, HOUR + 200)
+    listed = sorted(path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.name != ".lock")
+    for name, first in (("a", "hours"), ("b", "incoming")):
+        copy = tmp_path / name
+        ordered = sorted(listed, key=lambda path: path.relative_to(tmp_path / "data").parts[0] != first)
+        for index, path in enumerate(ordered):
+            if index == len(ordered) // 2 and name == "a":
+                store.roll_up(HOUR + 2 * HOUR_S)
+            target = copy / path.relative_to(tmp_path / "data")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                target.write_bytes(path.read_bytes())
+        assert answers(Profiles(copy), HOUR, HOUR + 200) == before
+
+
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = len(msgspec.msgpack.encode(random_batch(HOUR, HOUR)))
+    size = len(packed(random_batch(HOUR, HOUR)))
     monkeypatch.setattr(arrivals, "INCOMING_BYTES_MAX", 3 * size)
     filled(tmp_path, HOUR, HOUR + 200)
     assert 2 <= len(list(incoming(tmp_path).iterdir())) <= 6

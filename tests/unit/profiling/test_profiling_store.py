@@ -149,3 +149,20 @@ def test_trees_hold_the_stacks_that_they_were_built_from(parts: list[list[list[i
         kept, number = trie.pruned(merged, np.append(numbers, -1)[node])
         flat, offsets = trie.expand(kept, np.append(number, -1)[np.append(numbers, -1)[node]])
         assert [flat[a:b].tolist() for a, b in pairwise(offsets)] == stacks
+
+
+@given(STACKS, st.integers(1, 12))
+def test_a_tree_too_large_keeps_its_sum_and_its_heaviest(stacks: list[list[int]], limit: int) -> None:
+    lengths = np.array([0, *map(len, stacks)], np.int64)
+    tree, node = trie.build(np.array([f for stack in stacks for f in stack], np.int64), np.cumsum(lengths))
+    values = np.zeros(len(tree.parent) + 1, np.int64)
+    np.add.at(values, node, np.arange(1, len(node) + 1))
+    (kept, sums, counts), moved = trie.folded(tree, values, values, limit)
+    assert len(kept.parent) <= max(limit, 0) or moved == 0
+    assert sums.sum() == counts.sum() == values.sum()
+    assert (kept.parent < np.arange(len(kept.parent))).all()
+    flat, offsets = trie.expand(kept, np.arange(len(kept.parent)))
+    whole, starts = trie.expand(tree, np.arange(len(tree.parent)))
+    there = {tuple(whole[a:b]) for a, b in pairwise(starts)}
+    assert {tuple(flat[a:b]) for a, b in pairwise(offsets)} <= there
+    assert (moved == 0) or moved <= values.sum()

@@ -158,10 +158,10 @@ class LocalCache:
             return one
         return None
 
-    def nearest(self, step: str, project: str, components: Mapping[str, str]) -> Record | None:
-        """The record of a step, present or gone, that differs in the fewest components; the newest of those, of this project first."""
-        candidates = self._known("step = ? and project = ?", (step, project))
-        candidates = candidates or self._known("step = ?", (step,))
+    def nearest(self, step: str, projects: Sequence[str], components: Mapping[str, str]) -> Record | None:
+        """The record of a project's step, present or gone, that differs in the fewest components; the newest of those. projects: the
+        names that the project goes by."""
+        candidates = self._known(f"step = ? and project in ({','.join('?' * len(projects))})", (step, *projects))
         return min(candidates, key=lambda one: (_differing(one.components, components), -one.at), default=None)
 
     def _known(self, where: str, arguments: Sequence[str]) -> list[Record]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trimtab.ci.cache.blobs import Blobs, Lost
+from trimtab.ci.cache.identity import identity, said
 from trimtab.ci.cache.index import CacheError, Index, state_directory
 from trimtab.ci.cache.keys import (
     JSON,
@@ -79,6 +80,14 @@ class LocalLookups:
         self._secrets: dict[str, str] = {}
         self._actions: dict[str, JSON] = {}
         self._kept = False
+        self._identity = ""
+
+    @property
+    def identity(self) -> str:
+        """The project's name among all that share a cache; found out when something has to be kept or explained."""
+        if not self._identity:
+            self._identity = identity(self.project)
+        return self._identity
 
     def define(self, graph: Graph, images: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, Found]:
         """All steps of a graph by definition alone. Raises `EngineFault`."""
@@ -98,12 +107,12 @@ class LocalLookups:
                 self._keep_sources(found)
                 break
             except TreeError as err:
-                said = str(err)
+                problem = str(err)
                 self.scanner = Scanner(self.project, self.index)
             except CacheError as err:
                 raise EngineFault(str(err)) from None
         else:
-            raise EngineFault(said)
+            raise EngineFault(problem)
         self._explain(found)
         return found
 
@@ -242,11 +251,22 @@ class LocalLookups:
         return Found(step, found.def_key, found.content_key, found.components, None, why.words, why.nearest)
 
     def why(self, step: str, key: str, parts: Mapping[str, str]) -> Why:
-        """Why there is no result under a content key."""
+        """Why there is no result under a content key: compared with this step of this project alone, here or where machines share."""
         from trimtab.ci.cache.why import explain
 
-        nearest = self.cache.record(key) or self.cache.nearest(step, self.project, parts)
+        projects = dict.fromkeys((self.identity, self.project, said(self.identity)))
+        nearest = self.cache.record(key) or self.cache.nearest(step, list(projects), parts)
+        if nearest is None and self._shared:
+            nearest = self._nearest_elsewhere(step)
         return explain(parts, key, nearest, self.blobs, time.time())
+
+    def _nearest_elsewhere(self, step: str) -> Record | None:
+        found = self._connected().latest(said(self.identity), step)
+        if found is None:
+            return None
+        record, result = found
+        self.cache.put(record, result, record.key, 0)
+        return record
 
     def source(self, step: Step, index: int) -> str:
         """The digest of the tree of the step's input number `index`; its files are in the store."""
@@ -262,7 +282,7 @@ class LocalLookups:
 
     def keep(self, found: Found, step: Step, result: Result) -> None:
         """Remembers a success, under both keys."""
-        record = Record(found.content_key, self.project, step.id, found.components, time.time())
+        record = Record(found.content_key, self.identity, step.id, found.components, time.time())
         try:
             seen: set[str] = set()
             size = sum(

@@ -2,6 +2,7 @@
 
     SCOPE/r/KEY     a record: the components of a key, its result, and in which objects the blobs lie
     SCOPE/d/KEY     for a definition key the content key
+    SCOPE/n/SHA256  for a step of a project (its name and the project's, hashed) the key of its latest record
     SCOPE/b/SHA256  a large blob, or a pack of small ones
 
 Results are asked for when this machine has none; their blobs are fetched when a step takes them, so that a run in which nothing has
@@ -28,6 +29,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from trimtab.ci.cache.blobs import Blobs, Lost
+from trimtab.ci.cache.identity import said
 from trimtab.ci.cache.index import CacheError, Index, pull_request
 from trimtab.ci.cache.keys import is_tree, key_of
 from trimtab.ci.cache.local import Record
@@ -157,6 +159,17 @@ class RemoteCache:
                 return known
         return None
 
+    def latest(self, project: str, step: str) -> tuple[Record, Result] | None:
+        """The latest record of a step, as whoever wants to compare with it."""
+        try:
+            for scope in self.reads if not self._dead else ():
+                pointer = self._document(f"{scope}/n/{_of_step(project, step)}")
+                if pointer is not None and re.fullmatch(rb"[0-9a-f]{64}", pointer):
+                    return self._ask(pointer.decode())
+        except RemoteError as err:
+            self._give_up(str(err))
+        return None
+
     def _document(self, name: str) -> bytes | None:
         parts: list[bytes] = []
         size = 0
@@ -214,10 +227,12 @@ class RemoteCache:
         with self._fetching:
             if os.path.exists(self._blobs.path(digest)):
                 return True
-            scope, name = place
+            known, name = place
             try:
                 with self._blobs.temporary() as file:
-                    there = self.transport.get(f"{scope}/b/{name}", file.write)
+                    # What a pull request's record names may lie where it found it.
+                    scopes = dict.fromkeys((known, *self.reads))
+                    there = any(self.transport.get(f"{scope}/b/{name}", file.write) for scope in scopes)
                     self.fetched_bytes += file.tell()
                     if there and f"sha256:{name}" == digest:
                         self._blobs.take(file, digest)
@@ -259,7 +274,7 @@ class RemoteCache:
             doc = {
                 "v": VERSION,
                 "key": record.key,
-                "project": os.path.basename(record.project),
+                "project": said(record.project),
                 "step": record.step,
                 "components": list(record.components.items()),
                 "result": asdict(result),
@@ -269,6 +284,7 @@ class RemoteCache:
             self._put(f"{self.scope}/r/{record.key}", zlib.compress(json.dumps(doc).encode()))
             if def_key != record.key:
                 self._put(f"{self.scope}/d/{def_key}", record.key.encode())
+            self._put(f"{self.scope}/n/{_of_step(said(record.project), record.step)}", record.key.encode())
         except RemoteError as err:
             self._give_up(str(err))
         except (Lost, CacheError, sqlite3.DatabaseError) as err:
@@ -357,3 +373,7 @@ def _packs(digests: list[str], sizes: Mapping[str, int]) -> Iterable[list[str]]:
         size += sizes[digest]
     if pack:
         yield pack
+
+
+def _of_step(project: str, step: str) -> str:
+    return hashlib.sha256(f"{project}\0{step}".encode()).hexdigest()

@@ -13,9 +13,11 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from trimtab.ci.cache.blobs import Blobs, Lost
 from trimtab.ci.cache.index import Index
+from trimtab.ci.cache.tree import encode
 
 
 class Volumes:
@@ -42,9 +44,25 @@ class Volumes:
     def keep(self, name: str, directory: str) -> str:
         """Keeps what is in `directory` as the newest of that name; the files there become the store's. Gives the tree's digest."""
         tree, size = self._blobs.capture(directory, take=True)
+        self._keep(name, tree, size)
+        return tree
+
+    def newest(self, name: str) -> str:
+        """The tree that `restore` would begin with; an empty one where there is none."""
+        for known, tree in self._candidates(name):
+            with suppress(Lost):
+                self._blobs.whole(tree)
+                self._index.write(("update volumes set used = ? where name = ?", (time.time(), known)))
+                return tree
+        return self._blobs.put(encode(()))
+
+    def keep_tree(self, name: str, tree: str) -> None:
+        """Keeps a tree of the store as the newest of that name."""
+        self._keep(name, tree, sum(max(0, size) for _, size in self._blobs.reached(tree, set())))
+
+    def _keep(self, name: str, tree: str, size: int) -> None:
         now = time.time()
         self._index.write(("insert or replace into volumes values (?, ?, ?, ?, ?)", (name, tree, now, now, size)))
-        return tree
 
     def _candidates(self, name: str) -> Iterator[tuple[str, str]]:
         seen = set()

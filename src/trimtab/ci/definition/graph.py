@@ -139,11 +139,14 @@ def _push(push: Push | None) -> JSON:
 
 
 def _cluster(cluster: Cluster | None) -> JSON:
-    """A throw-away one is of our own version, whose change counts; what another cluster is nobody knows beforehand."""
+    """A throw-away one is of our own version, whose change counts; what another cluster is, and what was in one when it was
+    frozen, nobody knows beforehand."""
     if cluster is None:
         return {}
     if cluster.context:
         return {"context": cluster.context}
+    if cluster.like:
+        return {"like": cluster.like}
     return {"release": trimtab.__version__, **({"variant": cluster.variant} if cluster.variant else {})}
 
 

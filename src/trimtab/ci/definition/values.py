@@ -79,9 +79,11 @@ class Service:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Kubernetes cluster for a step: a throw-away one of its own, or one that a kubeconfig names by a context."""
+    """A Kubernetes cluster for a step: a throw-away one of its own, which may be a copy of a frozen one (`like`), or one that a
+    kubeconfig names by a context."""
 
     variant: str = ""
+    like: str = ""
     context: str = ""
     site: Site = field(default_factory=caller, compare=False, repr=False)
 

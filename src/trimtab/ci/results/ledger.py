@@ -30,6 +30,8 @@ TIMES = 5
 """How many of a test's last times count."""
 IMBALANCE_MAX = 1.2
 """The busiest shard over the mean, above which tests are split anew. A new split is a new key for every shard."""
+FIRST_IMBALANCE_MAX = 1.05
+"""The same for a split that was made by names alone, before anything was measured."""
 GAIN_MIN_S = 1.0
 """What a new split has to save at least."""
 FLAKE_RATE_MIN = 0.02
@@ -201,14 +203,16 @@ class Ledger:
         return dict(json.loads(found[0][0])) if found else {}
 
     def settle(self, project: str, step: str, count: int) -> float:
-        """After a run: the busiest shard over the mean by what tests take now; above `IMBALANCE_MAX` the next run splits anew."""
+        """After a run: the busiest shard over the mean by what tests take now; above `IMBALANCE_MAX` the next run splits anew. A split by
+        names alone gives way sooner, at `FIRST_IMBALANCE_MAX`."""
         now = self.seconds(project, step)
         if not now or count < 2:
             return 1.0
-        busy = loads(list(now), self.split(project, step, count), now, count)
+        planned = self.split(project, step, count)
+        busy = loads(list(now), planned, now, count)
         mean = sum(busy) / count
         uneven = max(busy) / mean if mean else 1.0
-        if uneven > IMBALANCE_MAX and max(busy) - mean > GAIN_MIN_S:
+        if uneven > (IMBALANCE_MAX if planned else FIRST_IMBALANCE_MAX) and max(busy) - mean > GAIN_MIN_S:
             with self._lock:
                 self._db.execute(
                     "insert or replace into splits values (?, ?, ?, ?)", (project, step, count, json.dumps(now))

@@ -107,6 +107,7 @@ class Job:
     services: by name a job of their own, with `ready` in its action. secrets: by variable the value; in no JSON. files: of this
     machine, and where the step sees them; in no JSON, since they go with what they lead to.
     directory: of this execution alone, empty; what a failure leaves stays there, a success leaves nothing.
+    timeout_s: after which its end will be asked for; in no JSON.
     reports: paths of files that are read at the end, besides the `junit` of the action's runs.
     """
 
@@ -120,6 +121,7 @@ class Job:
     attempt: int = 1
     memory_bytes: int = 0
     cpus: float = 1.0
+    timeout_s: float = 3600.0
     reports: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -168,6 +170,8 @@ class Outcome:
     rss_bytes: int = 0
     said: str = ""
     kept: Path | None = None
+    where: str = ""
+    """The cluster of which it was a pod."""
     failed_run: int | None = None
     """Which of the step's commands failed, from 0."""
     reports: Mapping[str, bytes] = field(default_factory=dict)

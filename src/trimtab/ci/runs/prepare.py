@@ -8,6 +8,7 @@ This is the whole of a run in which nothing has changed, so it loads nothing but
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from trimtab.ci.runs.ports import EngineFault, Found, Lookups
 
 ASKED = "asked for"
 OUTSIDE = "it works on a cluster that is not its own"
-"""The reason of a step that runs although its result is known."""
+COPY = "its cluster is a copy of what one here was when it was frozen"
+"""The reasons of a step that runs although its result is known."""
 FILE = "ship.py"
 MAIN = "ci"
 """The pipeline that is meant when none is named and there are several."""
@@ -111,16 +113,32 @@ def look_up(
     secrets = secret_values(defined)
     found = lookups.define(defined.graph, images, secrets)
     for id, step in defined.graph.steps.items():
-        if is_outside(step):
-            found[id] = replace(found[id], result=None, reason=OUTSIDE)
+        if reason := always_runs(step):
+            found[id] = replace(found[id], result=None, reason=reason)
     if fresh:
         found = {id: replace(one, result=None, reason=ASKED) for id, one in found.items()}
-    return Prepared(defined, images, found, secrets, to_run(defined.graph, found), fresh, tables or {})
+    return Prepared(
+        defined, images, found, {**secrets, **logins(defined)}, to_run(defined.graph, found), fresh, tables or {}
+    )
 
 
-def is_outside(step: Step) -> bool:
-    """Whether a step works on a cluster that is not its own: nothing here knows what that has become since."""
-    return step.container.cluster is not None and bool(step.container.cluster.context)
+def always_runs(step: Step) -> str:
+    """Why a step runs whatever is known of it: nothing here knows what its cluster has become; "" for all others."""
+    cluster = step.container.cluster
+    return "" if cluster is None else OUTSIDE if cluster.context else COPY if cluster.like else ""
+
+
+def logins(defined: Defined) -> dict[str, str]:
+    """By name what proves who one is in the logins of the clusters that steps work on, to be taken out of what is printed. A login
+    that cannot be read is told of when its step runs."""
+    contexts = {step.container.cluster.context for step in defined.graph.steps.values() if step.container.cluster}
+    found: dict[str, str] = {}
+    for context in sorted(contexts - {""}):
+        from trimtab.ci.sandbox.clusters import login, proofs
+
+        with suppress(EngineFault):
+            found |= {f"{context} {name}": value for name, value in proofs(login(context)).items()}
+    return found
 
 
 def secret_values(defined: Defined) -> dict[str, str]:
@@ -136,10 +154,13 @@ def secret_values(defined: Defined) -> dict[str, str]:
     }
     pull = pull_request()
     for step in defined.graph.steps.values() if pull else ():
-        if is_outside(step) and (cluster := step.container.cluster):
+        cluster = step.container.cluster
+        if cluster is not None and (cluster.context or cluster.like):
+            what = (
+                f"login for the cluster {cluster.context}" if cluster.context else f"copy of the cluster {cluster.like}"
+            )
             raise DefinitionError(
-                f"pull request {pull} gets no login for the cluster {cluster.context}; leave its step out by a parameter of the pipeline",
-                cluster.site,
+                f"pull request {pull} gets no {what}; leave its step out by a parameter of the pipeline", cluster.site
             )
     if not wanted:
         return {}

@@ -28,7 +28,7 @@ from trimtab.ci.results.tests import DIRECTORY as TESTS
 from trimtab.ci.results.tests import KNOWN
 from trimtab.ci.results.tests import known as tests_known
 from trimtab.ci.runs.ports import EngineFault, Executor, Found, Job, Laid, Lookups, Outcome, Result
-from trimtab.ci.runs.prepare import ASKED, OUTSIDE, Prepared, is_outside
+from trimtab.ci.runs.prepare import ASKED, Prepared, always_runs
 from trimtab.ci.runs.record import VERSION, History, Store, commit_of, packed
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Did:
     outputs: Mapping[str, str] = field(default_factory=dict)
     failed_run: int | None = None
     kept: str = ""
+    where: str = ""
     job: JSON | None = None
     tests: Taken = field(default_factory=Taken)
 
@@ -259,8 +260,8 @@ class Running:
                 found = self._lookups.by_content(found, step, producers)
             if self.prepared.fresh:
                 found = replace(found, result=None, reason=ASKED)
-            elif is_outside(step):
-                found = replace(found, result=None, reason=OUTSIDE)
+            elif reason := always_runs(step):
+                found = replace(found, result=None, reason=reason)
             if found.result is not None:
                 did = _hit(found, found.result, started)
                 self.results[id] = found.result
@@ -323,6 +324,7 @@ class Running:
             job.secrets,
             memory_bytes=labels.memory_bytes,
             cpus=labels.cpus,
+            timeout_s=labels.timeout_s,
         )
 
     def _part(self, name: str, action: JSON, container: Container, place: Path) -> Job:
@@ -437,6 +439,7 @@ def _did(outcome: Outcome, found: Found, started: float) -> Did:
         outputs=outcome.outputs,
         failed_run=outcome.failed_run,
         kept=str(outcome.kept or ""),
+        where=outcome.where,
     )
 
 
@@ -464,6 +467,7 @@ def _step_record(step: Step, did: Did, needs: list[str]) -> JSON:
         "tail": did.tail,
         "outputs": dict(did.outputs),
         "kept": did.kept,
+        "where": did.where,
         "job": did.job,
         "failedRun": did.failed_run,
         "tests": dict(did.tests.counts),

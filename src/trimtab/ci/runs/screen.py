@@ -271,9 +271,18 @@ def failure(record: JSON, id: str, step: JSON) -> list[str]:
     name = shlex.quote(f"{record['id']}/{id}")
     if step.get("kept"):
         lines.append(f"  enter it:    trimtab ci shell {name}")
+    elif step.get("where"):
+        lines.append(f"  enter it:    {went_with_its_pod(id, step['where'])}")
     if step.get("log"):
         lines.append(f"  whole log:   trimtab ci log {name}")
     return lines
+
+
+def went_with_its_pod(id: str, where: str) -> str:
+    """Why there is nothing to enter, and how there would be."""
+    return (
+        f"its state went with its pod in {where}; `trimtab ci run {shlex.quote(id)}` does the same here, and keeps it"
+    )
 
 
 def command_text(argv: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The cluster of a step: made before its commands run, gone after them, and named by a kubeconfig in its sandbox.
 
     with_cluster(cluster())               --> `trimtab cluster create --owner RUNNER` --> kubeconfig --> ... --> `cluster delete`
+    with_cluster(cluster(like="first"))   --> the same, as a copy of a frozen one
     with_cluster(cluster(context="prod")) --> this context, alone, out of the runner's kubeconfig
 
 The `trimtab` command makes it, as a process: nothing here knows an engine. The lease is the runner's, so the clusters of a run that
@@ -15,8 +16,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from trimtab.ci.runs.ports import EngineFault, Job, Stop
 
 KUBECONFIG = "/run/trimtab/kubeconfig"
 """Where a step finds it; `KUBECONFIG` says so."""
+PROOFS = ("token", "password", "client-key-data")
 
 
 @contextmanager
@@ -39,9 +42,10 @@ def given(job: Job, blobs: Blobs, write: Callable[[bytes], None], stop: Stop) ->
     made = ""
     try:
         if context := wanted.get("context"):
-            _write(file, only(context, os.environ))
+            _write(file, login(context))
         else:
-            made, text = _create(job, _variant(job, blobs, wanted), write, stop)
+            how = ["--like", wanted["like"]] if "like" in wanted else _variant(job, blobs, wanted)
+            made, text = _create(job, how, write, stop)
             _write(file, text)
         yield replace(job, files={str(file): KUBECONFIG}, secrets={**job.secrets, "KUBECONFIG": KUBECONFIG})
     finally:
@@ -96,6 +100,26 @@ def _last(text: str) -> str:
 
 
 # A cluster of somebody else
+
+
+def login(context: str) -> str:
+    """`only`, out of this process's environment and once in a run: what is taken out of a step's output is what the step was given."""
+    return _read(context, os.environ.get("KUBECONFIG", ""), os.environ.get("HOME", "/root"))
+
+
+@cache
+def _read(context: str, kubeconfig: str, home: str) -> str:
+    return only(context, {"KUBECONFIG": kubeconfig, "HOME": home})
+
+
+def proofs(kubeconfig: str) -> dict[str, str]:
+    """By name what in a kubeconfig proves who one is: as it stands there, and a key also as what that means."""
+    user = json.loads(kubeconfig)["users"][0]["user"]
+    found = {name: str(user[name]) for name in PROOFS if user.get(name)}
+    if key := found.get("client-key-data"):
+        with suppress(ValueError):
+            found["client-key"] = base64.b64decode(key).decode(errors="replace")
+    return found
 
 
 def only(context: str, environ: Mapping[str, str]) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.ci.runs.ports import EngineFault
 from trimtab.ci.sandbox.container import Container
@@ -42,7 +42,7 @@ def write_hosts(path: Path, services: Mapping[str, str]) -> None:
 def service(container: Container, host: str, ready: str, output: int, ready_s: float = READY_S) -> Service:
     """How the launcher is to start a service, and see that it is ready: `:PORT`, or a command in it that ends well."""
     action = container.job.action
-    argv = _command(container)
+    argv = command_of(container.name, action, container.root.entrypoint, container.root.cmd)
     call, env = container.wrap(argv)
     port = re.fullmatch(r":(\d{1,5})", ready)
     probe: list[str] = []
@@ -63,21 +63,18 @@ def service(container: Container, host: str, ready: str, output: int, ready_s: f
     }
 
 
-def _command(container: Container) -> list[str]:
-    """What a service starts: its last `run`, or its entrypoint with its arguments, where the step says none the image's."""
-    action = container.job.action
+def command_of(name: str, action: Mapping[str, Any], entrypoint: Sequence[str], cmd: Sequence[str]) -> list[str]:
+    """What a service starts: its last `run`, or its entrypoint with its arguments, where the step says none the image's.
+
+    Raises `EngineFault` when that is nothing.
+    """
     runs = action.get("runs", [])
     if runs:
         return list(runs[-1]["argv"])
-    entrypoint = action.get("entrypoint")
-    words = [
-        *(entrypoint or container.root.entrypoint),
-        *(action.get("cmd") or (() if entrypoint else container.root.cmd)),
-    ]
+    own = action.get("entrypoint")
+    words = [*(own or entrypoint), *(action.get("cmd") or (() if own else cmd))]
     if not words:
-        raise EngineFault(
-            f"service {container.name}: its image starts nothing; say .entrypoint(...) or .run(...) for it"
-        )
+        raise EngineFault(f"service {name}: its image starts nothing; say .entrypoint(...) or .run(...) for it")
     return words
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trimtab.ci.images.publish import Origin
     from trimtab.ci.runs.ports import Executor
     from trimtab.ci.runs.statuses import Statuses
+    from trimtab.components.pipelines.pods.place import Place
 
 STATUS = {"succeeded": GREEN, "failed": FAILED, "fault": FAULT, "cancelled": INTERRUPTED}
 
@@ -43,7 +44,9 @@ def run(arguments: list[str]) -> int:
     options.add_argument("-j", "--jobs", type=float, metavar="N", help="processors to keep busy; default: all")
     options.add_argument("--fail-fast", action="store_true", help="end everything when one step fails")
     options.add_argument("-v", "--verbose", action="store_true", help="print what steps print")
-    options.add_argument("--on", metavar="ssh://HOST", help="run it there: only what is missing there is sent")
+    options.add_argument(
+        "--on", metavar="WHERE", help="ssh://HOST: run it there; a context of the kubeconfig: run its steps as pods"
+    )
     options.add_argument(
         "--on-push", action="store_true", help="asked for by a push: do nothing for a commit that a run has made"
     )
@@ -72,11 +75,14 @@ def run(arguments: list[str]) -> int:
         screen.line("a run has made this commit, so it makes none")
         screen.close()
         return GREEN
+    pods_in: Place | None = None
     if said.on is not None:
         from trimtab.ci.runs import far
-        from trimtab.cli.ci.on import forwarded
+        from trimtab.cli.ci.on import SSH, forwarded, place
 
-        return far.run(said.on, str(defined.project), defined.graph, forwarded(arguments))
+        if said.on.startswith(SSH):
+            return far.run(said.on, str(defined.project), defined.graph, forwarded(arguments))
+        pods_in = place(said.on, defined.graph)
     lookups = LocalLookups(defined.project)
     state = Path(lookups.index.directory)
     try:
@@ -89,7 +95,7 @@ def run(arguments: list[str]) -> int:
             prepared = look_up(defined, images, lookups, fresh=said.fresh, tables=tables)
             jobs = said.jobs or float(len(os.sched_getaffinity(0)))
             telling = _Telling(defined, id, screen.line)
-            executors = _Executors(state, lambda: _origin(id, prepared))
+            executors = _Executors(state, lambda: _origin(id, prepared), pods_in)
             running = Running(
                 id,
                 prepared,
@@ -231,14 +237,16 @@ class _Bring:
 class _Executors:
     """What runs which steps, each loaded when one has to."""
 
-    def __init__(self, state: Path, origin: Callable[[], Origin]) -> None:
+    def __init__(self, state: Path, origin: Callable[[], Origin], pods_in: Place | None) -> None:
         self._state = state
         self._origin = origin
+        self._pods_in = pods_in
         self._made: dict[str, Executor] = {}
         self._lock = threading.Lock()
 
     def __call__(self, action: dict[str, Any]) -> Executor:
-        kind = "push" if "push" in action else "sandbox" if "runs" in action else "image"
+        runs = "sandbox" if self._pods_in is None else "pods"
+        kind = "push" if "push" in action else runs if "runs" in action else "image"
         with self._lock:
             if kind not in self._made:
                 self._made[kind] = self._make(kind)
@@ -260,6 +268,10 @@ class _Executors:
             from trimtab.ci.images.make import ImageMaker
 
             return ImageMaker(self._state)
+        if self._pods_in is not None:
+            from trimtab.components.pipelines.pods.executor import Pods
+
+            return Pods(self._state, self._pods_in)
         from trimtab.ci.sandbox.steps import Sandbox
 
         return Sandbox(self._state)

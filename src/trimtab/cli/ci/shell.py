@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 from trimtab.ci.cache.index import state_directory
+from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.runs.screen import went_with_its_pod
 from trimtab.ci.sandbox.kept import Kept, choose, failures
-from trimtab.cli.ci import GREEN
+from trimtab.cli.ci import GREEN, UsageError
+from trimtab.cli.ci.history import recorded
 from trimtab.cli.ci.options import parser, project
 
 
@@ -26,9 +29,24 @@ def shell(arguments: list[str]) -> int:
         return GREEN
     from trimtab.ci.sandbox.shell import enter
 
-    kept = choose(state, said.what)
-    secrets = _secrets(kept, project(said.directory))
+    where = project(said.directory)
+    try:
+        kept = choose(state, said.what)
+    except EngineFault:
+        _was_a_pod(where, said.what)
+        raise
+    secrets = _secrets(kept, where)
     return enter(state, kept, said.command, secrets=secrets, user=said.user, tell=_tell)
+
+
+def _was_a_pod(project: Path, what: str) -> None:
+    """Says so of a step that failed as a pod. Raises `EngineFault`."""
+    try:
+        record, step = recorded(what, project)
+    except UsageError:
+        return
+    if where := record["steps"][step].get("where"):
+        raise EngineFault(f"{step}: {went_with_its_pod(step, where)}")
 
 
 def _list(kept: list[Kept]) -> None:

@@ -4,7 +4,8 @@
                                                                                  App spec.image <--pipeline.py--'
 
 kinds.py, runner.py (what the reconcilers ask of the world), run.py, pipeline.py, gateway.py, then served.py and hook.py, which run in
-a process apart. Of an engine of ours only: runs need its content store and its users.
+a process apart. Of an engine of ours only: runs need its content store and its users. `pods` is of the command's side: steps of a run
+as pods of any cluster.
 """
 
 from typing import Any

@@ -31,6 +31,9 @@ class PipelineWebhook(Model):
     """The URL to fetch the commit from, whatever the payload says."""
     secret: Annotated[str, Meta(min_length=1)]
     """The Secret of this namespace whose key `secret` signs the payloads (HMAC-SHA256, X-Hub-Signature-256)."""
+    login: str = ""
+    """The Secret of this namespace to fetch with, where the repository asks for it: `password` (a token) and `username`, or
+    `ssh-privatekey` and `known_hosts`."""
 
 
 class PipelineSpec(Model):

@@ -9,6 +9,7 @@ that were done are found in the cache. A deleted PipelineRun ends its process an
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from trimtab.api import JSON
+from trimtab.api.core import Secret
 from trimtab.components.pipelines.kinds import Pipeline, PipelineRun
 from trimtab.components.pipelines.reasons import SUCCEEDED
 from trimtab.components.pipelines.runner import PHASES, Order, Progress, Runner
@@ -30,7 +32,7 @@ STEPS_MAX = 500
 REASON_OF = {"Succeeded": "Green", "Failed": "StepFailed", "Error": "NotRun"}
 
 
-@reconciler(PipelineRun, reads=[Pipeline], effects=True, place="node", name="run")
+@reconciler(PipelineRun, reads=[Pipeline, Secret], effects=True, place="node", name="run")
 async def run(subject: PipelineRun, ctx: Context) -> Desired:
     """Carries a run out."""
     runner = ctx.adapter(Runner)  # type: ignore[type-abstract]
@@ -66,6 +68,14 @@ async def _begun(subject: PipelineRun, pipeline: Pipeline, ctx: Context, runner:
     if (earlier := await _earlier(subject, ctx)) is not None:
         message = f"waits for {earlier.ref.namespace}/{earlier.name}"
         return Desired(status=_status(subject, Progress("Pending"), "Waiting", "Unknown", message))
+    hook = pipeline.spec.webhook if subject.spec.trigger == "webhook" else None
+    login: dict[str, str] = {}
+    if hook is not None and hook.login:
+        secret = await ctx.get(Secret, hook.login)
+        if secret is None:
+            message = f"there is no Secret {subject.namespace}/{hook.login}, which spec.webhook.login of {pipeline.name} names"
+            return _over(subject, ctx, Progress("Error", message), "NotRun")
+        login = {name: base64.b64decode(value).decode(errors="replace") for name, value in secret.data.items()}
     if status.phase == "Pending":
         # It stands there before anything is done, so that who comes after a crash knows.
         ctx.event("Started", f"runs {subject.spec.commit[:12]} of {subject.spec.pipeline}: {subject.spec.message}")
@@ -78,8 +88,9 @@ async def _begun(subject: PipelineRun, pipeline: Pipeline, ctx: Context, runner:
             spec.directory,
             spec.pipeline,
             spec.parameters,
-            spec.webhook.repository if spec.webhook is not None and subject.spec.trigger == "webhook" else "",
+            hook.repository if hook is not None else "",
             f"{pipeline.namespace}/{pipeline.name}",
+            login,
         )
     )
     began = _status(subject, Progress(), "Running", "Unknown", "", started=ctx.now, attempts=status.attempts + 1)

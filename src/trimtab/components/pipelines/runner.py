@@ -13,7 +13,7 @@ PHASES = ("Succeeded", "Failed", "Error")
 @dataclass(frozen=True)
 class Order:
     """One run to be made. uid: of the PipelineRun; repository: uid of the Pipeline, and title its name for
-    people. fetch: a URL to get the commit from first."""
+    people. fetch: a URL to get the commit from first; login: with what, by the keys of a Secret."""
 
     uid: str
     repository: str
@@ -23,6 +23,7 @@ class Order:
     parameters: Mapping[str, str] = field(default_factory=dict)
     fetch: str = ""
     title: str = ""
+    login: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass

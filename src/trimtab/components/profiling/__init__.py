@@ -13,7 +13,7 @@ when somebody asks for it.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimtab.components.profiling.declaration import COMPONENT, adapters
+    from trimtab.components.profiling.declaration import COMPONENT, adapters, comparing
     from trimtab.components.profiling.kinds import Profiler
 
 
@@ -25,4 +25,4 @@ def __getattr__(name: str) -> Any:
     return getattr(declaration, name)
 
 
-__all__ = ["COMPONENT", "Profiler", "adapters"]
+__all__ = ["COMPONENT", "Profiler", "adapters", "comparing"]

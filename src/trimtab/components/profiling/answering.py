@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from trimtab.components.profiling.batch import Frame
-
 if TYPE_CHECKING:
-    from trimtab.components.profiling.queries.ask import Symbolizer
     from trimtab.components.profiling.queries.shapes import Answer, Question
     from trimtab.components.profiling.storage.selection import Selection
     from trimtab.components.profiling.storage.store import Profiles
+    from trimtab.components.profiling.symbols.debuginfod import Upload
     from trimtab.components.profiling.symbols.sandbox import Sandbox
+    from trimtab.components.profiling.symbols.symbolizer import Symbolizer
 
 JSON_TYPE = "application/json"
 HTML_TYPE = "text/html; charset=utf-8"
@@ -40,29 +39,6 @@ class Reply:
     """The name to save it as."""
 
 
-class Line(msgspec.Struct):
-    name: str
-    file: str = ""
-    line: int = 0
-
-
-class Named(msgspec.Struct):
-    lines: list[Line]
-    reason: str = ""
-
-
-class Places:
-    """Names native frames by where they are: file and address."""
-
-    def names(self, frames: Sequence[Frame]) -> list[Named]:
-        return [
-            Named([Line(f.name, f.file, f.line)])
-            if f.name
-            else Named([Line(f"{Path(f.file).name}+{f.address:#x}")], "address")
-            for f in frames
-        ]
-
-
 class Answers:
     """On the profiles under `root`. urls: debuginfod servers that are asked for what is not here. now: Unix seconds.
 
@@ -74,6 +50,7 @@ class Answers:
         self._urls = urls
         self._now = now
         self._sandbox: Sandbox | None = None
+        self._made: Symbolizer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +58,8 @@ class Answers:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._made is not None:
+            self._made.close()
         if self._sandbox is not None:
             self._sandbox.close()
 
@@ -101,12 +80,23 @@ class Answers:
 
     @property
     def symbolizer(self) -> Symbolizer:
-        return Places()
+        if self._made is None:
+            from trimtab.components.profiling.symbols.symbolizer import Symbolizer
+
+            self._made = Symbolizer(self._root, self._urls)
+        return self._made
+
+    @property
+    def busy(self) -> bool:
+        """Whether debug information is being looked for, which who asks next will want."""
+        return self._made is not None and self._made.busy
 
     def ask(self, parameters: Mapping[str, str]) -> Answer:
         """See `queries/shapes.py`: `Question` and `Answer`."""
-        from trimtab.components.profiling.queries import ask
+        from trimtab.components.profiling.queries import ask, compare
 
+        if parameters.get("view") == "compare":
+            return compare.compare(compare.comparison(parameters), self.profiles, self.symbolizer, self._now())
         return ask.answer(ask.question(parameters), self.profiles, self.symbolizer, self._now())
 
     def query(self, parameters: Mapping[str, str]) -> Reply:
@@ -153,6 +143,18 @@ class Answers:
         now = self._now()
         start, end = (at if at > 0 else now + at for at in (asked.start, asked.end))
         return self.profiles.select(Query(type=asked.type, start=start, end=end, selector=asked.selector))
+
+    def debug_file(self, asked: str) -> Path | None:
+        """`BUILD_ID/debuginfo`, `BUILD_ID/executable`, `BUILD_ID/section/NAME`; None when there is none."""
+        from trimtab.components.profiling.symbols import debuginfod
+
+        return debuginfod.find(self._root, asked)
+
+    def upload(self, asked: str) -> Upload:
+        """A file that is coming in, as a context."""
+        from trimtab.components.profiling.symbols.debuginfod import Upload
+
+        return Upload(self._root, asked)
 
 
 def written(form: str, selection: Selection, symbolizer: Symbolizer) -> Reply:

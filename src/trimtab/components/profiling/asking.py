@@ -167,6 +167,10 @@ def show(body: bytes, fmt: str, *, rows: int = 30, boxes: bool = False) -> None:
         click.echo(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
         return
     answer: shapes.Answer = msgspec.json.decode(body, type=shapes.Answer)
+    if isinstance(answer, shapes.TopAnswer | shapes.TreeAnswer) and not answer.side.total:
+        of = f" of {answer.side.selector}" if answer.side.selector else ""
+        click.echo(f"there are no samples{of} in that time", err=True)
+        return
     width = shutil.get_terminal_size((100, 24)).columns
     for line in terminal.lines(answer, width=width, rows=rows, colour=_coloured(), boxes=boxes):
         click.echo(line)

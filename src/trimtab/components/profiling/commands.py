@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def enable(target: Target, hz: int | None, retention: str | None, max_disk: str 
         return
     reason, message = _ready(found)
     if reason[0] != "True":
-        raise Refused(f"profiling is enabled, but {reason[1]}: {message}")
+        raise Refused(
+            f"profiling is enabled, but {reason[1] or 'Starting'}: {message or 'the node agent has not said how it is'}"
+        )
     click.echo(f"profiling: {reason[1]}, {message}")
 
 
@@ -103,17 +106,15 @@ async def enabled(wire: WireClient, spec: dict[str, Any], *, wait: bool) -> Prof
     if not wait:
         return None
     client = Client(wire.transport, agent=MANAGER)
-    async with asyncio.timeout(START_S):
-        while True:
-            found = await client.get(Profiler, DEFAULT)
-            if found is None:
-                raise NotEnabled
-            if found.status.observed_generation >= found.metadata.generation and _ready(found)[0][1] not in (
-                "",
-                "Starting",
-            ):
-                return found
-            await asyncio.sleep(LOOK_S)
+    deadline = time.monotonic() + START_S
+    while True:
+        found = await client.get(Profiler, DEFAULT)
+        if found is None:
+            raise NotEnabled
+        current = found.status.observed_generation >= found.metadata.generation
+        if (current and _ready(found)[0][1] not in ("", "Starting")) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(LOOK_S)
 
 
 def _ready(found: Profiler) -> tuple[tuple[str, str], str]:
@@ -358,7 +359,9 @@ def push(target: Target, file: Path, labels: tuple[str, ...], otlp: bool) -> Non
     async def send() -> bytes:
         async with target.client() as client:
             if is_elf:
-                return (await client.send("POST", path("buildid"), None, body, kind)).body
+                return (
+                    await client.send("POST", path(f"buildid/{build_id_of(file)}/debuginfo"), None, body, kind)
+                ).body
             query = dict(term.split("=", 1) for term in labels)
             return (await client.send("POST", path("profiles"), query, body, kind)).body
 
@@ -367,6 +370,20 @@ def push(target: Target, file: Path, labels: tuple[str, ...], otlp: bool) -> Non
         click.echo(f"{file}: names frames of build id {told['build_id']}")
     else:
         click.echo(f"{file}: {told['samples']:,} samples of {', '.join(told['types'])}")
+
+
+def build_id_of(file: Path) -> str:
+    """Raises `Refused`."""
+    from trimtab.components.profiling.symbols.elf import examine
+    from trimtab.components.profiling.symbols.sandbox import Sandbox
+
+    with file.open("rb") as opened, Sandbox() as sandbox:
+        (found,) = examine(sandbox, [opened.fileno()])
+    if isinstance(found, Exception):
+        raise Refused(f"{file}: {found}")
+    if not found.has_own_id:
+        raise Refused(f"{file} has no build id: link with -Wl,--build-id")
+    return found.build_id
 
 
 profile.add_command(record)

@@ -6,6 +6,8 @@ from typing import Any
 
 from trimtab.api.core import Pod
 from trimtab.components.profiling.admission import check_profiler
+from trimtab.components.profiling.compare import compare
+from trimtab.components.profiling.comparer import Comparer
 from trimtab.components.profiling.kinds import Profiler
 from trimtab.components.profiling.measurer import Measurer
 from trimtab.components.profiling.needs import NEEDS
@@ -37,7 +39,7 @@ COMPONENT = Component(
     name="profiling",
     summary="measures what every process on the machine spends its time on",
     kinds=(Profiler,),
-    reconcilers=(profiler,),
+    reconcilers=(profiler, compare),
     services=(
         Service("agent", _agent, place="node", reads=(Profiler, Pod)),
         Service("gateway", _gateway, place="node"),
@@ -66,4 +68,11 @@ def adapters(settings: Settings) -> dict[type, Any]:
     return {Measurer: ProcessMeasurer(settings)}
 
 
-__all__ = ["COMPONENT", "Profiler", "adapters"]
+def comparing(settings: Settings) -> dict[type, Any]:
+    """What the comparison of deploys asks of the world, in the controllers of an engine of ours."""
+    from trimtab.components.profiling.comparer import SocketComparer
+
+    return {Comparer: SocketComparer(settings)}
+
+
+__all__ = ["COMPONENT", "Profiler", "adapters", "comparing"]

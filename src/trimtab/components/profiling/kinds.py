@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, field
 
 from trimtab.api import Condition, Model, Resource, resource
+from trimtab.api.resource import ResourceType
 
 GROUP_VERSION = "trimtab.dev/v1alpha1"
 DEFAULT = "default"
@@ -47,10 +48,10 @@ class ProfilerBudget(Model):
 class ProfilerCompare(Model):
     """When the automatic comparison of an App's new image with the one before it raises an Event and a condition."""
 
-    threshold_percent: Annotated[float, Meta(gt=0, le=1000)] = 10.0
-    """By how many points of its process' time a function must have grown."""
+    threshold_percent: Annotated[float, Meta(gt=0, le=1000)] = 5.0
+    """By how many points a function must have grown: of the App's CPU time, or of what a request took before."""
     min_samples: Annotated[int, Meta(ge=1)] = 200
-    """Fewer samples on either side say nothing."""
+    """Fewer samples on either side say nothing, however long it is waited."""
 
 
 class ProfilerSpec(Model):
@@ -82,6 +83,21 @@ class ProfilerAgent(Model):
     restarts: int = 0
 
 
+class ProfilerDeploy(Model):
+    """An App's image, and its comparison with the one before."""
+
+    namespace: str
+    app: str
+    image: str
+    """By digest."""
+    since: datetime
+    before: str = ""
+    """The image before it; empty of the first that was seen."""
+    state: str = ""
+    looked_at: datetime | None = None
+    message: str = ""
+
+
 class ProfilerStatus(Model):
     observed_generation: int = 0
     agent: ProfilerAgent = field(default_factory=ProfilerAgent)
@@ -95,6 +111,8 @@ class ProfilerStatus(Model):
     """When the hours before were last put together."""
     message: str = ""
     """One line: how it is."""
+    deploys: list[ProfilerDeploy] = []
+    """Of each App the image that it has, and how it compares with the one before."""
     conditions: list[Condition] = []
 
 
@@ -116,3 +134,25 @@ class Profiler(Resource):
 
     spec: ProfilerSpec = field(default_factory=ProfilerSpec)
     status: ProfilerStatus = field(default_factory=ProfilerStatus)
+
+
+# What of an App is read and written here. Its own kind is the component `apps`'; two components meet at the API alone.
+
+
+class ProfiledSpec(Model):
+    processes: dict[str, Any] = {}
+
+
+class ProfiledStatus(Model):
+    image: str = ""
+    """The image that takes the traffic now, `NAME@sha256:...`."""
+    conditions: list[Condition] = []
+
+
+class Profiled(Resource):
+    """An App as profiling sees it: the image that it runs."""
+
+    resource_type: ClassVar[ResourceType] = ResourceType(GROUP_VERSION, "App", "apps")
+
+    spec: ProfiledSpec = field(default_factory=ProfiledSpec)
+    status: ProfiledStatus = field(default_factory=ProfiledStatus)

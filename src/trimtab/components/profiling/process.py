@@ -25,6 +25,7 @@ import msgspec
 
 from trimtab.components.profiling import lock
 from trimtab.components.profiling.measurer import Labels, Order, Seen
+from trimtab.components.profiling.reasons import REASONS
 from trimtab.runtime.settings import Settings
 
 DIRECTORY = "profiles"
@@ -50,7 +51,7 @@ class Told(msgspec.Struct):
 
     state: str = ""
     mode: str = ""
-    hz: int = 0
+    hz: float = 0
     cpu_percent: float = 0.0
     memory_bytes: int = 0
     processes: int = 0
@@ -220,7 +221,8 @@ class ProcessMeasurer:
             status = await agent.wait()
             how = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
             last = said.result()
-            return End(last.reason or "AgentFailed", last.error or f"the agent {how}; it is started again")
+            reason = last.reason if last.reason in REASONS else "AgentFailed"
+            return End(reason, last.error or f"the agent {how}; it is started again")
         finally:
             self._agent = None
             await ended(agent)
@@ -249,7 +251,8 @@ class ProcessMeasurer:
 
     def _see(self, seen: Seen) -> None:
         before, self._seen = self._seen, seen
-        if (before.reason, before.mode, before.shed) != (seen.reason, seen.mode, seen.shed):
+        # What it costs, and what exactly is left out, changes all the time; that is told every few minutes.
+        if (before.reason, before.mode, before.hz) != (seen.reason, seen.mode, seen.hz):
             self._changed(f"profiling: {seen.reason}")
 
     async def _until_free(self, news: asyncio.Event) -> None:
@@ -319,7 +322,7 @@ class ProcessMeasurer:
 def seen_of(told: Told, before: Seen) -> Seen:
     """What a line of the agent says about how it is."""
     reason = "Shedding" if told.shed else "Measuring" if told.mode == "bpf" else "FramePointersOnly"
-    cost = f"{told.hz} Hz, {told.cpu_percent:.2f} % of a core, {told.memory_bytes / 1e6:.0f} MB"
+    cost = f"{told.hz:.0f} Hz, {told.cpu_percent:.2f} % of a core, {told.memory_bytes / 1e6:.0f} MB"
     if told.state != "running":
         reason = "Starting"
     message = "; ".join(text for text in (told.shed, told.message, cost if told.state == "running" else "") if text)
@@ -328,7 +331,7 @@ def seen_of(told: Told, before: Seen) -> Seen:
         reason=reason,
         message=message,
         mode=told.mode,
-        hz=told.hz,
+        hz=round(told.hz),
         cpu_percent=told.cpu_percent,
         memory_bytes=told.memory_bytes,
         processes=told.processes,

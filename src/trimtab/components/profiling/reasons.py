@@ -1,6 +1,8 @@
 """The condition reasons of a Profiler, with what each means for a person."""
 
 READY = "Ready"
+STEADY = "ProfileSteady"
+"""Of an App: whether what it has now costs what the image before it cost."""
 REASONS = {
     "Measuring": "The agent measures every process of the machine; whole stacks are unwound in the kernel.",
     "FramePointersOnly": "The kernel refuses BPF here, so that the agent measures by perf events: of programs without frame "
@@ -15,5 +17,11 @@ REASONS = {
     "tried again every ten minutes.",
     "BudgetExceeded": "The agent could not stay in its budget (spec.budget) with everything left out that may be, and stopped; "
     "it is tried again after ten minutes.",
+    "Comparing": "The App got another image, and its profile is compared with that of the image before when there are samples enough of both.",
+    "NothingGrew": "No function of the App costs more than with the image before, beyond spec.compare.thresholdPercent of the Profiler.",
+    "FunctionsGrew": "Functions of the App cost more than with the image before; the message names them with what they cost before and "
+    "after. `trimtab profile diff` and the page of profiles show both.",
+    "TooFewSamples": "In a day there were not enough samples of both images to tell a difference from noise.",
+    "SameImage": "All samples before and after are of one image; there is nothing to compare.",
     "NotActing": "Only the Profiler named default acts: there is one agent on a machine.",
 }

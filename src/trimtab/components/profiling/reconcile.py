@@ -15,6 +15,8 @@ from trimtab.components.profiling.reasons import READY
 from trimtab.runtime import Context, Desired, reconciler
 
 STATUS_EVERY_S = 300.0
+STATUS_FIRST_S = 75.0
+"""What an agent costs it knows after its first minute."""
 WELL = frozenset({"Measuring", "FramePointersOnly", "Shedding"})
 WARNED = frozenset({"AgentFailed", "NotSupported", "BudgetExceeded", "Shedding"})
 
@@ -31,7 +33,8 @@ async def profiler(subject: Profiler, ctx: Context) -> Desired:
     seen = measurer.look()
     if seen.reason in WARNED and seen.reason != _reason(subject):
         ctx.event(seen.reason, seen.message, warning=True)
-    return Desired(status=_status(subject, seen), requeue_after_s=STATUS_EVERY_S)
+    again_s = STATUS_EVERY_S if seen.samples else STATUS_FIRST_S
+    return Desired(status=_status(subject, seen), requeue_after_s=again_s)
 
 
 def _reason(subject: Profiler) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import signal
 import socket
@@ -57,7 +58,7 @@ class Served:
 
     @property
     def busy(self) -> bool:
-        return bool(self._active)
+        return bool(self._active) or self._answers.busy
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -70,6 +71,8 @@ class Served:
             await _text(send, err.status, str(err))
         except ValueError as err:
             await _text(send, 400, str(err))
+        except TimeoutError as err:
+            await _text(send, 504, str(err) or "it took too long")
         except OSError as err:
             await _text(send, 507, f"{err.filename or 'the disk'}: {err.strerror or err}")
         finally:
@@ -79,11 +82,18 @@ class Served:
     async def _answer(self, scope: Message, receive: Any, send: Any) -> None:
         path, method = scope["path"].lstrip("/"), scope["method"]
         first, _, rest = path.partition("/")
+        if first == "buildid":
+            if method not in ("GET", "HEAD"):
+                raise Refused(405, "uploads go through the API: trimtab profile push FILE")
+            await self._buildid(rest, method, receive, send)
+            return
         what, _, rest = rest.partition("/")
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if not _UID.fullmatch(first):
             raise Refused(404, "there is no such endpoint")
-        if what == "query" and not rest and method == "GET":
+        if what == "buildid":
+            await self._buildid(rest, method, receive, send)
+        elif what == "query" and not rest and method == "GET":
             await _reply(send, await self._in_thread(self._answers.query, query))
         elif what == "page" and not rest and method == "GET":
             await _reply(send, await self._in_thread(self._answers.page, query))
@@ -94,6 +104,21 @@ class Served:
             await _reply(send, await self._in_thread(self._answers.push, body, _content_type(scope), query))
         else:
             raise Refused(404, "there is no such endpoint")
+
+    async def _buildid(self, rest: str, method: str, receive: Any, send: Any) -> None:
+        if method in ("GET", "HEAD"):
+            found: Path | None = await self._in_thread(self._answers.debug_file, rest)
+            if found is None:
+                raise Refused(404, "there is no such file here")
+            await _file(send, found, method)
+        elif method in ("PUT", "POST"):
+            with self._answers.upload(rest) as upload:
+                async for piece in _pieces(receive):
+                    upload.write(piece)
+                told = {"build_id": await self._in_thread(upload.take)}
+                await _reply(send, Reply("application/json", json.dumps(told).encode()))
+        else:
+            raise Refused(405, "GET, PUT or POST")
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -141,6 +166,17 @@ async def _reply(send: Any, reply: Reply) -> None:
     name = [(b"content-disposition", f'attachment; filename="{reply.file}"'.encode())] if reply.file else []
     await _start(send, 200, reply.kind, name)
     await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _file(send: Any, path: Path, method: str) -> None:
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        extra = [(b"content-length", str(size).encode()), (b"x-debuginfod-size", str(size).encode())]
+        await _start(send, 200, "application/octet-stream", extra)
+        if method == "GET":
+            while piece := file.read(CHUNK_BYTES):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 # The process

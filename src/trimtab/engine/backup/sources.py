@@ -31,6 +31,7 @@ NOT_OF_NODE = frozenset({"containerd", "pods", "registries", "cni", ATTACHED})
 WITHOUT = {
     "content": frozenset({b"ingest", b"locks", b"buildah"}),
     "pipelines": frozenset({b"ci", b"work", b"hooks"}),
+    "profiles": frozenset({b"unwind"}),
 }
 """What is made again when it is needed."""
 COPY = "backup.sqlite"

@@ -14,6 +14,7 @@ Row = tuple[int, Rule]
 
 RBP, RSP, RIP = 6, 7, 16
 RETURN_AT = -8
+REGISTERS = 17
 REMEMBERED_MAX = 64
 ROWS_OF_FUNCTION_MAX = 100_000
 INT32 = 1 << 31
@@ -31,7 +32,7 @@ _SIGNAL_CFA = bytes.fromhex("77a00106")
 """The word at rsp + 160: the interrupted rsp in the frame of a signal."""
 
 
-def uleb(data: bytes, place: int) -> tuple[int, int]:
+def uleb(data: bytes | memoryview, place: int) -> tuple[int, int]:
     """A LEB128 number and the place behind it. Raises `IndexError`."""
     result = shift = 0
     while True:
@@ -76,7 +77,7 @@ class State(NamedTuple):
             return UNSUPPORTED
         more = self.rip if self.cfa == layout.CFA_REGISTER else self.more
         rule = (self.cfa, self.reg, self.rbp, self.offset, self.rbp_offset, more)
-        return rule if self.reg < 17 and all(-INT32 <= part < INT32 for part in rule[3:]) else UNSUPPORTED
+        return rule if self.reg < REGISTERS and all(-INT32 <= part < INT32 for part in rule[3:]) else UNSUPPORTED
 
 
 def by_expression(state: State, expression: bytes) -> State:

@@ -2,7 +2,7 @@
 own mapping, whatever namespace it is in, deleted or not), its table is made or found on disk, and put into the kernel. Files of the same
 content share their rows. What no stack has gone through for longest makes room.
 
-    event --opened at once--> queue --sandbox: identity, table--> rows and rules in the kernel, the file's value last
+    event --opened at once--> queue --identity--> frames have names --table--> rows and rules in the kernel, the file's value last
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.agent import layout, libbpf, python, tables
+from trimtab.components.profiling.agent.processes import text_of
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.agent.ranges import Ranges
 
@@ -29,6 +30,9 @@ QUEUE_MAX = 512
 """Files opened and not yet looked at: that many descriptors."""
 IDS_KEPT = 16384
 """Numbers of files that can still be named."""
+MODULES_MAX = 4096
+KEYS_MAX = 256
+"""Files of one content, of which so many are told apart at once."""
 
 
 class Program(Protocol):
@@ -44,22 +48,29 @@ Run = Callable[..., Awaitable[Any]]
 class Module:
     """One content: what frames in it need, and its rows in the kernel."""
 
-    def __init__(self, identity: str, table: tables.Table, path: str) -> None:
-        self.identity, self.build_id, self.path, self.go = identity, table.build_id, path, table.go
-        self.segments = table.segments
-        self.count = table.rows
+    def __init__(self, facts: dict[str, Any], path: str) -> None:
+        self.identity: str = facts["identity"]
+        self.build_id: str = facts["build_id"]
+        self.go: bool = facts["go"]
+        self.size: int = facts["size"]
+        self.path = path
+        self._code = [tuple(segment[:3]) for segment in facts["segments"] if segment[3]]
+        self.count = 0
         self.first: int | None = None
+        """Its rows in the kernel."""
+        self.settled = False
+        """Whether its table was looked for."""
         self.interpreter = 0
         """Its number in the kernel and 1, when it holds CPython."""
-        self.keys: list[bytes] = []
-        """The files that have this content."""
+        self.keys: dict[bytes, int] = {}
+        """The files that have this content, and their numbers."""
         self.used = 0.0
 
     def address(self, offset: int) -> int:
         """The virtual address in the ELF file of an offset in it."""
-        for segment in self.segments:
-            if segment.executable and segment.offset <= offset < segment.offset + segment.size:
-                return offset - segment.offset + segment.address
+        for first, address, size in self._code:
+            if first <= offset < first + size:
+                return int(offset - first + address)
         return offset
 
 
@@ -75,17 +86,21 @@ class Files:
         self._rule_numbers: dict[bytes, int] = {}
         self._number(np.array([(layout.CFA_UNSUPPORTED, 0, 0, 0, 0, 0, 0)], layout.RULE))
         self._modules: dict[str, Module] = {}
-        self._by_id: dict[int, Module] = {}
+        self._by_id: OrderedDict[int, Module] = OrderedDict()
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
-        self._wake, self._may = asyncio.Event(), asyncio.Event()
-        self._may.set()
+        self._unsettled: list[tuple[Module, int]] = []
+        self._may, self._wake, self._identified = True, asyncio.Event(), asyncio.Event()
+        self._identified.set()
         self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def module(self, number: int) -> Module | None:
         """By the number in a frame; None: it was never seen while it was there."""
-        return self._by_id.get(number)
+        module = self._by_id.get(number)
+        if module:
+            self._by_id.move_to_end(number)
+        return module
 
     def path_of(self, key: bytes) -> str:
         """The path of a file by its key, empty when it was never opened."""
@@ -103,21 +118,28 @@ class Files:
 
     @property
     def waiting(self) -> int:
-        """Files that were opened and not yet looked at."""
-        return len(self._queue)
+        """Files whose tables are still to be made."""
+        return len(self._unsettled)
 
     def may_parse(self, may: bool) -> None:
-        """False: files wait from now on; True: they no longer do."""
-        if may:
-            self._may.set()
-        else:
-            self._may.clear()
+        """False: no more tables are made from now on; True: they are again."""
+        self._may = may
+        self._wake.set()
+
+    async def identified(self, timeout_s: float) -> None:
+        """Returns when every file that was asked for has a name, or after so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._identified.wait(), timeout_s)
 
     def evict_half(self) -> None:
         """Frees the half of the rows that no stack went through for longest."""
         target = self.rows_used // 2
         while self.rows_used > target and self._evict():
             pass
+
+    def close(self) -> None:
+        """Lets go of the kernel's memory."""
+        self._rows, self._rules = np.empty(0, layout.MAP_ROW), np.empty(0, layout.RULE)
 
     def wanted(self, event: Any) -> None:
         """Opens a file that the program asks for, and lines it up."""
@@ -134,7 +156,7 @@ class Files:
             self.counts["gone"] += 1
             return
         try:
-            path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
+            path = text_of(os.readlink(f"/proc/self/fd/{fd}"))
             right = os.fstat(fd).st_mtime_ns == int(event["key"]["changed_ns"])
         except OSError:
             right = False
@@ -147,52 +169,94 @@ class Files:
     def _line_up(self, key: bytes, number: int, fd: int, path: str) -> None:
         self._queue.append((key, number, fd, path))
         self._queued.add(key)
+        self._identified.clear()
         self._wake.set()
 
     async def work(self) -> None:
-        """Takes files from the queue, until cancelled."""
+        """Takes files from the queue, until cancelled: what they are first, as it is quick and names their frames; tables then."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue:
-                    await self._may.wait()
-                    key, number, fd, path = self._queue.popleft()
-                    try:
-                        await self._look_at(key, number, fd, path)
-                    finally:
-                        self._queued.discard(key)
-                        os.close(fd)
+                while self._queue or (self._unsettled and self._may):
+                    if self._queue:
+                        await self._identify(*self._queue.popleft())
+                        continue
+                    self._identified.set()
+                    await self._table_of(*self._next())
+                self._identified.set()
         finally:
-            while self._queue:
-                os.close(self._queue.popleft()[2])
+            for _, _, fd, _ in self._queue:
+                os.close(fd)
+            for _, fd in self._unsettled:
+                os.close(fd)
 
-    async def _look_at(self, key: bytes, number: int, fd: int, path: str) -> None:
+    def _next(self) -> tuple[Module, int]:
+        """What is on disk, then the smallest: a program of thirty functions does not wait for a compiler of hundred thousand."""
+
+        def effort(waiting: tuple[Module, int]) -> int:
+            return 0 if self._kept(waiting[0].identity).exists() else waiting[0].size
+
+        chosen = min(self._unsettled, key=effort)
+        self._unsettled.remove(chosen)
+        return chosen
+
+    def _kept(self, identity: str) -> Path:
+        return self._cache / f"{identity}.table"
+
+    async def _identify(self, key: bytes, number: int, fd: int, path: str) -> None:
         self.counts["opened"] += 1
+        kept = False
         try:
-            module = await self._module_of([fd], path)
+            facts = await self._run("agent.tables:identity", fds=[fd])
+            module = self._modules.get(facts["identity"])
+            if module is None:
+                module = Module(facts, path)
+                self._add(module)
+                self._unsettled.append((module, fd))
+                kept = True
+            self._by_id[number] = module
+            if len(self._by_id) > IDS_KEPT:
+                self._by_id.popitem(last=False)
+            self._take_key(module, key, number)
         except (ValueError, OSError) as err:
-            log.debug("%s: no unwind table: %s", path, err)
+            log.debug("%s: not looked into: %s", path, err)
             self.counts["refused"] += 1
-            self._settle(key, number, layout.FILE_FRAME_POINTERS, None)
-            return
-        module.keys.append(key)
-        self._by_id[number] = module
-        if len(self._by_id) > IDS_KEPT:
-            del self._by_id[next(iter(self._by_id))]
-        self._settle(key, number, layout.FILE_FRAME_POINTERS if module.go else 0, module)
+            self._settle(key, number, None)
+        finally:
+            self._queued.discard(key)
+            if not kept:
+                os.close(fd)
 
-    async def _module_of(self, fds: Sequence[int], path: str) -> Module:
-        identity = await self._run("agent.tables:identity", fds=fds)
-        module = self._modules.get(identity)
-        if module is None:
-            table = await self._table(identity, fds)
-            module = Module(identity, table, path)
-            module.interpreter = await self._interpreter(module, fds)
-            self._modules[identity] = module
+    def _add(self, module: Module) -> None:
+        self._modules[module.identity] = module
+        self.touch([module])
+        if len(self._modules) > MODULES_MAX:
+            self._forget(min(self._modules.values(), key=lambda module: module.used))
+
+    def _take_key(self, module: Module, key: bytes, number: int) -> None:
+        module.keys[key] = number
+        if len(module.keys) > KEYS_MAX:
+            oldest = next(iter(module.keys))
+            del module.keys[oldest]
+            self._map.delete(oldest)
+        if module.settled:
+            self._settle(key, number, module)
+
+    async def _table_of(self, module: Module, fd: int) -> None:
+        try:
+            table = await self._table(module.identity, fd)
+            module.count = table.rows
+            module.interpreter = await self._interpreter(module, [fd])
             self._load(module, table)
-        module.used = asyncio.get_running_loop().time()
-        return module
+        except (ValueError, OSError) as err:
+            log.debug("%s: no unwind table: %s", module.path, err)
+            self.counts["refused"] += 1
+        finally:
+            os.close(fd)
+        module.settled = True
+        for key, number in module.keys.items():
+            self._settle(key, number, module)
 
     async def _interpreter(self, module: Module, fds: Sequence[int]) -> int:
         if not python.may_hold_one(module.path):
@@ -203,14 +267,14 @@ class Files:
             log.info("%s: its functions have no names: %s", module.path, err)
             return 0
 
-    async def _table(self, identity: str, fds: Sequence[int]) -> tables.Table:
-        kept = self._cache / f"{identity}.table"
+    async def _table(self, identity: str, fd: int) -> tables.Table:
+        kept = self._kept(identity)
         try:
             table = tables.read(kept.read_bytes())
             self.counts["from_disk"] += 1
             return table
         except (OSError, ValueError):
-            built: bytes = await self._run("agent.tables:build", fds=fds)
+            built: bytes = await self._run("agent.tables:build", fds=[fd])
         self.counts["built"] += 1
         fresh = kept.with_suffix(".part")
         with contextlib.suppress(OSError):  # a full disk: it is made again next time
@@ -233,31 +297,37 @@ class Files:
         module.first = first
 
     def _evict(self) -> bool:
-        """Frees the rows of the module that was used longest ago. A walk that is under way may read what comes in their place: one
-        wrong stack at most, and of another file only when it also still has the old value."""
+        """Frees the rows of the module that was used longest ago; False: none has any."""
         loaded = [module for module in self._modules.values() if module.first is not None]
         if not loaded:
             return False
-        oldest = min(loaded, key=lambda module: module.used)
-        del self._modules[oldest.identity]
-        for key in oldest.keys:
-            self._map.delete(key)
-        assert oldest.first is not None
-        self._ranges.give(oldest.first, oldest.count)
-        oldest.first = None
+        self._forget(min(loaded, key=lambda module: module.used))
         self.counts["evicted"] += 1
         return True
 
-    def _settle(self, key: bytes, number: int, flags: int, module: Module | None) -> None:
+    def _forget(self, module: Module) -> None:
+        """Takes a module out of the kernel: the next sample in it asks again. A walk that is under way may read what comes in the place
+        of its rows: one wrong stack at most."""
+        del self._modules[module.identity]
+        for key in module.keys:
+            self._map.delete(key)
+        if module.first is not None:
+            self._ranges.give(module.first, module.count)
+            module.first = None
+
+    def _settle(self, key: bytes, number: int, module: Module | None) -> None:
+        """Tells the program what there is of a file: after this it no longer asks."""
         value = np.zeros(1, layout.FILE_VALUE)
-        value["id"] = number
+        flags = layout.FILE_SETTLED
+        if module is None or module.go:
+            flags |= layout.FILE_FRAME_POINTERS
         if module and module.first is not None:
             value["first"], value["count"] = module.first, module.count
             flags |= layout.FILE_TABLE
-        if module:
-            value["extra"][0, 0] = module.interpreter
-        value["flags"] = flags | layout.FILE_SETTLED
-        with contextlib.suppress(libbpf.BpfError):  # full: the next sample asks again, when older files have gone
+        value["id"], value["flags"], value["extra"][0, 0] = number, flags, module.interpreter if module else 0
+        with contextlib.suppress(
+            libbpf.BpfError
+        ):  # it left the kernel's list of files meanwhile: the next sample asks again
             self._map.update(key, value.tobytes())
 
     def _number(self, rules: NDArray[Any]) -> NDArray[Any]:

@@ -31,6 +31,11 @@ class Process(msgspec.Struct):
     """The id; empty: it is in none."""
 
 
+def text_of(path: str) -> str:
+    """A path as the kernel tells it, as text: names of files are bytes."""
+    return os.fsencode(path).decode("utf-8", "replace").removesuffix(" (deleted)")
+
+
 def container_of(cgroups: list[str]) -> str:
     """The id of the container that a process in these cgroups (innermost first) is in; empty: in none."""
     for name in cgroups:
@@ -58,7 +63,7 @@ class Processes:
         """Takes an event of the program; `path_of`: the path of a file by its key, for processes that have ended."""
         pid = int(event["tgid"])
         try:
-            executable = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+            executable = text_of(os.readlink(f"/proc/{pid}/exe"))
         except OSError:
             executable = path_of(event["executable"].tobytes())
         process = Process(

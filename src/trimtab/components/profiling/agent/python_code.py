@@ -71,6 +71,10 @@ def identity(process: int, address: int, file: int, name: int) -> int:
     return mix(mix(mix(process, address), file), name) | 1
 
 
+LINE_MAX = 1 << 31
+"""What a process says beyond this is no line."""
+
+
 class Code:
     """A code object: `name` is the qualified one; `line()` is exact once its table was read."""
 
@@ -96,7 +100,8 @@ class Code:
             self._starts, self._lines = lines(self._table, self.first_line)
         if instruction >= 1 << 31 or not self._starts:
             return self.first_line
-        return self._lines[bisect_right(self._starts, instruction >> 1) - 1] or self.first_line
+        line = self._lines[bisect_right(self._starts, instruction >> 1) - 1]
+        return line if 0 < line < LINE_MAX else self.first_line
 
 
 def _text(width: int, length: int, begin: int, data: bytes) -> str:

@@ -34,6 +34,8 @@ from trimtab.components.profiling.symbols.sandbox import Sandbox
 
 SETTLE_S = 0.02
 """Between taking a map away from the program and reading it: a walk takes microseconds."""
+NAMED_S = 2.0
+"""How long a batch waits for what the files of its last samples are."""
 FIRST_S = 0.1
 """A batch shorter than this is part of the one before."""
 SANDBOX_BYTES = 1 << 30
@@ -85,7 +87,7 @@ class Agent:
         self.files = Files(self._sampler.program, root / "unwind", self._parse, self._interpreters)
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._ring = self._sampler.events(self._event)
-        self._full = asyncio.Event()
+        self._cut = asyncio.Event()
         self._period_began = time.monotonic()
 
     async def _parse(self, function: str, *arguments: Any, fds: Any = ()) -> Any:
@@ -98,7 +100,11 @@ class Agent:
         elif kind == layout.EVENT_PROCESS:
             self.processes.seen(np.frombuffer(data, layout.PROCESS_EVENT)[0], self.files.path_of)
         elif kind == layout.EVENT_FULL:
-            self._full.set()
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the batch that is under way now."""
+        self._cut.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; what was counted by then is written. Raises `OSError`, `BudgetExceeded`."""
@@ -111,11 +117,11 @@ class Agent:
             while not stop.is_set():
                 start = int(time.time()) // batch.TIME_S * batch.TIME_S
                 await self._until(start + batch.TIME_S, stop)
-                if stop.is_set():
-                    self._sampler.program.detach()
-                await self._take(start)
                 if not stop.is_set():
+                    await self._take(start)
                     self._account()
+            self._sampler.program.detach()
+            await self._take(int(time.time()) // batch.TIME_S * batch.TIME_S)
         finally:
             loop.remove_reader(self._ring.fd)
             looking.cancel()
@@ -125,18 +131,19 @@ class Agent:
 
     async def _until(self, end: float, stop: asyncio.Event) -> None:
         """To the end of a batch, or until there is no more room, or until the end."""
-        waits = [asyncio.create_task(event.wait()) for event in (stop, self._full)]
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._cut)]
         try:
             await asyncio.wait(waits, timeout=max(FIRST_S, end - time.time()), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        self._full.clear()
+        self._cut.clear()
 
     async def _take(self, start: int) -> None:
         name = self._sampler.swap()
         await asyncio.sleep(SETTLE_S)
         self._ring.consume()
+        await self.files.identified(NAMED_S)
         stacks = self._sampler.take(name)
         self._interpreters.take(*self._sampler.take_python(name))
         counters = self._sampler.counters()
@@ -212,18 +219,25 @@ class Agent:
     def close(self) -> None:
         """Everything is out of the kernel again."""
         self._ring.close()
+        self.files.close()
         self._sampler.close()
         self._sandbox.close()
 
 
 def write_as_owner(root: Path, made: batch.Batch) -> Path:
-    """Writes a batch as the user whom `root` belongs to, who is to delete it. Raises `OSError`."""
+    """Writes a batch as the user whom `root` belongs to, who is to delete it. Raises `OSError`.
+
+    From within `root`, since that user may not pass the directories above it.
+    """
     owner = root.stat()
-    user, group = os.geteuid(), os.getegid()
-    os.setegid(owner.st_gid)
+    user, group, before = os.geteuid(), os.getegid(), os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
+        os.chdir(root)
+        os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)
-        return batch.write(root, made)
+        return root / batch.write(Path(), made)
     finally:
         os.seteuid(user)
         os.setegid(group)
+        os.fchdir(before)
+        os.close(before)

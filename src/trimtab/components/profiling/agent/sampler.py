@@ -73,6 +73,8 @@ class Sampler:
         return libbpf.Ring(self.program.map("events"), handle)
 
     def close(self) -> None:
+        """Nothing of it is left in the kernel when the arrays of its maps are gone, too."""
+        self._config = np.empty(0, layout.CONFIG)
         self.program.close()
 
 

@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import cfa, elf, layout
+from trimtab.components.profiling.agent import cfa, elf, go_frames, lanes, layout
 
-VERSION = 1
+VERSION = 3
 """Of what `build` returns: a kept table of another version is made again."""
 ROWS_MAX = 1 << 22
 """What the BPF program's search reaches (SEARCH_STEPS)."""
@@ -35,9 +35,6 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of a file."""
 
     version: int
-    build_id: str
-    segments: list[elf.Segment]
-    go: bool
     rules: bytes
     """`layout.RULE`s."""
     offsets: bytes
@@ -62,37 +59,44 @@ def build(fds: Sequence[int]) -> bytes:
         return of_bytes(data)
 
 
-def identity(fds: Sequence[int]) -> str:
-    """What the table of the file `fds[0]` is kept under: its build id, and a digest of what the table is made of, so that a file that
-    only claims another's build id does not get into the other's way. Raises `ValueError` with one line."""
+def identity(fds: Sequence[int]) -> dict[str, Any]:
+    """What the file `fds[0]` is: build_id, segments, go, size (of what its table is made of, bytes); and `identity`, what its table is kept under: the build id, and a digest of what
+    the table is made of, so that a file that only claims another's build id does not get into the other's way. Raises `ValueError` with
+    one line."""
     size = os.fstat(fds[0]).st_size
     if not 0 < size <= FILE_BYTES_MAX:
         raise ValueError(f"{size} bytes: an executable has 1 to {FILE_BYTES_MAX}")
     with mmap.mmap(fds[0], size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
         facts = elf.read(data)
-        offset, length, address = facts.eh_frame
-        digest = hashlib.blake2b(f"{address} {facts.segments} {facts.go}".encode(), digest_size=12)
+        (offset, length, address), go = facts.eh_frame, facts.go_table
+        digest = hashlib.blake2b(f"{VERSION} {address} {facts.segments} {facts.entry}".encode(), digest_size=12)
         with data[offset : offset + min(length, FRAME_BYTES_MAX)] as frames:
             digest.update(frames)
-        return f"{facts.build_id}-{digest.hexdigest()}"
+        with data[go[0] : go[0] + min(go[1], go_frames.TABLE_BYTES_MAX)] as functions:
+            digest.update(functions)
+        return {
+            "identity": f"{facts.build_id}-{digest.hexdigest()}",
+            "build_id": facts.build_id,
+            "segments": [list(segment) for segment in facts.segments],
+            "go": facts.go,
+            "size": length,
+        }
 
 
 def of_bytes(data: memoryview) -> bytes:
     """As `build`, of a file that is in memory."""
     facts = elf.read(data)
-    rows, skipped = _rows(data, facts)
-    rules, which = np.unique(rows["rule"], return_inverse=True) if len(rows) else (rows["rule"], np.empty(0, np.int64))
+    rows, rules, skipped = _rows(data, facts)
+    if len(rows) > ROWS_MAX:
+        raise ValueError(f"{len(rows)} rows: more than {ROWS_MAX}")
     if len(rules) > 0xFFFF:
         raise ValueError(f"{len(rules)} different rules: more than the {0xFFFF} that a table can have")
     return msgspec.msgpack.encode(
         Table(
             version=VERSION,
-            build_id=facts.build_id,
-            segments=facts.segments,
-            go=facts.go,
             rules=rules.tobytes(),
             offsets=rows["offset"].tobytes(),
-            which=which.astype("<u2").tobytes(),
+            which=rows["number"].astype("<u2").tobytes(),
             skipped=skipped,
         )
     )
@@ -114,7 +118,7 @@ def read(data: bytes) -> Table:
     return table
 
 
-ROW = np.dtype([("offset", "<u4"), ("rule", layout.RULE)])
+ROW = np.dtype([("offset", "<u4"), ("number", "<u4")])
 
 
 class Cie(NamedTuple):
@@ -126,30 +130,135 @@ class Cie(NamedTuple):
     state: cfa.State
 
 
-def _rows(data: memoryview, facts: elf.Elf) -> tuple[NDArray[Any], int]:
+class Found(NamedTuple):
+    """Rows in no order: addresses, and numbers of rules."""
+
+    address: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+
+class Rules:
+    """Every rule once, with a number. 0 is CFA_GAP."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[cfa.Rule, int] = {cfa.GAP: 0}
+
+    def of(self, rule: cfa.Rule) -> int:
+        return self.numbers.setdefault(rule, len(self.numbers))
+
+    def of_words(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
+        unique, which = np.unique(words, return_inverse=True)
+        return np.array([self.of(lanes.rule_of(int(word))) for word in unique], np.int64)[which]
+
+    def table(self) -> NDArray[Any]:
+        return np.array([(*rule[:3], 0, *rule[3:]) for rule in self.numbers], layout.RULE)
+
+
+class Fdes(NamedTuple):
+    """Functions' records, by columns: where they are, and which CIE is theirs."""
+
+    place: NDArray[np.int64]
+    end: NDArray[np.int64]
+    cie: NDArray[np.int64]
+
+
+def _rows(data: memoryview, facts: elf.Elf) -> tuple[NDArray[Any], NDArray[Any], int]:
     offset, size, address = facts.eh_frame
     if size > FRAME_BYTES_MAX:
         raise ValueError(f".eh_frame of {size} bytes: more than {FRAME_BYTES_MAX}")
     frames = bytes(data[offset : offset + size])
-    cies: dict[int, Cie | None] = {}
-    found: list[cfa.Row] = []
-    skipped = 0
-    for record, identity, end in _records(frames):
-        if identity == 0:
-            continue
-        base = record + 4 - identity
-        if base not in cies:
-            cies[base] = _cie(frames, base)
-        cie = cies[base]
+    fdes, cies = _fdes(frames)
+    rules = Rules()
+    quick, rest = _quick(frames, fdes, cies, address, rules)
+    addresses, numbers, skipped = [], [], 0
+    for place, end, which in zip(*(column[rest].tolist() for column in fdes), strict=True):
         try:
+            cie = cies[which]
             if cie is None:
                 raise ValueError("no such CIE")
-            found += _function(frames, record + 8, end, cie, address)
+            for at, rule in _function(frames, place + 8, end, cie, address):
+                addresses.append(at)
+                numbers.append(rules.of(rule))
         except (ValueError, IndexError, struct.error):
             skipped += 1
-        if len(found) > 2 * ROWS_MAX:
+        if len(addresses) + len(quick.address) > 2 * ROWS_MAX:
             raise ValueError(f"more than {ROWS_MAX} rows")
-    return _merged(found, facts), skipped
+    for at, rule in _go(data, facts):
+        addresses.append(at)
+        numbers.append(rules.of(rule))
+    slow = np.array(addresses, np.uint64).astype(np.int64), np.array(numbers, np.int64)
+    found = Found(*(np.concatenate(columns) for columns in zip(quick, slow, strict=True)))
+    rows = _merged(found, rules, facts)
+    return rows, rules.table(), skipped
+
+
+def _go(data: memoryview, facts: elf.Elf) -> list[cfa.Row]:
+    """Of a Go program; none when its table cannot be read: frame pointers have to do."""
+    offset, size, text = facts.go_table
+    if not size:
+        return []
+    with data[offset : offset + min(size, go_frames.TABLE_BYTES_MAX)] as functions:
+        try:
+            return list(go_frames.rows(functions, text))
+        except (ValueError, IndexError, struct.error):
+            return []
+
+
+def _fdes(frames: bytes) -> tuple[Fdes, list[Cie | None]]:
+    records = np.array(_records(frames), np.int64).reshape(-1, 3)
+    records = records[records[:, 1] != 0]
+    bases, which = np.unique(records[:, 0] + 4 - records[:, 1], return_inverse=True)
+    return Fdes(records[:, 0], records[:, 2], which), [_cie(frames, base) for base in bases.tolist()]
+
+
+PCREL_SDATA4 = 0x1B
+"""How compilers for this machine write the addresses of functions."""
+
+
+def _quick(
+    frames: bytes, fdes: Fdes, cies: list[Cie | None], address: int, rules: Rules
+) -> tuple[Found, NDArray[np.int64]]:
+    """The rows of all functions that are as most are, and which are left."""
+    words = [
+        lanes.word_of(cie.state) if cie and cie.augmented and cie.encoding == PCREL_SDATA4 else None for cie in cies
+    ]
+    usual = np.array([word is not None for word in words], bool)[fdes.cie] & (fdes.end - fdes.place >= 17)
+    chosen = np.nonzero(usual)[0]
+    if not len(chosen):
+        return Found(np.empty(0, np.int64), np.empty(0, np.int64)), np.arange(len(fdes.place))
+    data = np.frombuffer(frames + bytes(16), np.uint8)
+    place, end, which = (column[chosen] for column in fdes)
+    began = _signed(_four_bytes(data, place + 8)) + place + 8 + address
+    size = _signed(_four_bytes(data, place + 12))
+    more = data[place + 16].astype(np.int64)
+    first = place + 17 + more
+    good = (size > 0) & (more < 0x80) & (first <= end) & (began >= 0)
+    aligns = np.array([cie.align if cie else (0, 0) for cie in cies], np.int64)
+    state = np.array([word or 0 for word in words], np.int64)
+    functions = lanes.Functions(first, end, began, state[which], aligns[which, 0], aligns[which, 1])
+    result = lanes.run(data, lanes.Functions(*(column[good] for column in functions)))
+    lane_size, lane_began = size[good], began[good]
+    limit = (lane_began + lane_size)[result.lane]
+    inside = result.address < limit
+    done = ~result.left
+    found = Found(
+        np.concatenate([result.address[inside], (lane_began + lane_size)[done]]),
+        np.concatenate([rules.of_words(result.word[inside]), np.zeros(int(done.sum()), np.int64)]),
+    )
+    left = np.ones(len(fdes.place), bool)
+    left[chosen[good][done]] = False
+    return found, np.nonzero(left)[0]
+
+
+def _four_bytes(data: NDArray[np.uint8], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    value = np.zeros(len(place), np.int64)
+    for byte in range(4):
+        value |= data[place + byte].astype(np.int64) << (8 * byte)
+    return value
+
+
+def _signed(value: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (value ^ 0x80000000) - 0x80000000
 
 
 def _records(frames: bytes) -> list[tuple[int, int, int]]:
@@ -238,29 +347,26 @@ def _function(frames: bytes, place: int, end: int, cie: Cie, address: int) -> li
     return [row for row in rows if row[0] < began + size] + [(began + size, cfa.GAP)]
 
 
-def _merged(found: list[cfa.Row], facts: elf.Elf) -> NDArray[Any]:
+def _merged(found: Found, rules: Rules, facts: elf.Elf) -> NDArray[Any]:
     """Sorted by offset in the file; the last of those at one address holds, a function's begin before another's end."""
-    known: dict[cfa.Rule, int] = {}
-    numbers = np.fromiter((known.setdefault(rule, len(known)) for _, rule in found), np.int64, len(found))
-    addresses = np.fromiter((address for address, _ in found), np.uint64, len(found)).astype(np.int64)
-    gap = known.get(cfa.GAP, -1)
-    offsets = np.full(len(found), -1, np.int64)
+    offsets = np.full(len(found.address), -1, np.int64)
     for segment in facts.segments:
         if segment.executable:
-            inside = (addresses >= segment.address) & (addresses <= segment.address + segment.size)
-            offsets[inside] = addresses[inside] - segment.address + segment.offset
+            inside = (found.address >= segment.address) & (found.address <= segment.address + segment.size)
+            offsets[inside] = found.address[inside] - segment.address + segment.offset
     inside = (offsets >= 0) & (offsets < 1 << 32)
-    offsets, numbers = offsets[inside], numbers[inside]
-    order = np.lexsort((np.arange(len(offsets)), numbers != gap, offsets))
+    offsets, numbers = offsets[inside], found.number[inside]
+    order = np.argsort(offsets * 2 + (numbers != 0), kind="stable")
     offsets, numbers = offsets[order], numbers[order]
     last = np.ones(len(offsets), bool)
     last[:-1] = offsets[1:] != offsets[:-1]
     offsets, numbers = offsets[last], numbers[last]
     fresh = np.ones(len(offsets), bool)
     fresh[1:] = numbers[1:] != numbers[:-1]
-    rows = np.zeros(int(fresh.sum()), ROW)
-    rows["offset"] = offsets[fresh]
-    table = np.array([(cfa_, reg, rbp, 0, a, b, c) for cfa_, reg, rbp, a, b, c in known], layout.RULE)
-    if len(rows):
-        rows["rule"] = table[numbers[fresh]]
+    offsets, numbers = offsets[fresh], numbers[fresh]
+    entry = int(np.searchsorted(offsets, facts.entry, side="right")) - 1
+    if facts.entry and entry >= 0 and numbers[entry] == 0:
+        numbers[entry] = rules.of(cfa.END)
+    rows = np.zeros(len(offsets), ROW)
+    rows["offset"], rows["number"] = offsets, numbers
     return rows

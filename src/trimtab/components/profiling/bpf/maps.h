@@ -92,7 +92,7 @@ struct stacks_map stacks_a SEC(".maps");
 struct stacks_map stacks_b SEC(".maps");
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1 << 20);
+    __uint(max_entries, 3 << 20);
     __uint(map_flags, BPF_F_MMAPABLE);
     __type(key, __u32);
     __type(value, struct row);
@@ -105,9 +105,8 @@ struct {
     __type(value, struct rule);
 } rules SEC(".maps");
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 8192);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, struct file_key);
     __type(value, struct file_value);
 } files SEC(".maps");

@@ -140,16 +140,18 @@ def counting(types: list[SampleType]) -> list[int]:
 
 def batch(
     start: int, source: str, types: list[SampleType], labels: Labels, stacks: Stacks, expanded: list[list[int]],
-    values: list[list[int]], sets: list[int], lost: dict[str, int]
+    values: list[list[int]], sets: list[int], lost: dict[str, int],
+    events: list[int] | None = None
 ) -> Batch:  # fmt: skip
-    """A batch of stacks with a value for each type; `values` and `sets` are by stack."""
+    """A batch of stacks with a value for each type; `values`, `sets` and `events` are by stack. Without `events`, another type says of how
+    many events a value is (`counting`)."""
     counts = counting(types)
     samples = []
     for stack, (row, own) in enumerate(zip(values, sets, strict=True)):
         for kind, value in enumerate(row):
             if value:
-                events = row[counts[kind]] if counts[kind] >= 0 else 1
-                samples.append(Sample(kind, own, stack, value, max(1, events)))
+                many = events[stack] if events else row[counts[kind]] if counts[kind] >= 0 else 1
+                samples.append(Sample(kind, own, stack, value, max(1, many)))
     return Batch(
         start=start,
         source=source,

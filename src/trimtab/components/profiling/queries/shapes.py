@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 By = Literal["function", "line", "file", "binary"]
 """What is one thing: a function, a line of a source file, a source file, a binary."""
@@ -198,4 +198,57 @@ class SeriesAnswer(Struct, kw_only=True, tag_field="answer", tag="series"):
     values: list[int]
 
 
-Answer = TreeAnswer | DiffAnswer | TopAnswer | TopDiffAnswer | SandwichAnswer | LabelsAnswer | SeriesAnswer
+class Comparison(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is asked with view=compare: whether the image that an App got differs from the one before it."""
+
+    view: Literal["compare"] = "compare"
+    namespace: str
+    app: str
+    since: int
+    """Unix seconds: when the new image took over."""
+    threshold_percent: float = 5.0
+    """By how many points a function must have grown to be named."""
+    min_samples: int = 200
+    before_image: str = ""
+    """The digest that it had; when there are no samples of it, the one that most before are of."""
+    after_image: str = ""
+    requests_start: int = 0
+    """Unix seconds, a multiple of 60: from when the requests served are known; 0: they are not."""
+    requests: str = ""
+    """Requests served in each minute from then, with commas between."""
+
+
+class Grown(Struct, kw_only=True):
+    """A function that costs more than before. Parts of what the App's processes cost before (per request: in all, for one request)."""
+
+    function: Function
+    before: float
+    after: float
+    least: float
+    """The lower end of the interval of the growth."""
+    change: Change = ""
+
+
+CompareState = Literal["waiting", "too-few", "same-image", "compared"]
+
+
+class CompareAnswer(Struct, kw_only=True, tag_field="answer", tag="compare"):
+    """What became of the comparison."""
+
+    state: CompareState
+    before_image: str = ""
+    after_image: str = ""
+    before: Side = field(default_factory=lambda: Side(total=0))
+    after: Side = field(default_factory=lambda: Side(total=0))
+    per: Per = "total"
+    cost_before: float = 0
+    """Per request: nanoseconds of CPU that one took. 0 without requests."""
+    cost_after: float = 0
+    functions: int = 0
+    """How many were compared."""
+    grown: list[Grown] = []
+
+
+Answer = (
+    TreeAnswer | DiffAnswer | TopAnswer | TopDiffAnswer | SandwichAnswer | LabelsAnswer | SeriesAnswer | CompareAnswer
+)

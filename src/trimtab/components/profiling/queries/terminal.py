@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from trimtab.components.profiling.queries.shapes import (
     Answer,
+    CompareAnswer,
     DiffAnswer,
     DiffRow,
     Function,
@@ -63,6 +64,8 @@ def lines(
         ]
     if isinstance(answer, LabelsAnswer):
         return [*_labels(answer)]
+    if isinstance(answer, CompareAnswer):
+        return list(_compared(answer, width, paint))
     if isinstance(answer, SeriesAnswer):
         return [_sparks(answer, width)]
     tree = _Compared(answer) if isinstance(answer, DiffAnswer) else _Plain(answer)
@@ -149,6 +152,16 @@ def _sparks(answer: SeriesAnswer, width: int) -> str:
     most = max(sums, default=0)
     columns = "".join(SPARKS[round(value / most * (len(SPARKS) - 1))] if most else " " for value in sums)
     return f"{columns}  max {quantity(most, answer.unit)} in {per * answer.step_s} s"
+
+
+def _compared(answer: CompareAnswer, width: int, paint: _Paint) -> Iterator[str]:
+    """The functions that grew, each with its part before and after."""
+    yield f"{answer.state}: {plain(answer.before_image) or 'nothing'} -> {plain(answer.after_image) or 'nothing'}, {PER[answer.per]}"
+    yield f"{answer.before.samples:,.0f} samples before, {answer.after.samples:,.0f} after, {answer.functions:,} functions"
+    for grown in answer.grown:
+        figures = f"{100 * grown.before:7.1f}% {100 * grown.after:7.1f}%"
+        change = grown.change or f"+{100 * (grown.after - grown.before):.1f} pts"
+        yield f"{figures} {paint(f'{change:>11}', GREW)}  {fitted(label(grown.function), max(width - 31, 10)).rstrip()}"
 
 
 # Tables

@@ -1,4 +1,4 @@
-"""What comes in is kept even when there is no room: the oldest batches that are not rolled up yet make place, and are counted.
+"""What comes in is kept even when there is no room: the oldest batches make place, and are counted unless they are rolled up already.
 
 The count stands as `lost` of the batch that took their place, under `no-room`, so queries of that time show it.
 """
@@ -14,7 +14,7 @@ import msgspec
 from trimtab.components.profiling.batch import Batch, incoming, read, write
 
 INCOMING_BYTES_MAX = 256 << 20
-"""Batches that wait: ten hours of a busy 2-core machine, should nothing roll them up."""
+"""Batches that wait: eleven hours of a busy 2-core machine, should nothing roll them up."""
 NO_ROOM = "no-room"
 
 
@@ -53,8 +53,15 @@ def _drop(path: Path) -> int:
     """Deletes a batch; how many events were in it."""
     try:
         batch = read(path)
-        events = sum(sample.count for sample in batch.samples) + batch.lost.get(NO_ROOM, 0)
+        events = 0 if _rolled_up(path) else sum(sample.count for sample in batch.samples) + batch.lost.get(NO_ROOM, 0)
     except (OSError, ValueError):
         events = 1
     path.unlink(missing_ok=True)
     return events
+
+
+def _rolled_up(path: Path) -> bool:
+    """Whether a segment has it; the roll-up deletes it only the next time."""
+    from trimtab.components.profiling.storage.contents import contents
+
+    return path in contents(path.parent.parent).leftovers

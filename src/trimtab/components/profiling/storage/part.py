@@ -7,6 +7,7 @@ its samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.batch import BATCH_BYTES_MAX, Frame, Sample, SampleType
+from trimtab.components.profiling.batch import Frame, Sample, SampleType, content
 from trimtab.components.profiling.storage import trie
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
@@ -38,14 +39,18 @@ class Head(Struct, frozen=True, kw_only=True):
 class Body(Struct, frozen=True, kw_only=True):
     """Frames and stacks of a `Batch`."""
 
-    frames: list[Frame]
+    frames: list[msgspec.Raw]
     stacks: list[list[int]]
 
 
 T = TypeVar("T")
 
+NODES_MAX = 400_000
+"""Of an answer; stacks that cost less than a 400,000th of it are not seen in a flame graph."""
+
 _HEAD = msgspec.msgpack.Decoder(Head)
 _BODY = msgspec.msgpack.Decoder(Body)
+_FRAME = msgspec.msgpack.Decoder(Frame)
 
 
 class Samples(Struct, frozen=True):
@@ -68,36 +73,40 @@ class Opened:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if (size := path.stat().st_size) > BATCH_BYTES_MAX:
-            raise Damaged(f"{path}: {size} bytes, more than the {BATCH_BYTES_MAX} of a batch")
-        self._data = path.read_bytes()
+        try:
+            self._data = content(path)
+        except ValueError as err:
+            raise Damaged(str(err)) from err
         self.head = self._decoded(_HEAD)
         try:
             table = np.array([(s.type, s.labels, s.stack, s.value, s.count) for s in self.head.samples], np.int64)
         except OverflowError as err:
-            raise Damaged(f"{path}: not a batch of samples (a number of more than 64 bits)") from err
+            raise self.damage("a number of more than 64 bits") from err
         self.samples = Samples(*np.ascontiguousarray(table.reshape(-1, 5).T))
         self._check("type", self.samples.type, len(self.head.types))
         self._check("labels", self.samples.labels, len(self.head.labels))
 
-    def stacks(self) -> tuple[list[Frame], Ints, Ints]:
-        """Its frames; its stacks one after the other, as indexes into them; where each begins, and the last ends."""
+    def stacks(self, wanted: Ints) -> tuple[list[msgspec.Raw], Ints, Ints]:
+        """Its frames; some of its stacks one after the other, as indexes into them; where each begins, and the last ends."""
         body = self._decoded(_BODY)
-        lengths = np.fromiter(map(len, body.stacks), np.int64, len(body.stacks))
-        flat = np.fromiter((frame for stack in body.stacks for frame in stack), np.int64, int(lengths.sum()))
+        self._check("stack", wanted, len(body.stacks))
+        stacks = [body.stacks[index] for index in wanted.tolist()]
+        flat = np.array(list(chain.from_iterable(stacks)), np.int64)
         self._check("frame", flat, len(body.frames))
-        self._check("stack", self.samples.stack, len(body.stacks))
-        return body.frames, flat, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return body.frames, flat, np.cumsum([0, *map(len, stacks)], dtype=np.int64)
+
+    def damage(self, why: object) -> Damaged:
+        return Damaged(f"{self.path}: not a batch of samples ({why}): delete it")
 
     def _decoded(self, decoder: msgspec.msgpack.Decoder[T]) -> T:
         try:
             return decoder.decode(self._data)
         except (msgspec.MsgspecError, OverflowError) as err:
-            raise Damaged(f"{self.path}: not a batch of samples ({err})") from err
+            raise self.damage(err) from err
 
     def _check(self, what: str, indexes: Ints, length: int) -> None:
         if len(indexes) and (indexes.min() < 0 or indexes.max() >= length):
-            raise Damaged(f"{self.path}: not a batch of samples (a {what} that it does not have)")
+            raise self.damage(f"a {what} that it does not have")
 
 
 class Piece(Struct, frozen=True):
@@ -108,6 +117,8 @@ class Piece(Struct, frozen=True):
     values: Ints
     """By node of `trie`; the last is of the empty stack."""
     counts: Ints
+    merged: int
+    """Values that stand at a caller of theirs, for want of room."""
 
 
 def summed(node: Ints, amounts: Ints, nodes: int) -> Ints:
@@ -135,21 +146,28 @@ class Interned(Generic[T]):
 
 
 class Gathered:
-    """Stacks of many batches, built into one tree at the end."""
+    """Stacks of many batches, built into one tree at the end. A frame is decoded when its bytes are first seen."""
 
     def __init__(self) -> None:
         self.frames = Interned[Frame]()
+        self._seen: dict[bytes, int] = {}
         self._flats: list[Ints] = []
         self._lengths: list[Ints] = []
         self._made = 0
 
-    def add(self, opened: Opened) -> Ints:
-        """Takes the stacks of a batch; the number here of each of its stacks."""
-        frames, flat, offsets = opened.stacks()
-        self._flats.append(self.frames.map(frames)[flat] if len(frames) else flat)
+    def add(self, opened: Opened, stacks: Ints) -> Ints:
+        """Takes some stacks of a batch; the number here of each. Raises `Damaged`, having taken none."""
+        unique, inverse = np.unique(stacks, return_inverse=True)
+        frames, flat, offsets = opened.stacks(unique)
+        used, at = np.unique(flat, return_inverse=True)
+        try:
+            numbers = np.array([self._number(frames[index]) for index in used.tolist()], np.int64)
+        except msgspec.MsgspecError as err:
+            raise opened.damage(err) from err
+        self._flats.append(numbers[at])
         self._lengths.append(np.diff(offsets))
-        first, self._made = self._made, self._made + len(offsets) - 1
-        return np.arange(first, self._made, dtype=np.int64)
+        first, self._made = self._made, self._made + len(unique)
+        return first + inverse
 
     def build(self) -> tuple[Trie, Ints]:
         """The tree, and the node of each stack that was taken."""
@@ -157,6 +175,12 @@ class Gathered:
         lengths = np.concatenate(empty + self._lengths)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return trie.build(np.concatenate(empty + self._flats), offsets)
+
+    def _number(self, raw: msgspec.Raw) -> int:
+        encoded = bytes(raw)
+        if (number := self._seen.get(encoded)) is None:
+            number = self._seen[encoded] = int(self.frames.map([_FRAME.decode(encoded)])[0])
+        return number
 
 
 def of_batches(
@@ -169,7 +193,7 @@ def of_batches(
         samples = wanted(opened)
         if len(samples.stack):
             try:
-                stacks.append(gathered.add(opened)[samples.stack])
+                stacks.append(gathered.add(opened, samples.stack))
             except Damaged as err:
                 refused(err)
                 continue
@@ -177,19 +201,18 @@ def of_batches(
             counts.append(samples.count)
     tree, nodes = gathered.build()
     node = nodes[np.concatenate(stacks)]
-    kept, number = trie.pruned(tree, node)
-    node = np.where(node >= 0, number[node], -1) if len(number) else node
-    made = len(kept.parent)
+    made = len(tree.parent)
     return Piece(
         gathered.frames.items,
-        kept,
+        tree,
         summed(node, np.concatenate(values), made),
         summed(node, np.concatenate(counts), made),
+        0,
     )
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
-    """The sum of pieces."""
+    """The sum of pieces, of `NODES_MAX` nodes at most."""
     if len(pieces) == 1:
         return pieces[0]
     numbered = Interned[Frame]()
@@ -204,4 +227,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         at = np.append(nodes, -1)
         values[at] += piece.values
         counts[at] += piece.counts
-    return Piece(numbered.items, tree, values, counts)
+    (tree, values, counts), moved = trie.folded(tree, values, counts, NODES_MAX)
+    used, frame = np.unique(tree.frame, return_inverse=True)
+    frames = [numbered.items[index] for index in used.tolist()]
+    return Piece(frames, Trie(tree.parent, frame), values, counts, moved + sum(piece.merged for piece in pieces))

@@ -2,10 +2,16 @@
 
     hours/START-TOKEN/    START: Unix seconds of the hour
       samples.parquet     time (of `TIME_S` seconds since 1970, int32), type, labels, node, value, count; by type, labels, node, time
-      nodes.parquet       parent, frame: the stacks, as the tree that they share (`trie.py`)
+      nodes.parquet       up, call: the stacks, as the tree that they share (`trie.py`)
+      edges.parquet       caller, callee: who calls whom, once, however many stacks it is in
       frames.parquet      kind, name, file, line, build_id, address
       labels.parquet      set, name, value
       segment.json        what it was made of, so that nothing counts twice: batch files and segments
+
+A tree's nodes and its edges are told by small differences, a tenth of the bytes of plain numbers: `up` is by how much a node's parent is
+further than that of the node before (the first is after node -1), and `call` the place of its frame among all that its parent's frame
+calls. Edges stand by caller (frame -1 calls the roots) and callee; `caller` is how much further it is than in the row before, `callee` how
+much further than its caller.
 
 Frames and stacks are numbered within their segment and told apart by what they are, not by a hash of it. A segment stands alone, so
 keeping less is deleting directories. Any program that reads Parquet can read one.
@@ -16,9 +22,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -27,7 +33,7 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
 from trimtab.components.profiling.storage import trie
-from trimtab.components.profiling.storage.part import Damaged, Interned, Opened, Piece, summed
+from trimtab.components.profiling.storage.part import Damaged, Gathered, Interned, Opened, Piece, summed
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
 Mask = NDArray[np.bool_]
@@ -35,6 +41,9 @@ Mask = NDArray[np.bool_]
 HOUR_S = 3600
 COMPRESSION_LEVEL = 9
 """Of zstd: 3 % smaller than its 3, and half a second a day more; above 12 hardly smaller at several times the time."""
+
+PIECE_NODES_MAX = 200_000
+"""Of what one segment answers; 30 times what can be seen of a flame graph."""
 
 
 class Lost(Struct, frozen=True, array_like=True):
@@ -74,6 +83,26 @@ class Columns(Struct, frozen=True, kw_only=True):
     lost: list[Lost]
 
 
+class Latest(Protocol):
+    """`gauges.Latest`."""
+
+    def see(self, time: Ints, sets: Ints, labels: Sequence[Mapping[str, str]]) -> None: ...
+    def keep(self, time: Ints, sets: Ints, labels: Sequence[Mapping[str, str]]) -> Mask: ...
+
+
+class Choice(NamedTuple):
+    """Which samples are asked for."""
+
+    kind: SampleType
+    accepted: Callable[[LabelTable], Mask]
+    """Which label sets."""
+    start: int
+    """Unix seconds."""
+    end: int
+    latest: Latest | None = None
+    """Of a gauge, the last snapshots alone."""
+
+
 class Name(NamedTuple):
     start: int
     token: str
@@ -104,35 +133,33 @@ class Segment:
     def size(self) -> int:
         return sum(file.stat().st_size for file in self.path.iterdir())
 
-    def piece(self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int) -> Piece:
-        """Samples of a type, of label sets that are accepted, of a time in Unix seconds, summed by stack."""
-        samples = self._chosen(kind, accepted, start, end, ["node", "value", "count"])
+    def piece(self, choice: Choice) -> Piece:
+        """The samples that are chosen, summed by stack."""
+        samples = self._chosen(choice, ["node", "value", "count"])
         if samples is None:
-            return Piece([], trie.EMPTY, np.zeros(1, np.int64), np.zeros(1, np.int64))
-        tree = self._tree()
-        self._check_nodes(samples["node"], tree)
-        tree, number = trie.pruned(tree, samples["node"])
+            return Piece([], trie.EMPTY, np.zeros(1, np.int64), np.zeros(1, np.int64), 0)
+        parent, call = self._nodes()
+        self._check_nodes(samples["node"], parent)
+        kept, number = trie.pruned(Trie(parent, call), samples["node"])
         node = np.append(number, -1)[samples["node"]]
+        values, counts = (summed(node, samples[name], len(kept.parent)) for name in ("value", "count"))
+        (kept, values, counts), merged = trie.folded(kept, values, counts, PIECE_NODES_MAX)
+        tree = self._with_frames(kept)
         used, frame = np.unique(tree.frame, return_inverse=True)
-        made = len(tree.parent)
-        return Piece(
-            self._frames(used),
-            Trie(tree.parent, frame),
-            summed(node, samples["value"], made),
-            summed(node, samples["count"], made),
-        )
+        return Piece(self._frames(used), Trie(tree.parent, frame), values, counts, merged)
 
-    def steps(
-        self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int
-    ) -> dict[str, Ints] | None:
+    def steps(self, choice: Choice) -> dict[str, Ints] | None:
         """Time, value and count of the samples that `piece` would sum."""
-        return self._chosen(kind, accepted, start, end, ["time", "value", "count"])
+        return self._chosen(choice, ["time", "value", "count"])
 
-    def totals(
-        self, kind: SampleType, accepted: Callable[[LabelTable], Mask], start: int, end: int, label: str
-    ) -> dict[str, int]:
+    def see(self, choice: Choice, latest: Latest) -> None:
+        """Shows the samples of a gauge to `latest`."""
+        if (found := self._chosen(choice, ["time", "labels"])) is not None:
+            latest.see(found["time"], found["labels"], self.labels().sets())
+
+    def totals(self, choice: Choice, label: str) -> dict[str, int]:
         """The sum of the samples that `piece` would sum, by the value of a label."""
-        samples = self._chosen(kind, accepted, start, end, ["labels", "value"])
+        samples = self._chosen(choice, ["labels", "value"])
         if samples is None:
             return {}
         sums = summed(samples["labels"], samples["value"], self.about.label_sets)
@@ -150,11 +177,11 @@ class Segment:
 
     def columns(self) -> Columns:
         """All of it."""
-        table, tree, frames = self._samples([]), self._tree(), self._frames(None)
+        table, tree, frames = self._samples([]), self._with_frames(Trie(*self._nodes())), self._frames(None)
         samples = {name: _ints(table[name]) for name in ("time", "type", "labels", "node", "value", "count")}
-        self._check_nodes(samples["node"], tree)
+        self._check_nodes(samples["node"], tree.parent)
         if len(tree.frame) and not 0 <= tree.frame.min() <= tree.frame.max() < len(frames):
-            raise self._damage("nodes", "a frame that there is not")
+            raise self._damage("edges", "a frame that there is not")
         return Columns(
             types=self.about.types,
             labels=self.labels().sets(),
@@ -164,21 +191,18 @@ class Segment:
             lost=self.about.lost,
         )
 
-    def _chosen(
-        self,
-        kind: SampleType,
-        accepted: Callable[[LabelTable], Mask],
-        start: int,
-        end: int,
-        columns: list[str],
-    ) -> dict[str, Ints] | None:
-        if kind not in self.about.types:
+    def _chosen(self, choice: Choice, columns: list[str]) -> dict[str, Ints] | None:
+        if choice.kind not in self.about.types:
             return None
         table = self._samples(columns)
-        wanted = table["type"].to_numpy() == self.about.types.index(kind)
-        wanted &= accepted(self.labels())[table["labels"].to_numpy()]
+        wanted = table["type"].to_numpy() == self.about.types.index(choice.kind)
+        labels = self.labels()
+        wanted &= choice.accepted(labels)[table["labels"].to_numpy()]
         time = table["time"].to_numpy()
-        wanted &= (time >= start // TIME_S) & (time < -(-end // TIME_S))
+        wanted &= (time >= choice.start // TIME_S) & (time < -(-choice.end // TIME_S))
+        if choice.latest is not None and wanted.any():
+            times, sets = _ints(table["time"])[wanted], _ints(table["labels"])[wanted]
+            wanted[wanted] = choice.latest.keep(times, sets, labels.sets())
         return {name: _ints(table[name])[wanted] for name in columns} if wanted.any() else None
 
     def _samples(self, columns: list[str]) -> Any:
@@ -189,23 +213,39 @@ class Segment:
             raise self._damage("samples", "a type or labels that there are not")
         return table
 
-    def _tree(self) -> Trie:
+    def _nodes(self) -> tuple[Ints, Ints]:
+        """The parent of each node, and `call`."""
         table = self._read("nodes")
-        tree = Trie(_ints(table["parent"]), _ints(table["frame"]))
-        if (tree.parent >= np.arange(len(tree.parent))).any() or (np.diff(tree.parent) < 0).any():
+        up, call = _ints(table["up"]), _ints(table["call"])
+        parent = np.cumsum(up) - 1
+        if (up < 0).any() or (parent >= np.arange(len(parent))).any():
             raise self._damage("nodes", "out of order")
-        return tree
+        return parent, call
+
+    def _with_frames(self, tree: Trie) -> Trie:
+        """A tree, or some of it, whose `frame` is still `call`, with its frames."""
+        table = self._read("edges")
+        caller = np.cumsum(_ints(table["caller"])) - 1
+        callee = caller + _ints(table["callee"])
+        frame = np.empty(len(tree.frame), np.int64)
+        for start, end in tree.levels():
+            above = frame[tree.parent[start:end]] if start else np.full(end - start, -1)
+            edge = np.searchsorted(caller, above) + tree.frame[start:end]
+            if int(edge.max()) >= len(caller) or (caller[edge] != above).any():
+                raise self._damage("edges", "a call that there is not")
+            frame[start:end] = callee[edge]
+        return Trie(tree.parent, frame)
 
     def _frames(self, used: Ints | None) -> list[Frame]:
         table = self._read("frames", ["kind", "name", "file", "line", "build_id", "address"])
         if used is not None:
             if len(used) and not 0 <= used[0] <= used[-1] < len(table):
-                raise self._damage("nodes", "a frame that there is not")
+                raise self._damage("edges", "a frame that there is not")
             table = table[used]
         return [Frame(*row) for row in table.iter_rows()]
 
-    def _check_nodes(self, nodes: Ints, tree: Trie) -> None:
-        if len(nodes) and not -1 <= nodes.min() <= nodes.max() < len(tree.parent):
+    def _check_nodes(self, nodes: Ints, parent: Ints) -> None:
+        if len(nodes) and not -1 <= nodes.min() <= nodes.max() < len(parent):
             raise self._damage("samples", "a node that there is not")
 
     def _damage(self, table: str, why: str) -> Damaged:
@@ -257,31 +297,31 @@ class LabelTable:
         return found
 
 
-def of_batches(batches: Sequence[tuple[Opened, tuple[list[Frame], Ints, Ints]]]) -> Columns:
-    """Batches with their stacks, in columns."""
-    frames, types, sets = Interned[Frame](), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
-    flats, lengths, made = [np.empty(0, np.int64)], [np.zeros(1, np.int64)], 0
+def of_batches(batches: Sequence[Opened], refused: Callable[[Opened, Damaged], None]) -> Columns:
+    """Batches in columns. One whose stacks cannot be read is refused, and left out."""
+    gathered, types, sets = Gathered(), Interned[SampleType](), Interned[frozenset[tuple[str, str]]]()
     samples: dict[str, list[Ints]] = {name: [] for name in ("time", "type", "labels", "node", "value", "count")}
     lost: list[Lost] = []
-    for opened, (of, flat, offsets) in batches:
+    for opened in batches:
         head, taken = opened.head, opened.samples
-        flats.append(frames.map(of)[flat] if of else flat)
-        lengths.append(np.diff(offsets))
+        try:
+            samples["node"].append(gathered.add(opened, taken.stack))
+        except Damaged as err:
+            refused(opened, err)
+            continue
         samples["time"].append(np.full(len(taken.type), head.start // TIME_S, np.int64))
         samples["type"].append(types.map(head.types)[taken.type])
         samples["labels"].append(sets.map([frozenset(one.items()) for one in head.labels])[taken.labels])
-        samples["node"].append(taken.stack + made)
         samples["value"].append(taken.value)
         samples["count"].append(taken.count)
-        made += len(offsets) - 1
         lost += [Lost(head.start // TIME_S, reason, count) for reason, count in head.lost.items()]
-    tree, nodes = trie.build(np.concatenate(flats), np.cumsum(np.concatenate(lengths)))
+    tree, nodes = gathered.build()
     table = {name: np.concatenate([np.empty(0, np.int64), *parts]) for name, parts in samples.items()}
     table["node"] = nodes[table["node"]]
     return Columns(
         types=types.items,
         labels=[dict(one) for one in sets.items],
-        frames=frames.items,
+        frames=gathered.frames.items,
         tree=tree,
         samples=table,
         lost=lost,
@@ -397,7 +437,7 @@ def _tables(columns: Columns) -> dict[str, Any]:
                 "count": samples["count"],
             }
         ),
-        "nodes": pl.DataFrame({"parent": tree.parent.astype(np.int32), "frame": tree.frame.astype(np.int32)}),
+        **_tree_tables(tree),
         "frames": pl.DataFrame(
             [[getattr(frame, name) for frame in frames] for name in Frame.__struct_fields__],
             schema={
@@ -410,6 +450,23 @@ def _tables(columns: Columns) -> dict[str, Any]:
             },
         ),
         "labels": pl.DataFrame(labels, schema={"set": pl.Int32, "name": pl.String, "value": pl.String}, orient="row"),
+    }
+
+
+def _tree_tables(tree: Trie) -> dict[str, Any]:
+    import polars as pl
+
+    above = np.where(tree.parent >= 0, tree.frame[tree.parent], -1) if len(tree.parent) else tree.parent
+    edges, edge = np.unique((above + 1) << 32 | tree.frame, return_inverse=True)
+    caller, callee = (edges >> 32) - 1, edges & 0xFFFFFFFF
+    call = (np.arange(len(edges)) - np.searchsorted(caller, caller))[edge]
+    columns = {
+        "nodes": {"up": np.diff(tree.parent, prepend=-1), "call": call},
+        "edges": {"caller": np.diff(caller, prepend=-1), "callee": callee - caller},
+    }
+    return {
+        name: pl.DataFrame({column: array.astype(np.int32) for column, array in table.items()})
+        for name, table in columns.items()
     }
 
 

@@ -31,8 +31,8 @@ class Stacks(Sequence[tuple[int, ...]]):
     """Stacks of indexes into `Selection.frames`, leaf first: a sequence of tuples that are made when looked at.
     For passes over all of them: stack `i` is `flat[offsets[i]:offsets[i + 1]]`."""
 
-    def __init__(self, flat: Ints, offsets: Ints) -> None:
-        self.flat: NDArray[np.int32] = flat.astype(np.int32)
+    def __init__(self, flat: NDArray[np.int32], offsets: Ints) -> None:
+        self.flat = flat
         self.offsets = offsets
 
     def __len__(self) -> int:
@@ -69,6 +69,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     counts: Ints
     """How many events each is of."""
     total: int
+    merged: int = 0
+    """How much of `total` stands at a caller of where it was, because so large a query has more stacks than memory is given for: the
+    lightest, each less than a 200,000th of an hour."""
     lost: dict[str, int]
     """Samples of that time that were not kept, by reason, of whatever labels they would have had."""
 

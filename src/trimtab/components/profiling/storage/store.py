@@ -18,12 +18,14 @@ from trimtab.components.profiling.batch import TIME_S, Batch, Frame, SampleType
 from trimtab.components.profiling.storage import trie
 from trimtab.components.profiling.storage.arrivals import keep
 from trimtab.components.profiling.storage.contents import Done, contents
+from trimtab.components.profiling.storage.gauges import GAUGES, Latest
 from trimtab.components.profiling.storage.part import Damaged, Opened, Piece, Samples, joined, of_batches
 from trimtab.components.profiling.storage.retention import retain
 from trimtab.components.profiling.storage.rollup import roll_up
-from trimtab.components.profiling.storage.segment import HOUR_S, LabelTable, Mask, Segment
+from trimtab.components.profiling.storage.segment import HOUR_S, Choice, LabelTable, Mask, Segment
 from trimtab.components.profiling.storage.selection import Query, Selection, Series, Stacks
 from trimtab.components.profiling.storage.selector import Matcher, matches, parse
+from trimtab.components.profiling.storage.trie import Ints
 
 T = TypeVar("T")
 
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 
 RETRIES_MAX = 5
 """A roll-up deletes once in minutes what a query reads in less than a second."""
-NODES_MAX = 2_000_000
-"""Nodes of hours that are joined at once, 100 bytes each while they are."""
+JOIN_NODES_MAX = 600_000
+"""Nodes of hours that are joined at once, some hundred bytes each while they are."""
 STEPS_MAX = 20_000
 """Steps of a series: 55 hours by 10 seconds."""
 
@@ -81,38 +83,38 @@ class Profiles:
 
     def _select(self, query: Query, matchers: list[Matcher], start: int, end: int) -> Selection:
         there = self._there(start, end)
-        kind = chosen(query.type, there.kinds())
-        pieces = [of_batches(there.batches, _wanted(kind, matchers), there.refused)]
+        choice, wanted = _choice(there, query, matchers, start, end, end - start)
+        pieces = [of_batches(there.batches, wanted, there.refused)]
         nodes = 0
         for segment in there.segments:
             with there.damaged():
-                pieces.append(segment.piece(kind, _accepted(matchers), start, end))
+                pieces.append(segment.piece(choice))
                 nodes += len(pieces[-1].trie.parent)
-            if nodes > NODES_MAX:
+            if nodes > JOIN_NODES_MAX:
                 pieces, nodes = [joined(pieces)], 0
-        return _selection(kind, start, end, joined(pieces), there.lost)
+        return _selection(choice.kind, start, end, joined(pieces), there.lost)
 
     def _series(self, query: Query, matchers: list[Matcher], start: int, end: int, step_s: int, steps: int) -> Series:
         there = self._there(start, end)
-        kind = chosen(query.type, there.kinds())
+        choice, wanted = _choice(there, query, matchers, start, end, step_s)
         values, counts = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-        wanted = _wanted(kind, matchers)
         for opened in there.batches:
             samples, at = wanted(opened), (opened.head.start - start) // step_s
             values[at] += samples.value.sum()
             counts[at] += samples.count.sum()
         for segment in there.segments:
             with there.damaged():
-                if (found := segment.steps(kind, _accepted(matchers), start, end)) is not None:
+                if (found := segment.steps(choice)) is not None:
                     step = (found["time"] * TIME_S - start) // step_s
                     np.add.at(values, step, found["value"])
                     np.add.at(counts, step, found["count"])
+        kind = choice.kind
         return Series(type=kind.name, unit=kind.unit, start=start, step_s=step_s, values=values, counts=counts)
 
     def _totals(self, query: Query, matchers: list[Matcher], start: int, end: int, label: str) -> dict[str, int]:
         there = self._there(start, end)
-        kind = chosen(query.type, there.kinds())
-        wanted, found = _wanted(kind, matchers), dict[str, int]()
+        choice, wanted = _choice(there, query, matchers, start, end, end - start)
+        found = dict[str, int]()
         for opened in there.batches:
             samples = wanted(opened)
             for number in np.unique(samples.labels).tolist():
@@ -120,7 +122,7 @@ class Profiles:
                 _add(found, {value: int(samples.value[samples.labels == number].sum())})
         for segment in there.segments:
             with there.damaged():
-                _add(found, segment.totals(kind, _accepted(matchers), start, end, label))
+                _add(found, segment.totals(choice, label))
         return found
 
     def _labels(self, start: int, end: int) -> dict[str, list[str]]:
@@ -199,6 +201,32 @@ def chosen(asked: str, kinds: list[SampleType]) -> SampleType:
     return SampleType(name, found[0] if found else unit)
 
 
+def _choice(
+    there: _There, query: Query, matchers: list[Matcher], start: int, end: int, step_s: int
+) -> tuple[Choice, Callable[[Opened], Samples]]:
+    """Which samples are asked for, of segments and of batches. Of a gauge each target's last in every step."""
+    kind = chosen(query.type, there.kinds())
+    wanted, choice = _wanted(kind, matchers), Choice(kind, _accepted(matchers), start, end)
+    if kind.name not in GAUGES:
+        return choice, wanted
+    latest = Latest(start, step_s)
+
+    def times(opened: Opened, samples: Samples) -> Ints:
+        return np.full(len(samples.labels), opened.head.start // TIME_S, np.int64)
+
+    def last(opened: Opened) -> Samples:
+        samples = wanted(opened)
+        return samples.where(latest.keep(times(opened, samples), samples.labels, opened.head.labels))
+
+    for opened in there.batches:
+        samples = wanted(opened)
+        latest.see(times(opened, samples), samples.labels, opened.head.labels)
+    for segment in there.segments:
+        with there.damaged():
+            segment.see(choice, latest)
+    return choice._replace(latest=latest), last
+
+
 def _wanted(kind: SampleType, matchers: list[Matcher]) -> Callable[[Opened], Samples]:
     def wanted(opened: Opened) -> Samples:
         head, samples = opened.head, opened.samples
@@ -225,8 +253,8 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
     nodes = np.flatnonzero((piece.values != 0) | (piece.counts != 0))
     values, counts = piece.values[nodes], piece.counts[nodes]
     nodes = np.where(nodes == len(piece.trie.parent), -1, nodes)
-    flat, offsets = trie.expand(piece.trie, nodes)
-    used, flat = np.unique(flat, return_inverse=True)
+    used, frame = np.unique(piece.trie.frame, return_inverse=True)
+    flat, offsets = trie.expand(trie.Trie(piece.trie.parent, frame), nodes)
     frames: list[Frame] = [piece.frames[index] for index in used.tolist()]
     return Selection(
         type=kind.name,
@@ -238,6 +266,7 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
         values=values,
         counts=counts,
         total=int(values.sum()),
+        merged=piece.merged,
         lost=lost,
     )
 

@@ -89,13 +89,13 @@ def pruned(trie: Trie, leaves: Ints) -> tuple[Trie, Ints]:
     return Trie(np.where(above >= 0, number[above], -1), trie.frame[keep]), number
 
 
-def expand(trie: Trie, nodes: Ints) -> tuple[Ints, Ints]:
+def expand(trie: Trie, nodes: Ints) -> tuple[NDArray[np.int32], Ints]:
     """The frames of the stacks that end in these nodes, leaf first, one after the other; and where each begins, and the last ends."""
     depth = np.zeros(len(trie.parent) + 1, np.int64)  # the last is that of node -1
     for level, (start, end) in enumerate(trie.levels()):
         depth[start:end] = level + 1
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(depth[nodes])])
-    flat = np.empty(int(offsets[-1]), np.int64)
+    flat = np.empty(int(offsets[-1]), np.int32)
     at, node = offsets[:-1].copy(), nodes.copy()
     active = np.flatnonzero(node >= 0)
     while len(active):
@@ -105,3 +105,30 @@ def expand(trie: Trie, nodes: Ints) -> tuple[Ints, Ints]:
         node[active] = trie.parent[here]
         active = active[node[active] >= 0]
     return flat, offsets
+
+
+def folded(trie: Trie, values: Ints, counts: Ints, limit: int) -> tuple[tuple[Trie, Ints, Ints], int]:
+    """A tree of about `limit` nodes at most: the lightest, with all that is above them counted to each, are taken into the node above.
+    With the values and counts by node (the last is of node -1), and how much of the values moved."""
+    nodes = len(trie.parent)
+    if nodes <= limit:
+        return (trie, values, counts), 0
+    levels = trie.levels()
+    weight = np.abs(values)
+    for start, end in reversed(levels[1:]):
+        np.add.at(weight, trie.parent[start:end], weight[start:end])
+    bound = np.partition(weight[:nodes], nodes - limit)[nodes - limit]
+    keep = weight[:nodes] > bound
+    home = np.where(keep, np.arange(nodes), trie.parent)
+    for start, end in levels[1:]:
+        home[start:end] = np.where(keep[start:end], home[start:end], home[trie.parent[start:end]])
+    number = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
+    at = number[np.append(home, -1)]
+    made = int(keep.sum())
+    sums = []
+    for amounts in (values, counts):
+        total = np.zeros(made + 1, np.int64)
+        np.add.at(total, at, amounts)
+        sums.append(total)
+    moved = int(np.abs(values[:nodes][~keep]).sum())
+    return (Trie(number[trie.parent[keep]], trie.frame[keep]), sums[0], sums[1]), moved

@@ -49,6 +49,10 @@ class ParseError(ValueError):
     """What was to be parsed is not what it should be, in one line."""
 
 
+class ParserDied(ParseError):
+    """The worker died, twice: perhaps of what it parsed, perhaps of something else."""
+
+
 class _Gone(Exception):
     """The worker's end of the socket is closed."""
 
@@ -93,7 +97,7 @@ class Sandbox:
                     if died is None and not fresh:  # it went for want of work, just when there was some
                         continue
                     if fault >= FAULTS - 1:
-                        raise ParseError(f"{function}: {died or 'the parser ended'} on this input") from gone
+                        raise ParserDied(f"{function}: {died or 'the parser ended'} on this input") from gone
                 except BaseException as err:
                     if not isinstance(err, ParseError):
                         self._end()
