@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,8 +57,7 @@ class World:
         self._running: asyncio.Task[None] | None = None
 
     def command(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
-        sockets = self.folder / "sockets"
-        sockets.mkdir(mode=0o700, exist_ok=True)
+        sockets = Path(tempfile.mkdtemp(prefix="sockets-", dir=self.folder))
         environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
         return [sys.executable, cloud_provider.__file__, "6", *self.faults], sockets, environment
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Command(Protocol):
     """How a provider's program is started: shut in, as nobody in particular."""
 
     def __call__(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
-        """The command, its directory of sockets, its environment. Raises `NotReady`."""
+        """The command, a directory of sockets of its own (deleted with it), its environment. Raises `NotReady`."""
 
 
 @dataclass
@@ -98,6 +99,7 @@ class Talk:
     rate: Rate
     removals: int
     clock: Callable[[], float]
+    sockets: Path
     used: float = 0.0
     asked: int = 0
     anew: deque[float] = field(default_factory=deque)
@@ -110,6 +112,10 @@ class Talk:
                 "NoSuchResource", f"the provider {self.provider.plugin.name} has no resource {kind}: disable it"
             )
         return Keeper(self, kind, schema)
+
+    async def close(self) -> None:
+        await self.provider.close()
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
     def may_make_anew(self) -> bool:
         """Whether one more resource that was there may be made anew now; counts it if so."""
@@ -181,7 +187,7 @@ class Pool:
             return talk
         if talk is not None:
             del self._talks[key]
-            await talk.provider.close()
+            await talk.close()
         task = self._starting.get(key)
         if task is None:
             task = self._starting[key] = asyncio.get_running_loop().create_task(
@@ -205,6 +211,7 @@ class Pool:
         try:
             started = await protocol.Provider.start(command, sockets, name=provider.name, environment=environment)
         except protocol.LaunchError as err:
+            shutil.rmtree(sockets, ignore_errors=True)
             raise NotReady("ProviderFailed", str(err)) from None
         try:
             schema = await started.schema()
@@ -218,7 +225,7 @@ class Pool:
         spec = config.spec
         rate = before.rate if before is not None else Rate(spec.requests_per_second, clock)
         anew = before.anew if before is not None else deque()
-        return Talk(started, schema, rate, spec.removals_per_interval, clock, used=clock(), anew=anew)
+        return Talk(started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew)
 
     async def run(self) -> None:
         """Stops what is idle, until cancelled; then stops all."""
@@ -234,7 +241,7 @@ class Pool:
         for key, talk in list(self._talks.items()):
             if talk.asked == 0 and talk.used + IDLE_S <= talk.clock():
                 del self._talks[key]
-                await talk.provider.close()
+                await talk.close()
 
     async def close(self) -> None:
         for task in list(self._starting.values()):
@@ -242,4 +249,4 @@ class Pool:
             with contextlib.suppress(asyncio.CancelledError, NotReady):
                 await task
         talks, self._talks = list(self._talks.values()), {}
-        await asyncio.gather(*(talk.provider.close() for talk in talks))
+        await asyncio.gather(*(talk.close() for talk in talks))
