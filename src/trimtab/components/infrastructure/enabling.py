@@ -25,11 +25,6 @@ _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
 
-def short_name(provider: str, source: str) -> str:
-    """By what name a provider's resources begin: `linode` of linode/linode, whatever the Provider is called."""
-    return source.rpartition("/")[2] if "/" in source else provider
-
-
 def definitions(provider: Provider, schema: ProviderSchema) -> list[JSON]:
     """The definitions of a provider's enabled kinds, in order. Raises `KeyError` of a kind that it has not."""
     properties = kind_schema(Managed)["properties"]
