@@ -73,6 +73,14 @@ class Context(Protocol):
     async def done(self) -> Mapping[str, Any]:
         """The effects recorded as done for this subject: key to outcome, oldest first."""
 
+    async def save(self, obj: Resource) -> None:
+        """Applies an owned object at once, before the run goes on: what must be remembered before the next step is taken. Also return it
+        in `Desired.objects` or `keep`, or it is swept. Raises as writing it at the end of the run would."""
+
+    async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
+        """Deletes an owned object at once, with these finalizers taken off it; for what was saved, and outlives its subject (`retain`), in
+        the `undo` of an effect. Does nothing when it is gone."""
+
     async def undo(self, key: str, undo: Callable[[Any], Awaitable[None]]) -> None:
         """Undoes a recorded effect that is no longer wanted while the subject lives on (a name that changed). Does
         nothing when there is no record of it."""

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trimtab.api import JSON, Ref, Resource, kind_of
@@ -227,7 +228,15 @@ class Controller:
         if self.reconciler.effects and not deleting:
             await self._ensure_finalizer(run)
         context = RunContext(
-            self._process, self.identity, self.declared, self._dependencies, run.subject, run.cause, state.said
+            self._process,
+            self.identity,
+            self.declared,
+            self._dependencies,
+            run.subject,
+            run.cause,
+            state.said,
+            partial(self._applier.apply, run),
+            partial(self._handover.discard, run),
         )
         if deleting and self.reconciler.effects:
             outcome = await self._deletion.advance(run, context, self.reconciler)

@@ -9,6 +9,7 @@ was just set free.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,6 +52,14 @@ class Handover:
             await self._release(run, ref)
         for lift in outcome.lift:
             await self._lift(run, lift.ref, lift.finalizer)
+
+    async def discard(self, run: Run, obj: Resource, finalizers: Sequence[str]) -> None:
+        """Takes finalizers off an owned object and deletes it."""
+        for finalizer in finalizers:
+            await self._lift(run, obj.ref, finalizer)
+        _, live = self._live(obj.ref)
+        if live is not None and self._identity.made(live.obj, run.subject.metadata.uid):
+            await self._applier.delete(run, live.obj)
 
     async def _still_lives(self, run: Run) -> None:
         subject = run.subject

@@ -22,7 +22,7 @@ from trimtab.client.cache import Change
 from trimtab.client.client import Client
 from trimtab.client.clock import Clock, SystemClock
 from trimtab.client.informer import Informer
-from trimtab.runtime.component import Component, Place
+from trimtab.runtime.component import Component, Place, Reconciler
 from trimtab.runtime.controller import Controller
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.events import Events
@@ -98,6 +98,7 @@ class Process:
         self._adapters = dict(adapters or {})
         self.informers: dict[type[Resource], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[Controller | type[Resource], asyncio.Task[None]] = {}
         self._observes = place == "controllers" if observes is None else observes
         if problems := conflicts(self.components):
             raise ValueError("; ".join(problems))
@@ -130,8 +131,36 @@ class Process:
                 informer.subscribe(self._observed)
             self.informers[kind] = informer
             if self._group is not None:
-                self._group.create_task(informer.run(), name=f"informer {kind.__name__}")
+                self._start_informer(self._group, kind)
         return informer
+
+    def _start_informer(self, group: asyncio.TaskGroup, kind: type[Resource]) -> None:
+        self._tasks[kind] = group.create_task(self.informers[kind].run(), name=f"informer {kind.__name__}")
+
+    # Reconcilers of kinds that are known only while it runs
+
+    def join(self, component: str, reconciler: Reconciler[Any]) -> Controller:
+        """Starts a reconciler of a component beside those that it declares; its kinds must be installed. Call it while `run` runs."""
+        assert self._group is not None, "join: the process does not run yet"
+        controller = Controller(self, component, reconciler)
+        self.controllers.append(controller)
+        self._tasks[controller] = self._group.create_task(controller.run(), name=controller.identity.label)
+        return controller
+
+    async def part(self, controller: Controller) -> None:
+        """Ends a reconciler that joined, and the watches that nobody else needs."""
+        self.controllers.remove(controller)
+        await self._end(controller)
+        needed = {kind for other in self.controllers for kind in other.declared.kinds}
+        subject = controller.reconciler.subject
+        if subject not in needed and subject in self.informers:
+            await self._end(subject)
+            del self.informers[subject]
+
+    async def _end(self, what: Controller | type[Resource]) -> None:
+        task = self._tasks.pop(what)
+        task.cancel()
+        await asyncio.wait([task])
 
     @property
     def synced(self) -> bool:
@@ -146,8 +175,8 @@ class Process:
         """Runs all that belongs to this place until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for kind, informer in list(self.informers.items()):
-                group.create_task(informer.run(), name=f"informer {kind.__name__}")
+            for kind in list(self.informers):
+                self._start_informer(group, kind)
             for controller in self.controllers:
                 group.create_task(controller.run(), name=controller.identity.label)
             for component in self.components:

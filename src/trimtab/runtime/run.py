@@ -39,6 +39,8 @@ class RunContext:
         subject: Resource,
         cause: Ref | str | None,
         said: Said,
+        save: Callable[[Resource], Awaitable[Ref]],
+        discard: Callable[[Resource, Sequence[str]], Awaitable[None]],
     ) -> None:
         self.effects = Effects(process, identity, subject, cause) if declared.effects else None
         self._process = process
@@ -49,6 +51,8 @@ class RunContext:
         self._key: Key = (subject.namespace or "", subject.name)
         self._cause = cause
         self._said = said
+        self._save = save
+        self._discard = discard
 
     @property
     def now(self) -> datetime:
@@ -110,6 +114,13 @@ class RunContext:
         self._declared.check_effects()
         assert self.effects is not None
         return self.effects.recorded()
+
+    async def save(self, obj: Resource) -> None:
+        await self._save(obj)
+
+    async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
+        self._declared.check_owned(type(obj))
+        await self._discard(obj, finalizers)
 
     async def undo(self, key: str, undo: Callable[[Any], Awaitable[None]]) -> None:
         self._declared.check_effects()

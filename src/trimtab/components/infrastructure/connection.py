@@ -1,0 +1,92 @@
+"""Connection Secrets: what a user of a resource needs, by templates over its fields.
+
+{{ FIELD | FILTER | FILTER }}      FIELD as in status.atProvider, or a sensitive field by the same naming
+                                   FILTER: b64decode, b64encode, json, or default("text")
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.components.infrastructure import naming
+from trimtab.components.infrastructure.changes import at
+from trimtab.components.infrastructure.protocol.schema import Block
+
+PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+DEFAULT = re.compile(r'default\((".*")\)')
+
+
+class TemplateFault(ValueError):
+    """A template that cannot be filled: one line that names its key."""
+
+
+def rendered(
+    templates: Mapping[str, str], shown: Mapping[str, Any], hidden: Mapping[str, Any], block: Block
+) -> dict[str, bytes]:
+    """The Secret's data; without templates every sensitive field under its own name.
+
+    shown: `status.atProvider`; hidden: sensitive fields by the provider's names. Raises `TemplateFault`.
+    """
+    names = naming.of_block(block)
+    fields = {**shown, **{names[name]: value for name, value in hidden.items()}}
+    if not templates:
+        return {names[name]: _text(value) for name, value in hidden.items()}
+    return {key: _filled(key, template, fields) for key, template in templates.items()}
+
+
+def _filled(key: str, template: str, fields: Mapping[str, Any]) -> bytes:
+    out, last = b"", 0
+    for match in PLACE.finditer(template):
+        out += template[last : match.start()].encode() + _value(key, match[1], fields)
+        last = match.end()
+    rest = template[last:]
+    if "{{" in rest or "}}" in rest:
+        raise TemplateFault(f"{key}: a {{{{ without its }}}}")
+    return out + rest.encode()
+
+
+def _value(key: str, expression: str, fields: Mapping[str, Any]) -> bytes:
+    field, *filters = [part.strip() for part in expression.split("|")]
+    try:
+        value: Any = at(fields, field)
+    except ValueError:
+        raise TemplateFault(f"{key}: {field} is no field") from None
+    for name in filters:
+        if found := DEFAULT.fullmatch(name):
+            value = json.loads(found[1]) if value is None else value
+            continue
+        if value is None:
+            break
+        value = _filter(key, name, value)
+    if value is None:
+        known = ", ".join(sorted(fields)) or "none"
+        raise TemplateFault(f"{key}: there is no field {field}; there are {known}")
+    return _text(value)
+
+
+def _filter(key: str, name: str, value: Any) -> Any:
+    match name:
+        case "b64decode":
+            try:
+                return base64.b64decode(_text(value), validate=True)
+            except binascii.Error as err:
+                raise TemplateFault(f"{key}: b64decode: {err}") from None
+        case "b64encode":
+            return base64.b64encode(_text(value)).decode()
+        case "json":
+            return json.dumps(value)
+    raise TemplateFault(f'{key}: there is no filter {name}; there are b64decode, b64encode, json, default("...")')
+
+
+def _text(value: Any) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode()
+    return json.dumps(value).encode()

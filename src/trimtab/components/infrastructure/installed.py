@@ -1,0 +1,68 @@
+"""Provider -> whether its program is on this machine, and what it has; ProviderConfig -> whether the provider takes it."""
+
+from __future__ import annotations
+
+import base64
+
+from trimtab.api import JSON
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.pool import NotReady, Providers
+from trimtab.components.infrastructure.shelf import Shelf
+from trimtab.runtime import Context, Desired, reconciler
+
+CHECK_S = 300.0
+
+
+@reconciler(Provider, name="installed", workers=1)
+async def installed(subject: Provider, ctx: Context) -> Desired:
+    """Says whether a provider's program is here."""
+    shelf = ctx.adapter(Shelf)
+    schema = shelf.schema(subject.spec.checksum)
+    if schema is None or not shelf.program(subject.spec.checksum).exists():
+        again = f"trimtab provider install {subject.spec.source}"
+        message = f"its program is not on this machine: {again}"
+        return Desired(status=_status(subject, 0, "False", "NotInstalled", message), requeue_after_s=CHECK_S)
+    missing = [name for name in subject.spec.kinds if name not in schema.resources]
+    if missing:
+        message = f"it has no resource {missing[0]}: trimtab provider disable {subject.name} {missing[0]}"
+        return Desired(status=_status(subject, len(schema.resources), "False", "NoSuchResource", message))
+    return Desired(status=_status(subject, len(schema.resources), "True", "Installed", ""))
+
+
+def _status(subject: Provider, resources: int, status: str, reason: str, message: str) -> JSON:
+    return {
+        "observedGeneration": subject.metadata.generation,
+        "resources": resources,
+        "enabled": len(subject.spec.kinds),
+        "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}],
+    }
+
+
+@reconciler(ProviderConfig, name="configured", reads=[Provider, Secret], workers=2)
+async def configured(subject: ProviderConfig, ctx: Context) -> Desired:
+    """Asks the provider whether it takes this configuration."""
+    provider = await ctx.get(Provider, subject.spec.provider)
+    if provider is None:
+        message = f"there is no Provider {subject.spec.provider}: trimtab provider install {subject.spec.provider}"
+        return Desired(status=_ready(subject, "False", "NoProvider", message))
+    secrets = {}
+    for field, ref in subject.spec.secrets.items():
+        secret = await ctx.get(Secret, ref.name)
+        if secret is None or ref.key not in secret.data:
+            what = f"has no key {ref.key}" if secret is not None else "does not exist"
+            message = f"{field}: the Secret {ref.name} {what} in namespace {subject.namespace}"
+            return Desired(status=_ready(subject, "False", "SecretMissing", message))
+        secrets[field] = base64.b64decode(secret.data[ref.key]).decode(errors="replace")
+    try:
+        await ctx.adapter(Providers).talk(provider, subject, secrets)  # type: ignore[type-abstract]
+    except NotReady as err:
+        return Desired(status=_ready(subject, "False", err.reason, str(err)), requeue_after_s=CHECK_S)
+    return Desired(status=_ready(subject, "True", "Accepted", ""))
+
+
+def _ready(subject: ProviderConfig, status: str, reason: str, message: str) -> JSON:
+    return {
+        "observedGeneration": subject.metadata.generation,
+        "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}],
+    }

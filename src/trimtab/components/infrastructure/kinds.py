@@ -1,0 +1,181 @@
+"""The kinds of infrastructure: which provider there is, with which credential, and what every resource of a provider has in common.
+
+    Provider (its program, which of its kinds are enabled) <-- ProviderConfig (credential) <-- objects of the enabled kinds
+
+A provider's own kinds are made while the engine runs (`managed_kind`), from its schema; `Managed` is what all of them look like.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, field
+
+from trimtab.api import Condition, Model, Resource, resource
+from trimtab.components.infrastructure import naming
+from trimtab.components.infrastructure.changes import Change
+
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+Duration = Annotated[str, Meta(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2)]
+
+
+class ProviderSpec(Model):
+    source: Name
+    """Where it comes from: `NAMESPACE/NAME` of a registry, or the path of its program."""
+    version: str = ""
+    checksum: str = ""
+    """`sha256:` of its program: what was installed is what runs."""
+    kinds: list[str] = []
+    """The resources that are enabled, by the provider's names: `linode_lke_cluster`."""
+
+
+class ProviderStatus(Model):
+    observed_generation: int = 0
+    resources: int = 0
+    """How many kinds of resources it has."""
+    enabled: int = 0
+    conditions: list[Condition] = []
+
+
+@resource(
+    "trimtab.dev/v1alpha1",
+    "providers",
+    namespaced=False,
+    columns=(
+        ("Source", "string", ".spec.source"),
+        ("Version", "string", ".spec.version"),
+        ("Enabled", "integer", ".status.enabled"),
+        ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ),
+)
+class Provider(Resource):
+    """A Terraform provider whose resources can be kinds of this API. Made by `trimtab provider install`."""
+
+    spec: ProviderSpec = field(default_factory=lambda: ProviderSpec(source="?"))
+    status: ProviderStatus = field(default_factory=ProviderStatus)
+
+
+class SecretKey(Model):
+    name: Name
+    key: Name
+
+
+class ProviderConfigSpec(Model):
+    provider: Name
+    config: dict[str, Any] = {}
+    """The provider's own configuration, by its names: `url`, `region`."""
+    secrets: dict[str, SecretKey] = {}
+    """Fields of it that are in Secrets of this namespace: `token: {name: linode, key: token}`."""
+    requests_per_second: Annotated[float, Meta(gt=0, le=1000)] = 2.0
+    """Reads of resources that are made with this credential, at most."""
+    removals_per_interval: Annotated[int, Meta(ge=0)] = 3
+    """How many resources may be made anew because they are gone, or replaced, within ten minutes: a credential that lost its rights sees
+    nothing anywhere, and must not make everything a second time."""
+
+
+class ProviderConfigStatus(Model):
+    observed_generation: int = 0
+    conditions: list[Condition] = []
+
+
+@resource(
+    "trimtab.dev/v1alpha1",
+    "providerconfigs",
+    columns=(
+        ("Provider", "string", ".spec.provider"),
+        ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ),
+)
+class ProviderConfig(Resource):
+    """A credential of a provider, for the objects of its namespace."""
+
+    spec: ProviderConfigSpec = field(default_factory=lambda: ProviderConfigSpec(provider="?"))
+    status: ProviderConfigStatus = field(default_factory=ProviderConfigStatus)
+
+
+class ProviderRef(Model):
+    name: Name = "default"
+
+
+class PolicySpec(Model):
+    """What may be done without asking."""
+
+    apply: Literal["auto", "onApproval", "never"] = "auto"
+    """onApproval: the annotation trimtab.dev/approve has to hold the digest of `status.plan`."""
+    replace: Literal["deny", "approve", "auto"] = "deny"
+    """What happens to a change for which the resource has to be deleted and made anew."""
+    delete: Literal["delete", "orphan", "deny"] = "delete"
+    """What happens to the resource when the object is deleted. deny: the object stays."""
+    adopt: str = "never"
+    """never; or id:NAME, to take over what exists under this name of the provider's own."""
+
+
+class Connection(Model):
+    """A Secret for whoever uses the resource."""
+
+    secret_name: Name
+    data: dict[str, str] = {}
+    """Key -> template: `{{ kubeconfig | b64decode }}`. None: every sensitive field under its own name."""
+
+
+class Source(Model):
+    """A field of another object of a provider."""
+
+    kind: Name
+    name: Name
+    field: Name
+    """As in its `status.atProvider`: `id`, `network[0].address`."""
+    api_version: str = ""
+    """None: the same group as this object."""
+
+
+class Reference(Model):
+    """A field of forProvider that is another resource's output."""
+
+    field: Name
+    source: Source
+
+
+class ManagedSpec(Model):
+    provider_ref: ProviderRef = field(default_factory=ProviderRef)
+    for_provider: dict[str, Any] = {}
+    init_provider: dict[str, Any] = {}
+    policy: PolicySpec = field(default_factory=PolicySpec)
+    interval: Duration = "1m"
+    """How often it is looked whether it still is as it should be."""
+    pause: bool = False
+    ignore_changes: list[str] = []
+    """Places of forProvider that others may change: `nodePool[*].count`."""
+    references: Annotated[list[Reference], Meta(max_length=64)] = []
+    connection: Connection | None = None
+
+
+class PlanStatus(Model):
+    action: Literal["none", "create", "update", "replace", "delete"] = "none"
+    digest: str = ""
+    changes: list[Change] = []
+
+
+class ManagedStatus(Model):
+    observed_generation: int = 0
+    id: str = ""
+    at_provider: dict[str, Any] = {}
+    plan: PlanStatus = field(default_factory=PlanStatus)
+    conditions: list[Condition] = []
+
+
+class Managed(Resource):
+    """A resource of a provider, whichever it is."""
+
+    spec: ManagedSpec = field(default_factory=ManagedSpec)
+    status: ManagedStatus = field(default_factory=ManagedStatus)
+
+
+def managed_kind(provider: str, name: str) -> type[Managed]:
+    """The struct of one resource of a provider: `linode_lke_cluster` -> LkeCluster in linode.tf.trimtab.dev/v1."""
+    kind = naming.kind_name(provider, name)
+    made: type[Managed] = type(kind, (Managed,), {"__module__": __name__, "__doc__": f"{name} of {provider}."})
+    place = f"{naming.group(provider)}/{naming.VERSION}"
+    return resource(place, naming.plural(kind), kind=kind)(made)

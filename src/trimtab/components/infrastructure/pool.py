@@ -1,0 +1,252 @@
+"""Running providers, one for each program and credential: started when first asked, stopped when nobody has asked for a while.
+
+    (program, configuration, secrets) --> Talk: a configured provider, its schema, its rate --> Keeper for a kind
+
+A provider that ended is started anew by the next question. A credential's reads are held to its rate; after a "too many requests" nobody
+asks for a while, longer each time. What was made anew is counted, so that a credential that sees nothing any more does not make a fleet twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import shutil
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from trimtab.components.infrastructure.keeping import Keeper
+from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.protocol import provider as protocol
+from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
+from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.components.infrastructure.protocol.values import Value, ValueFault
+
+T = TypeVar("T")
+
+IDLE_S = 300.0
+CHECK_S = 30.0
+WINDOW_S = 600.0
+"""Within this long so many resources may be made anew as `removalsPerInterval` says."""
+BUSY_FIRST_S, BUSY_LAST_S = 5.0, 300.0
+BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|throttl", re.IGNORECASE)
+
+
+class NotReady(Exception):
+    """A provider that cannot be asked now. reason: for a condition; its text is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Providers(Protocol):
+    """What the reconcilers ask of running providers."""
+
+    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+        """A configured provider. Raises `NotReady`."""
+
+
+class Command(Protocol):
+    """How a provider's program is started: shut in, as nobody in particular."""
+
+    def __call__(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
+        """The command, a directory of sockets of its own (deleted with it), its environment. Raises `NotReady`."""
+
+
+@dataclass
+class Rate:
+    """A token bucket, and the pause after a refusal."""
+
+    per_second: float
+    clock: Callable[[], float]
+    next_at: float = 0.0
+    busy_until: float = 0.0
+    busy_s: float = BUSY_FIRST_S
+
+    async def turn(self) -> None:
+        """Waits until the credential may ask again. Raises `NotReady` while its cloud is said to be busy."""
+        now = self.clock()
+        if now < self.busy_until:
+            raise NotReady(
+                "RateLimited", f"the cloud asks for fewer requests: nothing is asked for {self.busy_until - now:.0f} s"
+            )
+        at = max(now, self.next_at)
+        self.next_at = at + 1 / self.per_second
+        if at > now:
+            await asyncio.sleep(at - now)
+
+    def answered(self) -> None:
+        self.busy_s = BUSY_FIRST_S
+
+    def refused(self) -> None:
+        self.busy_until = self.clock() + self.busy_s
+        self.busy_s = min(self.busy_s * 2, BUSY_LAST_S)
+
+
+@dataclass
+class Talk:
+    """A configured provider. Implements what `Keeper` needs."""
+
+    provider: protocol.Provider
+    schema: ProviderSchema
+    rate: Rate
+    removals: int
+    clock: Callable[[], float]
+    sockets: Path
+    used: float = 0.0
+    asked: int = 0
+    anew: deque[float] = field(default_factory=deque)
+
+    def keeper(self, kind: str) -> Keeper:
+        """Raises `NotReady`: the provider has no such resource."""
+        schema = self.schema.resources.get(kind)
+        if schema is None:
+            raise NotReady(
+                "NoSuchResource", f"the provider {self.provider.plugin.name} has no resource {kind}: disable it"
+            )
+        return Keeper(self, kind, schema)
+
+    async def close(self) -> None:
+        await self.provider.close()
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def may_make_anew(self) -> bool:
+        """Whether one more resource that was there may be made anew now; counts it if so."""
+        now = self.clock()
+        while self.anew and self.anew[0] <= now - WINDOW_S:
+            self.anew.popleft()
+        if len(self.anew) >= self.removals:
+            return False
+        self.anew.append(now)
+        return True
+
+    async def plan(self, kind: str, prior: State, config: Value) -> Planned:
+        return await self._asking(self.provider.plan(kind, prior, config))
+
+    async def read(self, kind: str, state: State) -> State:
+        await self.rate.turn()
+        return await self._asking(self.provider.read(kind, state))
+
+    async def apply(self, kind: str, prior: State, planned: Planned, config: Value) -> Applied:
+        done = await self._asking(self.provider.apply(kind, prior, planned, config))
+        if any(BUSY.search(str(one)) for one in done.errors):
+            self.rate.refused()
+        return done
+
+    async def upgrade(self, kind: str, version: int, state: Any) -> Value:
+        return await self._asking(self.provider.upgrade(kind, version, state))
+
+    async def import_(self, kind: str, name: str) -> list[protocol.Imported]:
+        await self.rate.turn()
+        return await self._asking(self.provider.import_(kind, name))
+
+    async def validate(self, kind: str, config: Value) -> tuple[protocol.Diagnostic, ...]:
+        return await self._asking(self.provider.validate(kind, config))
+
+    async def _asking(self, question: Awaitable[T]) -> T:
+        self.asked += 1
+        try:
+            answer = await question
+        except ProviderError as err:
+            if BUSY.search(str(err)):
+                self.rate.refused()
+            raise
+        else:
+            self.rate.answered()
+            return answer
+        finally:
+            self.asked -= 1
+            self.used = self.clock()
+
+
+class Pool:
+    """All running providers of a process. `run` it as a service; it stops them when it is cancelled."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._talks: dict[str, Talk] = {}
+        self._starting: dict[str, asyncio.Task[Talk]] = {}
+
+    @property
+    def running(self) -> list[Talk]:
+        return list(self._talks.values())
+
+    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+        key = self._key(provider, config, secrets)
+        talk = self._talks.get(key)
+        if talk is not None and talk.provider.plugin.running:
+            talk.used = talk.clock()
+            talk.removals, talk.rate.per_second = config.spec.removals_per_interval, config.spec.requests_per_second
+            return talk
+        if talk is not None:
+            del self._talks[key]
+            await talk.close()
+        task = self._starting.get(key)
+        if task is None:
+            task = self._starting[key] = asyncio.get_running_loop().create_task(
+                self._start(provider, config, secrets, talk)
+            )
+            task.add_done_callback(lambda _: self._starting.pop(key, None))
+        started = await asyncio.shield(task)
+        self._talks[key] = started
+        return started
+
+    def _key(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> str:
+        parts = [provider.metadata.uid, provider.spec.checksum, provider.spec.version, config.metadata.uid]
+        raw = msgspec.json.encode([parts, config.spec.config, dict(secrets)], order="deterministic")
+        return hashlib.sha256(raw).hexdigest()
+
+    async def _start(
+        self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str], before: Talk | None
+    ) -> Talk:
+        command, sockets, environment = self._command(provider)
+        clock = asyncio.get_running_loop().time
+        try:
+            started = await protocol.Provider.start(command, sockets, name=provider.name, environment=environment)
+        except protocol.LaunchError as err:
+            shutil.rmtree(sockets, ignore_errors=True)
+            raise NotReady("ProviderFailed", str(err)) from None
+        try:
+            schema = await started.schema()
+            await started.configure({**config.spec.config, **secrets})
+        except (ProviderError, ValueFault) as err:
+            await started.close()
+            raise NotReady("ConfigurationRefused", f"ProviderConfig {config.name}: {err}") from None
+        except BaseException:
+            await started.close()
+            raise
+        spec = config.spec
+        rate = before.rate if before is not None else Rate(spec.requests_per_second, clock)
+        anew = before.anew if before is not None else deque()
+        return Talk(started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew)
+
+    async def run(self) -> None:
+        """Stops what is idle, until cancelled; then stops all."""
+        try:
+            while True:
+                await asyncio.sleep(CHECK_S)
+                await self.reap()
+        finally:
+            await self.close()
+
+    async def reap(self) -> None:
+        """Stops what nobody has asked for `IDLE_S`."""
+        for key, talk in list(self._talks.items()):
+            if talk.asked == 0 and talk.used + IDLE_S <= talk.clock():
+                del self._talks[key]
+                await talk.close()
+
+    async def close(self) -> None:
+        for task in list(self._starting.values()):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, NotReady):
+                await task
+        talks, self._talks = list(self._talks.values()), {}
+        await asyncio.gather(*(talk.close() for talk in talks))

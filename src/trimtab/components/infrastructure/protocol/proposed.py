@@ -1,0 +1,191 @@
+"""The state that is proposed to a provider before it plans: what the user gave, and where they gave nothing, what is there.
+
+Written from the published description of a resource's life between core and provider ("Resource Instance Change Lifecycle"):
+
+* what is given wins; an attribute that is computed and not given keeps its prior value; any other that is not given is null;
+* nested blocks and nested attributes are paired with prior ones, each by its nesting (index, key, or for sets an element that the given
+  one could have become), and merged alike;
+* a nested attribute that is optional and computed, and not given any more, keeps its prior value only if the provider alone can have
+  made it: with a value in it that only the user can have given, it is theirs, and goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, same
+
+Merge = Callable[[Value, Value], Value]
+"""(prior, config) of one object -> what is proposed."""
+Fits = Callable[[Value, Value], bool]
+"""Whether a prior object can be what became of a configured one."""
+
+
+def proposed_new(block: Block, prior: Value, config: Value) -> Value:
+    """The proposal for a resource.
+
+    prior: the object as it is, None when there is none. config: what is given (`schema.fill` it first), None to delete.
+    """
+    if config is None or config is UNKNOWN:
+        return config
+    return _block(block, block.empty if prior is None else prior, config)
+
+
+def _block(block: Block, prior: Value, config: Value) -> Value:
+    if config is None or config is UNKNOWN:
+        return config
+    if prior is UNKNOWN or prior is None:
+        prior = block.empty
+    out = _attributes(block.attributes, prior, config)
+    for name, nested in block.blocks.items():
+        out[name] = _nested_block(nested, prior.get(name), config.get(name))
+    return out
+
+
+def _attributes(
+    attributes: Mapping[str, Attribute], prior: Mapping[str, Value], config: Mapping[str, Value]
+) -> dict[str, Value]:
+    return {name: _attribute(one, prior.get(name), config.get(name)) for name, one in attributes.items()}
+
+
+def _attribute(attribute: Attribute, prior: Value, config: Value) -> Value:
+    if attribute.computed and config is None:
+        if attribute.nested is not None and attribute.optional and _only_given(attribute.nested, prior):
+            return None
+        return prior
+    if attribute.nested is None or config is None or config is UNKNOWN:
+        return config
+    return _nested_attribute(attribute.nested, prior, config)
+
+
+def _nested_block(nested: NestedBlock, prior: Value, config: Value) -> Value:
+    return _paired(
+        nested.nesting,
+        prior,
+        config,
+        merge=lambda p, c: _block(nested.block, p, c),
+        fits=lambda p, c: _block_fits(nested.block, p, c),
+    )
+
+
+def _nested_attribute(nested: NestedType, prior: Value, config: Value) -> Value:
+    def merge(p: Value, c: Value) -> Value:
+        if c is None or c is UNKNOWN:
+            return c
+        return _attributes(nested.attributes, p if isinstance(p, dict) else {}, c)
+
+    return _paired(
+        nested.nesting, prior, config, merge=merge, fits=lambda p, c: _attributes_fit(nested.attributes, p, c)
+    )
+
+
+def _paired(nesting: Nesting, prior: Value, config: Value, *, merge: Merge, fits: Fits) -> Value:
+    """Merges each of the given objects with its prior one."""
+    if config is None or config is UNKNOWN:
+        return config
+    match nesting:
+        case "list":
+            priors = prior if isinstance(prior, list) else []
+            return [merge(priors[i] if i < len(priors) else None, one) for i, one in enumerate(config)]
+        case "map":
+            keyed = prior if isinstance(prior, dict) else {}
+            return {key: merge(keyed.get(key), one) for key, one in config.items()}
+        case "set":
+            priors = prior if isinstance(prior, list) else []
+            pairs = _pairs(priors, config, fits)
+            return [merge(priors[pairs[i]] if i in pairs else None, one) for i, one in enumerate(config)]
+        case _:
+            return merge(prior, config)
+
+
+# Elements of sets have no name: which prior one may this have been?
+
+
+def _pairs(priors: list[Value], config: list[Value], fits: Fits) -> dict[int, int]:
+    """Index of a given element -> index of its prior one, each used once. Those that say most choose first, so that one that says little
+    does not take what another says exactly."""
+    left = list(range(len(priors)))
+    out = {}
+    for i in sorted(range(len(config)), key=lambda i: _said(config[i]), reverse=True):
+        found = next((k for k in left if fits(priors[k], config[i])), None)
+        if found is not None:
+            left.remove(found)
+            out[i] = found
+    return out
+
+
+def _said(value: Value) -> int:
+    """How many values there are within a value."""
+    match value:
+        case None:
+            return 0
+        case dict():
+            return sum(map(_said, value.values()))
+        case list():
+            return sum(map(_said, value))
+    return 1
+
+
+def _block_fits(block: Block, prior: Value, config: Value) -> bool:
+    if not isinstance(prior, dict) or not isinstance(config, dict):
+        return prior is None and config is None
+    return _attributes_fit(block.attributes, prior, config) and all(
+        _all_fit(n.nesting, prior.get(name), config.get(name), lambda p, c, n=n: _block_fits(n.block, p, c))  # type: ignore[misc]
+        for name, n in block.blocks.items()
+    )
+
+
+def _attributes_fit(attributes: Mapping[str, Attribute], prior: Value, config: Value) -> bool:
+    if not isinstance(prior, dict) or not isinstance(config, dict):
+        return prior is None and config is None
+    return all(_attribute_fits(one, prior.get(name), config.get(name)) for name, one in attributes.items())
+
+
+def _attribute_fits(attribute: Attribute, prior: Value, config: Value) -> bool:
+    if same(attribute.implied, prior, config):
+        return True
+    if config is None:
+        return attribute.computed
+    if attribute.nested is None:
+        return False
+    nested = attribute.nested
+    return _all_fit(nested.nesting, prior, config, lambda p, c: _attributes_fit(nested.attributes, p, c))
+
+
+def _all_fit(nesting: Nesting, prior: Value, config: Value, fits: Fits) -> bool:
+    match nesting:
+        case "list" if isinstance(prior, list) and isinstance(config, list):
+            return len(prior) == len(config) and all(fits(p, c) for p, c in zip(prior, config, strict=True))
+        case "map" if isinstance(prior, dict) and isinstance(config, dict):
+            return prior.keys() == config.keys() and all(fits(prior[key], config[key]) for key in config)
+        case "set" if isinstance(prior, list) and isinstance(config, list):
+            return len(prior) == len(config) == len(_pairs(prior, config, fits))
+        case "single" | "group":
+            return fits(prior, config)
+    return prior is None and config is None
+
+
+def _only_given(nested: NestedType, prior: Value) -> bool:
+    """Whether a prior value has something in it that no provider computes, and so was once given."""
+    match nested.nesting, prior:
+        case (("list" | "set"), list()):
+            objects = prior
+        case "map", dict():
+            objects = list(prior.values())
+        case _, dict():
+            objects = [prior]
+        case _:
+            return False
+    for one in objects:
+        if not isinstance(one, dict):
+            continue
+        for name, attribute in nested.attributes.items():
+            value = one.get(name)
+            if value is None:
+                continue
+            if attribute.nested is not None and _only_given(attribute.nested, value):
+                return True
+            if not attribute.computed and attribute.given:
+                return True
+    return False

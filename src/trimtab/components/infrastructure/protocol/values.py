@@ -1,0 +1,361 @@
+"""Values on their way to a provider and back: msgpack, walked along their type.
+
+    Python: str, bool, int | float | Decimal, list, dict, None, UNKNOWN, Dynamic <--encode, decode--> DynamicValue.msgpack
+
+Sets are lists whose order means nothing; `same` compares them so. An unknown value is any msgpack extension when read (refinements of
+it are of no use to us), extension 0 when written. A number that no double can hold exactly is a decimal string on the wire, a `Decimal`
+or an `int` here.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from trimtab.components.infrastructure.protocol.types import DEPTH_MAX, Type, from_json, to_json
+
+Value = Any
+"""What JSON has, `Decimal`, `UNKNOWN` and `Dynamic`."""
+
+UNKNOWN_CODE = 0
+EXACT_MAX = 1 << 53
+
+
+class Unknown:
+    """A value that is known only once something has been done."""
+
+    _one: Unknown | None = None
+
+    def __new__(cls) -> Unknown:
+        if cls._one is None:
+            cls._one = super().__new__(cls)
+        return cls._one
+
+    def __repr__(self) -> str:
+        return "(known after apply)"
+
+    def __deepcopy__(self, memo: Any) -> Unknown:
+        return self
+
+
+UNKNOWN: Final = Unknown()
+
+
+class Dynamic(NamedTuple):
+    """The value of a place whose type is `dynamic`: it brings its own type along."""
+
+    type: Type
+    value: Value
+
+
+class ValueFault(ValueError):
+    """A value that does not fit its type: one line that names the field."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+
+# Python -> wire
+
+
+def encode(of: Type, value: Value) -> bytes:
+    """Raises `ValueFault`: the value does not fit."""
+    return msgspec.msgpack.encode(_out(of, value, ""))
+
+
+def _out(of: Type, value: Value, path: str) -> Any:
+    if value is None:
+        return None
+    if value is UNKNOWN:
+        return msgspec.msgpack.Ext(UNKNOWN_CODE, b"\0")
+    match of.kind:
+        case "string":
+            if not isinstance(value, str):
+                raise _unfit(path, of, value)
+            return unicodedata.normalize("NFC", value)
+        case "number":
+            return _number_out(value, path, of)
+        case "bool":
+            if not isinstance(value, bool):
+                raise _unfit(path, of, value)
+            return value
+        case "list" | "set":
+            if not isinstance(value, list):
+                raise _unfit(path, of, value)
+            assert of.element is not None
+            return [_out(of.element, one, f"{path}[{i}]") for i, one in enumerate(value)]
+        case "map":
+            if not isinstance(value, dict):
+                raise _unfit(path, of, value)
+            assert of.element is not None
+            return {str(key): _out(of.element, one, _at(path, key)) for key, one in sorted(value.items())}
+        case "object":
+            if not isinstance(value, dict):
+                raise _unfit(path, of, value)
+            if strange := value.keys() - of.attributes.keys():
+                raise ValueFault(_at(path, min(strange)), "there is no such field")
+            return {name: _out(one, value.get(name), _at(path, name)) for name, one in of.attributes.items()}
+        case "tuple":
+            if not isinstance(value, list) or len(value) != len(of.elements):
+                raise _unfit(path, of, value)
+            return [_out(t, one, f"{path}[{i}]") for i, (t, one) in enumerate(zip(of.elements, value, strict=True))]
+        case _:
+            inner = value if isinstance(value, Dynamic) else Dynamic(implied(value), value)
+            return [json.dumps(to_json(inner.type)).encode(), _out(inner.type, inner.value, path)]
+
+
+def _number_out(value: Value, path: str, of: Type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise _unfit(path, of, value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise _unfit(path, of, value)
+        if value == value.to_integral_value():
+            value = int(value)
+        elif Decimal(float(value)) == value:
+            return float(value)
+        else:
+            return str(value)
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 64 else str(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise _unfit(path, of, value)
+    return int(value) if value.is_integer() and abs(value) < EXACT_MAX else value
+
+
+def _unfit(path: str, of: Type, value: Value) -> ValueFault:
+    shown = json.dumps(value, default=repr)
+    return ValueFault(path, f"expected {of}, got {shown if len(shown) <= 60 else shown[:57] + '...'}")
+
+
+def _at(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def implied(value: Value) -> Type:
+    """The type that a value without one has, for a place of type `dynamic`."""
+    match value:
+        case bool():
+            return from_json("bool")
+        case str():
+            return from_json("string")
+        case int() | float() | Decimal():
+            return from_json("number")
+        case list():
+            return Type("tuple", elements=tuple(map(implied, value)))
+        case dict():
+            return Type("object", attributes={str(key): implied(one) for key, one in value.items()})
+        case Dynamic():
+            return value.type
+        case _:
+            return from_json("dynamic")
+
+
+# Wire -> Python
+
+_DECODER = msgspec.msgpack.Decoder(ext_hook=lambda code, data: UNKNOWN)
+
+
+def decode(of: Type, raw: bytes) -> Value:
+    """Raises `ValueFault`: the bytes are no value of this type."""
+    try:
+        wire = _DECODER.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise ValueFault("", f"the provider sent no msgpack: {err}") from None
+    return _in(of, wire, "", 0)
+
+
+def decode_json(of: Type, raw: bytes) -> Value:
+    """As `decode`, of the JSON form, which some answers have."""
+    try:
+        wire = json.loads(raw, parse_float=Decimal)
+    except ValueError as err:
+        raise ValueFault("", f"the provider sent no JSON: {err}") from None
+    return _in(of, wire, "", 0, text=True)
+
+
+def _in(of: Type, wire: Any, path: str, depth: int, *, text: bool = False) -> Value:
+    if wire is None or wire is UNKNOWN:
+        return wire
+    if depth > DEPTH_MAX:
+        raise ValueFault(path, f"nested deeper than {DEPTH_MAX} levels")
+    below = depth + 1
+    match of.kind, wire:
+        case "string", str():
+            return wire
+        case "bool", bool():
+            return wire
+        case "number", (int() | float() | str() | Decimal()) if not isinstance(wire, bool):
+            return _number_in(wire, path, of)
+        case (("list" | "set"), list()):
+            assert of.element is not None
+            return [_in(of.element, one, f"{path}[{i}]", below, text=text) for i, one in enumerate(wire)]
+        case "map", dict():
+            assert of.element is not None
+            return {str(key): _in(of.element, one, _at(path, key), below, text=text) for key, one in wire.items()}
+        case "object", dict():
+            return {
+                name: _in(one, wire.get(name), _at(path, name), below, text=text) for name, one in of.attributes.items()
+            }
+        case "tuple", list() if len(wire) == len(of.elements):
+            pairs = enumerate(zip(of.elements, wire, strict=True))
+            return [_in(one, value, f"{path}[{i}]", below, text=text) for i, (one, value) in pairs]
+        case "dynamic", _:
+            return _dynamic_in(wire, path, below, text)
+    raise _unfit(path, of, wire)
+
+
+def encode_json(of: Type, value: Value) -> Any:
+    """The JSON form, which a state is kept in: what `decode_json` takes, as Python values. Raises `ValueFault`, also for an unknown value."""
+    return _json(of, msgspec.msgpack.decode(encode(of, value), ext_hook=lambda code, data: UNKNOWN), "")
+
+
+def _json(of: Type, wire: Any, path: str) -> Any:
+    """Of what is on the wire: only what is dynamic looks different in JSON."""
+    if wire is UNKNOWN:
+        raise ValueFault(path, "is not known yet")
+    if wire is None:
+        return None
+    match of.kind:
+        case "list" | "set":
+            assert of.element is not None
+            return [_json(of.element, one, f"{path}[{i}]") for i, one in enumerate(wire)]
+        case "map":
+            assert of.element is not None
+            return {key: _json(of.element, one, _at(path, key)) for key, one in wire.items()}
+        case "object":
+            return {name: _json(one, wire[name], _at(path, name)) for name, one in of.attributes.items()}
+        case "tuple":
+            return [_json(t, one, f"{path}[{i}]") for i, (t, one) in enumerate(zip(of.elements, wire, strict=True))]
+        case "dynamic":
+            kind = json.loads(wire[0])
+            return {"type": kind, "value": _json(from_json(kind), wire[1], path)}
+    return wire
+
+
+def _dynamic_in(wire: Any, path: str, depth: int, text: bool) -> Value:
+    match wire:
+        case {"type": kind, "value": value} if text and len(wire) == 2:
+            pass
+        case [(bytes() | str()) as raw, value] if not text:
+            try:
+                kind = json.loads(raw)
+            except ValueError:
+                raise _unfit(path, Type("dynamic"), wire) from None
+        case _:
+            raise _unfit(path, Type("dynamic"), wire)
+    try:
+        of = from_json(kind)
+    except ValueError as err:
+        raise ValueFault(path, str(err)) from None
+    return Dynamic(of, _in(of, value, path, depth, text=text))
+
+
+def _number_in(wire: Any, path: str, of: Type) -> int | float | Decimal:
+    if isinstance(wire, str | Decimal):
+        try:
+            exact = Decimal(wire)
+        except InvalidOperation:
+            raise _unfit(path, of, wire) from None
+        if not exact.is_finite() or abs(exact.adjusted()) > 1024:
+            raise _unfit(path, of, wire)
+        if exact == exact.to_integral_value():
+            return int(exact)
+        return float(exact) if Decimal(float(exact)) == exact else exact
+    if isinstance(wire, float):
+        if wire != wire or wire in (float("inf"), float("-inf")):
+            raise _unfit(path, of, wire)
+        return int(wire) if wire.is_integer() and abs(wire) < EXACT_MAX else wire
+    return int(wire)
+
+
+# Comparing
+
+
+def same(of: Type, a: Value, b: Value) -> bool:
+    """Whether two values mean the same: sets in any order, 1 and 1.0 alike. Unknown is only the same as unknown."""
+    return bool(_shape(of, a) == _shape(of, b))
+
+
+def _shape(of: Type, value: Value) -> Any:
+    """A value that compares equal exactly when the other means the same."""
+    if value is None or value is UNKNOWN:
+        return value
+    match of.kind:
+        case "string":
+            return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+        case "bool":
+            return ("bool", value)
+        case "list" if of.element is not None:
+            return [_shape(of.element, one) for one in value]
+        case "set" if of.element is not None:
+            return sorted((_shape(of.element, one) for one in value), key=repr)
+        case "map" if of.element is not None:
+            return {key: _shape(of.element, value[key]) for key in sorted(value)}
+        case "object":
+            return {name: _shape(of.attributes[name], value.get(name)) for name in sorted(of.attributes)}
+        case "tuple":
+            return [_shape(t, one) for t, one in zip(of.elements, value, strict=True)]
+        case "dynamic":
+            inner = value if isinstance(value, Dynamic) else Dynamic(implied(value), value)
+            return (json.dumps(to_json(inner.type), sort_keys=True), _shape(inner.type, inner.value))
+        case _:
+            return _plain_number(value)
+
+
+def _plain_number(value: Value) -> Value:
+    """One form of a number, so that what compares equal also prints equal."""
+    if isinstance(value, float | Decimal) and value == int(value):
+        return int(value)
+    return value
+
+
+def unknowns(of: Type, value: Value, path: str = "") -> Iterator[str]:
+    """The places within a value that are unknown."""
+    if value is UNKNOWN:
+        yield path
+    elif isinstance(value, Dynamic):
+        yield from unknowns(value.type, value.value, path)
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from unknowns(of.element or Type("dynamic"), one, f"{path}[{i}]")
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from unknowns(of.attributes.get(name) or of.element or Type("dynamic"), one, _at(path, name))
+
+
+def known(value: Value) -> Value:
+    """A value with null for what is unknown."""
+    match value:
+        case Unknown():
+            return None
+        case Dynamic():
+            return Dynamic(value.type, known(value.value))
+        case list():
+            return [known(one) for one in value]
+        case dict():
+            return {key: known(one) for key, one in value.items()}
+    return value
+
+
+def plain(value: Value) -> Any:
+    """JSON of a value for people and for API objects: unknown as its text, what no double holds as a string."""
+    match value:
+        case Unknown():
+            return repr(value)
+        case Dynamic():
+            return plain(value.value)
+        case Decimal():
+            return str(value)
+        case list():
+            return [plain(one) for one in value]
+        case dict():
+            return {str(key): plain(one) for key, one in value.items()}
+        case _:
+            return value

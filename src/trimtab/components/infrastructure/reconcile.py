@@ -1,0 +1,449 @@
+"""An object of a provider's kind -> what it says exists, stays as it says, and goes with it.
+
+    object, ProviderConfig, Secrets --Keeper.look--> plan --gate, breaker--> Keeper.carry_out --> Secret NAME-KIND-state, status, connection
+
+What must survive a crash is in the state Secret, written before and after every step (`ctx.save`). One effect, "resource", says that
+something may exist outside: its undo deletes it. An answer that never came leaves `pending` in the Secret: what was to be changed or
+deleted is looked at again; what was to be made is looked for, and if nobody can say whether it is there, a person is asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from trimtab.api import JSON, ObjectMeta
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.changes import at
+from trimtab.components.infrastructure.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured, hidden, shown
+from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.protocol.provider import ProviderError, State
+from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.protocol.values import ValueFault
+from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
+
+APPROVE = "trimtab.dev/approve"
+RETRY = "trimtab.dev/retry-create"
+STATE_FINALIZER = "trimtab.dev/infrastructure-state"
+STATE_KEY = "state"
+INTERVAL_LEAST_S = 1.0
+RETRY_S = 15.0
+BLOCKED_S = 60.0
+
+REASONS = {
+    "Available": "It exists as the object says.",
+    "Synced": "The last look found nothing to do, or did it.",
+    "Paused": "spec.pause is true: nothing is looked at and nothing is done.",
+    "NoProviderConfig": "The ProviderConfig, or the Provider that it names, does not exist.",
+    "SecretMissing": "A Secret that the object or its ProviderConfig names does not exist, or lacks the key.",
+    "Waiting": "A field refers to another resource that does not have it yet.",
+    "InvalidField": "A field of forProvider cannot be what it says; the message names it.",
+    "ConfigurationRefused": "The provider does not take its configuration; the message has its words.",
+    "ProviderFailed": "The provider's program does not run; the message has the last that it said.",
+    "ProviderError": "The provider did not answer, or refused; the message has its words. It is asked again.",
+    "NoSuchResource": "The provider has no such resource in the version that is installed.",
+    "RateLimited": "The cloud asked for fewer requests; the credential pauses, longer each time.",
+    "Deferred": "The provider cannot plan yet, for something that it needs is not known.",
+    "ApplyNever": "There is something to do, and spec.policy.apply forbids it: `status.plan` says what.",
+    "ApprovalNeeded": "The plan waits for the annotation trimtab.dev/approve with its digest.",
+    "ReplaceDenied": "The change needs the resource to be deleted and made anew, which spec.policy.replace denies.",
+    "DeleteDenied": "The object is deleted and spec.policy.delete denies to delete the resource.",
+    "TooManyGone": "More resources of one credential are gone than may be made anew within ten minutes: look whether the credential still "
+    "sees them. removalsPerInterval of the ProviderConfig is the limit.",
+    "CreateUnknown": "Making it was begun and the answer never came. The message has the commands for either case.",
+    "NonConvergent": "Right after it was applied the provider plans the same again; it is asked less and less often.",
+    "ConnectionInvalid": "A template of spec.connection cannot be filled; the message says which.",
+}
+
+
+def managed(kind: type[Managed], resource: str, others: Sequence[type[Managed]] = ()) -> Reconciler[Managed]:
+    """The reconciler of one resource of a provider. others: the enabled kinds that its objects may refer to."""
+
+    async def keep(subject: Managed, ctx: Context) -> Desired | Requeue:
+        return await Run(subject, ctx, resource).outcome()
+
+    return Reconciler(
+        name=f"{kind.resource_type.plural}-{kind.resource_type.group.split('.')[0]}",
+        subject=kind,
+        function=keep,
+        reads=(Provider, ProviderConfig, Secret, *(other for other in others if other is not kind)),
+        owns=(Owned(Secret, retain=True),),
+        effects=True,
+        workers=16,
+    )
+
+
+def seconds(duration: str) -> float:
+    """`1h30m` -> 5400."""
+    units = {"h": 3600, "m": 60, "s": 1}
+    return float(sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)))
+
+
+class Blocked(Exception):
+    """Nothing can be done now. reason: of the condition Synced; its text is one line."""
+
+    def __init__(self, reason: str, message: str, retry_s: float = BLOCKED_S) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_s = retry_s
+
+
+class Run:
+    """One run for one object."""
+
+    def __init__(self, subject: Managed, ctx: Context, resource: str) -> None:
+        self._subject = subject
+        self._ctx = ctx
+        self._resource = resource
+        self._kind = type(subject).resource_type
+        self._secret_name = f"{subject.name}-{self._kind.kind.lower()}-state"
+        self._look: Look | None = None
+        self._block = Block()
+
+    async def outcome(self) -> Desired | Requeue:
+        """What the runtime is to make so."""
+        if self._ctx.deleting:
+            return await self._ending()
+        if self._subject.spec.pause:
+            return Desired(keep=self._kept_refs(), status=self._status("Unknown", "Paused", "spec.pause is true"))
+        try:
+            return await self._kept_true()
+        except Blocked as err:
+            return self._blocked(err.reason, str(err), err.retry_s)
+        except NotReady as err:
+            return self._blocked(err.reason, str(err), RETRY_S)
+        except FieldFault as err:
+            return self._blocked("InvalidField", str(err), BLOCKED_S)
+        except ValueFault as err:
+            return self._blocked("InvalidField", f"spec.forProvider.{err}", BLOCKED_S)
+        except (ProviderError, Failed) as err:
+            return self._blocked("ProviderError", str(err), RETRY_S)
+
+    # Living
+
+    async def _kept_true(self) -> Desired:
+        spec = self._subject.spec
+        talk = await self._talk()
+        keeper = talk.keeper(self._resource)
+        block = self._block = talk.schema.resources[self._resource].block
+        # From here on there may be something to undo: what is remembered, and what it is of.
+        await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
+        kept = await self._remembered(keeper, talk)
+        config = await self._config(block, new=kept.state is None)
+        ignored = [self._provider_path(block, path) for path in spec.ignore_changes]
+        look = self._look = await keeper.look(kept, config, ignored=ignored)
+        self._say(look, block)
+        if look.action != "none":
+            self._permitted(look, talk)
+            kept = await keeper.carry_out(kept, look, self._save)
+            self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}")
+            look = self._look = await keeper.look(kept, await self._config(block, new=False), ignored=ignored)
+            if look.action != "none":
+                raise Blocked(
+                    "NonConvergent", f"applied, and planned again at once: {_summary(look, block)}", BLOCKED_S * 5
+                )
+        if not same_state(keeper, kept, look.live):
+            kept = keeper.keep(kept, look.live)
+            await self._save(kept)
+        return Desired(
+            objects=self._connection(block, look.live.value),
+            keep=self._kept_refs(),
+            status=self._status("True", "Synced", ""),
+            requeue_after_s=self._interval_s * (0.9 + 0.2 * self._ctx.random.random()),
+        )
+
+    @property
+    def _interval_s(self) -> float:
+        return max(seconds(self._subject.spec.interval), INTERVAL_LEAST_S)
+
+    def _permitted(self, look: Look, talk: Talk) -> None:
+        policy = self._subject.spec.policy
+        verdict = gate(
+            look,
+            Policy(apply=policy.apply, replace=policy.replace, delete=policy.delete),
+            self._subject.metadata.annotations.get(APPROVE, ""),
+        )
+        if not verdict.go:
+            raise Blocked(verdict.reason, verdict.message, self._interval_s)
+        if (look.gone or look.action == "replace") and not talk.may_make_anew():
+            raise Blocked(
+                "TooManyGone",
+                f"{talk.removals} resources of ProviderConfig {self._subject.spec.provider_ref.name} were made anew within ten minutes: "
+                "does its credential still see them?",
+                self._interval_s,
+            )
+
+    async def _talk(self) -> Talk:
+        name = self._subject.spec.provider_ref.name
+        config = await self._ctx.get(ProviderConfig, name)
+        if config is None:
+            raise Blocked(
+                "NoProviderConfig", f"there is no ProviderConfig {name} in namespace {self._subject.namespace}"
+            )
+        provider = await self._ctx.get(Provider, config.spec.provider)
+        if provider is None:
+            raise Blocked(
+                "NoProviderConfig",
+                f"ProviderConfig {name} names the Provider {config.spec.provider}, which is not there: "
+                f"trimtab provider install {config.spec.provider}",
+            )
+        secrets = {}
+        for field, ref in config.spec.secrets.items():
+            try:
+                secrets[field] = await self._secret_text(ref.name, ref.key)
+            except LookupError as err:
+                raise Blocked("SecretMissing", f"ProviderConfig {name}: {field}: {err}") from None
+        return await self._ctx.adapter(Providers).talk(provider, config, secrets)  # type: ignore[type-abstract]
+
+    async def _config(self, block: Block, *, new: bool) -> Any:
+        """What is given, with what only making it needs, with references and secrets filled in."""
+        spec = self._subject.spec
+        given = {**(spec.init_provider if new else {}), **spec.for_provider}
+        for reference in spec.references:
+            given = _put(given, reference.field, await self._referred(reference.source))
+        secrets: dict[tuple[str, str], str] = {}
+        for name, key in set(_secret_refs(given)):
+            try:
+                secrets[name, key] = await self._secret_text(name, key)
+            except LookupError as err:
+                raise Blocked("SecretMissing", f"spec.forProvider: {err}") from None
+        return configured(block, given, lambda name, key: secrets[name, key])
+
+    async def _referred(self, source: Any) -> Any:
+        from trimtab.api import kind_of
+
+        place = source.api_version or self._kind.api_version
+        kind = kind_of(place, source.kind)
+        if kind is None or not issubclass(kind, Managed):
+            raise Blocked("Waiting", f"{source.kind} of {place} is no enabled kind: trimtab provider enable ...")
+        found = await self._ctx.get(kind, source.name)
+        where = f"{source.kind} {source.name}"
+        if found is None:
+            raise Blocked("Waiting", f"{where} is not there, whose {source.field} is referred to", RETRY_S)
+        value = at(found.status.at_provider, source.field)
+        if value is None:
+            raise Blocked("Waiting", f"{where} has no {source.field} yet", RETRY_S)
+        return value
+
+    async def _secret_text(self, name: str, key: str) -> str:
+        """Raises `LookupError`: one line."""
+        secret = await self._ctx.get(Secret, name)
+        if secret is None:
+            raise LookupError(f"there is no Secret {name} in namespace {self._subject.namespace}: create it")
+        raw = secret.data.get(key)
+        if raw is None:
+            raise LookupError(f"the Secret {name} has no key {key}; it has {', '.join(sorted(secret.data)) or 'none'}")
+        return base64.b64decode(raw).decode(errors="replace")
+
+    # Remembering
+
+    async def _remembered(self, keeper: Keeper, talk: Talk) -> Kept:
+        secret = await self._ctx.get(Secret, self._secret_name)
+        if secret is None or STATE_KEY not in secret.data:
+            kept = Kept.fresh()
+            await self._save(kept)  # its key stays: what is approved is a plan of this resource
+            return await self._adopted(keeper, talk, kept)
+        try:
+            kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
+        except ValueError as err:
+            raise Blocked("InvalidField", f"Secret {self._secret_name}: {err}") from None
+        if kept.pending == "create" and kept.state is None:
+            return await self._after_lost_answer(keeper, talk, kept)
+        return kept
+
+    async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept) -> Kept:
+        """What exists already, where the object says that it is to be taken over."""
+        adopt = self._subject.spec.policy.adopt
+        if not adopt.startswith("id:"):
+            return kept
+        found = [one for one in await talk.import_(self._resource, adopt[3:]) if one.kind == self._resource]
+        if not found:
+            raise Blocked("ProviderError", f"there is no {self._resource} {adopt[3:]} to take over")
+        live = await talk.read(self._resource, found[0].state)
+        if live.value is None:
+            raise Blocked("ProviderError", f"there is no {self._resource} {adopt[3:]} to take over")
+        kept = keeper.keep(kept, live)
+        await self._save(kept)
+        self._ctx.event("Adopted", f"took over {self._resource} {adopt[3:]}")
+        return kept
+
+    async def _after_lost_answer(self, keeper: Keeper, talk: Talk, kept: Kept) -> Kept:
+        """Making it was begun, and nobody knows whether it was made."""
+        annotations = self._subject.metadata.annotations
+        if self._subject.spec.policy.adopt.startswith("id:"):
+            return await self._adopted(keeper, talk, kept)
+        if annotations.get(RETRY) == self._subject.metadata.uid:
+            return keeper.keep(kept, State(None))
+        plural, name = self._kind.plural, self._subject.name
+        raise Blocked(
+            "CreateUnknown",
+            f"making it was begun and the answer never came. If it is there: kubectl patch {plural} {name} --type merge -p "
+            f'\'{{"spec":{{"policy":{{"adopt":"id:ITS-ID"}}}}}}\'. If not: kubectl annotate {plural} {name} {RETRY}={self._subject.metadata.uid}',
+        )
+
+    async def _save(self, kept: Kept) -> None:
+        await self._ctx.save(self._state_secret(kept))
+
+    def _state_secret(self, kept: Kept | None) -> Secret:
+        data = {} if kept is None else {STATE_KEY: base64.b64encode(kept.encode()).decode()}
+        meta = ObjectMeta(name=self._secret_name, namespace=self._subject.namespace, finalizers=[STATE_FINALIZER])
+        return Secret(metadata=meta, type="trimtab.dev/infrastructure-state", data=data)
+
+    def _kept_refs(self) -> list[Any]:
+        return [self._state_secret(None).ref]
+
+    # Ending
+
+    async def _ending(self) -> Desired:
+        await self._ctx.effect("resource", find=_something, do=_something, undo=self._end)
+        return Desired()
+
+    async def _end(self, _: Any) -> None:
+        """Deletes the resource, then what was remembered of it. Raises with one line what stands in the way."""
+        policy = self._subject.spec.policy
+        if policy.delete == "deny":
+            raise Blocked("DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
+        if policy.delete == "delete":
+            talk = await self._talk()
+            keeper = talk.keeper(self._resource)
+            kept = await self._remembered(keeper, talk)
+            look = await keeper.look(kept, None)
+            if look.action == "delete":
+                await keeper.carry_out(kept, look, self._save)
+                self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
+        await self._ctx.discard(self._state_secret(None), [STATE_FINALIZER])
+
+    # Telling
+
+    def _connection(self, block: Block, value: Any) -> list[Secret]:
+        connection = self._subject.spec.connection
+        if connection is None or not isinstance(value, dict):
+            return []
+        secret = hidden(block, value)
+        try:
+            data = rendered(connection.data, shown(block, value), secret, block)
+        except TemplateFault as err:
+            raise Blocked("ConnectionInvalid", f"spec.connection.data: {err}") from None
+        meta = ObjectMeta(name=connection.secret_name, namespace=self._subject.namespace)
+        return [Secret(metadata=meta, data={key: base64.b64encode(raw).decode() for key, raw in data.items()})]
+
+    def _say(self, look: Look, block: Block) -> None:
+        if look.gone:
+            self._ctx.event("Gone", f"{self._resource} is no longer there", warning=True)
+        elif look.drifted:
+            places = ", ".join(api_path(block, line.path) for line in look.drifted[:5])
+            self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
+
+    def _provider_path(self, block: Block, path: str) -> str:
+        """A path of the object in the provider's names."""
+        for mine, theirs in _paths(block):
+            if re.sub(r"\[\d+\]", "[*]", path) == mine:
+                return theirs
+        raise FieldFault("spec.ignoreChanges", f"{path} is no field of forProvider")
+
+    def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
+        status = self._status("False", reason, message)
+        return Desired(
+            keep=self._kept_refs(), status=status, requeue_after_s=retry_s * (0.9 + 0.2 * self._ctx.random.random())
+        )
+
+    def _status(self, synced: str, reason: str, message: str) -> JSON:
+        """The whole status: conditions, and what the last look of this run saw; without one, what was known before."""
+        conditions = [
+            {"type": "Synced", "status": synced, "reason": reason, "message": message},
+            self._ready(synced, reason, message),
+        ]
+        out: JSON = {"conditions": conditions, "observedGeneration": self._subject.metadata.generation}
+        look, before = self._look, self._subject.status
+        if look is None:
+            plan = msgspec.to_builtins(before.plan, str_keys=True)
+            return out | {"id": before.id, "atProvider": before.at_provider, "plan": plan}
+        lines = [msgspec.structs.replace(line, path=api_path(self._block, line.path)) for line in look.lines]
+        return out | {
+            "id": _id(look.live.value),
+            "atProvider": shown(self._block, look.live.value) or {},
+            "plan": {
+                "action": look.action,
+                "digest": look.digest,
+                "changes": msgspec.to_builtins(lines, str_keys=True),
+            },
+        }
+
+    def _ready(self, synced: str, reason: str, message: str) -> JSON:
+        """Whether it can be used: as far as is known, when nobody could look."""
+        if synced == "True":
+            return {"type": "Ready", "status": "True", "reason": "Available", "message": ""}
+        before = next((c for c in self._subject.status.conditions if c.type == "Ready"), None)
+        there = self._look.live.value is not None if self._look is not None else before is not None
+        if before is not None and there:
+            return {"type": "Ready", "status": before.status, "reason": before.reason, "message": before.message}
+        return {"type": "Ready", "status": "False", "reason": reason, "message": message}
+
+
+def same_state(keeper: Keeper, kept: Kept, live: State) -> bool:
+    """Whether what is remembered is what is there."""
+    return msgspec.structs.replace(keeper.keep(kept, live), pending=kept.pending) == kept
+
+
+async def _nothing() -> Any | None:
+    return None
+
+
+async def _something() -> Any:
+    return {}
+
+
+def _id(value: Any) -> str:
+    return str(value.get("id") or "") if isinstance(value, Mapping) else ""
+
+
+def _verb(look: Look) -> str:
+    return {"create": "Created", "update": "Updated", "replace": "Replaced", "delete": "Deleted"}.get(
+        look.action, "Applied"
+    )
+
+
+def _summary(look: Look, block: Block) -> str:
+    shown_lines = [f"{api_path(block, line.path)} ({line.cause})" for line in look.lines[:5]]
+    more = len(look.lines) - len(shown_lines)
+    return ", ".join(shown_lines) + (f" and {more} more" if more > 0 else "")
+
+
+def _secret_refs(value: Any) -> list[tuple[str, str]]:
+    out = []
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name.endswith("SecretRef") and isinstance(inner, dict) and {"name", "key"} <= inner.keys():
+                out.append((str(inner["name"]), str(inner["key"])))
+            else:
+                out += _secret_refs(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            out += _secret_refs(inner)
+    return out
+
+
+def _put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    from trimtab.components.infrastructure.changes import put
+
+    name, _, rest = path.partition(".")
+    if not rest and "[" not in name:
+        return {**given, name: value}
+    done: dict[str, Any] = put(given, path, value)
+    return done
+
+
+def _paths(block: Block) -> list[tuple[str, str]]:
+    from trimtab.components.infrastructure.protocol.schema import fields
+
+    return [(api_path(block, path).removesuffix("SecretRef"), path) for path, _ in fields(block)]
+
+
+__all__ = ["APPROVE", "REASONS", "RETRY", "managed", "seconds"]

@@ -1,0 +1,212 @@
+"""A resource kept true against a cloud with faults: made, changed, drifted, gone, made anew, deleted; and killed at every step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloud_provider
+from cloud import Cloud
+from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Policy, gate
+from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
+
+GIVEN = {"name": "web", "region": "eu", "password": "hush", "disk": [{"label": "root", "size": 20}]}
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    with Cloud() as running:
+        yield running
+
+
+@pytest.fixture(params=["5", "6"])
+async def keeper(request: pytest.FixtureRequest, cloud: Cloud, tmp_path: Path) -> AsyncIterator[Keeper]:
+    async with running(cloud, tmp_path, request.param) as one:
+        yield one
+
+
+@asynccontextmanager
+async def running(cloud: Cloud, tmp_path: Path, *arguments: str) -> AsyncIterator[Keeper]:
+    command = [sys.executable, cloud_provider.__file__, *arguments]
+    environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    provider = await Provider.start(command, tmp_path, environment=environment, name="cloud", timeout_s=120)
+    try:
+        await provider.configure({"url": cloud.url, "token": "secret"})
+        yield Keeper(provider, "cloud_server", (await provider.schema()).resources["cloud_server"])
+    finally:
+        await provider.close()
+
+
+class Memory:
+    """What was saved, as bytes, and every one of them."""
+
+    def __init__(self) -> None:
+        self.saved: list[bytes] = [Kept.fresh().encode()]
+
+    async def save(self, kept: Kept) -> None:
+        self.saved.append(kept.encode())
+
+    @property
+    def kept(self) -> Kept:
+        return Kept.decode(self.saved[-1])
+
+
+async def once(keeper: Keeper, memory: Memory, given: Any, policy: Policy | None = None) -> str:
+    """One round; what was done, or why not."""
+    look = await keeper.look(memory.kept, given)
+    verdict = gate(look, policy or Policy(), "")
+    if not verdict.go:
+        return verdict.reason
+    await keeper.carry_out(memory.kept, look, memory.save)
+    return look.action
+
+
+async def test_the_life_of_a_server(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    assert await once(keeper, memory, GIVEN) == "create"
+    (server,) = cloud.all("servers")
+    for _ in range(20):
+        assert await once(keeper, memory, GIVEN) == "none"
+
+    cloud.change("servers", server["id"], tags={"by": "hand"}, name="hacked")
+    look = await keeper.look(memory.kept, GIVEN)
+    assert [(c.path, c.before, c.after, c.cause) for c in look.lines] == [
+        ("name", "hacked", "web", "drift"),
+        ("tags", {"by": "hand"}, None, "drift"),
+    ]
+    assert await once(keeper, memory, GIVEN) == "update"
+    assert cloud.all("servers")[0]["name"] == "web"
+
+    assert await once(keeper, memory, GIVEN | {"size": "large"}) == "update"
+    look = await keeper.look(memory.kept, GIVEN | {"size": "large", "password": "other"})
+    assert [(c.path, c.before, c.after, c.cause) for c in look.lines] == [
+        ("password", "(sensitive)", "(sensitive)", "spec")
+    ]
+
+    cloud.remove("servers", server["id"])
+    look = await keeper.look(memory.kept, GIVEN)
+    assert (look.action, look.gone) == ("create", True)
+    assert await once(keeper, memory, GIVEN) == "create"
+    assert cloud.all("servers")[0]["id"] != server["id"]
+
+    assert await once(keeper, memory, None) == "delete"
+    assert cloud.all("servers") == []
+    assert await once(keeper, memory, None) == "none"
+    assert memory.kept.state is None
+
+
+async def test_what_is_made_anew_is_asked_for(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    moved = GIVEN | {"region": "us"}
+    look = await keeper.look(memory.kept, moved)
+    assert look.action == "replace"
+    assert [c.path for c in look.lines if c.replaces] == ["region"]
+    denied = gate(look, Policy(), "")
+    assert denied.reason == "ReplaceDenied"
+    assert denied.message == "a change of region would delete it and make it anew; spec.policy.replace is deny"
+    asked = gate(look, Policy(replace="approve"), "")
+    assert asked.reason == "ApprovalNeeded"
+    assert look.digest in asked.message
+    assert not gate(look, Policy(replace="approve"), "hmac-sha256:of-another-plan").go
+    assert gate(look, Policy(replace="approve"), look.digest).go
+    before = cloud.all("servers")[0]["id"]
+    await keeper.carry_out(memory.kept, look, memory.save)
+    (after,) = cloud.all("servers")
+    assert (after["region"], after["id"] != before) == ("us", True)
+    assert await once(keeper, memory, moved) == "none"
+
+
+async def test_policies(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    assert await once(keeper, memory, GIVEN, Policy(apply="never")) == "ApplyNever"
+    assert await once(keeper, memory, GIVEN, Policy(apply="onApproval")) == "ApprovalNeeded"
+    assert cloud.all("servers") == []
+    await once(keeper, memory, GIVEN)
+    assert await once(keeper, memory, None, Policy(delete="deny")) == "DeleteDenied"
+    assert len(cloud.all("servers")) == 1
+
+
+async def test_half_a_server_is_made_anew(keeper: Keeper, cloud: Cloud) -> None:
+    memory, half = Memory(), GIVEN | {"name": "half"}
+    with pytest.raises(Failed, match=r"^name: The server was made, but not started$"):
+        await once(keeper, memory, half)
+    assert memory.kept.tainted
+    assert len(cloud.all("servers")) == 1
+    assert await once(keeper, memory, GIVEN) == "replace"
+    assert [one["name"] for one in cloud.all("servers")] == ["web"]
+    assert not memory.kept.tainted
+
+
+async def test_what_the_cloud_refuses_changes_nothing(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    cloud.faults = {"busy": 1}
+    with pytest.raises(Failed, match=r"^429 busy$"):
+        await once(keeper, memory, GIVEN)
+    assert memory.kept.state is None
+    assert await once(keeper, memory, GIVEN) == "create"
+    cloud.faults = {"broken": 1}
+    with pytest.raises(ProviderError, match="500 broken"):
+        await once(keeper, memory, GIVEN)
+    assert await once(keeper, memory, GIVEN) == "none"
+    look = await keeper.look(memory.kept, None)
+    cloud.faults = {"broken": 1}
+    with pytest.raises(Failed, match="500 broken"):
+        await keeper.carry_out(memory.kept, look, memory.save)
+    assert memory.kept.state is not None
+    assert await once(keeper, memory, None) == "delete"
+
+
+async def test_what_is_ignored_may_drift(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    cloud.change("servers", cloud.all("servers")[0]["id"], disk=[{"label": "root", "size": 99}], name="theirs")
+    look = await keeper.look(memory.kept, GIVEN, ignored=["disk[*].size"])
+    assert [c.path for c in look.lines] == ["name"]
+    await keeper.carry_out(memory.kept, look, memory.save)
+    assert cloud.all("servers")[0]["disk"][0]["size"] == 99
+
+
+async def test_before_anything_is_done_it_is_written_down(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    begun, done = (Kept.decode(raw) for raw in memory.saved[1:])
+    assert (begun.pending, begun.state, done.pending) == ("create", None, "")
+    await once(keeper, memory, None)
+    begun, done = (Kept.decode(raw) for raw in memory.saved[3:])
+    assert (begun.pending, begun.state is not None, done.state) == ("delete", True, None)
+
+
+async def test_a_state_of_an_older_schema_is_upgraded(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    state = dict(memory.kept.state)
+    state["title"] = state.pop("name")
+    older = Kept(state=state, version=0, key=memory.kept.key)
+    look = await keeper.look(older, GIVEN)
+    assert look.action == "none"
+
+
+async def test_only_a_kept_state_is_read(keeper: Keeper) -> None:
+    with pytest.raises(ValueError, match=r"^the kept state cannot be read: "):
+        Kept.decode(b"{")
+
+
+async def test_what_a_provider_leaves_unknown_is_said_and_nothing_is_lost(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6", "vague") as keeper:
+        with pytest.raises(Failed, match=r"^the provider applied it and left unknown: size$"):
+            await once(keeper, memory, GIVEN)
+    assert memory.kept.state["id"] == cloud.all("servers")[0]["id"]
+
+
+async def test_a_provider_whose_plans_never_end_is_known_by_the_next_plan(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6", "restless") as keeper:
+        assert await once(keeper, memory, GIVEN) == "create"
+        assert (await keeper.look(memory.kept, GIVEN)).action == "update"

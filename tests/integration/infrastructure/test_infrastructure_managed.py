@@ -1,0 +1,161 @@
+"""Objects of a provider's kinds against a real API server and a cloud: made, kept true, connected, referred to, deleted."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud import Cloud
+from managed_world import NAMESPACE, World
+from trimtab.api import ObjectMeta
+from trimtab.api.core import Secret
+from trimtab.client.errors import Invalid
+from trimtab.components.infrastructure.kinds import Connection, PolicySpec, Reference, Source
+
+GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
+SERVER = "cloud_server"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    with Cloud() as cloud:
+        one = World(tmp_path, cloud)
+        await one.start()
+        try:
+            yield one
+        finally:
+            await one.stop()
+
+
+async def test_the_life_of_a_server(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    there = await world.ready(SERVER, "web")
+    (server,) = world.cloud.all("servers")
+    assert there.status.id == server["id"]
+    assert there.status.at_provider["disk"] == [{"label": "root", "size": 20, "serial": f"{server['id']}-0"}]
+    assert await world.secret("web-server-state") is not None
+
+    world.cloud.change("servers", server["id"], name="hacked")
+    await world.until(lambda: world.cloud.all("servers")[0]["name"] == "web", "the drift is mended")
+    world.cloud.remove("servers", server["id"])
+    await world.until(lambda: world.cloud.all("servers"), "it is made anew")
+    await world.declare(SERVER, "web", GIVEN | {"size": "large"})
+    await world.until(lambda: world.cloud.all("servers")[0]["size"] == "large", "the change is made")
+
+    found = await world.get(SERVER, "web")
+    assert found is not None
+    await world.client.delete(found)
+    await world.until(lambda: not world.cloud.all("servers"), "it is deleted")
+
+    async def gone() -> bool:
+        return await world.get(SERVER, "web") is None and await world.secret("web-server-state") is None
+
+    await world.until(gone, "nothing is left")
+
+
+async def test_a_plan_waits_for_approval(world: World) -> None:
+    policy = PolicySpec(apply="onApproval", replace="approve")
+    await world.declare(SERVER, "web", GIVEN, policy=policy)
+    message = await world.says(SERVER, "web", "ApprovalNeeded")
+    found = await world.get(SERVER, "web")
+    assert found is not None
+    assert found.status.plan.action == "create"
+    assert found.status.plan.digest in message
+    assert {c.path for c in found.status.plan.changes} >= {"name", "region", "disk"}
+    assert world.cloud.all("servers") == []
+    note = {"metadata": {"annotations": {"trimtab.dev/approve": found.status.plan.digest}}}
+    await world.client.patch(found, note, manager="test")
+    await world.until(lambda: world.cloud.all("servers"), "it is made")
+    await world.ready(SERVER, "web")
+
+    await world.declare(SERVER, "web", GIVEN | {"region": "us"}, policy=policy)
+    message = await world.says(SERVER, "web", "ApprovalNeeded")
+    assert message.startswith("a change of region would delete it and make it anew: approve with: kubectl annotate")
+    assert world.cloud.all("servers")[0]["region"] == "eu"
+
+
+async def test_a_field_is_another_resources_output_and_a_connection_secret_is_made(world: World) -> None:
+    reference = Reference(field="network", source=Source(kind="Network", name="main", field="id"))
+    await world.declare(SERVER, "web", GIVEN, references=[reference])
+    assert await world.says(SERVER, "web", "Waiting") == "Network main is not there, whose id is referred to"
+    await world.declare("cloud_network", "main", {"name": "main"})
+    await world.ready(SERVER, "web")
+    assert world.cloud.all("servers")[0]["network"] == world.cloud.all("networks")[0]["id"]
+
+    connection = Connection(
+        secret_name="prod", data={"kubeconfig": "{{ kubeconfig | b64decode }}", "where": "cluster {{ name }}"}
+    )
+    await world.declare("cloud_cluster", "prod", {"name": "prod"}, connection=connection)
+    there = await world.ready("cloud_cluster", "prod")
+    assert "kubeconfig" not in there.status.at_provider
+    secret = await world.secret("prod")
+    assert secret is not None
+    assert base64.b64decode(secret.data["kubeconfig"]).decode() == world.cloud.kubeconfig
+    assert base64.b64decode(secret.data["where"]) == b"cluster prod"
+
+
+async def test_what_exists_is_taken_over_only_when_it_is_said(world: World) -> None:
+    _, server = world.cloud.serve("POST", "/servers", "Bearer secret", {"name": "old", "region": "eu"})
+    await world.declare(SERVER, "old", {"name": "old", "region": "eu"}, policy=PolicySpec(adopt=f"id:{server['id']}"))
+    there = await world.ready(SERVER, "old")
+    assert there.status.id == server["id"]
+    assert len(world.cloud.all("servers")) == 1
+    await world.declare(SERVER, "none", {"name": "none", "region": "eu"}, policy=PolicySpec(adopt="id:999"))
+    assert await world.says(SERVER, "none", "ProviderError") == "cloud_server 999: There is no cloud_server 999"
+
+
+async def test_what_is_wrong_is_said(world: World) -> None:
+    with pytest.raises(
+        Invalid, match=r"forProvider\.region is required: give it here, in initProvider, or as a reference"
+    ):
+        await world.declare(SERVER, "bad", {"name": "bad"})
+    with pytest.raises(Invalid, match=r"spec\.forProvider\.disk\[0\]\.size: Invalid value: \"string\""):
+        await world.declare(SERVER, "bad", GIVEN | {"disk": [{"label": "a", "size": "big"}]})
+    given = GIVEN | {"passwordSecretRef": {"name": "nowhere", "key": "password"}}
+    await world.declare(SERVER, "web", given)
+    message = await world.says(SERVER, "web", "SecretMissing")
+    assert message == f"spec.forProvider: there is no Secret nowhere in namespace {NAMESPACE}: create it"
+    meta = ObjectMeta(name="nowhere", namespace=NAMESPACE)
+    await world.make(Secret(metadata=meta, string_data={"other": "hush"}))
+    await world.until(lambda: _says(world, "the Secret nowhere has no key password; it has other"), "the key is named")
+    await world.make(Secret(metadata=meta, string_data={"password": "hush"}))
+    await world.ready(SERVER, "web")
+    state = await world.secret("web-server-state")
+    assert state is not None
+    assert b"hush" in base64.b64decode(state.data["state"])
+
+
+async def _says(world: World, text: str) -> bool:
+    return text in (await world.condition(SERVER, "web", "Synced"))[2]
+
+
+async def test_what_lost_its_credential_makes_no_fleet_twice(world: World) -> None:
+    for i in range(8):
+        await world.declare(SERVER, f"web-{i}", GIVEN | {"name": f"web-{i}"})
+    for i in range(8):
+        await world.ready(SERVER, f"web-{i}")
+    made = {one["id"] for one in world.cloud.all("servers")}
+    world.cloud.faults = {"gone": 10**9}
+
+    async def blocked() -> bool:
+        reasons = [(await world.condition(SERVER, f"web-{i}", "Synced"))[1] for i in range(8)]
+        return reasons.count("TooManyGone") >= 5
+
+    await world.until(blocked, "most of them are held back")
+    world.cloud.faults = {}
+    for i in range(8):
+        await world.ready(SERVER, f"web-{i}")
+    assert len({one["id"] for one in world.cloud.all("servers")} - made) <= 3
+
+
+async def test_an_answer_that_never_came_makes_nothing_twice(world: World) -> None:
+    world.cloud.faults = {"lost": 1}
+    await world.declare(SERVER, "web", GIVEN)
+    await world.until(lambda: world.cloud.all("servers"), "it is made, unheard")
+    # The provider itself heard nothing, and says that it failed.
+    message = await world.says(SERVER, "web", "ProviderError")
+    assert "the cloud hung up" in message

@@ -1,0 +1,168 @@
+"""A cloud to test with: servers, networks and clusters over HTTP, kept in a file, with faults on demand.
+
+    POST /KIND {..} -> 201 {"id": ..}    GET /KIND?name=    GET|PUT|DELETE /KIND/ID        PUT /faults {..}    GET /calls
+
+A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
+next so many requests: `gone` (404), `busy` (429), `broken` (500), `lost` (does it, then hangs up), `stale` (reads do not see the last
+write), `slow_s` (seconds before each answer).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+KINDS = ("servers", "networks", "clusters")
+
+
+class Cloud:
+    """Serves on a port of loopback until closed. Safe to use from any thread."""
+
+    def __init__(self, token: str = "secret") -> None:
+        self.token = token
+        self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.before: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.faults: dict[str, float] = {}
+        self.calls: Counter[str] = Counter()
+        self.log: list[tuple[float, str, str]] = []
+        """(time, method, path) of every request."""
+        self.kubeconfig = "apiVersion: v1\nkind: Config\n"
+        self._next = 100
+        self._lock = threading.RLock()
+        cloud = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                status, answer = cloud.serve(self.command, self.path, self.headers.get("authorization", ""), body)
+                if status == 0:
+                    self.close_connection = True
+                    return
+                raw = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(raw)))
+                if status == 429:
+                    self.send_header("retry-after", "1")
+                self.end_headers()
+                self.wfile.write(raw)
+
+            do_GET = do_POST = do_PUT = do_DELETE = handle_any
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Cloud:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(one) for one in self.objects[kind].values()]
+
+    # What happens behind everybody's back
+
+    def remove(self, kind: str, number: str) -> None:
+        with self._lock:
+            del self.objects[kind][number]
+
+    def change(self, kind: str, number: str, **fields: Any) -> None:
+        with self._lock:
+            self.objects[kind][number].update(fields)
+
+    # Requests
+
+    def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
+        """(status, answer); status 0 hangs up."""
+        url = urlsplit(target)
+        with self._lock:
+            self.log.append((time.monotonic(), method, url.path))
+            self.calls[f"{method} {url.path.split('/')[1]}"] += 1
+            slow = self.faults.get("slow_s", 0)
+        if slow:
+            threading.Event().wait(slow)
+        with self._lock:
+            if url.path == "/faults":
+                self.faults = dict(body)
+                return 200, {}
+            if login != f"Bearer {self.token}":
+                return (
+                    (404, {"error": "not found"})
+                    if login == "Bearer without-scope"
+                    else (401, {"error": "the token has expired"})
+                )
+            for fault, status in (("gone", 404), ("busy", 429), ("broken", 500)):
+                if self._take(fault):
+                    return status, {"error": fault}
+            status, answer = self._do(method, url.path.strip("/").split("/"), parse_qs(url.query), body)
+            return (0, None) if method != "GET" and self._take("lost") else (status, answer)
+
+    def _take(self, fault: str) -> bool:
+        left = self.faults.get(fault, 0)
+        if left:
+            self.faults[fault] = left - 1
+        return bool(left)
+
+    def _do(self, method: str, parts: list[str], query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        kind, number = parts[0], parts[1] if len(parts) > 1 else None
+        if kind not in KINDS:
+            return 404, {"error": f"there are no {kind}"}
+        seen = self.before if method == "GET" and self._take("stale") else self.objects
+        if method == "GET" and number is None:
+            wanted = query.get("name")
+            return 200, [one for one in seen[kind].values() if not wanted or one["name"] in wanted]
+        if method == "POST":
+            if not body.get("name"):
+                return 422, {"error": "a name is needed"}
+            self._next += 1
+            number = str(self._next)
+            self._remember()
+            given = {name: value for name, value in body.items() if value is not None}
+            self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
+            return 201, self.objects[kind][number]
+        if number not in seen[kind]:
+            return 404, {"error": "not found"}
+        if method == "GET":
+            return 200, seen[kind][number]
+        self._remember()
+        if method == "DELETE":
+            if kind == "networks" and any(one.get("network") == number for one in self.objects["servers"].values()):
+                return 409, {"error": "servers are in the network"}
+            return 200, self.objects[kind].pop(number)
+        changed = {**self.objects[kind][number], **body}
+        self.objects[kind][number] = {name: value for name, value in changed.items() if value is not None}
+        return 200, self.objects[kind][number]
+
+    def _remember(self) -> None:
+        self.before = json.loads(json.dumps(self.objects))
+
+    def _made(self, kind: str, number: str) -> dict[str, Any]:
+        match kind:
+            case "servers":
+                return {"address": f"10.0.0.{int(number) % 250}", "size": "small"}
+            case "clusters":
+                return {"nodes": 1, "kubeconfig": base64.b64encode(self.kubeconfig.encode()).decode()}
+            case _:
+                return {"range": "10.0.0.0/8"}

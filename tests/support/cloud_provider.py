@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""A Terraform provider of our own for the cloud of `cloud.py`, protocol 5 or 6, as a program: `cloud_provider.py [5|6] [FAULT]`.
+
+Written with the project's own messages and values; that those are right is for providers that others wrote to say. FAULT: `silent`
+(never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
+`restless` (every plan has a change).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from concurrent import futures
+from typing import Any
+
+import grpc
+
+from trimtab.components.infrastructure.protocol.messages import METHODS, Version, messages
+from trimtab.components.infrastructure.protocol.types import BOOL, NUMBER, STRING, Type, map_of, object_of, to_json
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, decode, encode
+
+VERSION: Version = 5 if "5" in sys.argv[1:] else 6
+FAULTS = set(sys.argv[1:]) - {"5", "6"}
+M = messages(VERSION)
+
+
+def attribute(name: str, of: Type, **flags: Any) -> dict[str, Any]:
+    return {"name": name, "type": json.dumps(to_json(of)).encode(), **flags}
+
+
+ID = attribute("id", STRING, computed=True)
+NAME = attribute("name", STRING, required=True)
+DISK = object_of({"label": STRING, "size": NUMBER, "serial": STRING})
+KINDS: dict[str, dict[str, Any]] = {
+    "cloud_server": {
+        "path": "servers",
+        "replace": ("region",),
+        "type": object_of(
+            {
+                "id": STRING,
+                "name": STRING,
+                "region": STRING,
+                "size": STRING,
+                "address": STRING,
+                "network": STRING,
+                "protected": BOOL,
+                "password": STRING,
+                "tags": map_of(STRING),
+                "disk": Type("list", DISK),
+            }
+        ),
+        "block": {
+            "attributes": [
+                ID,
+                NAME,
+                attribute("region", STRING, required=True, description="Where it stands. A change makes it anew."),
+                attribute("size", STRING, optional=True, computed=True),
+                attribute("address", STRING, computed=True),
+                attribute("network", STRING, optional=True),
+                attribute("protected", BOOL, optional=True),
+                attribute("password", STRING, optional=True, sensitive=True),
+                attribute("tags", map_of(STRING), optional=True),
+            ],
+            "block_types": [
+                {
+                    "type_name": "disk",
+                    "nesting": 2,
+                    "max_items": 4,
+                    "block": {
+                        "attributes": [
+                            attribute("label", STRING, required=True),
+                            attribute("size", NUMBER, required=True),
+                            attribute("serial", STRING, computed=True),
+                        ]
+                    },
+                }
+            ],
+        },
+    },
+    "cloud_network": {
+        "path": "networks",
+        "replace": ("range",),
+        "type": object_of({"id": STRING, "name": STRING, "range": STRING}),
+        "block": {"attributes": [ID, NAME, attribute("range", STRING, optional=True, computed=True)]},
+    },
+    "cloud_cluster": {
+        "path": "clusters",
+        "replace": (),
+        "type": object_of({"id": STRING, "name": STRING, "nodes": NUMBER, "kubeconfig": STRING}),
+        "block": {
+            "attributes": [
+                ID,
+                NAME,
+                attribute("nodes", NUMBER, optional=True, computed=True),
+                attribute("kubeconfig", STRING, computed=True, sensitive=True),
+            ]
+        },
+    },
+}
+PROVIDER = object_of({"url": STRING, "token": STRING})
+
+
+class Api:
+    url = token = ""
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"authorization": f"Bearer {self.token}"},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as err:
+            with err:
+                if err.code == 404:
+                    return None
+                raise Failed(f"{err.code} {json.loads(err.read()).get('error')}") from None
+        except OSError as err:
+            raise Failed(f"the cloud hung up: {err}") from None
+
+
+class Failed(Exception):
+    pass
+
+
+API = Api()
+
+
+def state_of(kind: str, found: dict[str, Any], known: dict[str, Any] | None) -> dict[str, Any]:
+    """The state of what the cloud says there is. What it does not say (a password) is as it was known."""
+    of = KINDS[kind]["type"]
+    out = {name: found.get(name, (known or {}).get(name)) for name in of.attributes}
+    if kind == "cloud_server":
+        out["disk"] = [
+            {**d, "serial": d.get("serial") or f"{found['id']}-{i}"} for i, d in enumerate(found.get("disk") or [])
+        ]
+        out["password"] = (known or {}).get("password")
+    return out
+
+
+class Servicer:
+    def schema(self, _: Any) -> dict[str, Any]:
+        return {
+            "provider": {
+                "block": {
+                    "attributes": [
+                        attribute("url", STRING, required=True),
+                        attribute("token", STRING, required=True, sensitive=True),
+                    ]
+                }
+            },
+            "resource_schemas": [{"key": k, "value": {"version": 1, "block": v["block"]}} for k, v in KINDS.items()],
+        }
+
+    def prepare(self, request: Any) -> dict[str, Any]:
+        return {"prepared_config": {"msgpack": request.config.msgpack}} if VERSION == 5 else {}
+
+    def configure(self, request: Any) -> dict[str, Any]:
+        config = decode(PROVIDER, request.config.msgpack)
+        API.url, API.token = config["url"], config["token"]
+        return {} if API.token else error("token: a token is needed", "token")
+
+    def validate(self, request: Any) -> dict[str, Any]:
+        config = decode(KINDS[request.type_name]["type"], request.config.msgpack)
+        if config.get("region") == "moon":
+            return error("There is no region moon", "region", "Regions are eu and us.")
+        return {}
+
+    def upgrade(self, request: Any) -> dict[str, Any]:
+        state = json.loads(request.raw_state.json)
+        if "title" in state:  # as version 0 named it
+            state["name"] = state.pop("title")
+        return {"upgraded_state": {"msgpack": encode(KINDS[request.type_name]["type"], state)}}
+
+    def read(self, request: Any) -> dict[str, Any]:
+        if "hang-read" in FAULTS:
+            threading.Event().wait(3600)
+        kind, of = request.type_name, KINDS[request.type_name]["type"]
+        known = decode(of, request.current_state.msgpack)
+        found = API.call("GET", f"{KINDS[kind]['path']}/{known['id']}")
+        if "nonsense" in FAULTS:
+            return {"new_state": {"msgpack": b"\x93\x01\x02\x03"}}
+        new = None if found is None else state_of(kind, found, known)
+        return {"new_state": {"msgpack": encode(of, new)}, "private": request.private}
+
+    def plan(self, request: Any) -> dict[str, Any]:
+        kind, of = request.type_name, KINDS[request.type_name]["type"]
+        prior, proposed = decode(of, request.prior_state.msgpack), decode(of, request.proposed_new_state.msgpack)
+        if proposed is None:
+            return {"planned_state": {"msgpack": encode(of, None)}}
+        if prior is None:
+            self._unknown(kind, proposed)
+        elif "restless" in FAULTS:
+            proposed["size"] = UNKNOWN
+        for disk in proposed.get("disk") or []:
+            if disk["serial"] is None:
+                disk["serial"] = UNKNOWN
+        changed = [name for name in KINDS[kind]["replace"] if prior is not None and prior[name] != proposed[name]]
+        return {
+            "planned_state": {"msgpack": encode(of, proposed)},
+            "requires_replace": [{"steps": [{"attribute_name": name}]} for name in changed],
+            "planned_private": b"planned",
+        }
+
+    def _unknown(self, kind: str, proposed: dict[str, Any]) -> None:
+        for one in KINDS[kind]["block"]["attributes"]:
+            if one.get("computed") and proposed[one["name"]] is None:
+                proposed[one["name"]] = UNKNOWN
+
+    def apply(self, request: Any) -> dict[str, Any]:
+        kind, of = request.type_name, KINDS[request.type_name]["type"]
+        prior, planned = decode(of, request.prior_state.msgpack), decode(of, request.planned_state.msgpack)
+        path = KINDS[kind]["path"]
+        if "crash-apply" in FAULTS:
+            print("panic: out of luck", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if planned is None:
+            API.call("DELETE", f"{path}/{prior['id']}")
+            return {"new_state": {"msgpack": encode(of, None)}}
+        body = {k: v for k, v in planned.items() if v is not UNKNOWN and k not in ("id", "password", "disk")}
+        if "disk" in planned:
+            body["disk"] = [{k: v for k, v in disk.items() if v is not UNKNOWN} for disk in planned["disk"]]
+        found = API.call("POST", path, body) if prior is None else API.call("PUT", f"{path}/{prior['id']}", body)
+        if found is None:
+            return {**error("The server is gone"), "new_state": {"msgpack": encode(of, prior)}}
+        new = state_of(kind, found, planned)
+        if "vague" in FAULTS:
+            new["size"] = UNKNOWN
+        answer: dict[str, Any] = {"new_state": {"msgpack": encode(of, new)}, "private": b"applied"}
+        if planned["name"] == "half":
+            answer |= error("The server was made, but not started", "name")
+        return answer
+
+    def import_(self, request: Any) -> dict[str, Any]:
+        kind = request.type_name
+        found = API.call("GET", f"{KINDS[kind]['path']}/{request.id}")
+        if found is None:
+            return error(f"There is no {kind} {request.id}")
+        state = encode(KINDS[kind]["type"], state_of(kind, found, None))
+        return {"imported_resources": [{"type_name": kind, "state": {"msgpack": state}}]}
+
+    def stop(self, _: Any) -> dict[str, Any]:
+        return {}
+
+
+def error(summary: str, path: str = "", detail: str = "") -> dict[str, Any]:
+    at = {"steps": [{"attribute_name": path}]} if path else None
+    return {"diagnostics": [{"severity": 1, "summary": summary, "detail": detail, "attribute": at}]}
+
+
+def handler(name: str) -> Any:
+    names5, names6, asks, answers = METHODS[name]
+    do = getattr(Servicer(), "import_" if name == "import" else name)
+
+    def serve(request: Any, context: Any) -> Any:
+        try:
+            return M[answers](**do(request))
+        except Failed as err:
+            return M[answers](**error(str(err)))
+
+    made = grpc.unary_unary_rpc_method_handler(
+        serve, request_deserializer=M[asks].FromString, response_serializer=M[answers].SerializeToString
+    )
+    return (names5 if VERSION == 5 else names6), made
+
+
+def main() -> None:
+    if "TF_PLUGIN_MAGIC_COOKIE" not in os.environ:
+        sys.exit("This is a plugin: Trimtab starts it.")
+    if "silent" in FAULTS:
+        threading.Event().wait(3600)
+    if "gibberish" in FAULTS:
+        print("hello", flush=True)
+        threading.Event().wait(3600)
+    served = [name for name in METHODS if hasattr(Servicer, "import_" if name == "import" else name)]
+    server = grpc.server(futures.ThreadPoolExecutor(16))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(f"tfplugin{VERSION}.Provider", dict(map(handler, served))),)
+    )
+    path = os.path.join(os.environ["PLUGIN_UNIX_SOCKET_DIR"], f"plugin-{os.getpid()}")
+    server.add_insecure_port(f"unix:{path}")
+    server.start()
+    print(f"1|{VERSION}|unix|{path}|grpc|", flush=True)
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
