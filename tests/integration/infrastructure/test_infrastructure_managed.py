@@ -106,6 +106,10 @@ async def test_what_exists_is_taken_over_only_when_it_is_said(world: World) -> N
     assert len(world.cloud.all("servers")) == 1
     await world.declare(SERVER, "none", {"name": "none", "region": "eu"}, policy=PolicySpec(adopt="id:999"))
     assert await world.says(SERVER, "none", "ProviderError") == "cloud_server 999: There is no cloud_server 999"
+    # And nothing is made in its place, however often it is looked at.
+    await world.declare(SERVER, "none", {"name": "never", "region": "eu"}, policy=PolicySpec(adopt="id:998"))
+    await world.until(lambda: _says(world, "There is no cloud_server 998", "none"), "the new name is looked for")
+    assert [one["name"] for one in world.cloud.all("servers")] == ["old"]
 
 
 async def test_what_is_wrong_is_said(world: World) -> None:
@@ -129,8 +133,8 @@ async def test_what_is_wrong_is_said(world: World) -> None:
     assert b"hush" in base64.b64decode(state.data["state"])
 
 
-async def _says(world: World, text: str) -> bool:
-    return text in (await world.condition(SERVER, "web", "Synced"))[2]
+async def _says(world: World, text: str, name: str = "web") -> bool:
+    return text in (await world.condition(SERVER, name, "Synced"))[2]
 
 
 async def test_what_lost_its_credential_makes_no_fleet_twice(world: World) -> None:

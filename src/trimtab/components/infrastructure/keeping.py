@@ -42,6 +42,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     state: JSON of its value, as `version` of the provider's schema has it; None when there is none.
     tainted: making it went wrong half-way, so that it has to be made anew.
     pending: an action was begun and how it ended is not known.
+    adopted: what `policy.adopt` said when something was taken over by it, which is done once.
     """
 
     state: Any = None
@@ -51,6 +52,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     tainted: bool = False
     pending: str = ""
     key: str = ""
+    adopted: str = ""
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -140,6 +142,7 @@ class Keeper:
             tainted=tainted and state.value is not None,
             pending=pending,
             key=kept.key,
+            adopted=kept.adopted,
         )
 
     async def look(self, kept: Kept, config: Value, *, ignored: list[str] | None = None) -> Look:

@@ -249,37 +249,33 @@ class Run:
         if secret is None or STATE_KEY not in secret.data:
             kept = Kept.fresh()
             await self._save(kept)  # its key stays: what is approved is a plan of this resource
-            return await self._adopted(keeper, talk, kept)
-        try:
-            kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
-        except ValueError as err:
-            raise Blocked("InvalidField", f"Secret {self._secret_name}: {err}") from None
-        if kept.pending == "create" and kept.state is None:
-            return await self._after_lost_answer(keeper, talk, kept)
-        return kept
-
-    async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept) -> Kept:
-        """What exists already, where the object says that it is to be taken over."""
-        adopt = self._subject.spec.policy.adopt
-        if not adopt.startswith("id:"):
+        else:
+            try:
+                kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
+            except ValueError as err:
+                raise Blocked("InvalidField", f"Secret {self._secret_name}: {err}") from None
+        if kept.state is not None:
             return kept
-        found = [one for one in await talk.import_(self._resource, adopt[3:]) if one.kind == self._resource]
-        if not found:
-            raise Blocked("ProviderError", f"there is no {self._resource} {adopt[3:]} to take over")
-        live = await talk.read(self._resource, found[0].state)
+        adopt = self._subject.spec.policy.adopt
+        if adopt.startswith("id:") and adopt != kept.adopted:
+            return await self._adopted(keeper, talk, kept, adopt)
+        return self._after_lost_answer(keeper, kept) if kept.pending == "create" else kept
+
+    async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
+        """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
+        name = adopt[3:]
+        found = [one for one in await talk.import_(self._resource, name) if one.kind == self._resource]
+        live = await talk.read(self._resource, found[0].state) if found else State(None)
         if live.value is None:
-            raise Blocked("ProviderError", f"there is no {self._resource} {adopt[3:]} to take over")
-        kept = keeper.keep(kept, live)
+            raise Blocked("ProviderError", f"there is no {self._resource} {name} to take over")
+        kept = keeper.keep(msgspec.structs.replace(kept, adopted=adopt), live)
         await self._save(kept)
-        self._ctx.event("Adopted", f"took over {self._resource} {adopt[3:]}")
+        self._ctx.event("Adopted", f"took over {self._resource} {name}")
         return kept
 
-    async def _after_lost_answer(self, keeper: Keeper, talk: Talk, kept: Kept) -> Kept:
+    def _after_lost_answer(self, keeper: Keeper, kept: Kept) -> Kept:
         """Making it was begun, and nobody knows whether it was made."""
-        annotations = self._subject.metadata.annotations
-        if self._subject.spec.policy.adopt.startswith("id:"):
-            return await self._adopted(keeper, talk, kept)
-        if annotations.get(RETRY) == self._subject.metadata.uid:
+        if self._subject.metadata.annotations.get(RETRY) == self._subject.metadata.uid:
             return keeper.keep(kept, State(None))
         plural, name = self._kind.plural, self._subject.name
         raise Blocked(
