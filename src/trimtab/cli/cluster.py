@@ -116,14 +116,14 @@ def create(
 
 def _run(command: tuple[str, ...], made: list[Cluster]) -> int:
     """Runs the user's command and returns its exit status, 128 + N for signal N, as a shell does."""
-    from trimtab.engine import privileges
+    from trimtab.confinement import calls
 
     ways = {
         "KUBECONFIG": ":".join(str(one.kubeconfig) for one in made),
         "TRIMTAB_CLUSTER_NAMES": " ".join(one.name for one in made),
     }
     try:
-        done = subprocess.run(command, env=os.environ | ways, check=False, preexec_fn=privileges.die_with_parent)
+        done = subprocess.run(command, env=os.environ | ways, check=False, preexec_fn=calls.die_with_parent)
     except OSError as err:
         raise EngineError(f"{command[0]} cannot be run: {err.strerror}") from None
     return done.returncode if done.returncode >= 0 else 128 - done.returncode

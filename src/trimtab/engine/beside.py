@@ -27,7 +27,8 @@ from trimtab.api import ObjectMeta
 from trimtab.api.core import Namespace, Pod, Secret
 from trimtab.client import ApiError, Client, HttpTransport
 from trimtab.components import ingress
-from trimtab.engine import pki, privileges
+from trimtab.confinement import calls
+from trimtab.engine import pki
 from trimtab.engine.bootstrap import CA_SECRET, SYSTEM_NAMESPACE
 from trimtab.engine.errors import EngineError
 from trimtab.engine.processes import JOURNAL
@@ -216,7 +217,7 @@ async def _envoy(settings: Settings, say: Say) -> None:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=privileges.die_with_parent,
+                preexec_fn=calls.die_with_parent,
             )
         try:
             code = await process.wait()

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.engine import datadir, planning, privileges
+from trimtab.confinement import calls
+from trimtab.engine import datadir, planning
 from trimtab.engine.errors import EngineError
 from trimtab.engine.isolation import Send, isolated
 from trimtab.runtime.settings import Settings
@@ -47,7 +48,7 @@ def apart(
 def main(deeds: Mapping[str, Deed]) -> None:
     """Does what the command line says, and ends the process; an error is a line `{"error": ...}` and status 1."""
     data, deed, *arguments = sys.argv[1:]
-    privileges.die_with_parent()
+    calls.die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(deeds[deed](datadir.load(Path(data)), arguments))

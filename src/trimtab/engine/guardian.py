@@ -67,16 +67,16 @@ def current_supervisor(run: str) -> Identity | None:
 
 def guard(run: str) -> int:
     """Keeps a supervisor running until the state file says that the engine was stopped."""
-    from trimtab.engine import privileges
+    from trimtab.confinement import calls
     from trimtab.engine.supervisor import DONE, AlreadyRunning, lock
 
     try:
         lock_handle = lock(os.path.join(run, "guardian.lock"))
     except AlreadyRunning:
         return 0
-    privileges.name_process("trimtab-guard")
+    calls.name_process("trimtab-guard")
     with contextlib.suppress(OSError):
-        privileges.adopt_orphans()
+        calls.adopt_orphans()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: _pass_on(run, signal.SIGTERM))
@@ -113,14 +113,14 @@ def fork_supervisor(run: str, close: tuple[int, ...]) -> None:
         return
     status = 1
     try:
-        from trimtab.engine import privileges
+        from trimtab.confinement import calls
         from trimtab.engine.supervisor import supervise
 
         signal.set_wakeup_fd(-1)
         for handle in close:
             os.close(handle)
         os.setsid()
-        privileges.name_process("trimtab-super")
+        calls.name_process("trimtab-super")
         status = supervise(run, guarded=True, guardian_pid=me)
     except BaseException:
         import traceback

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.confinement import calls
 from trimtab.engine import privileges
 from trimtab.engine.errors import EngineError
 
@@ -86,9 +87,9 @@ def _keep(
 ) -> None:
     """The keeper: makes the process namespace, and writes the worker's user map, which only its parent may. Never returns."""
     try:
-        privileges.die_with_parent()
+        calls.die_with_parent()
         uid, gid = privileges.ids_of(user)
-        privileges.own_process_namespace()
+        calls.own_process_namespace()
         mapped_read, mapped_write = os.pipe()
         alone_read, alone_write = os.pipe()
         worker = os.fork()
@@ -133,7 +134,7 @@ def _work(
             privileges.become(user)
         else:
             privileges.become_root_of_own_users(wait_for_map)
-        privileges.die_with_parent()
+        calls.die_with_parent()
         result = work(lambda message: _write(pipe, {"said": message}))
         _write(pipe, {"result": result})
     except PermissionError as err:

@@ -13,14 +13,14 @@ library, as in the supervisor.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
 import signal
 import sys
 
-from trimtab.engine import privileges, uplink
+from trimtab.confinement import calls
+from trimtab.engine import uplink
 from trimtab.engine.plan import PIDS, PLAN, write_json
 from trimtab.engine.procfs import boot_id, identity
 from trimtab.engine.supervisor import AlreadyRunning, lock
@@ -29,12 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
-_MNT_DETACH = 2
 PRIVATE = ("/run/containerd", "/var/lib/cni")
 """Where containerd's shims and the CNI plugins keep files whatever they are told: memory that ends with the node."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class MachineFailed(RuntimeError):
@@ -61,10 +57,10 @@ def run(*argv: str) -> None:
 
 def keep(spec: dict[str, Any]) -> int:
     """Starts the node and stays until it has ended, all of it; returns its exit status."""
-    privileges.name_process("trimtab-machine")
+    calls.name_process("trimtab-machine")
     keeper_lock = lock(f"{spec['own_run']}.lock")
     _clear_run(spec)
-    privileges.own_process_namespace()
+    calls.own_process_namespace()
     inside_read, inside_write = os.pipe()
     outside_read, outside_write = os.pipe()
     child = os.fork()
@@ -103,9 +99,8 @@ def _be_machine(spec: dict[str, Any], ready: int, go: int) -> None:
     """Process 1 of the node. Never returns."""
     status = 1
     try:
-        privileges.die_with_parent()
-        if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
-            raise MachineFailed(f"no namespaces of its own: {os.strerror(ctypes.get_errno())}")
+        calls.die_with_parent()
+        calls.unshare(calls.NEWNS | calls.NEWNET, "mounts, network")
         os.write(ready, b".")
         if os.read(go, 1) != b".":
             raise MachineFailed("it got no network")
@@ -126,7 +121,8 @@ def _mount_own(spec: dict[str, Any]) -> None:
     """The node's own disk, run directory, /proc and /sys, each at its usual path."""
     own_run, shared = spec["own_run"], spec["run"]
     run("mount", "--make-rprivate", "/")
-    _forget_mounts(shared, spec["mount"])
+    # Copies of the pods' file systems and volumes of the machine itself must not live on here when they are unmounted there.
+    calls.forget_mounts([shared, spec["mount"]])
     if spec["disk"].endswith(".img"):
         run("mount", "-o", "loop,noatime", spec["disk"], spec["mount"])
     else:
@@ -147,16 +143,6 @@ def _mount_own(spec: dict[str, Any]) -> None:
     for path in PRIVATE:
         os.makedirs(path, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "mode=0711,size=16m", "tmpfs", path)
-
-
-def _forget_mounts(*parents: str) -> None:
-    """Detaches what is mounted below these directories from this node: copies of the pods' file systems and volumes of the
-    machine itself, which must not live on here when they are unmounted there."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        points = [line.split()[4].encode().decode("unicode_escape") for line in file]
-    for point in reversed(points):
-        if any(point.startswith(f"{parent}/") for parent in parents):
-            _libc.umount2(point.encode(), _MNT_DETACH)
 
 
 def main() -> None:

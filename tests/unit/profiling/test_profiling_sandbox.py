@@ -19,7 +19,7 @@ DEADLINE_S = 60
 
 ATTEMPTS = """
 import json, os, resource, socket, sys, threading
-from trimtab.components.profiling.symbols import confine
+from trimtab.confinement import confine
 own = confine.enter_namespaces()
 read, write = os.pipe()
 if os.fork():

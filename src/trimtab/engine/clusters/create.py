@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.confinement import calls
 from trimtab.engine import accounts, datadir, lifecycle, privileges, programs
 from trimtab.engine.clusters import copies, images, leases, places, remove, warden
 from trimtab.engine.clusters.places import Cluster
@@ -141,7 +142,7 @@ async def _command(cluster: Cluster, say: Say, *arguments: str) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {programs.ITSELF: "1"},
-        preexec_fn=privileges.die_with_parent,
+        preexec_fn=calls.die_with_parent,
     )
     assert process.stdout is not None
     last = "?"

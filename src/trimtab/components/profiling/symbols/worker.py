@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 
-from trimtab.components.profiling.symbols import confine
 from trimtab.components.profiling.symbols.sandbox import (
     HEADER,
     IN_MEMORY_FILE,
@@ -32,6 +31,7 @@ from trimtab.components.profiling.symbols.sandbox import (
     receive,
     receive_header,
 )
+from trimtab.confinement import calls, confine
 
 CPU_S = 600
 """CPU time of a worker's life. One that has used half of it ends when its call is done, so every call has the other half."""
@@ -44,7 +44,7 @@ def main(handle: int, memory_bytes: int, idle_s: float) -> None:
     if worker == 0:
         status = 1
         try:
-            confine.die_with_parent()
+            calls.die_with_parent()
             confine.give_up_everything(memory_bytes, CPU_S)
             with socket.socket(fileno=handle) as connection:
                 serve(connection, idle_s)

@@ -1,0 +1,8 @@
+"""How a process shuts itself in: what the rest of Trimtab calls for it stands here, above nothing but the standard library.
+
+    calls.py    what Python has no words for: namespaces, mounts, capabilities, the bond to a parent, each with its error checked
+    confine.py  a process gives up everything but thinking: namespaces, an empty file system, user nobody, limits
+    filters.py  the system calls that are refused to it from then on
+
+Knows no component, no engine and no API. The engine's own way from root to user `trimtab` is `trimtab.engine.privileges`.
+"""

@@ -1,0 +1,124 @@
+"""How a process gives up everything but thinking: what a parser of hostile bytes, or a stranger's function, runs under.
+
+    namespaces (mounts, processes, network, users ...) -> a file system of Python, its libraries and this package, read-only
+      -> user nobody, no capabilities, no way back -> limits -> system calls that thinking never needs are refused (filters.py)
+
+As root, and as an ordinary user in a user namespace. Where the kernel or a container forbids namespaces the rest still holds: no
+new privileges, limits, and no system call that opens a socket, starts a program or touches another process.
+Only the standard library, as this runs before anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import stat
+import sys
+from collections.abc import Sequence
+
+from trimtab.confinement import calls
+from trimtab.confinement.filters import refuse_system_calls
+
+NOBODY = 65534
+FILE_BYTES_MAX = 2 << 30
+DESCRIPTORS_MAX = 64
+
+
+# Namespaces
+
+
+def enter_namespaces(readable: Sequence[str] = ()) -> bool:
+    """Whether all of it was allowed: own namespaces, and a file system of what is needed to go on. What this forks next is process 1.
+
+    readable: directories and files that are needed besides `needed()`, at the same paths, read-only.
+    """
+    spaces = calls.NEWNS | calls.NEWPID | calls.NEWNET | calls.NEWIPC | calls.NEWUTS
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        if uid == 0:
+            calls.unshare(spaces, "all")
+        else:
+            calls.unshare(spaces | calls.NEWUSER, "all")
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{NOBODY} {uid} 1"),
+                ("gid_map", f"{NOBODY} {gid} 1"),
+            ):
+                with open(f"/proc/self/{name}", "w") as file:
+                    file.write(text)
+        _own_root(needed(readable))
+    except OSError:
+        return False
+    return True
+
+
+def needed(readable: Sequence[str] = ()) -> list[str]:
+    """The directories and files that Python and this package are read from, and `readable`, none within another."""
+    libraries = ("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
+    python = (
+        sys.prefix,
+        sys.base_prefix,
+        sys.exec_prefix,
+        os.path.dirname(os.path.realpath(sys.executable)),
+        *sys.path,
+    )
+    found: list[str] = []
+    for path in sorted({os.path.abspath(p) for p in (*libraries, *python, *readable) if p and os.path.exists(p)}):
+        if path not in ("/", "/usr/bin", "/bin") and not any(calls.below(path, k) for k in found):
+            found.append(path)
+    return found
+
+
+def _own_root(paths: Sequence[str]) -> None:
+    calls.mount("", "/", "", calls.REC | calls.PRIVATE)
+    root = "/tmp"
+    handles = {path: os.open(path, os.O_PATH) for path in paths if not os.path.islink(path)}  # some may be below /tmp
+    links = {path: os.readlink(path) for path in paths if os.path.islink(path)}
+    calls.mount("tmpfs", root, "tmpfs", calls.NOSUID | calls.NODEV, "size=1m,mode=0755")
+    for path, handle in handles.items():
+        at = f"{root}{path}"
+        os.makedirs(os.path.dirname(at), mode=0o755, exist_ok=True)
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            os.mkdir(at, 0o755)
+        else:
+            os.close(os.open(at, os.O_CREAT | os.O_WRONLY, 0o644))
+        calls.mount(f"/proc/self/fd/{handle}", at, "", calls.BIND | calls.REC)
+        kept = os.statvfs(at).f_flag & ~calls.RDONLY & 0xF
+        with contextlib.suppress(OSError):  # what is mounted with flags that we may not change stays as it is
+            calls.mount("", at, "", calls.REMOUNT | calls.BIND | calls.RDONLY | calls.NOSUID | kept)
+        os.close(handle)
+    for path, target in links.items():
+        os.makedirs(os.path.dirname(f"{root}{path}"), mode=0o755, exist_ok=True)
+        os.symlink(target, f"{root}{path}")
+    calls.pivot_root(root)
+    calls.mount("", "/", "", calls.REMOUNT | calls.BIND | calls.RDONLY | calls.NOSUID | calls.NODEV)
+
+
+# Privileges and limits
+
+
+def give_up_everything(memory_bytes: int, cpu_s: int) -> None:
+    """Nothing of it can be taken back. memory_bytes: address space. cpu_s: CPU time of this process' life."""
+    for what, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_FSIZE, FILE_BYTES_MAX),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
+    ):
+        _, most = resource.getrlimit(what)
+        least = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(what, (least, least))
+    os.nice(5)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with contextlib.suppress(OSError):  # without it, it is nobody all the same
+            calls.unshare(calls.NEWUSER, "users")
+    calls.die_with_parent()  # a change of user takes it back
+    calls.no_new_privileges()
+    calls.set_capabilities(())
+    calls.prctl(calls.SET_DUMPABLE, 0)
+    refuse_system_calls()
