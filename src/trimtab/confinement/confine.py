@@ -28,11 +28,8 @@ DESCRIPTORS_MAX = 64
 # Namespaces
 
 
-def enter_namespaces(readable: Sequence[str] = ()) -> bool:
-    """Whether all of it was allowed: own namespaces, and a file system of what is needed to go on. What this forks next is process 1.
-
-    readable: directories and files that are needed besides `needed()`, at the same paths, read-only.
-    """
+def enter_namespaces() -> bool:
+    """Whether all of it was allowed: own namespaces, and a file system of what is needed to go on. What this forks next is process 1."""
     spaces = calls.NEWNS | calls.NEWPID | calls.NEWNET | calls.NEWIPC | calls.NEWUTS
     uid, gid = os.getuid(), os.getgid()
     try:
@@ -47,14 +44,14 @@ def enter_namespaces(readable: Sequence[str] = ()) -> bool:
             ):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
-        _own_root(needed(readable))
+        _own_root(needed())
     except OSError:
         return False
     return True
 
 
-def needed(readable: Sequence[str] = ()) -> list[str]:
-    """The directories and files that Python and this package are read from, and `readable`, none within another."""
+def needed() -> list[str]:
+    """The directories and files that Python and this package are read from, none within another."""
     libraries = ("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
     python = (
         sys.prefix,
@@ -64,7 +61,7 @@ def needed(readable: Sequence[str] = ()) -> list[str]:
         *sys.path,
     )
     found: list[str] = []
-    for path in sorted({os.path.abspath(p) for p in (*libraries, *python, *readable) if p and os.path.exists(p)}):
+    for path in sorted({os.path.abspath(p) for p in (*libraries, *python) if p and os.path.exists(p)}):
         if path not in ("/", "/usr/bin", "/bin") and not any(calls.below(path, k) for k in found):
             found.append(path)
     return found

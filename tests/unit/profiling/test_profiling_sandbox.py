@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.components.profiling.symbols.sandbox import HEADER, INLINE, ParseError, Sandbox, one_line
+from trimtab.components.profiling.symbols.sandbox import ParseError, Sandbox, one_line
+from trimtab.confinement.sandbox import HEADER, INLINE
 
 DEADLINE_S = 60
 

@@ -8,7 +8,7 @@
     debuggers --loopback--> /buildid/ID/debuginfo     --> the same, to read
 
 It runs as the engine's user where nothing else of the engine is in reach. What it takes in is looked at in a sandbox of its own
-(symbols/sandbox.py), or checked while it is decoded. One question at a time: what they hold in memory adds up.
+(`trimtab.confinement.sandbox`), or checked while it is decoded. One question at a time: what they hold in memory adds up.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     keeper (as its caller, waits)  --fork-->  worker: process 1 of its own process namespace
        '- dies with the caller's end of the socket, and the worker with it
 
-Not to be run by hand: python -m trimtab.components.profiling.symbols.worker SOCKET MEMORY_BYTES IDLE_S
+Not to be run by hand: python -m trimtab.confinement.worker PACKAGE SOCKET MEMORY_BYTES IDLE_S PATH...
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import Any
 
 import msgspec
 
-from trimtab.components.profiling.symbols.sandbox import (
+from trimtab.confinement import calls, confine
+from trimtab.confinement.sandbox import (
     HEADER,
     IN_MEMORY_FILE,
     INLINE,
     INLINE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
-    PACKAGE,
-    _Gone,
+    Gone,
     one_line,
     receive,
     receive_header,
 )
-from trimtab.confinement import calls, confine
 
 CPU_S = 600
 """CPU time of a worker's life. One that has used half of it ends when its call is done, so every call has the other half."""
 
 
-def main(handle: int, memory_bytes: int, idle_s: float) -> None:
+def main(package: str, handle: int, memory_bytes: int, idle_s: float, paths: list[str]) -> None:
     """The keeper. Ends with the worker's status, 128 more than the signal when it was killed."""
+    sys.path += paths
     confine.enter_namespaces()
     worker = os.fork()
     if worker == 0:
@@ -47,7 +47,7 @@ def main(handle: int, memory_bytes: int, idle_s: float) -> None:
             calls.die_with_parent()
             confine.give_up_everything(memory_bytes, CPU_S)
             with socket.socket(fileno=handle) as connection:
-                serve(connection, idle_s)
+                serve(connection, package, idle_s)
             status = 0
         finally:
             os._exit(status)
@@ -62,7 +62,7 @@ def main(handle: int, memory_bytes: int, idle_s: float) -> None:
     os._exit(os.waitstatus_to_exitcode(how) if os.WIFEXITED(how) else 128 + os.WTERMSIG(how))
 
 
-def serve(connection: socket.socket, idle_s: float) -> None:
+def serve(connection: socket.socket, package: str, idle_s: float) -> None:
     """Answers calls until none comes for `idle_s`."""
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)
@@ -73,7 +73,7 @@ def serve(connection: socket.socket, idle_s: float) -> None:
                 return
             try:
                 function, arguments = msgspec.msgpack.decode(receive(connection, size, lambda: None))
-                answer = [True, called(function, arguments, fds)]
+                answer = [True, called(package, function, arguments, fds)]
                 _send(connection, msgspec.msgpack.encode(answer))
             except Exception as err:
                 _send(connection, msgspec.msgpack.encode([False, _told(err)]))
@@ -81,17 +81,17 @@ def serve(connection: socket.socket, idle_s: float) -> None:
                 for fd in fds:
                     with contextlib.suppress(OSError):
                         os.close(fd)
-        except (_Gone, BrokenPipeError, ConnectionResetError):
+        except (Gone, BrokenPipeError, ConnectionResetError):
             return
         used = resource.getrusage(resource.RUSAGE_SELF)
         if used.ru_utime + used.ru_stime > CPU_S / 2:
             return
 
 
-def called(function: str, arguments: list[Any], fds: list[int]) -> Any:
+def called(package: str, function: str, arguments: list[Any], fds: list[int]) -> Any:
     """What `module:function` within the package returns."""
     module, _, name = function.partition(":")
-    return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)(*arguments, fds=fds)
+    return getattr(importlib.import_module(f"{package}.{module}"), name)(*arguments, fds=fds)
 
 
 def _told(err: Exception) -> str:
@@ -114,4 +114,4 @@ def _send(connection: socket.socket, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5:])
