@@ -18,11 +18,11 @@ import msgspec
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.changes import at
 from trimtab.components.infrastructure.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.gathering import BLOCKED_S, RETRY_S, Blocked, Sources
 from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured, hidden, shown
+from trimtab.components.infrastructure.mapping import FieldFault, api_path, hidden, shown
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -34,8 +34,6 @@ RETRY = "trimtab.dev/retry-create"
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"
 STATE_KEY = "state"
 INTERVAL_LEAST_S = 1.0
-RETRY_S = 15.0
-BLOCKED_S = 60.0
 
 REASONS = {
     "Available": "It exists as the object says.",
@@ -86,15 +84,6 @@ def seconds(duration: str) -> float:
     return float(sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)))
 
 
-class Blocked(Exception):
-    """Nothing can be done now. reason: of the condition Synced; its text is one line."""
-
-    def __init__(self, reason: str, message: str, retry_s: float = BLOCKED_S) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.retry_s = retry_s
-
-
 class Run:
     """One run for one object."""
 
@@ -104,6 +93,7 @@ class Run:
         self._resource = resource
         self._kind = type(subject).resource_type
         self._secret_name = f"{subject.name}-{self._kind.kind.lower()}-state"
+        self._sources = Sources(subject, ctx.get, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
 
@@ -130,13 +120,13 @@ class Run:
 
     async def _kept_true(self) -> Desired:
         spec = self._subject.spec
-        talk = await self._talk()
+        talk = await self._sources.talk()
         keeper = talk.keeper(self._resource)
         block = self._block = talk.schema.resources[self._resource].block
         # From here on there may be something to undo: what is remembered, and what it is of.
         await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
         kept = await self._remembered(keeper, talk)
-        config = await self._config(block, new=kept.state is None)
+        config = await self._sources.configuration(block, new=kept.state is None)
         ignored = [self._provider_path(block, path) for path in spec.ignore_changes]
         look = self._look = await keeper.look(kept, config, ignored=ignored)
         self._say(look, block)
@@ -144,7 +134,9 @@ class Run:
             self._permitted(look, talk)
             kept = await keeper.carry_out(kept, look, self._save)
             self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}")
-            look = self._look = await keeper.look(kept, await self._config(block, new=False), ignored=ignored)
+            look = self._look = await keeper.look(
+                kept, await self._sources.configuration(block, new=False), ignored=ignored
+            )
             if look.action != "none":
                 raise Blocked(
                     "NonConvergent", f"applied, and planned again at once: {_summary(look, block)}", BLOCKED_S * 5
@@ -179,68 +171,6 @@ class Run:
                 "does its credential still see them?",
                 self._interval_s,
             )
-
-    async def _talk(self) -> Talk:
-        name = self._subject.spec.provider_ref.name
-        config = await self._ctx.get(ProviderConfig, name)
-        if config is None:
-            raise Blocked(
-                "NoProviderConfig", f"there is no ProviderConfig {name} in namespace {self._subject.namespace}"
-            )
-        provider = await self._ctx.get(Provider, config.spec.provider)
-        if provider is None:
-            raise Blocked(
-                "NoProviderConfig",
-                f"ProviderConfig {name} names the Provider {config.spec.provider}, which is not there: "
-                f"trimtab provider install {config.spec.provider}",
-            )
-        secrets = {}
-        for field, ref in config.spec.secrets.items():
-            try:
-                secrets[field] = await self._secret_text(ref.name, ref.key)
-            except LookupError as err:
-                raise Blocked("SecretMissing", f"ProviderConfig {name}: {field}: {err}") from None
-        return await self._ctx.adapter(Providers).talk(provider, config, secrets)  # type: ignore[type-abstract]
-
-    async def _config(self, block: Block, *, new: bool) -> Any:
-        """What is given, with what only making it needs, with references and secrets filled in."""
-        spec = self._subject.spec
-        given = {**(spec.init_provider if new else {}), **spec.for_provider}
-        for reference in spec.references:
-            given = _put(given, reference.field, await self._referred(reference.source))
-        secrets: dict[tuple[str, str], str] = {}
-        for name, key in set(_secret_refs(given)):
-            try:
-                secrets[name, key] = await self._secret_text(name, key)
-            except LookupError as err:
-                raise Blocked("SecretMissing", f"spec.forProvider: {err}") from None
-        return configured(block, given, lambda name, key: secrets[name, key])
-
-    async def _referred(self, source: Any) -> Any:
-        from trimtab.api import kind_of
-
-        place = source.api_version or self._kind.api_version
-        kind = kind_of(place, source.kind)
-        if kind is None or not issubclass(kind, Managed):
-            raise Blocked("Waiting", f"{source.kind} of {place} is no enabled kind: trimtab provider enable ...")
-        found = await self._ctx.get(kind, source.name)
-        where = f"{source.kind} {source.name}"
-        if found is None:
-            raise Blocked("Waiting", f"{where} is not there, whose {source.field} is referred to", RETRY_S)
-        value = at(found.status.at_provider, source.field)
-        if value is None:
-            raise Blocked("Waiting", f"{where} has no {source.field} yet", RETRY_S)
-        return value
-
-    async def _secret_text(self, name: str, key: str) -> str:
-        """Raises `LookupError`: one line."""
-        secret = await self._ctx.get(Secret, name)
-        if secret is None:
-            raise LookupError(f"there is no Secret {name} in namespace {self._subject.namespace}: create it")
-        raw = secret.data.get(key)
-        if raw is None:
-            raise LookupError(f"the Secret {name} has no key {key}; it has {', '.join(sorted(secret.data)) or 'none'}")
-        return base64.b64decode(raw).decode(errors="replace")
 
     # Remembering
 
@@ -307,7 +237,7 @@ class Run:
         if policy.delete == "deny":
             raise Blocked("DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
         if policy.delete == "delete":
-            talk = await self._talk()
+            talk = await self._sources.talk()
             keeper = talk.keeper(self._resource)
             kept = await self._remembered(keeper, talk)
             look = await keeper.look(kept, None)
@@ -410,30 +340,6 @@ def _summary(look: Look, block: Block) -> str:
     shown_lines = [f"{api_path(block, line.path)} ({line.cause})" for line in look.lines[:5]]
     more = len(look.lines) - len(shown_lines)
     return ", ".join(shown_lines) + (f" and {more} more" if more > 0 else "")
-
-
-def _secret_refs(value: Any) -> list[tuple[str, str]]:
-    out = []
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name.endswith("SecretRef") and isinstance(inner, dict) and {"name", "key"} <= inner.keys():
-                out.append((str(inner["name"]), str(inner["key"])))
-            else:
-                out += _secret_refs(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            out += _secret_refs(inner)
-    return out
-
-
-def _put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    from trimtab.components.infrastructure.changes import put
-
-    name, _, rest = path.partition(".")
-    if not rest and "[" not in name:
-        return {**given, name: value}
-    done: dict[str, Any] = put(given, path, value)
-    return done
 
 
 def _paths(block: Block) -> list[tuple[str, str]]:

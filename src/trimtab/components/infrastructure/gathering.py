@@ -1,0 +1,152 @@
+"""What an object of a provider's kind is made of beside itself: the credential, the Secrets and the outputs that it refers to.
+
+    object, ProviderConfig, Provider, Secrets, other objects --Sources--> Talk (a configured provider), configuration
+
+The loop reads these as they are (`reconcile.py`); a question what would be reads them with some not there yet (`asking.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+from trimtab.api import Resource, kind_of
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.changes import at, put
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
+from trimtab.components.infrastructure.mapping import configured
+from trimtab.components.infrastructure.pool import Providers, Talk
+from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.protocol.values import Value
+
+K = TypeVar("K", bound=Resource)
+
+RETRY_S = 15.0
+BLOCKED_S = 60.0
+
+
+class Reads(Protocol):
+    """How objects are looked up: in the namespace of the object at hand, or the cluster's."""
+
+    async def __call__(self, kind: type[K], name: str, /) -> K | None: ...
+
+
+class Blocked(Exception):
+    """Nothing can be done now. reason: of the condition Synced; its text is one line."""
+
+    def __init__(self, reason: str, message: str, retry_s: float = BLOCKED_S) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_s = retry_s
+
+
+class Sources:
+    """What one object is made of."""
+
+    def __init__(self, subject: Managed, reads: Reads, providers: Providers) -> None:
+        self.subject = subject
+        self._reads = reads
+        self._providers = providers
+
+    async def talk(self) -> Talk:
+        """The object's provider, configured. Raises `Blocked`, `NotReady`."""
+        name = self.subject.spec.provider_ref.name
+        config = await self._reads(ProviderConfig, name)
+        if config is None:
+            raise Blocked(
+                "NoProviderConfig", f"there is no ProviderConfig {name} in namespace {self.subject.namespace}"
+            )
+        provider = await self._reads(Provider, config.spec.provider)
+        if provider is None:
+            raise Blocked(
+                "NoProviderConfig",
+                f"ProviderConfig {name} names the Provider {config.spec.provider}, which is not there: "
+                f"trimtab provider install {config.spec.provider}",
+            )
+        secrets = {}
+        for field, ref in config.spec.secrets.items():
+            try:
+                secrets[field] = await self.secret_text(ref.name, ref.key)
+            except LookupError as err:
+                raise Blocked("SecretMissing", f"ProviderConfig {name}: {field}: {err}") from None
+        return await self._providers.talk(provider, config, secrets)
+
+    async def configuration(self, block: Block, *, new: bool) -> Value:
+        """What is given, with what only making it needs, with references and secrets filled in.
+
+        Raises:
+            Blocked: something that it refers to is not there. FieldFault: a field cannot be what it says.
+        """
+        spec = self.subject.spec
+        given = {**(spec.init_provider if new else {}), **spec.for_provider}
+        for reference in spec.references:
+            given = put_given(given, reference.field, await self.referred(reference.source))
+        secrets: dict[tuple[str, str], Value] = {}
+        for name, key in set(secret_refs(given)):
+            secrets[name, key] = await self.given_secret(name, key)
+        return configured(block, given, lambda name, key: secrets[name, key])
+
+    async def given_secret(self, name: str, key: str) -> Value:
+        """What a field of forProvider takes from a Secret. Raises `Blocked`."""
+        try:
+            return await self.secret_text(name, key)
+        except LookupError as err:
+            raise Blocked("SecretMissing", f"spec.forProvider: {err}") from None
+
+    async def referred(self, source: Source) -> Value:
+        """The output of another resource. Raises `Blocked`: it is not there yet."""
+        place = source.api_version or self.subject.resource_type.api_version
+        kind = kind_of(place, source.kind)
+        if kind is None or not issubclass(kind, Managed):
+            raise Blocked("Waiting", f"{source.kind} of {place} is no enabled kind: trimtab provider enable ...")
+        found = await self._reads(kind, source.name)
+        where = f"{source.kind} {source.name}"
+        if found is None:
+            raise Blocked("Waiting", f"{where} is not there, whose {source.field} is referred to", RETRY_S)
+        value = at(found.status.at_provider, source.field)
+        if value is None:
+            raise Blocked("Waiting", f"{where} has no {source.field} yet", RETRY_S)
+        return value
+
+    async def secret_text(self, name: str, key: str) -> str:
+        """Raises `LookupError`: one line."""
+        secret = await self._reads(Secret, name)
+        if secret is None:
+            raise LookupError(f"there is no Secret {name} in namespace {self.subject.namespace}: create it")
+        return text_of(name, secret.data, key)
+
+
+def text_of(name: str, data: Mapping[str, str], key: str) -> str:
+    """What a Secret holds. Raises `LookupError`: one line."""
+    raw = data.get(key)
+    if raw is None:
+        raise LookupError(f"the Secret {name} has no key {key}; it has {', '.join(sorted(data)) or 'none'}")
+    return base64.b64decode(raw).decode(errors="replace")
+
+
+def secret_refs(value: Any) -> list[tuple[str, str]]:
+    """(name, key) of every Secret that is named anywhere within what is given."""
+    out = []
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name.endswith("SecretRef") and isinstance(inner, dict) and {"name", "key"} <= inner.keys():
+                out.append((str(inner["name"]), str(inner["key"])))
+            else:
+                out += secret_refs(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            out += secret_refs(inner)
+    return out
+
+
+def put_given(given: dict[str, Any], path: str, value: Value) -> dict[str, Any]:
+    """What is given, with a value at one place more."""
+    name, _, rest = path.partition(".")
+    if not rest and "[" not in name:
+        return {**given, name: value}
+    done: dict[str, Any] = put(given, path, value)
+    return done
+
+
+__all__ = ["BLOCKED_S", "RETRY_S", "Blocked", "Reads", "Sources", "put_given", "secret_refs", "text_of"]
