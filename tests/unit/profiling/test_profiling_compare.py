@@ -179,6 +179,26 @@ def test_requests_at_times_when_nothing_was_measured_do_not_count(profiles, run)
     assert answer.cost_after == pytest.approx(answer.cost_before)
 
 
+def test_samples_of_minutes_whose_requests_are_not_known_do_not_make_requests_dearer(profiles, run):
+    """Asked in the middle of a minute, of which the proxy's log has a part, and the profiles too; the new image came in one."""
+    run(OLD, T - 230, 240, 80, 100, 20)
+    run(NEW, T + 10, 280, 80, 100, 20)
+
+    answer = asked(profiles, T + 290, requests_start=str(T - 180), requests=",".join(["1000"] * 7))
+
+    assert (answer.per, answer.grown) == ("request", [])
+    assert (answer.before.start, answer.before.end) == (T - 180, T)
+    assert (answer.after.start, answer.after.end) == (T + 120, T + 240)
+    assert answer.cost_after == pytest.approx(answer.cost_before)
+
+
+def test_it_waits_for_the_first_whole_minute_of_the_new_image(profiles, run):
+    run(OLD, T - 180, 180, 40, 50, 10)
+    run(NEW, T, 110, 400, 500, 100)
+
+    assert asked(profiles, T + 110, requests_start=str(T - 180), requests=",".join(["1000"] * 4)).state == "waiting"
+
+
 @pytest.mark.parametrize("requests", [["1000"] * 5, ["0"] * 15])
 def test_requests_that_are_not_known_of_all_the_time_are_not_used(profiles, run, requests):
     run(OLD, T - 180, 180, 40, 50, 10)

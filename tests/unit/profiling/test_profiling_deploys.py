@@ -110,10 +110,21 @@ def test_requests_are_counted_by_the_minute_over_rotated_logs(tmp_path: Path):
     )
     (tmp_path / "access.log.gz").write_text("not one of them")
 
-    assert count(log, AT - 3600, ["default/shop-web"]) == (AT + 60, [4, 0, 2])
-    assert count(log, AT + 70, ["default/shop-web"]) == (AT + 120, [0, 2])
-    assert count(log, AT - 3600, ["default/other-web"]) == (AT + 60, [0, 0, 0])
+    now = AT + 245
+    assert count(log, AT - 3600, ["default/shop-web"], now) == (AT + 60, [4, 0, 2])
+    assert count(log, AT + 70, ["default/shop-web"], now) == (AT + 120, [0, 2])
+    assert count(log, AT - 3600, ["default/other-web"], now) == (AT + 60, [0, 0, 0])
+
+
+def test_the_minute_that_goes_on_is_not_counted(tmp_path: Path):
+    """The log has as much of it as has passed: as a whole minute, what a request costs would be too much by the rest."""
+    log = tmp_path / "access.log"
+    log.write_text("".join(line(minute, "default/shop-web:80", second) for minute in (0, 1, 2) for second in range(40)))
+
+    assert count(log, AT, ["default/shop-web"], AT + 160) == (AT + 60, [40])
+    assert count(log, AT, ["default/shop-web"], AT + 182) == (AT + 60, [40]), "its last lines may not be written yet"
+    assert count(log, AT, ["default/shop-web"], AT + 190) == (AT + 60, [40, 40])
 
 
 def test_without_a_log_no_requests_are_known(tmp_path: Path):
-    assert count(tmp_path / "access.log", AT, ["default/shop-web"]) == (0, [])
+    assert count(tmp_path / "access.log", AT, ["default/shop-web"], AT + 600) == (0, [])

@@ -2,14 +2,16 @@
 
     python -m trimtab.components.profiling.requests LOG START NAMESPACE/SERVICE ...  -->  {"start": 1800000000, "minutes": [120, 118, ...]}
 
-`start` is the first whole minute, not before START, from which on the log is there: older ones may have been rotated away. Lines are JSON,
-one a request; `backend` is NAMESPACE/SERVICE:PORT, `time` is RFC 3339 in UTC.
+`start` is the first whole minute, not before START, from which on the log is there: older ones may have been rotated away. The last is the last
+that is over: of the minute that goes on, the log has a part, and a part taken for a whole makes each request dearer than it is. Lines are
+JSON, one a request; `backend` is NAMESPACE/SERVICE:PORT, `time` is RFC 3339 in UTC.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -17,17 +19,20 @@ from pathlib import Path
 
 MINUTE_S = 60
 LINE_BYTES_MAX = 64 << 10
+WRITTEN_S = 5
+"""The proxy writes its lines four times a second, and a line when its request is over."""
 
 
-def count(log: Path, start: int, backends: Collection[str]) -> tuple[int, list[int]]:
-    """The first minute that is known in full (0: none), and the requests of each minute from there to the last."""
+def count(log: Path, start: int, backends: Collection[str], now: float) -> tuple[int, list[int]]:
+    """The first minute that is known in full (0: none), and the requests of each minute from there to the last that is over. now: Unix
+    seconds."""
     wanted = set(backends)
     minutes: Counter[str] = Counter()
-    first = last = ""
+    first = ""
     for file in _files(log):
         for line in _lines(file):
             minute = line[0][:16]
-            first, last = min(first or minute, minute), max(last, minute)
+            first = min(first or minute, minute)
             if line[1].rpartition(":")[0] in wanted:
                 minutes[minute] += 1
     if not first:
@@ -35,7 +40,8 @@ def count(log: Path, start: int, backends: Collection[str]) -> tuple[int, list[i
     # The log may begin anywhere in its first minute.
     begins = max(_at(first) + MINUTE_S, start - start % MINUTE_S + (MINUTE_S if start % MINUTE_S else 0))
     counted = {_at(minute): number for minute, number in minutes.items()}
-    return begins, [counted.get(at, 0) for at in range(begins, _at(last) + MINUTE_S, MINUTE_S)]
+    over = int(now - WRITTEN_S)
+    return begins, [counted.get(at, 0) for at in range(begins, over - over % MINUTE_S, MINUTE_S)]
 
 
 def _files(log: Path) -> Iterator[Path]:
@@ -62,7 +68,7 @@ def _at(minute: str) -> int:
 
 def main() -> None:
     log, start, *backends = sys.argv[1:]
-    begins, minutes = count(Path(log), int(start), backends)
+    begins, minutes = count(Path(log), int(start), backends, time.time())
     print(json.dumps({"start": begins, "minutes": minutes}))
 
 

@@ -4,7 +4,8 @@
     select 3 + 3 --merge--> trees --growth.py--> the functions that grew
 
 The start of a program (imports, caches that fill) is no part of the comparison, and what an image did while the next was being rolled out
-neither. With the requests that the proxy counted by the minute the costs are per request; else they are shares of the App's own CPU time.
+neither. With the requests that the proxy counted by the minute the costs are per request, of whole minutes; else they are shares of the
+App's own CPU time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ PATIENCE_S = 3600
 PATIENCE_MAX_S = 24 * 3600
 PARTS = 3
 MINUTE_S = 60
+Floats = NDArray[np.float64]
+Stretch = tuple[int, int]
+"""Unix seconds from, and until."""
 
 
 def comparison(parameters: Mapping[str, str]) -> Comparison:
@@ -60,8 +64,11 @@ def compare(asked: Comparison, profiles: Profiles, symbolizer: Symbolizer, now: 
     before, after = f"{whose},image={_quoted(old)}", f"{whose},image={_quoted(new)}"
     began = _first(profiles, after, back, now)
     ended = min(began, asked.since)
-    start = max(_first(profiles, before, back, ended), asked.requests_start if asked.requests_start < ended else 0)
-    windows = _Window(profiles, before, start, ended), _Window(profiles, after, began + START_S, now)
+    minutes = _minutes(asked)
+    stretches = (_first(profiles, before, back, ended), ended), (began + START_S, now)
+    if known := _known(asked, minutes, stretches):
+        stretches = known
+    windows = _Window(profiles, before, *stretches[0]), _Window(profiles, after, *stretches[1])
     samples = [int(window.counts.sum()) for window in windows]
     told = [
         Side(total=0, samples=n, start=w.start, end=w.end, selector=w.selector)
@@ -72,7 +79,27 @@ def compare(asked: Comparison, profiles: Profiles, symbolizer: Symbolizer, now: 
     if min(samples) < (asked.min_samples if impatient else max(SAMPLES, asked.min_samples)):
         answer.state = "waiting" if patient else "too-few"
         return answer
-    return _compared(asked, answer, windows, symbolizer)
+    return _compared(answer, windows, symbolizer, asked, minutes if known else None)
+
+
+def _minutes(asked: Comparison) -> Floats:
+    """Requests by the minute."""
+    try:
+        return np.array([int(count) for count in asked.requests.split(",") if count], float)
+    except ValueError:
+        raise ValueError("requests are whole numbers with commas between") from None
+
+
+def _known(asked: Comparison, minutes: Floats, stretches: tuple[Stretch, Stretch]) -> tuple[Stretch, Stretch] | None:
+    """The whole minutes of each side whose requests are known: samples and requests are of the same time, or a request seems dearer than it
+    is. Of the side after there may be none yet. None when they are not known of the side before."""
+    if not asked.requests_start:
+        return None
+    first, last = asked.requests_start, asked.requests_start + MINUTE_S * len(minutes)
+    before, after = (
+        (max(first, -(-start // MINUTE_S) * MINUTE_S), min(last, end - end % MINUTE_S)) for start, end in stretches
+    )
+    return (before, after) if before[1] > before[0] else None
 
 
 @dataclass(frozen=True)
@@ -107,11 +134,16 @@ class _Window:
 
 
 def _compared(
-    asked: Comparison, answer: CompareAnswer, windows: tuple[_Window, _Window], symbolizer: Symbolizer
+    answer: CompareAnswer,
+    windows: tuple[_Window, _Window],
+    symbolizer: Symbolizer,
+    asked: Comparison,
+    minutes: Floats | None,
 ) -> CompareAnswer:
+    """minutes: the requests, when they are known of all of the windows."""
     parts = [window.parts() for window in windows]
     trees = [[w.tree(*part, symbolizer) for part in each] for w, each in zip(windows, parts, strict=True)]
-    served = _served(asked, windows[0].profiles, parts)
+    served = _served(asked, minutes, windows[0].profiles, parts) if minutes is not None else None
     functions, before, after = sides(trees[0], trees[1], served)
     answer.state, answer.functions = "compared", len(functions)
     for side, found in ((answer.before, before), (answer.after, after)):
@@ -127,27 +159,19 @@ def _compared(
 
 
 def _served(
-    asked: Comparison, profiles: Profiles, parts: Sequence[Sequence[tuple[int, int]]]
+    asked: Comparison, minutes: Floats, profiles: Profiles, parts: Sequence[Sequence[Stretch]]
 ) -> tuple[list[float], list[float]] | None:
-    """Requests in each part of both sides, of the time that was measured; None when they are not known of all of it, or were none in a
-    part."""
-    if not asked.requests_start or any(each[0][0] < asked.requests_start for each in parts):
-        return None
-    try:
-        minutes = np.array([int(count) for count in asked.requests.split(",") if count], float)
-    except ValueError:
-        raise ValueError("requests are whole numbers with commas between") from None
+    """Requests in each part of both sides, of the time that was measured; None when there were none in a part."""
     counted = [[_requests(asked, minutes, profiles, *part) for part in each] for each in parts]
     return (counted[0], counted[1]) if all(count > 0 for each in counted for count in each) else None
 
 
-def _requests(asked: Comparison, minutes: NDArray[np.float64], profiles: Profiles, start: int, end: int) -> float:
+def _requests(asked: Comparison, minutes: Floats, profiles: Profiles, start: int, end: int) -> float:
     """Requests in a stretch of time, without those during which nothing on the machine was measured: what they cost is in no sample."""
     whole = profiles.series(Query(start=start, end=end), TIME_S)
     at = whole.start + TIME_S * np.arange(len(whole.counts))
     minute = (at - asked.requests_start) // MINUTE_S
-    known = (whole.counts > 0) & (minute >= 0) & (minute < len(minutes))
-    return float(minutes[minute[known]].sum() * TIME_S / MINUTE_S)
+    return float(minutes[minute[whole.counts > 0]].sum() * TIME_S / MINUTE_S)
 
 
 def _image(profiles: Profiles, whose: str, known: str, start: int, end: int) -> str:
