@@ -21,7 +21,7 @@ from trimtab.client.errors import (
 )
 from trimtab.client.http import HttpTransport
 from trimtab.client.informer import Informer
-from trimtab.client.kubeconfig import KubeconfigError
+from trimtab.client.kubeconfig import ClusterAccess, KubeconfigError, foreign_kubeconfig
 from trimtab.client.socket import SocketTransport
 from trimtab.client.transport import Request, Response, Transport
 from trimtab.client.wire import RawEvent, WireClient
@@ -33,6 +33,7 @@ __all__ = [
     "Change",
     "Client",
     "Clock",
+    "ClusterAccess",
     "Conflict",
     "FieldCause",
     "Forbidden",
@@ -52,4 +53,5 @@ __all__ = [
     "Unavailable",
     "WatchEvent",
     "WireClient",
+    "foreign_kubeconfig",
 ]

@@ -1,7 +1,8 @@
 """Reading a kubeconfig: file -> context -> cluster and user -> `ClusterAccess` (server, CA, token or client certificate).
 
 Every way that the file can be wrong ends in one line that names the file, the entry and the fix. Programs named by `exec`
-are run to get a token, as kubectl does; the removed `auth-provider` plug-ins are refused by name.
+are run to get a token, as kubectl does; the removed `auth-provider` plug-ins are refused by name. A kubeconfig that somebody else wrote
+(`foreign_kubeconfig`) has all in itself: neither programs nor files of this machine are touched for it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ EXEC_TIMEOUT_S = 60
 
 class KubeconfigError(ValueError):
     """One line: the file, what is wrong in it, what to do."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a kubeconfig is from, for error texts, and the folder of the files that it may name; None: it may name nothing."""
+
+    where: str
+    folder: Path | None
+
+    def __str__(self) -> str:
+        return self.where
 
 
 @dataclass
@@ -93,7 +105,19 @@ def read_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
     Raises:
         KubeconfigError: the file cannot be read, is not a kubeconfig, or an entry in it is missing or malformed.
     """
-    document = _load(path)
+    return _described(_Source(str(path), path.parent), _parsed(path, _text(path)), context)
+
+
+def foreign_kubeconfig(text: str, where: str) -> ClusterAccess:
+    """The access that a kubeconfig of somebody else's describes for its current-context. where: what it is from, for error texts.
+
+    Raises:
+        KubeconfigError: as `read_kubeconfig`, and for `exec` and for files: what it says would be done with our rights.
+    """
+    return _described(_Source(where, None), _parsed(where, text), None)
+
+
+def _described(path: _Source, document: dict[str, Any], context: str | None) -> ClusterAccess:
     name = context or document.get("current-context")
     if not name:
         raise KubeconfigError(f"{path}: no current-context is set; name one with --context")
@@ -138,15 +162,18 @@ def kubeconfig_text(cluster: str, user: str, access: ClusterAccess) -> str:
     return str(yaml.safe_dump(document, sort_keys=False))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    import yaml
-
+def _text(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except FileNotFoundError:
         raise KubeconfigError(f"{path}: no such file; name a kubeconfig with --kubeconfig or $KUBECONFIG") from None
     except (OSError, UnicodeDecodeError) as err:
         raise KubeconfigError(f"{path}: cannot be read: {err}") from None
+
+
+def _parsed(path: Path | str, text: str) -> dict[str, Any]:
+    import yaml
+
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as err:
@@ -161,7 +188,7 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
-def _entry(path: Path, document: dict[str, Any], section: str, kind: str, name: str) -> dict[str, Any]:
+def _entry(path: _Source, document: dict[str, Any], section: str, kind: str, name: str) -> dict[str, Any]:
     entries = document.get(section) or []
     if isinstance(entries, list):
         for entry in entries:
@@ -175,7 +202,7 @@ def _entry(path: Path, document: dict[str, Any], section: str, kind: str, name: 
     raise KubeconfigError(f"{path}: '{section}' must be a list")
 
 
-def _data(path: Path, entry: dict[str, Any], name: str) -> bytes:
+def _data(path: _Source, entry: dict[str, Any], name: str) -> bytes:
     """`NAME-data` (base64) or the file that `NAME` names, relative to the kubeconfig; empty when neither is there."""
     if encoded := entry.get(f"{name}-data"):
         try:
@@ -184,22 +211,29 @@ def _data(path: Path, entry: dict[str, Any], name: str) -> bytes:
             raise KubeconfigError(f"{path}: {name}-data is not base64") from None
     if not entry.get(name):
         return b""
-    file = path.parent / str(entry[name])
+    if path.folder is None:
+        raise KubeconfigError(f"{path}: {name} names a file of some machine; give {name}-data")
+    file = path.folder / str(entry[name])
     try:
         return file.read_bytes()
     except OSError as err:
         raise KubeconfigError(f"{path}: {name}: {file}: {err.strerror}") from None
 
 
-def _authenticate(path: Path, access: ClusterAccess, user: dict[str, Any], name: str) -> None:
+def _authenticate(path: _Source, access: ClusterAccess, user: dict[str, Any], name: str) -> None:
+    if path.folder is None and (named := [key for key in ("exec", "tokenFile") if user.get(key)]):
+        raise KubeconfigError(
+            f"{path}: user '{name}': {named[0]} is refused, for it would run or read something of this machine's; give a token or a "
+            "client certificate"
+        )
     access.client_certificate = _data(path, user, "client-certificate")
     access.client_key = _data(path, user, "client-key")
     if bool(access.client_certificate) != bool(access.client_key):
         raise KubeconfigError(f"{path}: user '{name}': client-certificate and client-key must both be given")
     if user.get("token"):
         access.token = str(user["token"])
-    elif user.get("tokenFile"):
-        access.token_file = path.parent / str(user["tokenFile"])
+    elif user.get("tokenFile") and path.folder is not None:
+        access.token_file = path.folder / str(user["tokenFile"])
     elif user.get("exec"):
         access.token = _run_exec(path, user["exec"], name)
     elif user.get("auth-provider"):
@@ -213,7 +247,7 @@ def _authenticate(path: Path, access: ClusterAccess, user: dict[str, Any], name:
         access.headers = {**access.headers, "Impersonate-User": str(user["as"])}
 
 
-def _run_exec(path: Path, spec: dict[str, Any], name: str) -> str:
+def _run_exec(path: _Source, spec: dict[str, Any], name: str) -> str:
     command = [str(spec.get("command", "")), *(str(a) for a in spec.get("args") or ())]
     env = {**os.environ, **{str(e["name"]): str(e["value"]) for e in spec.get("env") or ()}}
     info = {"apiVersion": spec.get("apiVersion", ""), "kind": "ExecCredential", "spec": {"interactive": False}}
@@ -231,7 +265,7 @@ def _run_exec(path: Path, spec: dict[str, Any], name: str) -> str:
         raise KubeconfigError(f"{path}: user '{name}': '{command[0]}' printed no token") from None
 
 
-def _check(path: Path, access: ClusterAccess) -> None:
+def _check(path: _Source, access: ClusterAccess) -> None:
     try:
         access.ssl_context()
     except (ssl.SSLError, ValueError):

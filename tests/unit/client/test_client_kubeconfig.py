@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.client.kubeconfig import KubeconfigError, read_kubeconfig
+from trimtab.client.kubeconfig import KubeconfigError, foreign_kubeconfig, read_kubeconfig
 
 GOOD = """
 current-context: dev
@@ -135,3 +135,30 @@ def test_what_is_wrong_is_said_in_one_line(path: Path, text: str, context: str |
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(KubeconfigError, match="no such file; name a kubeconfig with --kubeconfig or"):
         read_kubeconfig(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("user", "cluster", "says"),
+    [
+        ('{exec: {command: sh, args: ["-c", "touch /tmp/x"]}}', "", "exec is refused, for it would run or read something of this machine's"),
+        ("{tokenFile: /etc/shadow}", "", "tokenFile is refused"),
+        ("{token: t, tokenFile: /etc/shadow}", "", "tokenFile is refused"),
+        ("{client-key: /etc/ssl/private/key.pem}", "", "client-key names a file of some machine; give client-key-data"),
+        ("{token: t}", ", certificate-authority: /etc/shadow", "certificate-authority names a file of some machine"),
+    ],
+)  # fmt: skip
+def test_the_kubeconfig_of_a_stranger_touches_nothing_here(user: str, cluster: str, says: str) -> None:
+    text = f"""
+current-context: it
+clusters: [{{name: c, cluster: {{server: "https://10.0.0.1:6443"{cluster}}}}}]
+contexts: [{{name: it, context: {{cluster: c, user: u}}}}]
+users: [{{name: u, user: {user}}}]
+"""
+    with pytest.raises(KubeconfigError, match=r"^Secret shop/prod key kubeconfig: ") as refused:
+        foreign_kubeconfig(text, "Secret shop/prod key kubeconfig")
+    assert says in str(refused.value)
+
+
+def test_the_kubeconfig_of_a_stranger_that_has_all_in_itself() -> None:
+    access = foreign_kubeconfig(GOOD, "it")
+    assert (access.server, access.token) == ("https://10.0.0.1:6443", "secret")

@@ -4,6 +4,7 @@
                      enable  --enabling.py, definition.py--> kinds of the API, a role, a reconciler each
     object --mapping.py--> configuration --keeping.py (look, plan, gate, carry out)--> the cloud, through pool.py's providers
            --reconcile.py--> status, state Secret, connection Secret
+    ClusterManifests, connection Secret of a cluster --remote/--> what is to be in that cluster
 
 Providers are programs of others: they run shut in, one for each credential, started when first asked.
 """
@@ -15,12 +16,15 @@ from trimtab.components.infrastructure.installed import configured, installed
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.pool import Pool, Providers
 from trimtab.components.infrastructure.reconcile import REASONS as OF_MANAGED
+from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
+from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.shelf import Shelf, ShutIn
 from trimtab.runtime import Command, Component, Need, Service, Store
 from trimtab.runtime.settings import Settings
 
 REASONS = {
     **OF_MANAGED,
+    **OF_MANIFESTS,
     "Installed": "The provider's program is on this machine.",
     "NotInstalled": "The provider's program is not on this machine: install it again.",
     "NoProvider": "The Provider that a ProviderConfig names does not exist.",
@@ -45,8 +49,8 @@ def _bubblewrap() -> str | None:
 COMPONENT = Component(
     name="infrastructure",
     summary="keeps clouds as objects say, through Terraform providers",
-    kinds=(Provider, ProviderConfig),
-    reconcilers=(installed, configured),
+    kinds=(Provider, ProviderConfig, ClusterManifests),
+    reconcilers=(installed, configured, manifests),
     services=(Service("kinds", _kinds, reads=(Provider,)), Service("providers", _pool)),
     stores=(Store("providers", "a provider's program until it is removed", owner="node"),),
     commands=(
@@ -64,7 +68,7 @@ COMPONENT = Component(
 def adapters(settings: Settings) -> dict[type, Any]:
     """Running providers, on a machine of our own."""
     shelf = Shelf(settings.data_path("providers"))
-    return {Shelf: shelf, Providers: Pool(ShutIn(shelf, settings.run_path("user", "providers")))}
+    return {Shelf: shelf, Providers: Pool(ShutIn(shelf, settings.run_path("user", "providers"))), Clusters: OverHttp()}
 
 
-__all__ = ["COMPONENT", "Provider", "ProviderConfig", "adapters"]
+__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters"]

@@ -19,6 +19,7 @@ import msgspec
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.gathering import BLOCKED_S, RETRY_S, Blocked, Sources
 from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
@@ -76,12 +77,6 @@ def managed(kind: type[Managed], resource: str, others: Sequence[type[Managed]] 
         effects=True,
         workers=16,
     )
-
-
-def seconds(duration: str) -> float:
-    """`1h30m` -> 5400."""
-    units = {"h": 3600, "m": 60, "s": 1}
-    return float(sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)))
 
 
 class Run:

@@ -1,0 +1,230 @@
+"""ClusterManifests -> its manifests in the cluster behind its Secret, and what of them runs.
+
+    Secret changed, interval passed --> reach, which cluster is it? --> bring --> what is not ready? --> status; sooner again while something is not
+
+Nothing of it is remembered here but the cluster's uid. How long something has not been so is in its condition, and what is asked of a
+cluster that is away, or not ready, is asked less and less often the longer it lasts.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Any
+
+from trimtab.api import JSON
+from trimtab.api.core import Secret
+from trimtab.client import ApiError, ClusterAccess, KubeconfigError, foreign_kubeconfig
+from trimtab.components.infrastructure.durations import seconds
+from trimtab.components.infrastructure.remote.access import Clusters, CredentialsRefused, Unreachable, reached
+from trimtab.components.infrastructure.remote.bring import Brought, bring, remove, several
+from trimtab.components.infrastructure.remote.kinds import ClusterManifests
+from trimtab.components.infrastructure.remote.order import ManifestFault, named
+from trimtab.components.infrastructure.remote.readiness import first_unready
+from trimtab.runtime import Context, Desired, reconciler
+
+SOON_S = 1.0
+LATE_S = 300.0
+SHARE = 0.25
+"""Of the time that something has lasted already: the wait until it is looked at again."""
+EFFECT = "manifests"
+
+REASONS = {
+    "Applied": "All manifests are in the cluster.",
+    "WorkloadsReady": "What the manifests made in the cluster runs.",
+    "NotReady": "Something of it does not run yet in the cluster; the message has the first, and why.",
+    "KubeconfigInvalid": "The Secret's kubeconfig cannot be used; the message says what is wrong with it.",
+    "NoKubeconfig": "The Secret with the kubeconfig, or its key, is not there yet. It is waited for.",
+    "Unreachable": "The cluster does not answer. It is asked again, less and less often.",
+    "CredentialsRefused": "The cluster does not accept the kubeconfig's credentials. A change of the Secret is acted on at once.",
+    "InvalidManifest": "A manifest is no object; the message has its place in the list.",
+    "Refused": "The cluster refused a manifest, or has an object of this name that somebody else made; the message names it.",
+    "WaitingForKind": "The cluster does not have the kind of a manifest yet: what defines it may still be starting.",
+    "Removing": "Something that is no longer in the list is still being deleted in the cluster.",
+}
+
+
+class NotNow(Exception):
+    """It cannot be gone on. reason: of the condition Applied; its text is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@reconciler(ClusterManifests, reads=[Secret], effects=True, workers=8, name="manifests")
+async def manifests(subject: ClusterManifests, ctx: Context) -> Desired:
+    """Brings the manifests in and says what of them runs."""
+    if ctx.deleting:
+        return await _ending(subject, ctx)
+    try:
+        wanted = named(subject.spec.manifests)
+        access = await _access(subject, ctx)
+        await ctx.effect(EFFECT, find=_nothing, do=_something)
+        async with reached(ctx.adapter(Clusters), access) as cluster:  # type: ignore[type-abstract]
+            uid = await cluster.uid()
+            began = ctx.now
+            done = await bring(cluster, subject.metadata.uid, str(subject.ref), wanted)
+            _say(subject, ctx, uid, done, began)
+            unready = await first_unready(cluster, done.there)
+    except ManifestFault as err:
+        return _not_now(subject, ctx, NotNow("InvalidManifest", str(err)))
+    except Unreachable as err:
+        return _not_now(subject, ctx, NotNow("Unreachable", str(err)))
+    except CredentialsRefused as err:
+        return _not_now(subject, ctx, NotNow("CredentialsRefused", str(err)))
+    except NotNow as err:
+        return _not_now(subject, ctx, err)
+    return _outcome(subject, ctx, uid, done, unready)
+
+
+async def _access(subject: ClusterManifests, ctx: Context) -> ClusterAccess:
+    ref = subject.spec.kubeconfig
+    secret = await ctx.get(Secret, ref.name)
+    if secret is None:
+        raise NotNow("NoKubeconfig", f"there is no Secret {ref.name} in namespace {subject.namespace} yet")
+    if (raw := secret.data.get(ref.key)) is None:
+        has = ", ".join(sorted(secret.data)) or "none"
+        raise NotNow("NoKubeconfig", f"the Secret {ref.name} has no key {ref.key}; it has {has}")
+    try:
+        text = base64.b64decode(raw).decode(errors="replace")
+        return foreign_kubeconfig(text, f"Secret {ref.name}, key {ref.key}")
+    except KubeconfigError as err:
+        raise NotNow("KubeconfigInvalid", str(err)) from None
+
+
+def _say(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, began: datetime) -> None:
+    before = subject.status.cluster_uid
+    took_ms = (ctx.now - began).total_seconds() * 1000
+    if before and before != uid:
+        ctx.event(
+            "ClusterReplaced",
+            f"behind Secret {subject.spec.kubeconfig.name} is another cluster now ({before} before, {uid} now): everything is applied anew",
+            warning=True,
+        )
+    if done.new:
+        ctx.event("Applied", f"{done.new} of {len(done.there)} objects were not in the cluster", duration_ms=took_ms)
+    if done.removed:
+        ctx.event("Pruned", f"no longer in the list, and deleted: {several([str(item) for item in done.removed])}")
+
+
+def _outcome(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, unready: str | None) -> Desired:
+    if done.refused:
+        applied = _condition("Applied", "False", "Refused", several(done.refused))
+    elif done.waiting:
+        applied = _condition("Applied", "False", "WaitingForKind", several(done.waiting))
+    elif done.left:
+        applied = _condition("Applied", "False", "Removing", several([str(item) for item in done.left]))
+    else:
+        applied = _condition("Applied", "True", "Applied", f"{len(done.there)} objects")
+    if unready:
+        ready = _condition("Ready", "False", "NotReady", unready)
+    elif applied["status"] != "True":
+        ready = applied | {"type": "Ready"}
+    else:
+        ready = _condition("Ready", "True", "WorkloadsReady", "")
+        if (since := _not_ready_since(subject)) is not None:
+            took_ms = (ctx.now - since).total_seconds() * 1000
+            ctx.event("Ready", "everything in it runs", duration_ms=took_ms)
+    interval_s = max(seconds(subject.spec.interval), SOON_S)
+    calm = applied["status"] == ready["status"] == "True"
+    again_s = interval_s if calm else min(_backed_off(subject, ctx, "Ready", ready["reason"]), interval_s)
+    status = _status(subject, [applied, ready]) | {"clusterUid": uid, "objects": len(done.there)}
+    return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
+
+
+def _not_now(subject: ClusterManifests, ctx: Context, err: NotNow) -> Desired:
+    applied = _condition("Applied", "False", err.reason, str(err))
+    status = _status(subject, [applied, applied | {"type": "Ready"}])
+    status |= {"clusterUid": subject.status.cluster_uid, "objects": subject.status.objects}
+    again_s = _backed_off(subject, ctx, "Applied", err.reason)
+    return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
+
+
+def _condition(type_: str, status: str, reason: str, message: str) -> JSON:
+    return {"type": type_, "status": status, "reason": reason, "message": message}
+
+
+def _status(subject: ClusterManifests, conditions: list[JSON]) -> JSON:
+    return {"conditions": conditions, "observedGeneration": subject.metadata.generation}
+
+
+def _not_ready_since(subject: ClusterManifests) -> datetime | None:
+    ready = next((c for c in subject.status.conditions if c.type == "Ready"), None)
+    if ready is None:
+        return subject.metadata.creation_timestamp
+    return ready.last_transition_time if ready.status != "True" else None
+
+
+def _backed_off(subject: ClusterManifests, ctx: Context, type_: str, reason: str) -> float:
+    """Seconds until it is looked at again: a share of how long it has not been well already."""
+    one = next((c for c in subject.status.conditions if c.type == type_), None)
+    if one is None or one.status == "True" or one.last_transition_time is None:
+        return SOON_S
+    lasted_s = (ctx.now - one.last_transition_time).total_seconds()
+    return min(max(lasted_s * SHARE, SOON_S), LATE_S)
+
+
+def _jittered(ctx: Context, delay_s: float) -> float:
+    return max(SOON_S, delay_s * (0.9 + 0.2 * ctx.random.random()))
+
+
+# Ending
+
+
+async def _ending(subject: ClusterManifests, ctx: Context) -> Desired:
+    async def undo(_: Any) -> None:
+        await _pruned(subject, ctx)
+
+    await ctx.effect(EFFECT, find=_something, do=_something, undo=undo)
+    return Desired()
+
+
+async def _pruned(subject: ClusterManifests, ctx: Context) -> None:
+    """Takes out of the cluster what was brought in. Raises with one line while something stands in the way."""
+    if subject.spec.deletion == "leave":
+        return
+    owner = subject.metadata.uid
+    try:
+        access = await _access(subject, ctx)
+        async with reached(ctx.adapter(Clusters), access) as cluster:  # type: ignore[type-abstract]
+            items = await cluster.inventory(owner)
+            if items is None:
+                return
+            _, left = await remove(cluster, owner, items)
+            if not left:
+                await cluster.forget(owner)
+                return
+    except (NotNow, Unreachable, CredentialsRefused, ApiError) as err:
+        _abandon_or_wait(subject, ctx, err)
+        return
+    raise StillThere(f"still being deleted in the cluster: {several([str(item) for item in left])}")
+
+
+class StillThere(Exception):
+    """Something that is to be deleted is not gone yet: one line."""
+
+
+def _abandon_or_wait(subject: ClusterManifests, ctx: Context, err: Exception) -> None:
+    """Without its kubeconfig nobody will ever reach the cluster; what does not answer is waited for, for a while."""
+    reason = err.reason if isinstance(err, NotNow) else ""
+    since = subject.metadata.deletion_timestamp
+    waited_s = (ctx.now - since).total_seconds() if since is not None else 0.0
+    patience_s = seconds(subject.spec.abandon_after)
+    if reason != "NoKubeconfig" and waited_s < patience_s:
+        raise StillThere(
+            f"{err}; waited for until {subject.spec.abandon_after} have passed (spec.abandonAfter)"
+        ) from None
+    ctx.event(
+        "Abandoned",
+        f"{subject.status.objects} objects were left in cluster {subject.status.cluster_uid or 'that was never reached'}: {err}",
+        warning=True,
+    )
+
+
+async def _nothing() -> Any | None:
+    return None
+
+
+async def _something() -> Any:
+    return {}
