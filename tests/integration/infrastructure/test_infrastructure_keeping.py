@@ -15,6 +15,7 @@ from cloud import Cloud
 from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Policy, gate
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
 
+NAMED = "servers.cloud.tf.trimtab.dev web -n default"
 GIVEN = {"name": "web", "region": "eu", "password": "hush", "disk": [{"label": "root", "size": 20}]}
 
 
@@ -59,7 +60,7 @@ class Memory:
 async def once(keeper: Keeper, memory: Memory, given: Any, policy: Policy | None = None) -> str:
     """One round; what was done, or why not."""
     look = await keeper.look(memory.kept, given)
-    verdict = gate(look, policy or Policy(), "")
+    verdict = gate(look, policy or Policy(), "", NAMED)
     if not verdict.go:
         return verdict.reason
     await keeper.carry_out(memory.kept, look, memory.save)
@@ -107,14 +108,14 @@ async def test_what_is_made_anew_is_asked_for(keeper: Keeper, cloud: Cloud) -> N
     look = await keeper.look(memory.kept, moved)
     assert look.action == "replace"
     assert [c.path for c in look.lines if c.replaces] == ["region"]
-    denied = gate(look, Policy(), "")
+    denied = gate(look, Policy(), "", NAMED)
     assert denied.reason == "ReplaceDenied"
     assert denied.message == "a change of region would delete it and make it anew; spec.policy.replace is deny"
-    asked = gate(look, Policy(replace="approve"), "")
+    asked = gate(look, Policy(replace="approve"), "", NAMED)
     assert asked.reason == "ApprovalNeeded"
     assert look.digest in asked.message
-    assert not gate(look, Policy(replace="approve"), "hmac-sha256:of-another-plan").go
-    assert gate(look, Policy(replace="approve"), look.digest).go
+    assert not gate(look, Policy(replace="approve"), "hmac-sha256:of-another-plan", NAMED).go
+    assert gate(look, Policy(replace="approve"), look.digest, NAMED).go
     before = cloud.all("servers")[0]["id"]
     await keeper.carry_out(memory.kept, look, memory.save)
     (after,) = cloud.all("servers")

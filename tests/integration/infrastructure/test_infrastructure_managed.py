@@ -74,7 +74,12 @@ async def test_a_plan_waits_for_approval(world: World) -> None:
 
     await world.declare(SERVER, "web", GIVEN | {"region": "us"}, policy=policy)
     message = await world.says(SERVER, "web", "ApprovalNeeded")
-    assert message.startswith("a change of region would delete it and make it anew: approve with: kubectl annotate")
+    again = await world.get(SERVER, "web")
+    assert again is not None
+    assert message == (
+        "a change of region would delete it and make it anew: what its annotation trimtab.dev/approve names is another plan; approve with: "
+        f"kubectl annotate --overwrite servers.cloud.tf.trimtab.dev web -n default trimtab.dev/approve={again.status.plan.digest}"
+    )
     assert world.cloud.all("servers")[0]["region"] == "eu"
 
 

@@ -121,20 +121,21 @@ def changes(
     # What is made, or goes, is said field by field.
     for one in differences(of, live or {}, planned or {}):
         cause: Cause = "provider"
-        if any(_within(path, one.path) or _within(one.path, path) for path in drifted) and (
+        if any(within(path, one.path) or within(one.path, path) for path in drifted) and (
             same_at(of, prior, planned, one.path)
         ):
             cause = "drift"
         elif given_at(config, one.path) or one.after in (None, ABSENT):
             cause = "spec"
-        masked = bare(one.path) in hidden or any(_within(path, bare(one.path)) for path in hidden)
+        masked = bare(one.path) in hidden or any(within(path, bare(one.path)) for path in hidden)
         before, after = (SENSITIVE if masked and v not in (None, ABSENT) else v for v in (one.before, one.after))
-        makes_anew = any(_within(path, one.path) or _within(one.path, path) for path in replace)
+        makes_anew = any(within(path, one.path) or within(one.path, path) for path in replace)
         out.append(Change(one.path, before, after, cause, makes_anew))
     return sorted(out, key=lambda c: c.path)
 
 
-def _within(outer: str, inner: str) -> bool:
+def within(outer: str, inner: str) -> bool:
+    """Whether a place is another, or in it."""
     return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
 
 
@@ -282,4 +283,5 @@ __all__ = [
     "ignoring",
     "put",
     "sensitive",
+    "within",
 ]

@@ -8,6 +8,7 @@ The loop reads these as they are (`reconcile.py`); a question what would be read
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -15,13 +16,16 @@ from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import at, put
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
-from trimtab.components.infrastructure.mapping import configured
+from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured
 from trimtab.components.infrastructure.pool import Providers, Talk
-from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.protocol.provider import State
+from trimtab.components.infrastructure.protocol.schema import Block, fields
 from trimtab.components.infrastructure.protocol.values import Value
 
 K = TypeVar("K", bound=Resource)
 
+APPROVE = "trimtab.dev/approve"
+STATE_KEY = "state"
 RETRY_S = 15.0
 BLOCKED_S = 60.0
 
@@ -149,4 +153,45 @@ def put_given(given: dict[str, Any], path: str, value: Value) -> dict[str, Any]:
     return done
 
 
-__all__ = ["BLOCKED_S", "RETRY_S", "Blocked", "Reads", "Sources", "put_given", "secret_refs", "text_of"]
+def ignored_paths(block: Block, patterns: list[str]) -> list[str]:
+    """`spec.ignoreChanges` in the provider's names. Raises `FieldFault`."""
+    known = {api_path(block, path).removesuffix("SecretRef"): path for path, _ in fields(block)}
+    for pattern in patterns:
+        if re.sub(r"\[\d+\]", "[*]", pattern) not in known:
+            raise FieldFault("spec.ignoreChanges", f"{pattern} is no field of forProvider")
+    return [known[re.sub(r"\[\d+\]", "[*]", pattern)] for pattern in patterns]
+
+
+def state_name(subject: Managed) -> str:
+    """The name of the Secret in which the state of an object's resource is kept."""
+    return f"{subject.name}-{subject.resource_type.kind.lower()}-state"
+
+
+def named(subject: Managed) -> str:
+    """An object as kubectl takes it: `servers.cloud.tf.trimtab.dev web -n default`."""
+    kind = subject.resource_type
+    return f"{kind.plural}.{kind.group} {subject.name} -n {subject.namespace}"
+
+
+async def existing(talk: Talk, resource: str, name: str) -> State:
+    """What exists under a name of the provider's own; value None when nothing does. Raises `ProviderError`."""
+    found = [one for one in await talk.import_(resource, name) if one.kind == resource]
+    return await talk.read(resource, found[0].state) if found else State(None)
+
+
+__all__ = [
+    "APPROVE",
+    "BLOCKED_S",
+    "RETRY_S",
+    "STATE_KEY",
+    "Blocked",
+    "Reads",
+    "Sources",
+    "existing",
+    "ignored_paths",
+    "named",
+    "put_given",
+    "secret_refs",
+    "state_name",
+    "text_of",
+]

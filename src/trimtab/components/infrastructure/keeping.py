@@ -277,8 +277,9 @@ class Keeper:
         return kept
 
 
-def gate(look: Look, policy: Policy, approved: str) -> Verdict:
-    """Whether a plan may be carried out under a policy. approved: the digest that somebody approved, or empty."""
+def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
+    """Whether a plan may be carried out under a policy. approved: the digest that somebody approved, or empty; named: the object, as
+    kubectl takes it."""
     if look.deferred:
         return Verdict(False, "Deferred", f"nothing can be planned yet: {look.deferred}")
     if look.action == "none":
@@ -287,7 +288,8 @@ def gate(look: Look, policy: Policy, approved: str) -> Verdict:
     if policy.apply == "never":
         return Verdict(False, "ApplyNever", f"would {how}; spec.policy.apply is never")
     agreed = approved == look.digest
-    ask = f"approve with: kubectl annotate --overwrite ... trimtab.dev/approve={look.digest}"
+    ask = "what its annotation trimtab.dev/approve names is another plan; " if approved else ""
+    ask += f"approve with: kubectl annotate --overwrite {named} trimtab.dev/approve={look.digest}"
     if look.action == "replace" and not look.tainted and not agreed:
         because = ", ".join(sorted({line.path for line in look.lines if line.replaces})) or "the provider asks for it"
         if policy.replace == "deny":

@@ -15,10 +15,10 @@ from typing import Any
 from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import Dynamic, Value, plain
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, plain
 
-Secrets = Callable[[str, str], str]
-"""(name, key) -> the text in that Secret. Raises `LookupError`: one line."""
+Secrets = Callable[[str, str], Value]
+"""(name, key) -> the text in that Secret, or unknown. Raises `LookupError`: one line."""
 
 
 class FieldFault(ValueError):
@@ -100,6 +100,8 @@ def _secret(attribute: Attribute, value: Any, secrets: Secrets, path: str) -> Va
         text = secrets(value["name"], value["key"])
     except LookupError as err:
         raise FieldFault(path, str(err)) from None
+    if text is UNKNOWN:
+        return UNKNOWN
     of = attribute.implied
     if of.kind == "string":
         return text
@@ -112,6 +114,8 @@ def _secret(attribute: Attribute, value: Any, secrets: Secrets, path: str) -> Va
 
 
 def _nest(nesting: Nesting, value: Any, path: str, one: Callable[[Any, str], Value]) -> Value:
+    if value is UNKNOWN:
+        return UNKNOWN
     if nesting in ("list", "set"):
         if not isinstance(value, list):
             raise FieldFault(path, "expected a list")

@@ -20,7 +20,18 @@ from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.gathering import BLOCKED_S, RETRY_S, Blocked, Sources
+from trimtab.components.infrastructure.gathering import (
+    APPROVE,
+    BLOCKED_S,
+    RETRY_S,
+    STATE_KEY,
+    Blocked,
+    Sources,
+    existing,
+    ignored_paths,
+    named,
+    state_name,
+)
 from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, hidden, shown
@@ -30,10 +41,8 @@ from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import ValueFault
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 
-APPROVE = "trimtab.dev/approve"
 RETRY = "trimtab.dev/retry-create"
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"
-STATE_KEY = "state"
 INTERVAL_LEAST_S = 1.0
 
 REASONS = {
@@ -87,7 +96,7 @@ class Run:
         self._ctx = ctx
         self._resource = resource
         self._kind = type(subject).resource_type
-        self._secret_name = f"{subject.name}-{self._kind.kind.lower()}-state"
+        self._secret_name = state_name(subject)
         self._sources = Sources(subject, ctx.get, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
@@ -122,7 +131,7 @@ class Run:
         await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
         kept = await self._remembered(keeper, talk)
         config = await self._sources.configuration(block, new=kept.state is None)
-        ignored = [self._provider_path(block, path) for path in spec.ignore_changes]
+        ignored = ignored_paths(block, spec.ignore_changes)
         look = self._look = await keeper.look(kept, config, ignored=ignored)
         self._say(look, block)
         if look.action != "none":
@@ -156,6 +165,7 @@ class Run:
             look,
             Policy(apply=policy.apply, replace=policy.replace, delete=policy.delete),
             self._subject.metadata.annotations.get(APPROVE, ""),
+            named(self._subject),
         )
         if not verdict.go:
             raise Blocked(verdict.reason, verdict.message, self._interval_s)
@@ -189,8 +199,7 @@ class Run:
     async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
         """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
         name = adopt[3:]
-        found = [one for one in await talk.import_(self._resource, name) if one.kind == self._resource]
-        live = await talk.read(self._resource, found[0].state) if found else State(None)
+        live = await existing(talk, self._resource, name)
         if live.value is None:
             raise Blocked("ProviderError", f"there is no {self._resource} {name} to take over")
         kept = keeper.keep(msgspec.structs.replace(kept, adopted=adopt), live)
@@ -262,13 +271,6 @@ class Run:
             places = ", ".join(api_path(block, line.path) for line in look.drifted[:5])
             self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
 
-    def _provider_path(self, block: Block, path: str) -> str:
-        """A path of the object in the provider's names."""
-        for mine, theirs in _paths(block):
-            if re.sub(r"\[\d+\]", "[*]", path) == mine:
-                return theirs
-        raise FieldFault("spec.ignoreChanges", f"{path} is no field of forProvider")
-
     def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
         status = self._status("False", reason, message)
         return Desired(
@@ -337,10 +339,4 @@ def _summary(look: Look, block: Block) -> str:
     return ", ".join(shown_lines) + (f" and {more} more" if more > 0 else "")
 
 
-def _paths(block: Block) -> list[tuple[str, str]]:
-    from trimtab.components.infrastructure.protocol.schema import fields
-
-    return [(api_path(block, path).removesuffix("SecretRef"), path) for path, _ in fields(block)]
-
-
-__all__ = ["APPROVE", "REASONS", "RETRY", "managed", "seconds"]
+__all__ = ["REASONS", "RETRY", "managed", "seconds"]

@@ -1,0 +1,314 @@
+"""What would be, asked without doing it: whether a provider takes an object, and what it would make of it.
+
+    object --Sources, some not there yet--> configuration with unknowns --validate--> the provider's words, by field
+                                                                        --Keeper.look, gate--> Answer: action, lines, what holds it back
+
+Nothing is written, made or remembered. A field that refers to what is not there yet is unknown, and what follows from it: "(known after
+apply)". Objects that are asked about together see each other's outcome, by `foreseen`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from trimtab.api import JSON, InvalidObject, from_wire, kind_of
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.changes import Change, at, within
+from trimtab.components.infrastructure.gathering import (
+    APPROVE,
+    STATE_KEY,
+    Blocked,
+    Reads,
+    Sources,
+    existing,
+    ignored_paths,
+    named,
+    state_name,
+    text_of,
+)
+from trimtab.components.infrastructure.keeping import Keeper, Kept, Look, Policy, gate
+from trimtab.components.infrastructure.kinds import Managed, Source
+from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
+from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
+from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
+
+Ahead = Literal["none", "create", "update", "replace", "delete", ""]
+"""What would be done; empty: nobody can say."""
+
+
+class Outputs(Struct, frozen=True, omit_defaults=True):
+    """What others can refer to once it is done. known: as `status.atProvider`; unknown: places of it that only doing it tells."""
+
+    known: dict[str, Any] = {}
+    unknown: tuple[str, ...] = ()
+
+    def value(self, field: str) -> Value:
+        """`UNKNOWN` for a place that is not known yet; None where nothing is."""
+        if any(within(place, field) or within(field, place) for place in self.unknown):
+            return UNKNOWN
+        return at(self.known, field)
+
+
+class Answer(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What would become of one object.
+
+    reason, message: why it would not be carried out now; reason is one of condition Synced. error: why nobody can say what would be done.
+    """
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str = ""
+    action: Ahead = "none"
+    digest: str = ""
+    """What an approval names; none while nothing is known of the object."""
+    changes: tuple[Change, ...] = ()
+    reason: str = ""
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+    outputs: Outputs = Outputs()
+
+
+class Said(Struct, frozen=True):
+    """What a provider says of an object. errors: (field, message)."""
+
+    errors: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+Foreseen = Mapping[str, Outputs]
+"""By `key_of`: what becomes of the other objects."""
+
+
+def key_of(api_version: str, kind: str, name: str) -> str:
+    """By what an object is known within its namespace."""
+    return f"{api_version}/{kind}/{name}"
+
+
+class Unsure(Sources):
+    """Sources of which some are not there yet. `missing` says which, when all has been gathered."""
+
+    def __init__(
+        self,
+        subject: Managed,
+        reads: Reads,
+        providers: Providers,
+        foreseen: Foreseen,
+        secrets: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        super().__init__(subject, reads, providers)
+        self._foreseen = foreseen
+        self._secrets = secrets
+        self.missing: list[Blocked] = []
+
+    async def referred(self, source: Source) -> Value:
+        place = source.api_version or self.subject.resource_type.api_version
+        outputs = self._foreseen.get(key_of(place, source.kind, source.name))
+        if outputs is not None and (value := outputs.value(source.field)) is not None:
+            return value
+        try:
+            return await super().referred(source)
+        except Blocked as err:
+            self.missing.append(err)
+            return UNKNOWN
+
+    async def given_secret(self, name: str, key: str) -> Value:
+        try:
+            return await super().given_secret(name, key)
+        except Blocked as err:
+            self.missing.append(err)
+            return UNKNOWN
+
+    async def secret_text(self, name: str, key: str) -> str:
+        if (data := self._secrets.get(name)) is not None:
+            return text_of(name, data, key)
+        return await super().secret_text(name, key)
+
+
+class Asker:
+    """Answers questions. reads: how objects of a namespace are looked up."""
+
+    def __init__(self, reads: Callable[[str], Reads], providers: Providers) -> None:
+        self._reads = reads
+        self._providers = providers
+
+    async def plan(
+        self, obj: JSON, foreseen: Foreseen | None = None, secrets: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Answer:
+        """What the next run for an object would do. secrets: data of Secrets that are about to be written."""
+        meta = obj.get("metadata") or {}
+        answer = Answer(
+            api_version=str(obj.get("apiVersion")),
+            kind=str(obj.get("kind")),
+            name=str(meta.get("name") or meta.get("generateName") or ""),
+            namespace=str(meta.get("namespace") or ""),
+        )
+        try:
+            subject = _subject(obj)
+            sources = self._unsure(subject, foreseen, secrets)
+            return await self._planned(answer, subject, sources)
+        except (Blocked, NotReady) as err:
+            return msgspec.structs.replace(answer, action="", reason=err.reason, error=str(err))
+        except ValueFault as err:
+            return msgspec.structs.replace(answer, action="", reason="InvalidField", error=f"spec.forProvider.{err}")
+        except (FieldFault, InvalidObject) as err:
+            return msgspec.structs.replace(answer, action="", reason="InvalidField", error=str(err))
+        except ProviderError as err:
+            return msgspec.structs.replace(answer, action="", reason="ProviderError", error=str(err))
+
+    async def validate(self, obj: JSON) -> Said:
+        """What the provider says of an object.
+
+        Raises:
+            Blocked, NotReady, ProviderError: it cannot be asked.
+        """
+        subject = _subject(obj)
+        sources = self._unsure(subject, None, None)
+        talk = await sources.talk()
+        resource = _resource(talk, subject)
+        block = talk.schema.resources[resource].block
+        try:
+            ignored_paths(block, subject.spec.ignore_changes)
+            config = await sources.configuration(block, new=True)
+            found = await talk.validate(resource, config)
+        except FieldFault as err:
+            return Said(errors=((err.path, str(err).removeprefix(f"{err.path}: ")),))
+        except ValueFault as err:
+            path = api_path(block, err.path)
+            return Said(errors=((f"spec.forProvider.{path}", str(err).removeprefix(f"{err.path}: ")),))
+        return Said(
+            errors=tuple(_field_and_text(block, one) for one in found if one.error),
+            warnings=tuple(": ".join(_field_and_text(block, one)) for one in found if not one.error),
+        )
+
+    def _unsure(
+        self, subject: Managed, foreseen: Foreseen | None, secrets: Mapping[str, Mapping[str, str]] | None
+    ) -> Unsure:
+        return Unsure(subject, self._reads(subject.namespace or ""), self._providers, foreseen or {}, secrets or {})
+
+    async def _planned(self, answer: Answer, subject: Managed, sources: Unsure) -> Answer:
+        spec = subject.spec
+        deleting = subject.metadata.deletion_timestamp is not None
+        if spec.pause and not deleting:
+            return msgspec.structs.replace(
+                answer, reason="Paused", message="spec.pause is true", outputs=Outputs(subject.status.at_provider)
+            )
+        if deleting and spec.policy.delete == "orphan":
+            return msgspec.structs.replace(answer, message="spec.policy.delete is orphan: the resource stays")
+        talk = await sources.talk()
+        resource = _resource(talk, subject)
+        block = talk.schema.resources[resource].block
+        keeper = talk.keeper(resource)
+        kept = await self._kept(subject, talk, resource, keeper)
+        warnings: list[str] = []
+        if deleting:
+            look = await keeper.look(kept, None)
+        else:
+            config = await sources.configuration(block, new=kept.state is None)
+            said = await talk.validate(resource, config)
+            if refused := [one for one in said if one.error]:
+                text = "; ".join(": ".join(_field_and_text(block, one)) for one in refused)
+                return msgspec.structs.replace(answer, action="", reason="InvalidField", error=text)
+            warnings = [": ".join(_field_and_text(block, one)) for one in said]
+            look = await keeper.look(kept, config, ignored=ignored_paths(block, spec.ignore_changes))
+        return _answer(answer, subject, block, kept, look, sources.missing, warnings)
+
+    async def _kept(self, subject: Managed, talk: Talk, resource: str, keeper: Keeper) -> Kept:
+        """What is remembered of it, or is to be taken over; nothing is written down."""
+        secret = await self._reads(subject.namespace or "")(Secret, state_name(subject))
+        kept = Kept()
+        if secret is not None and STATE_KEY in secret.data:
+            try:
+                kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
+            except ValueError as err:
+                raise Blocked("InvalidField", f"Secret {state_name(subject)}: {err}") from None
+        adopt = subject.spec.policy.adopt
+        if kept.state is not None or not adopt.startswith("id:") or adopt == kept.adopted:
+            return kept
+        live = await existing(talk, resource, adopt[3:])
+        if live.value is None:
+            raise Blocked("ProviderError", f"there is no {resource} {adopt[3:]} to take over")
+        return keeper.keep(kept, live)
+
+
+def _answer(
+    answer: Answer,
+    subject: Managed,
+    block: Block,
+    kept: Kept,
+    look: Look,
+    missing: Sequence[Blocked],
+    warnings: Sequence[str],
+) -> Answer:
+    policy = subject.spec.policy
+    verdict = gate(
+        look,
+        Policy(apply=policy.apply, replace=policy.replace, delete=policy.delete),
+        subject.metadata.annotations.get(APPROVE, ""),
+        named(subject),
+    )
+    held = next(((one.reason, str(one)) for one in missing), ("", ""))
+    if not verdict.go and not held[0]:
+        held = verdict.reason, verdict.message
+    planned = look.planned.value if look.planned is not None and look.action != "none" else look.live.value
+    return msgspec.structs.replace(
+        answer,
+        action=look.action,
+        digest=look.digest if kept.key else "",
+        changes=tuple(msgspec.structs.replace(line, path=api_path(block, line.path)) for line in look.lines),
+        reason=held[0],
+        message=held[1],
+        warnings=tuple(warnings),
+        outputs=_outputs(block, planned),
+    )
+
+
+def _outputs(block: Block, value: Value) -> Outputs:
+    if not isinstance(value, dict):
+        return Outputs()
+    return Outputs(
+        known=shown(block, known(value)),
+        unknown=tuple(api_path(block, path) for path in unknowns(block.implied, value)),
+    )
+
+
+def _subject(obj: JSON) -> Managed:
+    """Raises `Blocked`: it is of no enabled kind. `InvalidObject`."""
+    place, name = str(obj.get("apiVersion")), str(obj.get("kind"))
+    kind = kind_of(place, name)
+    if kind is None or not issubclass(kind, Managed):
+        raise Blocked("NoSuchResource", f"{name} of {place} is no enabled kind of a provider: trimtab provider list")
+    return from_wire(kind, obj)
+
+
+def _resource(talk: Talk, subject: Managed) -> str:
+    """The provider's name of an object's kind. Raises `Blocked`."""
+    from trimtab.components.infrastructure import naming
+
+    kind = subject.resource_type
+    provider = talk.provider.plugin.name
+    if naming.group(provider) == kind.group:
+        for name in talk.schema.resources:
+            if naming.kind_name(provider, name) == kind.kind:
+                return name
+    raise Blocked(
+        "NoSuchResource",
+        f"ProviderConfig {subject.spec.provider_ref.name} is of the provider {provider}, which has no {kind.kind} of {kind.group}",
+    )
+
+
+def _field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
+    """A diagnostic at the object's own field."""
+    field = f"spec.forProvider.{api_path(block, said.path)}" if said.path else "spec.forProvider"
+    return field, str(msgspec.structs.replace(said, path=""))
+
+
+__all__ = ["Ahead", "Answer", "Asker", "Foreseen", "Outputs", "Said", "key_of"]
