@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from trimtab.confinement import calls
 from trimtab.confinement.filters import refuse_system_calls
@@ -23,13 +25,18 @@ from trimtab.confinement.filters import refuse_system_calls
 NOBODY = 65534
 FILE_BYTES_MAX = 2 << 30
 DESCRIPTORS_MAX = 64
+LIBRARIES = ("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
+"""Where programs are linked from."""
 
 
 # Namespaces
 
 
-def enter_namespaces() -> bool:
-    """Whether all of it was allowed: own namespaces, and a file system of what is needed to go on. What this forks next is process 1."""
+def enter_namespaces(paths: Sequence[str] | None = None) -> bool:
+    """Whether all of it was allowed: own namespaces, and a file system of what is needed to go on. What this forks next is process 1.
+
+    paths: the directories and files of it, read-only; `needed()` unless given.
+    """
     spaces = calls.NEWNS | calls.NEWPID | calls.NEWNET | calls.NEWIPC | calls.NEWUTS
     uid, gid = os.getuid(), os.getgid()
     try:
@@ -44,7 +51,7 @@ def enter_namespaces() -> bool:
             ):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
-        _own_root(needed())
+        _own_root(needed() if paths is None else outermost(paths))
     except OSError:
         return False
     return True
@@ -52,7 +59,6 @@ def enter_namespaces() -> bool:
 
 def needed() -> list[str]:
     """The directories and files that Python and this package are read from, none within another."""
-    libraries = ("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
     python = (
         sys.prefix,
         sys.base_prefix,
@@ -60,8 +66,13 @@ def needed() -> list[str]:
         os.path.dirname(os.path.realpath(sys.executable)),
         *sys.path,
     )
+    return outermost((*LIBRARIES, *python))
+
+
+def outermost(paths: Sequence[str]) -> list[str]:
+    """Those of them that exist, none within another."""
     found: list[str] = []
-    for path in sorted({os.path.abspath(p) for p in (*libraries, *python) if p and os.path.exists(p)}):
+    for path in sorted({os.path.abspath(p) for p in paths if p and os.path.exists(p)}):
         if path not in ("/", "/usr/bin", "/bin") and not any(calls.below(path, k) for k in found):
             found.append(path)
     return found
@@ -90,6 +101,34 @@ def _own_root(paths: Sequence[str]) -> None:
         os.symlink(target, f"{root}{path}")
     calls.pivot_root(root)
     calls.mount("", "/", "", calls.REMOUNT | calls.BIND | calls.RDONLY | calls.NOSUID | calls.NODEV)
+
+
+# The one that waits
+
+
+def keep(handle: int, work: Callable[[], None]) -> NoReturn:
+    """Runs `work` in a fork, which ends with this process and when nobody has the other end of the socket `handle` any more.
+
+    Ends with the fork's status, 128 more than the signal when it was killed.
+    """
+    worker = os.fork()
+    if worker == 0:
+        status = 1
+        try:
+            calls.die_with_parent()
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    watched = select.poll()
+    watched.register(handle, 0)  # no event but its end
+    ended = os.pidfd_open(worker)
+    watched.register(ended, select.POLLIN)
+    if all(fd != ended for fd, _ in watched.poll()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, 9)
+    _, how = os.waitpid(worker, 0)
+    os._exit(os.waitstatus_to_exitcode(how) if os.WIFEXITED(how) else 128 + os.WTERMSIG(how))
 
 
 # Privileges and limits

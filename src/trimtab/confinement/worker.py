@@ -15,11 +15,11 @@ import resource
 import select
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from trimtab.confinement import calls, confine
+from trimtab.confinement import confine
 from trimtab.confinement.sandbox import (
     HEADER,
     IN_MEMORY_FILE,
@@ -36,30 +36,17 @@ CPU_S = 600
 """CPU time of a worker's life. One that has used half of it ends when its call is done, so every call has the other half."""
 
 
-def main(package: str, handle: int, memory_bytes: int, idle_s: float, paths: list[str]) -> None:
+def main(package: str, handle: int, memory_bytes: int, idle_s: float, paths: list[str]) -> NoReturn:
     """The keeper. Ends with the worker's status, 128 more than the signal when it was killed."""
     sys.path += paths
     confine.enter_namespaces()
-    worker = os.fork()
-    if worker == 0:
-        status = 1
-        try:
-            calls.die_with_parent()
-            confine.give_up_everything(memory_bytes, CPU_S)
-            with socket.socket(fileno=handle) as connection:
-                serve(connection, package, idle_s)
-            status = 0
-        finally:
-            os._exit(status)
-    watched = select.poll()
-    watched.register(handle, 0)  # no event but its end
-    ended = os.pidfd_open(worker)
-    watched.register(ended, select.POLLIN)
-    if all(fd != ended for fd, _ in watched.poll()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, 9)
-    _, how = os.waitpid(worker, 0)
-    os._exit(os.waitstatus_to_exitcode(how) if os.WIFEXITED(how) else 128 + os.WTERMSIG(how))
+
+    def work() -> None:
+        confine.give_up_everything(memory_bytes, CPU_S)
+        with socket.socket(fileno=handle) as connection:
+            serve(connection, package, idle_s)
+
+    confine.keep(handle, work)
 
 
 def serve(connection: socket.socket, package: str, idle_s: float) -> None:
