@@ -118,7 +118,7 @@ class World:
         self._running = asyncio.create_task(self.process.run())
         await asyncio.sleep(0)  # its task group stands
         for name, kind in self.kinds.items():
-            self.process.join("infrastructure", managed(kind, name, tuple(self.kinds.values())))
+            self.process.join("infrastructure", managed(kind, name))
 
     async def rest(self) -> None:
         assert self._running is not None

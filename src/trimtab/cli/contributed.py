@@ -8,4 +8,8 @@ CONTRIBUTED: dict[str, tuple[str, str]] = {
     "up": ("trimtab.components.apps.up:up", "Ship the app in a directory and keep it up."),
     "remote": ("trimtab.components.pipelines.remote:remote", "Let git push to a Pipeline of the engine."),
     "profile": ("trimtab.components.profiling.commands:profile", "What every process spends its time on."),
+    "provider": (
+        "trimtab.components.infrastructure.commands:provider",
+        "Terraform providers, whose resources become kinds.",
+    ),
 }

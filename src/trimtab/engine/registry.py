@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.components.apps import COMPONENT as APPS
 from trimtab.components.backups import COMPONENT as BACKUPS
+from trimtab.components.infrastructure import COMPONENT as INFRASTRUCTURE
 from trimtab.components.ingress import COMPONENT as INGRESS
 from trimtab.components.node import COMPONENT as NODE
 from trimtab.components.pipelines import COMPONENT as PIPELINES
@@ -19,7 +20,9 @@ from trimtab.components.workloads import COMPONENT as WORKLOADS
 from trimtab.runtime.component import Component, Place
 from trimtab.runtime.settings import Settings
 
-COMPONENTS: tuple[Component, ...] = (WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS, PIPELINES, PROFILING)
+COMPONENTS: tuple[Component, ...] = (
+    WORKLOADS, VOLUMES, NODE, INGRESS, APPS, BACKUPS, PIPELINES, PROFILING, INFRASTRUCTURE,
+)  # fmt: skip
 
 
 def beside_kubernetes() -> tuple[Component, ...]:
@@ -53,8 +56,15 @@ def adapters(settings: Settings, place: Place) -> dict[type, Any]:
             VolumeDirectories: LocalDirectories(settings.data_path("node", "volumes"), settings.node_name),
         }
     from trimtab.components.apps import adapters as of_apps
+    from trimtab.components.infrastructure import adapters as of_infrastructure
     from trimtab.components.ingress import adapters as of_ingress
     from trimtab.components.profiling import comparing
     from trimtab.components.workloads import adapters as of_workloads
 
-    return {**of_ingress(settings), **of_apps(settings), **of_workloads(settings), **comparing(settings)}
+    return {
+        **of_ingress(settings),
+        **of_apps(settings),
+        **of_workloads(settings),
+        **comparing(settings),
+        **of_infrastructure(settings),
+    }

@@ -165,6 +165,8 @@ class Reconciler(Generic[R]):
     place: Place = "controllers"
     selects: Callable[[Any], bool] | None = None
     """A cheap filter of subjects: others are never queued (a node agent takes its own node's pods)."""
+    family: type[Resource] | None = None
+    """Kinds derived from this one may be read, too, once they have joined the process; each is followed from its first read on."""
     while_deleting: bool = False
     """Run also while the subject is being deleted, as at any other time and without a finalizer (a node agent stops the
     containers of a deleted pod). Otherwise a subject that is being deleted is left to its finalizers."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,8 @@ class Controller:
         self._started = False
         self._log = logging.getLogger(f"trimtab.{self.identity.label}")
         kinds = self.declared.kinds + ((Effect,) if self.declared.effects else ())
-        self._informers = [process.informer(kind) for kind in kinds]
+        self._informers = {kind: process.informer(kind) for kind in kinds}
+        self._ends: dict[type[Resource], Callable[[], None]] = {}
 
     @property
     def idle(self) -> bool:
@@ -94,9 +95,9 @@ class Controller:
         return len(self._queue)
 
     async def run(self) -> None:
-        unsubscribe = [informer.subscribe(self._changed) for informer in self._informers]
+        self._ends = {kind: informer.subscribe(self._changed) for kind, informer in self._informers.items()}
         try:
-            for informer in self._informers:
+            for informer in list(self._informers.values()):
                 await informer.wait_synced()
             for subject in self._process.informer(self.reconciler.subject).list():
                 key = (subject.namespace or "", subject.name)
@@ -108,13 +109,32 @@ class Controller:
         finally:
             # A worker that ends now must not take up the next key.
             self._started = False
-            for end in unsubscribe:
+            for end in self._ends.values():
                 end()
+            self._ends = {}
             self._queue.close()
             for task in list(self._active):
                 task.cancel()
             if self._active:
                 await asyncio.wait(list(self._active))
+
+    # Kinds that joined later
+
+    def follow(self, kind: type[Resource]) -> bool:
+        """Takes note of a kind's changes from now on; False when it has not joined yet, or has parted."""
+        informer = self._process.informers.get(kind)
+        if informer is None or not informer.synced:
+            return False
+        if kind not in self._informers:
+            self._informers[kind] = informer
+            self._ends[kind] = informer.subscribe(self._changed)
+        return True
+
+    def leave(self, kind: type[Resource]) -> None:
+        """Forgets a kind that parts."""
+        if end := self._ends.pop(kind, None):
+            end()
+            del self._informers[kind]
 
     # Changes -> keys
 
@@ -219,7 +239,7 @@ class Controller:
 
     async def _run(self, key: Key, state: KeyState, run: Run) -> float:
         """Runs the function and makes its outcome so; returns in how many seconds to come back."""
-        for informer in self._informers:
+        for informer in list(self._informers.values()):
             if not informer.sure:
                 await informer.settle()
                 if not self._refresh(run):
@@ -237,6 +257,7 @@ class Controller:
             state.said,
             partial(self._applier.apply, run),
             partial(self._handover.discard, run),
+            self.follow,
         )
         if deleting and self.reconciler.effects:
             outcome = await self._deletion.advance(run, context, self.reconciler)

@@ -24,6 +24,7 @@ class Declared:
         self.who = f"{component}.{reconciler.name}"
         self.subject: type[Resource] = reconciler.subject
         self.effects = reconciler.effects
+        self._family = reconciler.family
         self.owned: dict[type[Resource], Owned] = {owned.kind: owned for owned in reconciler.owns}
         self.writes = {writes.kind: writes.fields for writes in reconciler.writes}
         self.readable = {reconciler.subject, *reconciler.reads, *self.owned, *self.writes}
@@ -35,8 +36,12 @@ class Declared:
         rest = sorted(self.readable - set(ordered), key=lambda kind: kind.resource_type.kind)
         return (*ordered, *rest)
 
+    def of_family(self, kind: type[Resource]) -> bool:
+        """Whether it may be read because of what it derives from."""
+        return kind not in self.readable and self._family is not None and issubclass(kind, self._family)
+
     def check_read(self, kind: type[Resource]) -> None:
-        if kind not in self.readable:
+        if kind not in self.readable and not self.of_family(kind):
             raise Undeclared(f"{self.who} reads {kind.__name__}: add it to reads=[...] of the reconciler")
 
     def check_owned(self, kind: type[Resource]) -> Owned:

@@ -154,8 +154,10 @@ class Process:
         needed = {kind for other in self.controllers for kind in other.declared.kinds}
         subject = controller.reconciler.subject
         if subject not in needed and subject in self.informers:
-            await self._end(subject)
             del self.informers[subject]
+            for other in self.controllers:
+                other.leave(subject)
+            await self._end(subject)
 
     async def _end(self, what: Controller | type[Resource]) -> None:
         task = self._tasks.pop(what)

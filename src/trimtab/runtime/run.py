@@ -41,6 +41,7 @@ class RunContext:
         said: Said,
         save: Callable[[Resource], Awaitable[Ref]],
         discard: Callable[[Resource, Sequence[str]], Awaitable[None]],
+        follow: Callable[[type[Resource]], bool],
     ) -> None:
         self.effects = Effects(process, identity, subject, cause) if declared.effects else None
         self._process = process
@@ -53,6 +54,7 @@ class RunContext:
         self._said = said
         self._save = save
         self._discard = discard
+        self._follow = follow
 
     @property
     def now(self) -> datetime:
@@ -75,6 +77,8 @@ class RunContext:
         if namespace is None and kind.resource_type.namespaced:
             namespace = self._subject.namespace
         self._dependencies.add(self._key, Named(kind, (namespace or "", name)))
+        if self._declared.of_family(kind) and not self._follow(kind):
+            return None
         return self._process.informer(kind).get(name, namespace)
 
     async def list(
@@ -87,6 +91,8 @@ class RunContext:
         self._declared.check_read(kind)
         selector = selected(kind, namespace, labels)
         self._dependencies.add(self._key, selector, where)
+        if self._declared.of_family(kind) and not self._follow(kind):
+            return []
         found: Sequence[K] = self._process.informer(kind).cache.select(selector.labels, namespace)
         return [obj for obj in found if where is None or where(obj)]
 

@@ -29,6 +29,7 @@ from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-provider"
 SERVED_WITHIN_S = 60.0
+READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 T = TypeVar("T")
 
 
@@ -65,14 +66,25 @@ def provider() -> None:
 @click.argument("source")
 @click.option("--path", type=click.Path(path_type=Path, exists=True), help="Its program, or a zip archive of it.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A file system mirror.")
+@click.option(
+    "--read",
+    "reads",
+    type=READ,
+    multiple=True,
+    help="With --path: a directory that its program reads, as an interpreter does.",
+)
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
-def install(target: Target, source: str, path: Path | None, mirror: Path | None, output: str) -> None:
+def install(
+    target: Target, source: str, path: Path | None, mirror: Path | None, reads: tuple[Path, ...], output: str
+) -> None:
     """Install SOURCE, a provider: [HOST/]NAMESPACE/NAME[@VERSION]."""
     if not target.is_embedded:
         raise Refused(
             "a provider's program is installed on the machine of an engine: leave out --context and --kubeconfig"
         )
+    if reads and path is None:
+        raise Refused("--read goes with --path: what a registry has is a program that needs nothing else")
     wanted, _, version = source.partition("@")
     try:
         found = registry.source_of(wanted)
@@ -81,7 +93,7 @@ def install(target: Target, source: str, path: Path | None, mirror: Path | None,
         raise Refused(str(err)) from None
     shelf = _shelf(target)
     try:
-        checksum = shelf.put(fetched.program)
+        checksum = shelf.put(fetched.program, [str(one) for one in reads])
     except OSError as err:
         raise Refused(f"{target.settings().data_path('providers')}: {err.strerror or err}") from None
     made = Provider(
@@ -252,7 +264,8 @@ async def _schema(target: Target, shelf: Shelf, made: Provider) -> ProviderSchem
     """A provider's schema: kept, or asked of its program, which runs shut in."""
     if (kept := shelf.schema(made.spec.checksum)) is not None:
         return kept
-    command, sockets, environment = ShutIn(shelf, target.settings().data_path("providers", ".sockets"))(made)
+    settings = target.settings()
+    command, sockets, environment = ShutIn(shelf, settings.run_path("installing"), settings.user)(made)
     try:
         peer = await Peer.start(command, sockets, environment=environment, name=made.name)
         try:
@@ -329,10 +342,10 @@ async def _served(wire: WireClient, found: list[JSON]) -> None:
     """Waits until objects of these kinds can be made."""
     for manifest in found:
         spec = manifest["spec"]
-        path = f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}?limit=1"
+        path = f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}"
         for _ in range(int(SERVED_WITHIN_S / 0.1)):
             try:
-                await wire.send("GET", path)
+                await wire.send("GET", path, {"limit": "1"})
                 break
             except ApiError as err:
                 if err.status != 404:
@@ -346,7 +359,8 @@ async def _served(wire: WireClient, found: list[JSON]) -> None:
 
 async def _nothing_left(wire: WireClient, manifest: JSON) -> None:
     spec = manifest["spec"]
-    answer = await wire.send("GET", f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}?limit=3")
+    path = f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}"
+    answer = await wire.send("GET", path, {"limit": "3"})
     items = msgspec.json.decode(answer.body)["items"]
     if items:
         refs = [str(Ref.of_wire({**item, "kind": spec["names"]["kind"]})) for item in items]

@@ -1,22 +1,15 @@
-"""Enabled kinds: what the API is given for each, and the reconcilers that keep their objects.
+"""What the API is given for enabled kinds, by who enables them: an administrator.
 
-    Provider.spec.kinds --manifests--> CustomResourceDefinitions, one ClusterRole        (by who enables: an administrator)
-                        --kinds service--> a class and a reconciler for each, joined and parted while the process runs
-
-A kind that is not enabled costs no definition, no watch and no memory.
+Provider.spec.kinds --> CustomResourceDefinitions, roles and a binding of the provider's group
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from trimtab.api import JSON
 from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.definition import definition
-from trimtab.components.infrastructure.kinds import Managed, Provider, managed_kind
+from trimtab.components.infrastructure.kinds import Managed, Provider
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
-from trimtab.components.infrastructure.reconcile import managed
 from trimtab.runtime.crd import kind_schema
 
 CONTROLLERS = "system:trimtab:controllers"
@@ -64,36 +57,3 @@ def roles(provider: Provider) -> list[JSON]:
         role(":edit", _WRITE, ["*"], ["edit", "admin"]),
         binding,
     ]
-
-
-async def kinds(process: Any) -> None:
-    """The service: keeps a reconciler running for every enabled kind. Until cancelled."""
-    changed = asyncio.Event()
-    informer = process.informer(Provider)
-    end = informer.subscribe(lambda _: changed.set())
-    joined: dict[tuple[str, str], Any] = {}
-    try:
-        await informer.wait_synced()
-        changed.set()
-        while True:
-            await changed.wait()
-            changed.clear()
-            wanted = {(p.name, name) for p in informer.list() for name in p.spec.kinds}
-            if wanted != set(joined):
-                await _part(process, joined)
-                await _join(process, joined, sorted(wanted))
-    finally:
-        end()
-        await _part(process, joined)
-
-
-async def _join(process: Any, joined: dict[tuple[str, str], Any], wanted: list[tuple[str, str]]) -> None:
-    made = {key: managed_kind(*key) for key in wanted}
-    for key, kind in made.items():
-        joined[key] = process.join("infrastructure", managed(kind, key[1], tuple(made.values())))
-
-
-async def _part(process: Any, joined: dict[tuple[str, str], Any]) -> None:
-    while joined:
-        _, controller = joined.popitem()
-        await process.part(controller)

@@ -7,8 +7,8 @@ import base64
 from trimtab.api import JSON
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-from trimtab.components.infrastructure.pool import NotReady, Providers
 from trimtab.components.infrastructure.shelf import Shelf
+from trimtab.components.infrastructure.terms import NotReady, Providers
 from trimtab.runtime import Context, Desired, reconciler
 
 CHECK_S = 300.0

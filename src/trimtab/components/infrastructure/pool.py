@@ -27,6 +27,7 @@ from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault
+from trimtab.components.infrastructure.terms import NotReady, Providers
 
 T = TypeVar("T")
 
@@ -36,21 +37,6 @@ WINDOW_S = 600.0
 """Within this long so many resources may be made anew as `removalsPerInterval` says."""
 BUSY_FIRST_S, BUSY_LAST_S = 5.0, 300.0
 BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|throttl", re.IGNORECASE)
-
-
-class NotReady(Exception):
-    """A provider that cannot be asked now. reason: for a condition; its text is one line."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Providers(Protocol):
-    """What the reconcilers ask of running providers."""
-
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
-        """A configured provider. Raises `NotReady`."""
 
 
 class Command(Protocol):
@@ -250,3 +236,6 @@ class Pool:
                 await task
         talks, self._talks = list(self._talks.values()), {}
         await asyncio.gather(*(talk.close() for talk in talks))
+
+
+__all__ = ["Command", "NotReady", "Pool", "Providers", "Rate", "Talk"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -45,34 +45,9 @@ RETRY = "trimtab.dev/retry-create"
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"
 INTERVAL_LEAST_S = 1.0
 
-REASONS = {
-    "Available": "It exists as the object says.",
-    "Synced": "The last look found nothing to do, or did it.",
-    "Paused": "spec.pause is true: nothing is looked at and nothing is done.",
-    "NoProviderConfig": "The ProviderConfig, or the Provider that it names, does not exist.",
-    "SecretMissing": "A Secret that the object or its ProviderConfig names does not exist, or lacks the key.",
-    "Waiting": "A field refers to another resource that does not have it yet.",
-    "InvalidField": "A field of forProvider cannot be what it says; the message names it.",
-    "ConfigurationRefused": "The provider does not take its configuration; the message has its words.",
-    "ProviderFailed": "The provider's program does not run; the message has the last that it said.",
-    "ProviderError": "The provider did not answer, or refused; the message has its words. It is asked again.",
-    "NoSuchResource": "The provider has no such resource in the version that is installed.",
-    "RateLimited": "The cloud asked for fewer requests; the credential pauses, longer each time.",
-    "Deferred": "The provider cannot plan yet, for something that it needs is not known.",
-    "ApplyNever": "There is something to do, and spec.policy.apply forbids it: `status.plan` says what.",
-    "ApprovalNeeded": "The plan waits for the annotation trimtab.dev/approve with its digest.",
-    "ReplaceDenied": "The change needs the resource to be deleted and made anew, which spec.policy.replace denies.",
-    "DeleteDenied": "The object is deleted and spec.policy.delete denies to delete the resource.",
-    "TooManyGone": "More resources of one credential are gone than may be made anew within ten minutes: look whether the credential still "
-    "sees them. removalsPerInterval of the ProviderConfig is the limit.",
-    "CreateUnknown": "Making it was begun and the answer never came. The message has the commands for either case.",
-    "NonConvergent": "Right after it was applied the provider plans the same again; it is asked less and less often.",
-    "ConnectionInvalid": "A template of spec.connection cannot be filled; the message says which.",
-}
 
-
-def managed(kind: type[Managed], resource: str, others: Sequence[type[Managed]] = ()) -> Reconciler[Managed]:
-    """The reconciler of one resource of a provider. others: the enabled kinds that its objects may refer to."""
+def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
+    """The reconciler of one resource of a provider. Its objects may refer to those of every enabled kind."""
 
     async def keep(subject: Managed, ctx: Context) -> Desired | Requeue:
         return await Run(subject, ctx, resource).outcome()
@@ -81,7 +56,8 @@ def managed(kind: type[Managed], resource: str, others: Sequence[type[Managed]] 
         name=f"{kind.resource_type.plural}-{kind.resource_type.group.split('.')[0]}",
         subject=kind,
         function=keep,
-        reads=(Provider, ProviderConfig, Secret, *(other for other in others if other is not kind)),
+        reads=(Provider, ProviderConfig, Secret),
+        family=Managed,
         owns=(Owned(Secret, retain=True),),
         effects=True,
         workers=16,
@@ -339,4 +315,4 @@ def _summary(look: Look, block: Block) -> str:
     return ", ".join(shown_lines) + (f" and {more} more" if more > 0 else "")
 
 
-__all__ = ["REASONS", "RETRY", "managed", "seconds"]
+__all__ = ["RETRY", "managed", "seconds"]

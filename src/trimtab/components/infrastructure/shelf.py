@@ -1,16 +1,18 @@
 """Installed providers on disk, each by the hash of its program, and how one is started: shut in.
 
     DATA/providers/SHA256/terraform-provider      the program         DATA/providers/SHA256/schema      its schema, read once
-                                                                      RUN/user/providers/...            sockets
+                          reads                   what else it reads  RUN/user/providers/...            sockets
 
-A provider may use the network, which is its job. It sees its program, the system's libraries and certificates, and nothing else: no
-data of the engine, no other process, no environment; it has no privileges and so much memory.
+A provider may use the network, which is its job. It sees its program, the system's libraries and certificates, what its installer let it
+read, and nothing else: no data of the engine, no other process, of the environment only the way to the world; it has no privileges and
+so much memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,14 +21,26 @@ from pathlib import Path
 import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider
-from trimtab.components.infrastructure.pool import NotReady
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.components.infrastructure.terms import NotReady
 
 PROGRAM = "terraform-provider"
 SCHEMA = "schema.msgpack"
+READS = "reads"
 SCHEMA_FORMAT = 1
 MEMORY_BYTES = 4 << 30
 """Of private memory: the biggest provider needs less than one."""
+PASSED = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+"""Of the environment: the way to the world outside."""
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")  # fmt: skip
 
 
@@ -39,17 +53,20 @@ class Shelf:
     def program(self, checksum: str) -> Path:
         return self._root / checksum.removeprefix("sha256:") / PROGRAM
 
-    def put(self, program: bytes) -> str:
-        """Keeps a program; returns its checksum. It is there whole, or not at all. Raises `OSError`."""
+    def put(self, program: bytes, reads: Sequence[str] = ()) -> str:
+        """Keeps a program, and the directories that it may read beside itself; returns its checksum. It is there whole, or not at all.
+        Raises `OSError`."""
         checksum = f"sha256:{hashlib.sha256(program).hexdigest()}"
         path = self.program(checksum)
         if path.exists():
+            _replace(path.with_name(READS), msgspec.json.encode(list(reads)))
             return checksum
         self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
         try:
             (fresh / PROGRAM).write_bytes(program)
             (fresh / PROGRAM).chmod(0o755)
+            (fresh / READS).write_bytes(msgspec.json.encode(list(reads)))
             fresh.chmod(0o755)
             fresh.rename(path.parent)
         except OSError:
@@ -57,6 +74,13 @@ class Shelf:
             if not path.exists():
                 raise
         return checksum
+
+    def reads(self, checksum: str) -> list[str]:
+        """The directories that a program may read beside itself and the system's."""
+        try:
+            return msgspec.json.decode(self.program(checksum).with_name(READS).read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError):
+            return []
 
     def remove(self, checksum: str) -> None:
         shutil.rmtree(self.program(checksum).parent, ignore_errors=True)
@@ -79,18 +103,25 @@ class Shelf:
 
     def keep_schema(self, checksum: str, schema: ProviderSchema) -> None:
         """Raises `OSError`."""
-        path = self.program(checksum).parent / SCHEMA
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_bytes(msgspec.msgpack.encode((SCHEMA_FORMAT, schema)))
-        fresh.rename(path)
+        _replace(self.program(checksum).with_name(SCHEMA), msgspec.msgpack.encode((SCHEMA_FORMAT, schema)))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_bytes(data)
+    fresh.rename(path)
 
 
 class ShutIn:
-    """Starts providers where they reach nothing but the network. Implements `pool.Command`."""
+    """Starts providers where they reach nothing but the network. Implements `pool.Command`.
 
-    def __init__(self, shelf: Shelf, sockets: Path) -> None:
+    user: whom they run as when this process is root.
+    """
+
+    def __init__(self, shelf: Shelf, sockets: Path, user: str) -> None:
         self._shelf = shelf
         self._sockets = sockets
+        self._user = user
 
     def __call__(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
         """Raises `NotReady`."""
@@ -103,30 +134,52 @@ class ShutIn:
             )
         self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         sockets = Path(tempfile.mkdtemp(prefix=f"{provider.name}-", dir=self._sockets))
-        return confined(program, sockets), sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+        passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+        user = self._user if os.geteuid() == 0 else ""
+        if user:
+            shutil.chown(sockets, user)
+        command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user)
+        return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp"} | passed
 
 
-def confined(program: Path, sockets: Path) -> list[str]:
-    """The command that runs a provider shut in. Raises `NotReady`: bubblewrap is missing."""
+def confined(program: Path, sockets: Path, reads: Sequence[str] = (), user: str = "") -> list[str]:
+    """The command that runs a provider shut in, as this user (of root) or as whoever runs it. Raises `NotReady`: bubblewrap is missing."""
     if shutil.which("bwrap") is None:
         raise NotReady("ProviderFailed", "bwrap is missing, which shuts providers in: apt-get install bubblewrap")
-    command = ["prlimit", f"--data={MEMORY_BYTES}", "--core=0", "bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]  # fmt: skip
-    command += [
-        "--die-with-parent",
-        "--new-session",
-        "--cap-drop",
-        "ALL",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--tmpfs",
-        "/tmp",
+    command = [
+        "prlimit",
+        f"--data={MEMORY_BYTES}",
+        "--core=0",
+        "bwrap",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
     ]
+    command += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if user:  # given up inside: who is root outside reads too much of what is bound in
+        account = pwd.getpwnam(user)
+        become = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+        become += ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+        command += [part for name in ("SETUID", "SETGID", "SETPCAP") for part in ("--cap-add", f"CAP_{name}")]
+    else:
+        become = []
+        command += ["--unshare-user"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for path in READABLE:
         if Path(path).is_symlink() and not path.startswith("/etc"):
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind-try", path, path]
-    command += ["--ro-bind", str(program), f"/provider/{PROGRAM}", "--bind", str(sockets), str(sockets)]
-    return [*command, f"/provider/{PROGRAM}"]
+    inside = f"/provider/{PROGRAM}"
+    for folder in _folders(inside, str(sockets), *reads):
+        command += ["--perms", "0755", "--dir", folder]  # by itself it makes them so that root alone may pass
+    for path in reads:
+        command += ["--ro-bind-try", path, path]
+    command += ["--ro-bind", str(program), inside, "--bind", str(sockets), str(sockets), "--", *become]
+    return [*command, inside]
+
+
+def _folders(*paths: str) -> list[str]:
+    """The directories above these, outermost first, but for those that are bound as they are."""
+    above = {str(folder) for path in paths for folder in Path(path).parents} - {"/"}
+    return sorted(one for one in above if not any(f"{one}/".startswith(f"{there}/") for there in READABLE))

@@ -1,0 +1,69 @@
+"""What the component declares: its kinds, reconcilers, services, command, and what it needs of the machine."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.installed import configured, installed
+from trimtab.components.infrastructure.joining import kinds
+from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.reasons import REASONS
+from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
+from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
+from trimtab.components.infrastructure.shelf import Shelf
+from trimtab.components.infrastructure.terms import Providers, WhenAsked
+from trimtab.runtime import Command, Component, Need, Owned, Service, Store
+from trimtab.runtime.effects import Effect
+from trimtab.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from trimtab.components.infrastructure.pool import Pool
+
+
+async def _pool(process: Any) -> None:
+    await process.adapter(Providers).run()
+
+
+def _bubblewrap() -> str | None:
+    return None if shutil.which("bwrap") else "bwrap is missing, which shuts providers in: apt-get install bubblewrap"
+
+
+COMPONENT = Component(
+    name="infrastructure",
+    summary="keeps clouds as objects say, through Terraform providers",
+    kinds=(Provider, ProviderConfig, ClusterManifests),
+    reconcilers=(installed, configured, manifests),
+    services=(
+        # What the reconcilers of enabled kinds have in common: those are known only while it runs.
+        Service("kinds", kinds, reads=(Provider, ProviderConfig), owns=(Owned(Secret, retain=True), Owned(Effect))),
+        Service("providers", _pool),
+    ),
+    stores=(Store("providers", "a provider's program until it is removed", owner="node"),),
+    commands=(
+        Command(
+            "provider",
+            "trimtab.components.infrastructure.commands:provider",
+            "Terraform providers, whose resources become kinds.",
+        ),
+    ),
+    needs=(Need("bubblewrap", _bubblewrap, optional=True),),
+    conditions={**REASONS, **OF_MANIFESTS},
+)
+
+
+def adapters(settings: Settings) -> dict[type, Any]:
+    """Running providers, in the controllers of an engine of ours: the engine's user starts them, shut in."""
+    shelf = Shelf(settings.data_path("providers"))
+
+    def pool() -> Pool:
+        from trimtab.components.infrastructure.pool import Pool
+        from trimtab.components.infrastructure.shelf import ShutIn
+
+        return Pool(ShutIn(shelf, settings.run_path("user", "providers"), settings.user))
+
+    return {Shelf: shelf, Providers: WhenAsked(pool), Clusters: OverHttp()}
+
+
+__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters"]

@@ -1,0 +1,49 @@
+"""What the reconcilers ask of running providers, in words that cost nothing to load: what runs them comes when there is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+    from trimtab.components.infrastructure.pool import Pool, Talk
+
+
+class NotReady(Exception):
+    """A provider that cannot be asked now. reason: for a condition; its text is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Providers(Protocol):
+    """Running providers."""
+
+    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+        """A configured provider. Raises `NotReady`."""
+
+    async def run(self) -> None:
+        """The service that stops what is idle, until cancelled; then it stops all."""
+
+
+class WhenAsked:
+    """A pool that is made with the first question, gRPC and all. Implements `Providers`."""
+
+    def __init__(self, make: Callable[[], Pool]) -> None:
+        self._make = make
+        self._pool: Pool | None = None
+        self._made = asyncio.Event()
+
+    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+        if self._pool is None:
+            self._pool = self._make()
+            self._made.set()
+        return await self._pool.talk(provider, config, secrets)
+
+    async def run(self) -> None:
+        await self._made.wait()
+        assert self._pool is not None
+        await self._pool.run()

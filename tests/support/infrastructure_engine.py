@@ -1,0 +1,133 @@
+"""A whole engine that keeps a cloud: `trimtab start`, the cloud's provider installed from a path, a fake cloud on loopback.
+
+    with cloud_engine() as world: world.engine.run("apply", ...); world.cloud.things(...)
+
+The provider is a Python program, so it is let read this interpreter and its packages; otherwise it is shut in as every other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloud_provider
+import trimtab
+from cloud import Cloud
+from engine_under_test import EngineUnderTest, wait_for
+
+KINDS = ("cloud_server", "cloud_network", "cloud_cluster")
+GROUP = "cloud.tf.trimtab.dev/v1"
+READS = (sys.prefix, sys.base_prefix, str(Path(trimtab.__file__).parents[1]))
+"""What the provider's interpreter needs."""
+
+
+@dataclass
+class CloudEngine:
+    engine: EngineUnderTest
+    cloud: Cloud
+    folder: Path
+
+    def install(self, *faults: str, version: str = "1.0.0", name: str = "cloud", check: bool = True) -> Any:
+        """`trimtab provider install` of the cloud's provider with these faults. What it said."""
+        program = provider_program(self.folder, *faults)
+        reads = [part for path in READS for part in ("--read", path)]
+        source = f"trimtab/{name}@{version}"
+        return self.engine.run("provider", "install", source, "--path", str(program), *reads, check=check)
+
+    def enable(self, *resources: str) -> None:
+        self.engine.run("provider", "enable", "cloud", *resources)
+
+    def credential(self, name: str = "default", token: str = "secret", **spec: Any) -> None:
+        """A Secret and a ProviderConfig for the fake cloud."""
+        config = {"provider": "cloud", "config": {"url": self.cloud.url}, "requestsPerSecond": 500.0}
+        config |= {"secrets": {"token": {"name": f"cloud-{name}", "key": "token"}}} | spec
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": f"cloud-{name}"},
+                "stringData": {"token": token},
+            },
+            {
+                "apiVersion": "trimtab.dev/v1alpha1",
+                "kind": "ProviderConfig",
+                "metadata": {"name": name},
+                "spec": config,
+            },
+        )
+
+    def apply(self, *objects: dict[str, Any], check: bool = True) -> Any:
+        """`trimtab apply` of these, into the namespace default."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        return self.engine.run("apply", "-f", "-", check=check, input=text)
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
+        done = self.engine.run("get", kind, name, "-n", namespace, "-o", "json", check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def condition(self, kind: str, name: str, type: str) -> dict[str, Any]:
+        found = self.get(kind, name) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return next((one for one in conditions if one["type"] == type), {})
+
+    def until(
+        self, kind: str, name: str, type: str = "Ready", status: str = "True", reason: str = ""
+    ) -> dict[str, Any]:
+        """Waits for a condition of an object; returns it."""
+
+        def met() -> dict[str, Any] | None:
+            one = self.condition(kind, name, type)
+            return one if one.get("status") == status and reason in ("", one.get("reason")) else None
+
+        found: dict[str, Any] = wait_for(
+            met, 60, lambda: f"{kind} {name}: {self.get(kind, name)}\n{self.engine.logs()}"
+        )
+        return found
+
+
+def provider_program(folder: Path, *faults: str) -> Path:
+    """The cloud's provider as one file that runs by itself. `5` among the faults is the older protocol."""
+    source = Path(cloud_provider.__file__).read_text()
+    path = folder / f"terraform-provider-cloud{''.join(sorted(f'-{fault}' for fault in faults))}"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.argv += {sorted(faults)!r}\nexec(compile({source!r}, 'cloud', 'exec'))\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def server(name: str, *, interval: str = "1s", spec: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """An object of the kind Server."""
+    given = {"name": name, "region": "eu"} | fields
+    return {
+        "apiVersion": GROUP,
+        "kind": "Server",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"forProvider": given, "interval": interval, **(spec or {})},
+    }
+
+
+@contextmanager
+def cloud_engine(
+    *faults: str, enabled: Sequence[str] = KINDS, more: Sequence[str] = ("--no-node",)
+) -> Iterator[CloudEngine]:
+    """A started engine with the provider installed, these kinds enabled, and a ProviderConfig `default` for the cloud."""
+    with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud:
+        engine = EngineUnderTest(Path(folder) / "data")
+        Path(folder).chmod(0o755)
+        world = CloudEngine(engine, cloud, Path(folder))
+        try:
+            engine.start(*more)
+            world.install(*faults)
+            if enabled:
+                world.enable(*enabled)
+            world.credential()
+            yield world
+        finally:
+            engine.remove()
