@@ -10,7 +10,6 @@ deleted is looked at again; what was to be made is looked for, and if nobody can
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from typing import Any
 
