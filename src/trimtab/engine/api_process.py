@@ -59,6 +59,11 @@ def server_settings(settings: Settings) -> ServerSettings:
             for component in COMPONENTS
             for endpoint in component.endpoints
         },
+        judges={
+            judge.group_suffix: settings.run_path(judge.socket)
+            for component in COMPONENTS
+            for judge in component.judges
+        },
     )
 
 

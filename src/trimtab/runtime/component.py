@@ -253,6 +253,18 @@ class Admission:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Writes of custom kinds that are made while the engine runs, judged at a unix socket in the run directory.
+
+    All kinds whose group ends with `group_suffix`. The API posts an AdmissionReview to `/admit` there; when nobody answers in time the
+    write passes, with a warning. Only an engine of ours asks.
+    """
+
+    group_suffix: str
+    socket: str
+
+
+@dataclass(frozen=True)
 class Store:
     """Data that a component keeps besides API objects: a directory name under the data directory, and its retention."""
 
@@ -319,6 +331,7 @@ class Component:
     reconcilers: tuple[Reconciler[Any], ...] = ()
     services: tuple[Service, ...] = ()
     admission: tuple[Admission, ...] = ()
+    judges: tuple[Judge, ...] = ()
     stores: tuple[Store, ...] = ()
     commands: tuple[Command, ...] = ()
     views: tuple[View, ...] = ()

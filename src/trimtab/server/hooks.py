@@ -6,7 +6,9 @@ there. What the server does by itself (it empties namespaces, it collects garbag
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.api import JSON
@@ -26,8 +28,35 @@ CONFIGURATIONS = "/admissionregistration.k8s.io/"
 _OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
 
 
-class Asked:
-    """One request that webhooks are asked about: `change`, then `judge`, both raise `StatusError`."""
+class Asked(ABC):
+    """One request that others are asked about: `change`, then `judge`, both raise `StatusError`."""
+
+    @property
+    @abstractmethod
+    def warnings(self) -> list[str]: ...
+
+    @property
+    @abstractmethod
+    def annotations(self) -> Mapping[str, str]: ...
+
+    @abstractmethod
+    async def change(
+        self,
+        obj: JSON | None,
+        old: JSON | None,
+        default: Callable[[JSON], None] = lambda obj: None,
+        admit: Callable[[JSON], None] = lambda obj: None,
+    ) -> JSON:
+        """The object as the others want it; empty when there is none (a deletion). default: completes an object that was patched;
+        admit: the server's own admission, which looks at it again."""
+
+    @abstractmethod
+    async def judge(self, obj: JSON | None, old: JSON | None = None) -> None:
+        """Asks whether the write may happen."""
+
+
+class AskedWebhooks(Asked):
+    """One request that webhooks are asked about."""
 
     def __init__(self, admission: Admission, concerned: Concerned, ask: Ask) -> None:
         self._admission = admission
@@ -49,15 +78,12 @@ class Asked:
         default: Callable[[JSON], None] = lambda obj: None,
         admit: Callable[[JSON], None] = lambda obj: None,
     ) -> JSON:
-        """The object as webhooks want it; empty when there is none (a deletion). default: completes an object that was patched;
-        admit: the server's own admission, which looks at it again."""
         ask = self._ask
         ask.obj, ask.old = obj, old
         await self._admission.mutate(self._concerned, ask, default, admit)
         return ask.obj or {}
 
     async def judge(self, obj: JSON | None, old: JSON | None = None) -> None:
-        """Asks whether the write may happen."""
         self._ask.obj, self._ask.old = obj, old
         await self._admission.validate(self._concerned, self._ask)
 
@@ -66,9 +92,15 @@ class Hooks:
     """The webhooks of one server, if any."""
 
     def __init__(
-        self, store: Store, registry: Registry, clock: Clock, labels: Callable[[str], Mapping[str, str]]
+        self,
+        store: Store,
+        registry: Registry,
+        clock: Clock,
+        labels: Callable[[str], Mapping[str, str]],
+        judges: Mapping[str, Path],
     ) -> None:
-        """labels: those of a namespace."""
+        """labels: those of a namespace. judges: how a custom kind's group ends -> where its component listens (`judging.py`)."""
+        self._judges = judges
         self._store = store
         self._registry = registry
         self._clock = clock
@@ -87,6 +119,25 @@ class Hooks:
         body: tuple[str, str, str] | None = None,
     ) -> Asked | None:
         """Whom to ask about a request; None: nobody. body: group, version and kind of an object that is not of the resource's."""
+        asked = self._webhooks(kind, operation, options, name, namespace, subresource, body)
+        if kind.crd and not subresource and asking.get() is not None:
+            for suffix, socket in self._judges.items():
+                if kind.group.endswith(suffix):
+                    from trimtab.server.judging import Judged
+
+                    return Judged(asked, socket, kind, operation, dry_run=options.dry_run)
+        return asked
+
+    def _webhooks(
+        self,
+        kind: Kind,
+        operation: str,
+        options: Options,
+        name: str,
+        namespace: str,
+        subresource: str,
+        body: tuple[str, str, str] | None,
+    ) -> Asked | None:
         if self._admission is None:
             if not self._store.list(CONFIGURATIONS, limit=1):
                 return None
@@ -108,7 +159,7 @@ class Hooks:
         ask = Ask(kind, operation, namespace, name, subresource, None, None, wire, body, options.dry_run)
         if options.timeout_s is not None:
             ask.limit(options.timeout_s)
-        return Asked(self._admission, concerned, ask)
+        return AskedWebhooks(self._admission, concerned, ask)
 
     async def about(
         self,

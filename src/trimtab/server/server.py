@@ -55,6 +55,8 @@ class ServerSettings:
     issuer: str = "https://kubernetes.default.svc.cluster.local"
     endpoints: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     """Subresources of custom kinds that something beside this server answers: (group, plural, subresource) -> its unix socket."""
+    judges: Mapping[str, Path] = field(default_factory=dict)
+    """Who judges writes of custom kinds beside this server: how their group ends -> its unix socket."""
 
 
 class ApiServer:
@@ -77,7 +79,7 @@ class ApiServer:
         self.clock: Clock = clock or SystemClock()
         self.registry = Registry(store)
         self.services = ServiceAllocator(store, self.settings.service_cidr, self.clock)
-        self.hooks = Hooks(store, self.registry, self.clock, self.namespace_labels)
+        self.hooks = Hooks(store, self.registry, self.clock, self.namespace_labels, self.settings.judges)
         self.writer = Writer(store, self.registry, self, admission, self.hooks)
         self.deleter = Deleter(store, self.registry, self.writer, self.clock, self, self.hooks)
         self.metrics = Metrics()

@@ -64,6 +64,16 @@ async def test_a_connection_is_used_again_and_requests_are_well_formed(tmp_path:
     assert "x-evil: 1  Injected: yes\r\n" in heads[2]
 
 
+async def test_a_header_that_comes_several_times_is_heard_each_time(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_head(reader)
+        writer.write(OK.replace(b"\r\n\r\n", b'\r\nWarning: 299 - "one"\r\nwarning: 299 - "two"\r\n\r\n'))
+
+    async with served(tmp_path, serve) as transport:
+        answer = await transport.send(Request("GET", "/"))
+    assert answer.headers["warning"] == '299 - "one", 299 - "two"'
+
+
 async def test_what_only_reads_is_asked_again_when_a_resting_connection_was_closed(tmp_path: Path) -> None:
     asked: list[str] = []
 

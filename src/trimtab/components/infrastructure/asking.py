@@ -9,6 +9,7 @@ apply)". Objects that are asked about together see each other's outcome, by `for
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -39,6 +40,8 @@ from trimtab.components.infrastructure.protocol.provider import Diagnostic, Prov
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
 
+TOGETHER = 8
+"""So many objects are planned at a time; a credential's reads are rationed anyway."""
 Ahead = Literal["none", "create", "update", "replace", "delete", ""]
 """What would be done; empty: nobody can say."""
 
@@ -75,6 +78,19 @@ class Answer(Struct, frozen=True, rename="camel", omit_defaults=True):
     warnings: tuple[str, ...] = ()
     error: str = ""
     outputs: Outputs = Outputs()
+
+
+class Question(Struct):
+    """Objects of one namespace and one ProviderConfig, and what else is to be written with them: what becomes of objects of others by
+    `key_of`, and the data of Secrets."""
+
+    objects: list[JSON]
+    foreseen: dict[str, Outputs] = {}
+    secrets: dict[str, dict[str, str]] = {}
+
+
+class Answered(Struct):
+    plans: list[Answer]
 
 
 class Said(Struct, frozen=True):
@@ -140,17 +156,28 @@ class Asker:
         self._reads = reads
         self._providers = providers
 
+    async def answers(self, question: Question, namespace: str, config: str) -> Answered:
+        """Plans of many objects, in their order. Those of another namespace or ProviderConfig are not planned."""
+        room = asyncio.Semaphore(TOGETHER)
+
+        async def one(obj: JSON) -> Answer:
+            async with room:
+                return await self._one_of(obj, namespace, config, question)
+
+        return Answered(plans=list(await asyncio.gather(*map(one, question.objects))))
+
+    async def _one_of(self, obj: JSON, namespace: str, config: str, question: Question) -> Answer:
+        mine = ((obj.get("spec") or {}).get("providerRef") or {}).get("name", "default")
+        if (obj.get("metadata") or {}).get("namespace") == namespace and mine == config:
+            return await self.plan(obj, question.foreseen, question.secrets)
+        wrong = f"it is not of ProviderConfig {config} in namespace {namespace}, which was asked"
+        return msgspec.structs.replace(_blank(obj), action="", error=wrong)
+
     async def plan(
         self, obj: JSON, foreseen: Foreseen | None = None, secrets: Mapping[str, Mapping[str, str]] | None = None
     ) -> Answer:
         """What the next run for an object would do. secrets: data of Secrets that are about to be written."""
-        meta = obj.get("metadata") or {}
-        answer = Answer(
-            api_version=str(obj.get("apiVersion")),
-            kind=str(obj.get("kind")),
-            name=str(meta.get("name") or meta.get("generateName") or ""),
-            namespace=str(meta.get("namespace") or ""),
-        )
+        answer = _blank(obj)
         try:
             subject = _subject(obj)
             sources = self._unsure(subject, foreseen, secrets)
@@ -239,6 +266,16 @@ class Asker:
         return keeper.keep(kept, live)
 
 
+def _blank(obj: JSON) -> Answer:
+    meta = obj.get("metadata") or {}
+    return Answer(
+        api_version=str(obj.get("apiVersion")),
+        kind=str(obj.get("kind")),
+        name=str(meta.get("name") or meta.get("generateName") or ""),
+        namespace=str(meta.get("namespace") or ""),
+    )
+
+
 def _answer(
     answer: Answer,
     subject: Managed,
@@ -311,4 +348,4 @@ def _field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
     return field, str(msgspec.structs.replace(said, path=""))
 
 
-__all__ = ["Ahead", "Answer", "Asker", "Foreseen", "Outputs", "Said", "key_of"]
+__all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Question", "Said", "key_of"]

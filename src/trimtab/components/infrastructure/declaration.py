@@ -6,20 +6,26 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from trimtab.api.core import Secret
+from trimtab.components.infrastructure.gateway import SOCKET, gateway
 from trimtab.components.infrastructure.installed import configured, installed
 from trimtab.components.infrastructure.joining import kinds
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.naming import GROUP_SUFFIX
 from trimtab.components.infrastructure.reasons import REASONS
 from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
 from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.shelf import Shelf
 from trimtab.components.infrastructure.terms import Providers, WhenAsked
-from trimtab.runtime import Command, Component, Need, Owned, Service, Store
+from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.pool import Pool
+
+
+async def _asking(process: Any) -> None:
+    await gateway(process)
 
 
 async def _pool(process: Any) -> None:
@@ -39,8 +45,11 @@ COMPONENT = Component(
         # What the reconcilers of enabled kinds have in common: those are known only while it runs.
         Service("kinds", kinds, reads=(Provider, ProviderConfig), owns=(Owned(Secret, retain=True), Owned(Effect))),
         Service("providers", _pool),
+        Service("asking", _asking, reads=(Provider, ProviderConfig, Secret)),
     ),
     stores=(Store("providers", "a provider's program until it is removed", owner="node"),),
+    judges=(Judge(f".{GROUP_SUFFIX}", SOCKET),),
+    endpoints=(Endpoint(ProviderConfig, "plan", SOCKET),),
     commands=(
         Command(
             "provider",

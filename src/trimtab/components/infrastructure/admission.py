@@ -1,0 +1,69 @@
+"""Whether a write of a provider's kind is let in, in the provider's own words; and of a dry run, what it would do.
+
+    AdmissionReview --create, update: validate--> causes by field, warnings         --dry run: plan--> the plan, as warnings
+                    --delete: spec.policy.delete--> refused when it is deny
+
+When the provider cannot be asked, the write is let in with a warning: what exists already must stay changeable while a cloud is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from trimtab.api import JSON, InvalidObject
+from trimtab.components.infrastructure import planning
+from trimtab.components.infrastructure.asking import Asker, Said
+from trimtab.components.infrastructure.gathering import Blocked
+from trimtab.components.infrastructure.pool import NotReady
+from trimtab.components.infrastructure.protocol.provider import ProviderError
+
+VALIDATE_S = 4.5
+"""A little less than the API waits, so that who writes is told why."""
+WARNINGS_MAX = 40
+"""Lines of a plan that a dry run answers: `trimtab plan` has all of them."""
+
+
+async def admit(asker: Asker, review: Any) -> JSON:
+    """An AdmissionReview's answer."""
+    request = review["request"]
+    response: JSON = {"uid": request.get("uid", ""), "allowed": True}
+    if request["operation"] == "DELETE":
+        refused = _deletion(request.get("oldObject") or {})
+        if refused:
+            response |= {"allowed": False, "status": {"code": 403, "message": refused}}
+    else:
+        response |= await _write(asker, request["object"], dry_run=bool(request.get("dryRun")))
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+
+
+def _deletion(obj: JSON) -> str:
+    """Why an object may not be deleted; empty: it may."""
+    meta, policy = obj.get("metadata") or {}, (obj.get("spec") or {}).get("policy") or {}
+    if policy.get("delete") != "deny" or meta.get("deletionTimestamp"):
+        return ""
+    return "spec.policy.delete is deny, which keeps the resource and this object: set it to delete or to orphan first"
+
+
+async def _write(asker: Asker, obj: JSON, *, dry_run: bool) -> JSON:
+    try:
+        async with asyncio.timeout(VALIDATE_S):
+            said = await asker.validate(obj)
+    except TimeoutError:
+        said = Said(warnings=(f"the provider did not say within {VALIDATE_S:.1f} s whether it takes this",))
+    except (Blocked, NotReady, ProviderError, InvalidObject) as err:
+        said = Said(warnings=(f"the provider was not asked whether it takes this: {err}",))
+    if said.errors:
+        causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in said.errors]
+        text = "; ".join(f"{field}: {message}" for field, message in said.errors)
+        return {"allowed": False, "status": {"code": 422, "message": text, "details": {"causes": causes}}}
+    warnings = list(said.warnings)
+    if dry_run:
+        lines = planning.object_lines(planning.wire(await asker.plan(obj)))
+        warnings += [f"plan: {line}" for line in lines[:WARNINGS_MAX]]
+        if len(lines) > WARNINGS_MAX:
+            warnings.append(f"plan: and {len(lines) - WARNINGS_MAX} lines more: trimtab plan shows all")
+    return {"allowed": True, "warnings": warnings}
+
+
+__all__ = ["admit"]
