@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from trimtab.api.core import Secret
+from trimtab.api.core import Pod, Secret
+from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.gateway import SOCKET, gateway
 from trimtab.components.infrastructure.installed import configured, installed
 from trimtab.components.infrastructure.joining import kinds
@@ -43,7 +44,12 @@ COMPONENT = Component(
     reconcilers=(installed, configured, manifests),
     services=(
         # What the reconcilers of enabled kinds have in common: those are known only while it runs.
-        Service("kinds", kinds, reads=(Provider, ProviderConfig), owns=(Owned(Secret, retain=True), Owned(Effect))),
+        Service(
+            "kinds",
+            kinds,
+            reads=(Provider, ProviderConfig, Pod),
+            owns=(Owned(Secret, retain=True), Owned(Job), Owned(Effect)),
+        ),
         Service("providers", _pool),
         Service("asking", _asking, reads=(Provider, ProviderConfig, Secret)),
     ),

@@ -43,6 +43,8 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     tainted: making it went wrong half-way, so that it has to be made anew.
     pending: an action was begun and how it ended is not known.
     adopted: what `policy.adopt` said when something was taken over by it, which is done once.
+    lives: how often it came to be whole: 1 when it was made or taken over, 2 when it was made anew.
+    restoring: it was made anew, and what was in it is not brought back yet.
     """
 
     state: Any = None
@@ -53,6 +55,8 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     pending: str = ""
     key: str = ""
     adopted: str = ""
+    lives: int = 0
+    restoring: bool = False
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -134,6 +138,9 @@ class Keeper:
 
     def keep(self, kept: Kept, state: State, *, tainted: bool = False, pending: str = "") -> Kept:
         """What to remember from now on."""
+        whole = state.value is not None and not tainted
+        born = whole and (kept.state is None or kept.tainted)
+        lives = kept.lives + born
         return Kept(
             state=None if state.value is None else encode_json(self._type, state.value),
             private=base64.b64encode(state.private).decode(),
@@ -143,6 +150,8 @@ class Keeper:
             pending=pending,
             key=kept.key,
             adopted=kept.adopted,
+            lives=lives,
+            restoring=kept.restoring or (born and lives > 1),
         )
 
     async def look(self, kept: Kept, config: Value, *, ignored: list[str] | None = None) -> Look:
@@ -249,7 +258,8 @@ class Keeper:
 
     async def _apply(self, kept: Kept, prior: State, look: Look, action: Action, save: Save) -> Kept:
         assert look.planned is not None
-        await save(self.keep(kept, prior, tainted=kept.tainted, pending=action))
+        kept = self.keep(kept, prior, tainted=kept.tainted, pending=action)
+        await save(kept)
         done = await self._provider.apply(self._kind, prior, look.planned, look.config)
         # Half a resource is one, that has to be made anew; a change that failed leaves what there is.
         tainted = bool(done.errors) and (action == "create" or kept.tainted)

@@ -138,6 +138,14 @@ class Reference(Model):
     source: Source
 
 
+class RestoreFrom(Model):
+    """What brings back the data of a resource that had to be made anew."""
+
+    job: dict[str, Any]
+    """The spec of a Job. It runs once each time that the resource was made anew, never the first time, and the object is Ready only when
+    it is complete. Its containers have the connection Secret as environment and under /run/trimtab/connection."""
+
+
 class ManagedSpec(Model):
     provider_ref: ProviderRef = field(default_factory=ProviderRef)
     for_provider: dict[str, Any] = {}
@@ -150,6 +158,7 @@ class ManagedSpec(Model):
     """Places of forProvider that others may change: `nodePool[*].count`."""
     references: Annotated[list[Reference], Meta(max_length=64)] = []
     connection: Connection | None = None
+    restore_from: RestoreFrom | None = None
 
 
 class PlanStatus(Model):

@@ -27,4 +27,7 @@ REASONS = {
     "NotInstalled": "The provider's program is not on this machine: install it again.",
     "NoProvider": "The Provider that a ProviderConfig names does not exist.",
     "Accepted": "The provider takes this configuration.",
+    "Restoring": "It was made anew, and the Job of spec.restoreFrom brings back what was in it.",
+    "RestoreFailed": "The Job of spec.restoreFrom failed; the message has the last that it said. It runs again when it is deleted, or when "
+    "spec.restoreFrom is changed.",
 }

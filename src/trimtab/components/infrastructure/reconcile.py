@@ -10,13 +10,14 @@ deleted is looked at again; what was to be made is looked for, and if nobody can
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import Secret
+from trimtab.api.core import Pod, Secret
+from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.gathering import (
@@ -38,6 +39,7 @@ from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import ValueFault
+from trimtab.components.infrastructure.restoring import Restore, restore
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 
 RETRY = "trimtab.dev/retry-create"
@@ -55,9 +57,9 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         name=f"{kind.resource_type.plural}-{kind.resource_type.group.split('.')[0]}",
         subject=kind,
         function=keep,
-        reads=(Provider, ProviderConfig, Secret),
+        reads=(Provider, ProviderConfig, Secret, Pod),
         family=Managed,
-        owns=(Owned(Secret, retain=True),),
+        owns=(Owned(Secret, retain=True), Owned(Job)),
         effects=True,
         workers=16,
     )
@@ -75,11 +77,13 @@ class Run:
         self._sources = Sources(subject, ctx.get, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
+        self._jobs: Sequence[Job] = ()
 
     async def outcome(self) -> Desired | Requeue:
         """What the runtime is to make so."""
         if self._ctx.deleting:
             return await self._ending()
+        self._jobs = await self._ctx.owned(Job)
         if self._subject.spec.pause:
             return Desired(keep=self._kept_refs(), status=self._status("Unknown", "Paused", "spec.pause is true"))
         try:
@@ -111,8 +115,10 @@ class Run:
         self._say(look, block)
         if look.action != "none":
             self._permitted(look, talk)
+            began = self._ctx.now
             kept = await keeper.carry_out(kept, look, self._save)
-            self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}")
+            took_ms = (self._ctx.now - began).total_seconds() * 1000
+            self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}", duration_ms=took_ms)
             look = self._look = await keeper.look(
                 kept, await self._sources.configuration(block, new=False), ignored=ignored
             )
@@ -123,12 +129,31 @@ class Run:
         if not same_state(keeper, kept, look.live):
             kept = keeper.keep(kept, look.live)
             await self._save(kept)
+        restored = await self._restored(kept)
+        status = self._status("True", "Synced", "")
+        if restored is not None and restored.state != "done":
+            reason = "Restoring" if restored.state == "running" else "RestoreFailed"
+            self._unready(status, reason, restored.message)
         return Desired(
-            objects=self._connection(block, look.live.value),
-            keep=self._kept_refs(),
-            status=self._status("True", "Synced", ""),
+            objects=[*self._connection(block, look.live.value), *(restored.create if restored is not None else ())],
+            keep=self._kept_refs() if restored is None else [self._state_secret(None).ref, *restored.keep],
+            status=status,
             requeue_after_s=self._interval_s * (0.9 + 0.2 * self._ctx.random.random()),
         )
+
+    async def _restored(self, kept: Kept) -> Restore | None:
+        """What was in it comes back; None: there is nothing to do."""
+        if not kept.restoring:
+            return None
+        hook = self._subject.spec.restore_from
+        done = await restore(self._subject, self._ctx, hook, kept.lives) if hook is not None else None
+        if done is None or done.state == "done":
+            await self._save(msgspec.structs.replace(kept, restoring=False))
+        if done is not None and done.state != "running":
+            reason = "Restored" if done.state == "done" else "RestoreFailed"
+            took_ms = done.seconds * 1000 or None
+            self._ctx.event(reason, done.message, warning=done.state == "failed", duration_ms=took_ms)
+        return done
 
     @property
     def _interval_s(self) -> float:
@@ -202,7 +227,7 @@ class Run:
         return Secret(metadata=meta, type="trimtab.dev/infrastructure-state", data=data)
 
     def _kept_refs(self) -> list[Any]:
-        return [self._state_secret(None).ref]
+        return [self._state_secret(None).ref, *(job.ref for job in self._jobs)]
 
     # Ending
 
@@ -241,7 +266,7 @@ class Run:
 
     def _say(self, look: Look, block: Block) -> None:
         if look.gone:
-            self._ctx.event("Gone", f"{self._resource} is no longer there", warning=True)
+            self._ctx.event("Gone", f"{self._resource} {self._subject.status.id} is no longer there", warning=True)
         elif look.drifted:
             places = ", ".join(api_path(block, line.path) for line in look.drifted[:5])
             self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
@@ -273,6 +298,10 @@ class Run:
                 "changes": msgspec.to_builtins(lines, str_keys=True),
             },
         }
+
+    def _unready(self, status: JSON, reason: str, message: str) -> None:
+        conditions = [one for one in status["conditions"] if one["type"] != "Ready"]
+        status["conditions"] = [*conditions, {"type": "Ready", "status": "False", "reason": reason, "message": message}]
 
     def _ready(self, synced: str, reason: str, message: str) -> JSON:
         """Whether it can be used: as far as is known, when nobody could look."""
