@@ -118,7 +118,8 @@ def test_segments_are_parquet_of_the_stated_columns(tmp_path: Path) -> None:
     assert pl.read_parquet(path / "nodes.parquet").columns == ["up", "call"]
     assert pl.read_parquet(path / "edges.parquet").columns == ["caller", "callee"]
     assert pl.read_parquet(path / "labels.parquet").columns == ["set", "name", "value"]
-    assert pl.read_parquet(path / "frames.parquet").columns == list(Frame.__struct_fields__)
+    assert pl.read_parquet(path / "frames.parquet").columns == ["place", "address"]
+    assert pl.read_parquet(path / "places.parquet").columns == list(Frame.__struct_fields__)[:-1]
 
 
 KILLED = """
@@ -221,7 +222,7 @@ def test_what_is_damaged_is_set_aside_with_one_line_and_blocks_nothing(
     assert "unreadable" not in selection.lost
 
 
-@pytest.mark.parametrize("table", ["samples", "nodes", "edges", "frames", "labels", "segment"])
+@pytest.mark.parametrize("table", ["samples", "nodes", "edges", "frames", "places", "labels", "segment"])
 def test_a_damaged_segment_is_left_out_of_answers_and_counted(tmp_path: Path, table: str) -> None:
     store = filled(tmp_path, HOUR, HOUR + 60)
     store.roll_up(HOUR)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -45,6 +45,7 @@ class Body(Struct, frozen=True, kw_only=True):
 
 T = TypeVar("T")
 
+_NONE = np.empty(0, np.int64)
 NODES_MAX = 400_000
 """Of an answer; twenty times what is drawn of a tree."""
 
@@ -110,13 +111,53 @@ class Opened:
 
 
 Row = tuple[Any, ...]
-"""The fields of a `Frame`, as they come from a table: of the frames that many hours share one is made in the end."""
+"""The fields of a `Frame`."""
+
+
+class Frames(NamedTuple):
+    """Frames in columns: most are addresses of few places. Of the frames that many hours share a `Frame` is made in the end."""
+
+    places: Sequence[Row]
+    """All fields but the address."""
+    place: Ints
+    address: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, frames: Iterable[Row]) -> Frames:
+        places = Interned[Row]()
+        split = [(places.number(frame[:-1]), frame[-1]) for frame in frames]
+        return cls(
+            places.items,
+            np.array([place for place, _ in split], np.int64),
+            np.array([address for _, address in split], np.uint64),
+        )
+
+    def some(self, numbers: Ints) -> Frames:
+        return Frames(self.places, self.place[numbers], self.address[numbers])
+
+    def frames(self) -> list[Frame]:
+        places = self.places
+        return [
+            Frame(*(*places[place], address))
+            for place, address in zip(self.place.tolist(), self.address.tolist(), strict=True)
+        ]
+
+
+def together(parts: Sequence[Frames]) -> tuple[Frames, list[Ints]]:
+    """The frames of several, each once, and for each the numbers there of its own."""
+    known = Interned[Row]()
+    place = np.concatenate([known.map(part.places)[part.place] for part in parts if len(part.places)] or [_NONE])
+    address = np.concatenate([part.address for part in parts])
+    addresses, at = np.unique(address, return_inverse=True)
+    keys, number = np.unique(place << 32 | at, return_inverse=True)
+    ends = np.cumsum([len(part.place) for part in parts], dtype=np.int64)
+    return Frames(known.items, keys >> 32, addresses[keys & 0xFFFFFFFF]), np.split(number, ends[:-1])
 
 
 class Piece(Struct, frozen=True):
     """What a part of the store answers to a query: values by stack."""
 
-    frames: Sequence[Row]
+    frames: Frames
     trie: Trie
     values: Ints
     """By node of `trie`; the last is of the empty stack."""
@@ -210,7 +251,7 @@ def of_batches(
     node = nodes[np.concatenate(stacks)]
     made = len(tree.parent)
     return Piece(
-        [msgspec.structs.astuple(frame) for frame in gathered.frames.items],
+        Frames.of(map(msgspec.structs.astuple, gathered.frames.items)),
         tree,
         summed(node, np.concatenate(values), made),
         summed(node, np.concatenate(counts), made),
@@ -223,23 +264,14 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     pieces = [piece for piece in pieces if piece.values.any() or piece.counts.any()] or pieces[:1]
     if len(pieces) == 1:
         return pieces[0]
-    numbered = Interned[Row]()
-    tries = []
-    for piece in pieces:
-        numbers = numbered.map(piece.frames)
-        # Levels stay in place, but siblings are no longer in the order of their frames, which `merge` does not need.
-        tries.append(Trie(piece.trie.parent, numbers[piece.trie.frame] if len(numbers) else piece.trie.frame))
-    tree, maps = trie.merge(tries)
-    values, counts = (np.zeros(len(tree.parent) + 1, np.int64) for _ in range(2))
-    for piece, nodes in zip(pieces, maps, strict=True):
-        at = np.append(nodes, -1)
-        values[at] += piece.values
-        counts[at] += piece.counts
+    frames, numbers = together([piece.frames for piece in pieces])
+    # Levels stay in place, but siblings are no longer in the order of their frames, which `merge` does not need.
+    tries = [Trie(piece.trie.parent, of[piece.trie.frame]) for piece, of in zip(pieces, numbers, strict=True)]
+    tree, values, counts = trie.together(tries, [piece.values for piece in pieces], [piece.counts for piece in pieces])
     (tree, values, counts), moved = trie.folded(tree, values, counts, NODES_MAX)
     used, frame = np.unique(tree.frame, return_inverse=True)
-    rows = numbered.items
     return Piece(
-        [rows[index] for index in used.tolist()],
+        frames.some(used),
         Trie(tree.parent, frame),
         values,
         counts,

@@ -2,16 +2,20 @@
 
     hours/START-TOKEN/    START: Unix seconds of the hour
       samples.parquet     time (of `TIME_S` seconds since 1970, int32), type, labels, node, value, count; by type, labels, node, time
-      nodes.parquet       up, call: the stacks, as the tree that they share (`trie.py`)
-      edges.parquet       caller, callee: who calls whom, once, however many stacks it is in
-      frames.parquet      kind, name, file, line, build_id, address
+      nodes.parquet       up, call: the stacks, as the trees that they share (`trie.py`)
+      edges.parquet       caller, callee: who calls whom, once in a group, however many stacks it is in
+      frames.parquet      place, address: a row of places.parquet, and the address where the frame is one
+      places.parquet      kind, name, file, line, build_id
       labels.parquet      set, name, value
       segment.json        what it was made of, so that nothing counts twice: batch files and segments
 
+Samples, nodes, edges and label sets stand by group (`groups.py`; segment.json says how many rows each has): each has a tree of its own,
+with nodes that are numbered from 0.
+
 A tree's nodes and its edges are told by small differences, a tenth of the bytes of plain numbers: `up` is by how much a node's parent is
 further than that of the node before (the first is after node -1), and `call` the place of its frame among all that its parent's frame
-calls. Edges stand by caller (frame -1 calls the roots) and callee; `caller` is how much further it is than in the row before, `callee` how
-much further than its caller.
+calls. Edges stand by caller (frame -1 calls the roots) and callee; `caller` is how much further it is than in the row before (the first is
+after frame -1), `callee` how much further than its caller.
 
 Frames and stacks are numbered within their segment and told apart by what they are, not by a hash of it. A segment stands alone, so
 keeping less is deleting directories. Any program that reads Parquet can read one.
@@ -19,7 +23,7 @@ keeping less is deleting directories. Any program that reads Parquet can read on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,7 +34,8 @@ from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S, Frame, SampleType
 from trimtab.components.profiling.storage import trie
-from trimtab.components.profiling.storage.part import Damaged, Piece, Row, summed
+from trimtab.components.profiling.storage.groups import Group, Rows, rows, runs
+from trimtab.components.profiling.storage.part import Damaged, Frames, Piece, summed
 from trimtab.components.profiling.storage.trie import Ints, Trie
 
 Mask = NDArray[np.bool_]
@@ -65,6 +70,7 @@ class About(Struct, frozen=True, kw_only=True):
     types: list[SampleType]
     lost: list[Lost]
     label_sets: int
+    groups: list[Group]
     first: int
     """The time of its first sample, in `TIME_S` seconds since 1970."""
     last: int
@@ -132,31 +138,35 @@ class Segment:
 
     def piece(self, choice: Choice) -> Piece:
         """The samples that are chosen, summed by stack."""
-        samples = self._chosen(choice, ["node", "value", "count"])
-        if samples is None:
-            return Piece([], trie.EMPTY, np.zeros(1, np.int64), np.zeros(1, np.int64), 0)
-        parent, call = self._nodes()
-        self._check_nodes(samples["node"], parent)
-        kept, number = trie.pruned(Trie(parent, call), samples["node"])
-        node = np.append(number, -1)[samples["node"]]
-        values, counts = (summed(node, samples[name], len(kept.parent)) for name in ("value", "count"))
-        (kept, values, counts), merged = trie.folded(kept, values, counts, PIECE_NODES_MAX)
-        tree = self._with_frames(kept)
+        tries, values, counts = [], [], []
+        for samples, tree in self._grown(choice):
+            kept, number = trie.pruned(tree, samples["node"])
+            node = np.append(number, -1)[samples["node"]]
+            tries.append(kept)
+            values.append(summed(node, samples["value"], len(kept.parent)))
+            counts.append(summed(node, samples["count"], len(kept.parent)))
+        if not tries:
+            return Piece(Frames.of(()), trie.EMPTY, np.zeros(1, np.int64), np.zeros(1, np.int64), 0)
+        tree, sums, events = trie.together(tries, values, counts)
+        (tree, sums, events), merged = trie.folded(tree, sums, events, PIECE_NODES_MAX)
         used, frame = np.unique(tree.frame, return_inverse=True)
-        return Piece(self._rows(used), Trie(tree.parent, frame), values, counts, merged)
+        frames = self._frames()
+        if len(used) and used[-1] >= len(frames.place):
+            raise self._damage("edges", "a frame that there is not")
+        return Piece(frames.some(used), Trie(tree.parent, frame), sums, events, merged)
 
     def steps(self, choice: Choice) -> dict[str, Ints] | None:
         """Time, value and count of the samples that `piece` would sum."""
-        return self._chosen(choice, ["time", "value", "count"])
+        return self._joined(choice, ["time", "value", "count"])
 
     def see(self, choice: Choice, latest: Latest) -> None:
         """Shows the samples of a gauge to `latest`."""
-        if (found := self._chosen(choice, ["time", "labels"])) is not None:
+        if (found := self._joined(choice, ["time", "labels"])) is not None:
             latest.see(found["time"], found["labels"], self.labels().sets())
 
     def totals(self, choice: Choice, label: str) -> dict[str, int]:
         """The sum of the samples that `piece` would sum, by the value of a label."""
-        samples = self._chosen(choice, ["labels", "value"])
+        samples = self._joined(choice, ["labels", "value"])
         if samples is None:
             return {}
         sums = summed(samples["labels"], samples["value"], self.about.label_sets)
@@ -174,74 +184,122 @@ class Segment:
 
     def columns(self) -> Columns:
         """All of it."""
-        table, tree, frames = self._samples([]), self._with_frames(Trie(*self._nodes())), self._rows(None)
+        table, frames = self._samples([]), self._frames()
         samples = {name: _ints(table[name]) for name in ("time", "type", "labels", "node", "value", "count")}
-        self._check_nodes(samples["node"], tree.parent)
-        if len(tree.frame) and not 0 <= tree.frame.min() <= tree.frame.max() < len(frames):
+        trees = self._trees(0, len(self._of))
+        if any(int(tree.frame.max(initial=-1)) >= len(frames.place) for tree in trees):
             raise self._damage("edges", "a frame that there is not")
+        tree, maps = trie.merge(trees)
+        for group, numbers in zip(self._of, maps, strict=True):
+            nodes = samples["node"][slice(*group.samples)]
+            self._check_nodes(nodes, numbers)
+            nodes[:] = np.append(numbers, -1)[nodes]
         return Columns(
             types=self.about.types,
             labels=self.labels().sets(),
-            frames=[Frame(*row) for row in frames],
+            frames=frames.frames(),
             tree=tree,
             samples=samples,
             lost=self.about.lost,
         )
 
-    def _chosen(self, choice: Choice, columns: list[str]) -> dict[str, Ints] | None:
-        if choice.kind not in self.about.types:
-            return None
-        table = self._samples(columns)
-        wanted = table["type"].to_numpy() == self.about.types.index(choice.kind)
-        labels = self.labels()
-        wanted &= choice.accepted(labels)[table["labels"].to_numpy()]
-        time = table["time"].to_numpy()
-        wanted &= (time >= choice.start // TIME_S) & (time < -(-choice.end // TIME_S))
-        if choice.latest is not None and wanted.any():
-            times, sets = _ints(table["time"])[wanted], _ints(table["labels"])[wanted]
-            wanted[wanted] = choice.latest.keep(times, sets, labels.sets())
-        return {name: _ints(table[name])[wanted] for name in columns} if wanted.any() else None
+    @property
+    def _of(self) -> list[Rows]:
+        return rows(self.about.groups)
 
-    def _samples(self, columns: list[str]) -> Any:
-        """Some columns of the samples, or all."""
-        table = self._read("samples", list({"type", "labels", "time", "node", *columns}) if columns else None)
+    def _grown(self, choice: Choice) -> Iterator[tuple[dict[str, Ints], Trie]]:
+        """Of each group that has some the samples that are chosen, and its tree."""
+        for first, last, found in self._chosen(choice, ["node", "value", "count"]):
+            for samples, tree in zip(found, self._trees(first, last), strict=True):
+                self._check_nodes(samples["node"], tree.parent)
+                if len(samples["node"]):
+                    yield samples, tree
+
+    def _joined(self, choice: Choice, columns: list[str]) -> dict[str, Ints] | None:
+        parts = [part for _, _, found in self._chosen(choice, columns) for part in found]
+        return {name: np.concatenate([part[name] for part in parts]) for name in columns} if parts else None
+
+    def _chosen(self, choice: Choice, columns: list[str]) -> Iterator[tuple[int, int, list[dict[str, Ints]]]]:
+        """Columns of the samples that are chosen, by group, for each run of groups that may have some."""
+        if choice.kind not in self.about.types:
+            return
+        labels, of = self.labels(), self._of
+        accepted = choice.accepted(labels)
+        for first, last in runs([index for index, group in enumerate(of) if accepted[slice(*group.sets)].any()]):
+            start, end = of[first].samples[0], of[last - 1].samples[1]
+            table = self._samples(columns, start, end)
+            wanted = table["type"].to_numpy() == self.about.types.index(choice.kind)
+            wanted &= accepted[table["labels"].to_numpy()]
+            time = table["time"].to_numpy()
+            wanted &= (time >= choice.start // TIME_S) & (time < -(-choice.end // TIME_S))
+            if choice.latest is not None and wanted.any():
+                times, sets = _ints(table["time"])[wanted], _ints(table["labels"])[wanted]
+                wanted[wanted] = choice.latest.keep(times, sets, labels.sets())
+            arrays = {name: _ints(table[name]) for name in columns}
+            yield first, last, [_where(arrays, wanted, *group.samples, start) for group in of[first:last]]
+
+    def _samples(self, columns: list[str], start: int = 0, end: int | None = None) -> Any:
+        """Some columns of the samples, or all; of some rows, or all."""
+        end = self.about.samples if end is None else end
+        wanted = sorted({"type", "labels", "time", "node", *columns}) if columns else None
+        table = self._read("samples", wanted, start, end)
         limits = {"type": len(self.about.types), "labels": self.about.label_sets}
+        if len(table) != end - start:
+            raise self._damage("samples", "fewer than there should be")
         if len(table) and not all(0 <= table[name].min() <= table[name].max() < limits[name] for name in limits):
             raise self._damage("samples", "a type or labels that there are not")
         return table
 
-    def _nodes(self) -> tuple[Ints, Ints]:
-        """The parent of each node, and `call`."""
-        table = self._read("nodes")
-        up, call = _ints(table["up"]), _ints(table["call"])
+    def _trees(self, first: int, last: int) -> list[Trie]:
+        """The trees of some groups."""
+        of = self._of[first:last]
+        if not of:
+            return []
+        nodes = self._stretch("nodes", of[0].nodes[0], of[-1].nodes[1])
+        edges = self._stretch("edges", of[0].edges[0], of[-1].edges[1])
+        found = []
+        for group in of:
+            node, edge = (
+                [column[first - start : last - start] for column in columns]
+                for columns, (first, last), start in (
+                    (nodes, group.nodes, of[0].nodes[0]),
+                    (edges, group.edges, of[0].edges[0]),
+                )
+            )
+            found.append(self._tree(*node, *edge))
+        return found
+
+    def _tree(self, up: Ints, call: Ints, further: Ints, callee: Ints) -> Trie:
+        """A group's tree, of its rows of nodes and edges."""
         parent = np.cumsum(up) - 1
         if (up < 0).any() or (parent >= np.arange(len(parent))).any():
             raise self._damage("nodes", "out of order")
-        return parent, call
-
-    def _with_frames(self, tree: Trie) -> Trie:
-        """A tree, or some of it, whose `frame` is still `call`, with its frames."""
-        table = self._read("edges")
-        caller = np.cumsum(_ints(table["caller"])) - 1
-        callee = caller + _ints(table["callee"])
-        frame = np.empty(len(tree.frame), np.int64)
+        caller = np.cumsum(further) - 1
+        callee = caller + callee
+        tree, frame = Trie(parent, call), np.empty(len(parent), np.int64)
         for start, end in tree.levels():
-            above = frame[tree.parent[start:end]] if start else np.full(end - start, -1)
-            edge = np.searchsorted(caller, above) + tree.frame[start:end]
+            above = frame[parent[start:end]] if start else np.full(end - start, -1)
+            edge = np.searchsorted(caller, above) + call[start:end]
             if int(edge.max()) >= len(caller) or (caller[edge] != above).any():
                 raise self._damage("edges", "a call that there is not")
             frame[start:end] = callee[edge]
-        return Trie(tree.parent, frame)
+        if len(frame) and frame.min() < 0:
+            raise self._damage("edges", "a frame that there is not")
+        return Trie(parent, frame)
 
-    def _rows(self, used: Ints | None) -> list[Row]:
-        """Frames, some or all."""
-        table = self._read("frames", list(Frame.__struct_fields__))
-        if used is not None:
-            if len(used) and not 0 <= used[0] <= used[-1] < len(table):
-                raise self._damage("edges", "a frame that there is not")
-            table = table[used]
-        rows: list[Row] = table.rows()
-        return rows
+    def _stretch(self, name: str, start: int, end: int) -> list[Ints]:
+        """The columns of some rows."""
+        table = self._read(name, None, start, end)
+        if len(table) != end - start:
+            raise self._damage(name, "fewer rows than there should be")
+        return [_ints(column) for column in table.iter_columns()]
+
+    def _frames(self) -> Frames:
+        table, places = self._read("frames"), self._read("places").rows()
+        place = _ints(table["place"])
+        if len(place) and not 0 <= place.min() <= place.max() < len(places):
+            raise self._damage("frames", "a place that there is not")
+        return Frames(places, place, table["address"].to_numpy())
 
     def _check_nodes(self, nodes: Ints, parent: Ints) -> None:
         if len(nodes) and not -1 <= nodes.min() <= nodes.max() < len(parent):
@@ -250,12 +308,16 @@ class Segment:
     def _damage(self, table: str, why: str) -> Damaged:
         return Damaged(f"{self.path}/{table}.parquet: damaged ({why})")
 
-    def _read(self, name: str, columns: list[str] | None = None) -> Any:
+    def _read(self, name: str, columns: list[str] | None = None, start: int = 0, end: int | None = None) -> Any:
+        """A table: some columns, or all; some rows, or all."""
         import polars as pl
 
         path = self.path / f"{name}.parquet"
         try:
-            return pl.read_parquet(path, columns=columns, glob=False, memory_map=False)
+            if end is None:
+                return pl.read_parquet(path, columns=columns, glob=False, memory_map=False)
+            asked = pl.scan_parquet(path, glob=False).slice(start, end - start)
+            return (asked.select(columns) if columns else asked).collect()
         except FileNotFoundError:
             raise
         except (pl.exceptions.PolarsError, OSError) as err:
@@ -294,6 +356,11 @@ class LabelTable:
         for index, name, value in self._table.iter_rows():
             found[index][name] = value
         return found
+
+
+def _where(arrays: dict[str, Ints], wanted: Mask, start: int, end: int, base: int) -> dict[str, Ints]:
+    here = slice(start - base, end - base)
+    return {name: array[here][wanted[here]] for name, array in arrays.items()}
 
 
 def _ints(column: Any) -> Ints:

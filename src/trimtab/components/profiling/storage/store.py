@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from trimtab.components.profiling.batch import TIME_S, Batch, Frame, SampleType
+from trimtab.components.profiling.batch import TIME_S, Batch, SampleType
 from trimtab.components.profiling.storage import trie
 from trimtab.components.profiling.storage.arrivals import keep
 from trimtab.components.profiling.storage.contents import Done, contents
@@ -262,13 +262,12 @@ def _selection(kind: SampleType, start: int, end: int, piece: Piece, lost: dict[
     nodes = np.where(nodes == len(piece.trie.parent), -1, nodes)
     used, frame = np.unique(piece.trie.frame, return_inverse=True)
     flat, offsets = trie.expand(trie.Trie(piece.trie.parent, frame), nodes)
-    frames = [Frame(*piece.frames[index]) for index in used.tolist()]
     return Selection(
         type=kind.name,
         unit=kind.unit,
         start=start,
         end=end,
-        frames=frames,
+        frames=piece.frames.some(used).frames(),
         stacks=Stacks(flat, offsets),
         values=values,
         counts=counts,

@@ -55,27 +55,44 @@ def build(flat: Ints, offsets: Ints) -> tuple[Trie, Ints]:
 
 def merge(tries: Sequence[Trie]) -> tuple[Trie, list[Ints]]:
     """One tree of several whose frames are numbered alike, and for each the node there of each of its nodes."""
-    maps = [np.empty(len(trie.parent), np.int64) for trie in tries]
-    levels = [trie.levels() for trie in tries]
+    sizes = [len(trie.parent) for trie in tries]
+    bases = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    parent = np.concatenate([EMPTY.parent, *(trie.parent + base for trie, base in zip(tries, bases, strict=False))])
+    frame = np.concatenate([EMPTY.frame, *(trie.frame for trie in tries)])
+    depth = np.concatenate([np.empty(0, np.int16), *(_depths(trie) for trie in tries)])
+    order = np.argsort(depth, kind="stable")
     parents, frames, made = [EMPTY.parent], [EMPTY.frame], 0
-    for depth in range(max(map(len, levels), default=0)):
-        live = [index for index, ranges in enumerate(levels) if len(ranges) > depth]
-        keys = []
-        for index in live:
-            start, end = levels[index][depth]
-            trie = tries[index]
-            above = maps[index][trie.parent[start:end]] + 1 if depth else np.zeros(end - start, np.int64)
-            keys.append(above << 32 | trie.frame[start:end])
-        unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-        at = 0
-        for index in live:
-            start, end = levels[index][depth]
-            maps[index][start:end] = made + inverse[at : at + end - start]
-            at += end - start
+    number = np.empty(len(parent), np.int64)
+    start = 0
+    for level, size in enumerate(np.bincount(depth).tolist()):
+        here = order[start : start + size]
+        above = number[parent[here]] + 1 if level else np.zeros(size, np.int64)
+        unique, inverse = np.unique(above << 32 | frame[here], return_inverse=True)
+        number[here] = made + inverse
         parents.append((unique >> 32) - 1)
         frames.append(unique & 0xFFFFFFFF)
         made += len(unique)
-    return Trie(np.concatenate(parents), np.concatenate(frames)), maps
+        start += size
+    return Trie(np.concatenate(parents), np.concatenate(frames)), np.split(number, bases[1:-1]) if tries else []
+
+
+def together(tries: Sequence[Trie], values: Sequence[Ints], counts: Sequence[Ints]) -> tuple[Trie, Ints, Ints]:
+    """Trees as one, with their values and counts by node (the last is of node -1) summed."""
+    if len(tries) == 1:
+        return tries[0], values[0], counts[0]
+    tree, maps = merge(tries)
+    sums = []
+    for parts in (values, counts):
+        total = np.zeros(len(tree.parent) + 1, np.int64)
+        for nodes, amounts in zip(maps, parts, strict=True):
+            total[np.append(nodes, -1)] += amounts
+        sums.append(total)
+    return tree, sums[0], sums[1]
+
+
+def _depths(trie: Trie) -> NDArray[np.int16]:
+    sizes = [end - start for start, end in trie.levels()]
+    return np.repeat(np.arange(len(sizes), dtype=np.int16), sizes)
 
 
 def pruned(trie: Trie, leaves: Ints) -> tuple[Trie, Ints]:
