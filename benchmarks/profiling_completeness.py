@@ -358,6 +358,8 @@ def main() -> None:
             phase("Cold: no unwind table is known", programs, agent, directory)
             settle(agent)
             phase("Warm: tables are cached", programs, agent, directory)
+        if OPTIONS.stacks:
+            return
         py_spy = OPTIONS.py_spy or shutil.which("py-spy")
         if not py_spy:
             print("py-spy is not there (pip install py-spy): left out")
@@ -373,6 +375,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60, help="of the cold and of the warm phase, each")
     parser.add_argument("--hz", type=float, default=19)
     parser.add_argument("--py-spy", help="its file, when it is not on the path")
+    parser.add_argument("--stacks", action="store_true", help="the cold and the warm phase alone")
     parser.add_argument("--verbose", action="store_true", help="shows stacks that are not complete")
     OPTIONS = parser.parse_args()
     if os.geteuid():

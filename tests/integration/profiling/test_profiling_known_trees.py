@@ -17,7 +17,7 @@ import pytest
 
 import profiling_known_trees as trees
 from trimtab.components.profiling import batch
-from trimtab.components.profiling.batch import Batch
+from trimtab.components.profiling.batch import Batch, Frame
 
 DEADLINE_S = 120.0
 SECONDS = 2.0
@@ -54,21 +54,22 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> list[trees.Program]:
     return [*trees.c(tmp_path_factory.mktemp("trees")), trees.cpython(Path("/usr/bin/python3.11"))]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
-@pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="no CPython 3.11 here")
-def test_stacks_are_paths_of_the_programs_trees(programs: list[trees.Program], tmp_path: Path) -> None:
+def judged(programs: Sequence[trees.Program], root: Path) -> tuple[list[str], list[list[tuple[list[Frame], int]]]]:
+    """What programs printed and their stacks, once enough of these are whole; fails when that does not come."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        pids, printed, batches = measured(tmp_path, [program.command for program in programs])
-        verdicts = [
-            trees.judge(program, trees.stacks_of(batches, {pid})) for program, pid in zip(programs, pids, strict=True)
-        ]
+        pids, printed, batches = measured(root, [program.command for program in programs])
+        stacks = [trees.stacks_of(batches, {pid}) for pid in pids]
+        verdicts = [trees.judge(program, found) for program, found in zip(programs, stacks, strict=True)]
         good = all(one.samples >= SAMPLES and one.complete >= GOAL * one.samples for one in verdicts)
         if good or time.monotonic() > deadline:
             break
     assert good, [(verdict.complete, verdict.wrong, verdict.examples) for verdict in verdicts]
+    return printed, stacks
 
-    stacks = trees.stacks_of(batches, {pids[-1]})
+
+def python_is_right(printed: str, stacks: Sequence[tuple[Sequence[Frame], int]]) -> None:
+    """Names, files and lines of the program that is known."""
     python = [
         frame for frames, _ in stacks for frame in frames if frame.kind == "python" and frame.name == "Shop.heavy"
     ]
@@ -76,7 +77,26 @@ def test_stacks_are_paths_of_the_programs_trees(programs: list[trees.Program], t
     assert {frame.file for frame in python} == {str(source)}
     lines = source.read_text().splitlines()
     assert {lines[frame.line - 1].strip() for frame in python} <= {"def heavy(self):", "return spin(0.012)"}
-    assert sum(json.loads(printed[-1]).values()) == pytest.approx(1)
+    assert sum(json.loads(printed).values()) == pytest.approx(1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
+@pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="no CPython 3.11 here")
+def test_stacks_are_paths_of_the_programs_trees(programs: list[trees.Program], tmp_path: Path) -> None:
+    printed, stacks = judged(programs, tmp_path)
+    python_is_right(printed[-1], stacks[-1])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_each_cpython_has_names_and_lines(version: str, tmp_path: Path) -> None:
+    programs = [program for program in map(trees.cpython, trees.pythons()) if f"CPython {version}." in program.name]
+    if not programs:
+        pytest.skip(f"no CPython {version} here (python{version} on the PATH, or pyenv's)")
+    printed, stacks = judged(programs, tmp_path)
+    for told, found in zip(printed, stacks, strict=True):
+        python_is_right(told, found)
 
 
 SLEEPS = """

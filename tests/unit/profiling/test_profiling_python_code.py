@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from types import CodeType
 
+import numpy as np
 import pytest
 
-from trimtab.components.profiling.agent import python_code, python_elf
+from trimtab.components.profiling.agent import python_code, python_elf, split
 from trimtab.components.profiling.agent.python import Interpreters
 from trimtab.components.profiling.batch import Frame
 
@@ -42,6 +43,22 @@ def test_an_interpreter_says_its_version_and_where_its_code_is() -> None:
 
 def test_a_file_without_an_interpreter_holds_none() -> None:
     assert facts(Path("/bin/ls").resolve()) is None
+
+
+def test_a_part_that_was_split_off_is_found_by_jumps_to_its_middle() -> None:
+    def jump(opcode: bytes, place: int, target: int) -> bytes:
+        return opcode + struct.pack("<i", target - (place + len(opcode) + 4))
+
+    functions = np.array([(0x1000, 0x40), (0x2000, 0x100), (0x3000, 0x80), (0x5000, 0x20)], np.int64)
+    code = jump(b"\xe9", 0x3000, 0x2010) + jump(b"\x0f\x84", 0x3005, 0x2080)  # a part: its middle, twice
+    code += jump(b"\xe9", 0x300B, 0x1000) + jump(b"\xe9", 0x3010, 0x1000)  # calls in tail position
+    code += jump(b"\x0f\x8f", 0x3015, 0x5008)  # once alone: these bytes may be data
+    code += jump(b"\xe9", 0x301B, 0x3040) + jump(b"\xe9", 0x3020, 0x3040)  # within itself
+    code += jump(b"\xe8", 0x3025, 0x1010) + jump(b"\xe8", 0x302A, 0x1010)  # calls
+    code = code.ljust(0x80, b"\x90")
+    found = split.parts([(0x3000, 0x3080)], functions, lambda address, count: code[address - 0x3000 :][:count])
+    assert found == {(0x2000, 0x2100)}
+    assert split.parts([(0x3000, 0x3080)], functions[:0], lambda address, count: code) == set()
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:

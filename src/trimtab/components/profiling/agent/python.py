@@ -28,7 +28,7 @@ _NAMES = re.compile(r"(^|/)(lib)?python3[^/]*$")
 CODES_MAX = 20_000
 FRAMES_MAX = 128
 INTERPRETERS_MAX = 256
-_INTERPRETER = struct.Struct("<Q6Ii5Ii9I")
+_INTERPRETER = struct.Struct("<Q6Ii5Ii7I")
 _STACK = struct.Struct("<Q2I")
 _FRAME = struct.Struct("<Q2I")
 _COMPLETE = 0
@@ -174,8 +174,6 @@ def _packed(found: Interpreter) -> bytes:
         layout.code,
         layout.ascii,
         layout.unicode,
-        layout.kind_shift,
-        0,
     )
 
 

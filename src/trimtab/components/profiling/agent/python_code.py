@@ -49,10 +49,8 @@ class Memory:
 
     def text(self, layout: Layout, address: int) -> str:
         """A str, at most `NAME_CHARACTERS_MAX` characters of it."""
-        length, state = (
-            self.word(address + 16),
-            int.from_bytes(self.read(address + 32, 4), "little") >> layout.kind_shift,
-        )
+        length, state = self.word(address + 16), int.from_bytes(self.read(address + 32, 4), "little")
+        state >>= 2 if state & 0x1C else 16  # bits of `interned`: 16 in some of 3.14; the kind is never 0
         width, compact, ascii_only = state & 7, state & 8, state & 16
         if not compact or width not in _WIDTHS:
             raise OSError(f"no str at {address:#x}")

@@ -9,13 +9,18 @@ the `offsetof` of their headers (Include/internal/pycore_runtime.h, pycore_inter
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
+
+from trimtab.components.profiling.agent import split, tables
 
 SECTION_BYTES_MAX = 64 << 20
 SECTIONS_MAX = 4096
@@ -54,8 +59,6 @@ class Layout(Struct, frozen=True, kw_only=True):
     ascii: int
     """Where the characters of a str begin: of ASCII, and of others."""
     unicode: int
-    kind_shift: int = 2
-    """Bits of a str's state before its kind: `interned` takes them. What is behind the state's last bit is not initialized."""
 
 
 _3_11 = Layout(
@@ -128,7 +131,7 @@ class Interpreter(Struct, frozen=True, kw_only=True):
     version: tuple[int, int]
     runtime: int
     evaluates: list[tuple[int, int]]
-    """Ranges of the code that runs Python functions: `_PyEval_EvalFrameDefault`, and the parts that a compiler split off."""
+    """Ranges of the code that runs Python functions: `_PyEval_EvalFrameDefault`, and the parts that a compiler split off (`split.py`)."""
     layout: Layout
     shift: int
     """Offset in the file less virtual address, of the code: what is mapped is known by its place in the file."""
@@ -167,7 +170,6 @@ def published(data: bytes) -> Layout:
         code=code["co_code_adaptive"],
         ascii=40,
         unicode=56,
-        kind_shift=16 if version >= 0x030E0000 else 2,
     )
     if any(getattr(layout, name) > OFFSET_MAX for name in Layout.__struct_fields__):
         raise ValueError("the offsets for debuggers are damaged")
@@ -206,6 +208,11 @@ class _Elf:
                 return self._read(offset + address - begin, min(count, begin + size - address))
         raise ValueError(f"nothing is at {address:#x}")
 
+    def functions(self) -> NDArray[np.int64]:
+        """First addresses and sizes, of those without a symbol, too. Raises `ValueError`."""
+        with mmap.mmap(self._fd, self._size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+            return tables.functions(data)
+
     def symbols(self) -> Iterator[tuple[str, int, int]]:
         """Name, address and size, of both symbol tables."""
         for _, kind, _, _, offset, size, link, _, _, entry_bytes in self.sections:
@@ -240,6 +247,7 @@ def interpreter(fds: Sequence[int]) -> dict[str, Any] | None:
     short = (version >> 24, version >> 16 & 255)
     if not SUPPORTED[0] <= short <= SUPPORTED[1]:
         raise ValueError(f"CPython {short[0]}.{short[1]} is not followed, only 3.11 to 3.14")
+    ranges |= split.parts(ranges, elf.functions(), elf.at)
     layout = {(3, 11): _3_11, (3, 12): _3_12}.get(short) or published(elf.at(runtime, 1024))
     found = Interpreter(version=short, runtime=runtime, evaluates=sorted(ranges), layout=layout, shift=elf.shift)
     plain: dict[str, Any] = msgspec.to_builtins(found)

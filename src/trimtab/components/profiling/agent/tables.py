@@ -250,6 +250,20 @@ def _quick(
     return found, np.nonzero(left)[0]
 
 
+def functions(data: memoryview) -> NDArray[np.int64]:
+    """First addresses and sizes of the functions of the ELF file `data` that its .eh_frame tells of in the usual way, ascending. Raises
+    `ValueError`."""
+    offset, size, address = elf.read(data).eh_frame
+    frames = bytes(data[offset : offset + min(size, FRAME_BYTES_MAX)])
+    fdes, cies = _fdes(frames)
+    usual = np.array([cie is not None and cie.encoding == PCREL_SDATA4 for cie in cies], bool)[fdes.cie]
+    place = fdes.place[usual & (fdes.end - fdes.place >= 16)]
+    content = np.frombuffer(frames + bytes(16), np.uint8)
+    begins = _signed(_four_bytes(content, place + 8)) + place + 8 + address
+    found = np.stack([begins, _four_bytes(content, place + 12)], axis=1)
+    return found[np.argsort(begins, kind="stable")]
+
+
 def _four_bytes(data: NDArray[np.uint8], place: NDArray[np.int64]) -> NDArray[np.int64]:
     value = np.zeros(len(place), np.int64)
     for byte in range(4):

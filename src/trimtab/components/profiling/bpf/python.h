@@ -22,7 +22,7 @@ struct python_layout {
     __s32 cframe_frame;
     __u32 previous, executable, instruction, owner, owner_c;
     __s32 is_entry;
-    __u32 filename, qualified_name, line_table, first_line, code, ascii, unicode, kind_shift, _pad;
+    __u32 filename, qualified_name, line_table, first_line, code, ascii, unicode;
 };
 
 struct python_interpreter {
@@ -202,14 +202,13 @@ static __always_inline __u64 python_thread(struct python_scratch *scratch, __u64
 // Begin, length and width of a str's characters; the last `room` bytes of it are wanted when they are too many and `tail`.
 static __always_inline __u64 python_text(struct python_layout *layout, __u64 object, struct python_text *text, __u32 room, int tail) {
     __u64 length = python_word(object + 16);
-    __u32 state = python_half(object + 32) >> layout->kind_shift; // kind:3 compact:1 ascii:1
-    __u32 width = state & 7;
-    __u64 characters;
+    __u32 state = python_half(object + 32); // interned:2 or, in some of 3.14, 16; kind:3, never 0; compact:1, ascii:1
+    __u32 bits = state & 0x1c ? state >> 2 : state >> 16, width = bits & 7;
+    __u64 characters = object + (bits & 16 ? layout->ascii : layout->unicode);
 
-    characters = object + (state & 16 ? layout->ascii : layout->unicode);
     text->length = length > 0xffff ? 0xffff : length;
     text->begin = 0;
-    text->width = !(state & 8) || width > 4 ? 0 : width;
+    text->width = !(bits & 8) || width > 4 ? 0 : width;
     if (tail && width && text->length * width > room) {
         text->begin = text->length - room / width;
         characters += text->begin * width;
