@@ -20,7 +20,7 @@ help:
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done build/bpf.done
 
-setup-test: setup build/debian-test.done build/s3.done build/clients.done build/helm.done
+setup-test: setup build/debian-test.done build/s3.done build/clients.done build/helm.done build/tf.done
 
 build/debian.done: Makefile
 	@mkdir -p build
@@ -52,6 +52,13 @@ build/clients.done: Makefile build/debian.done
 	@[ -x build/clients/bin/python ] || $(PYTHON) -m venv build/clients
 	@build/clients/bin/python -m pip install -q --disable-pip-version-check wheel
 	@build/clients/bin/python -m pip install -q --disable-pip-version-check $(CLIENTS)
+	@touch $@
+
+# A Terraform provider that is written with a package of others, which asks for an older protobuf than we do.
+build/tf.done: Makefile build/debian.done
+	@echo "setup: a provider for tests"
+	@[ -x build/tf/bin/python ] || $(PYTHON) -m venv build/tf
+	@build/tf/bin/python -m pip install -q --disable-pip-version-check "tf==1.2.*"
 	@touch $@
 
 # Helm's library is for Python 3.12 and later; where there is none, its test says that it is skipped.

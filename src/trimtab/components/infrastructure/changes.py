@@ -121,17 +121,20 @@ def changes(
     # What is made, or goes, is said field by field.
     for one in differences(of, live or {}, planned or {}):
         cause: Cause = "provider"
-        if any(within(path, one.path) or within(one.path, path) for path in drifted) and (
-            same_at(of, prior, planned, one.path)
-        ):
+        if any(overlap(path, one.path) for path in drifted) and (same_at(of, prior, planned, one.path)):
             cause = "drift"
         elif given_at(config, one.path) or one.after in (None, ABSENT):
             cause = "spec"
         masked = bare(one.path) in hidden or any(within(path, bare(one.path)) for path in hidden)
         before, after = (SENSITIVE if masked and v not in (None, ABSENT) else v for v in (one.before, one.after))
-        makes_anew = any(within(path, one.path) or within(one.path, path) for path in replace)
+        makes_anew = any(overlap(path, one.path) for path in replace)
         out.append(Change(one.path, before, after, cause, makes_anew))
     return sorted(out, key=lambda c: c.path)
+
+
+def overlap(a: str, b: str) -> bool:
+    """Whether one of two places is within the other."""
+    return within(a, b) or within(b, a)
 
 
 def within(outer: str, inner: str) -> bool:
@@ -281,6 +284,7 @@ __all__ = [
     "differences",
     "digest",
     "ignoring",
+    "overlap",
     "put",
     "sensitive",
     "within",

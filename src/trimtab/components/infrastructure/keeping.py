@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from trimtab.components.infrastructure.changes import Change, changes, digest, ignoring
+from trimtab.components.infrastructure.changes import Change, changes, differences, digest, ignoring, overlap
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
@@ -174,14 +174,15 @@ class Keeper:
         if full is None:
             return await self._look_at_end(kept, live, gone, drifted)
         planned = await self._provider.plan(self._kind, live, full)
-        action = self._action(kept, live, planned)
+        forced = self._forced(live, planned)
+        action = self._action(kept, live, planned, forced)
         if action == "replace":
             # What comes after is planned as if there were nothing, so that what the provider makes up is new, too.
             anew = await self._provider.plan(self._kind, State(None), full)
             planned = Planned(
                 value=anew.value,
                 private=anew.private,
-                replace=planned.replace,
+                replace=forced,
                 deferred=anew.deferred or planned.deferred,
                 legacy=anew.legacy,
                 identity=anew.identity,
@@ -220,23 +221,21 @@ class Keeper:
         seal = digest("delete", list(lines), None, bytes.fromhex(kept.key))
         return Look("delete", live, planned, None, lines=lines, digest=seal, drifted=drifted)
 
-    def _action(self, kept: Kept, live: State, planned: Planned) -> Action:
+    def _action(self, kept: Kept, live: State, planned: Planned, forced: tuple[str, ...]) -> Action:
         if live.value is None:
             return "create"
         if kept.tainted:
             return "replace"
         if same(self._type, live.value, planned.value):
             return "none"
-        # SDKs list fields of which nothing changes (`id`): only what differs counts.
-        lines = changes(
-            self._schema.block,
-            prior=live.value,
-            live=live.value,
-            config=None,
-            planned=planned.value,
-            replace=planned.replace,
-        )
-        return "replace" if any(line.replaces for line in lines) else "update"
+        return "replace" if forced else "update"
+
+    def _forced(self, live: State, planned: Planned) -> tuple[str, ...]:
+        """Those of the fields for which it has to be made anew that change: SDKs list others, too (`id`)."""
+        if live.value is None or not planned.replace:
+            return ()
+        differing = [one.path for one in differences(self._type, live.value, planned.value)]
+        return tuple(path for path in planned.replace if any(overlap(path, one) for one in differing))
 
     # Doing it
 

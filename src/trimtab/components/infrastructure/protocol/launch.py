@@ -80,6 +80,7 @@ class Plugin:
         self._process = process
         self.name = name
         self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._panic = ""
         assert process.stderr is not None
         self._reading = [asyncio.create_task(self._read(process.stderr))]
 
@@ -99,7 +100,10 @@ class Plugin:
                 continue
             if not line:
                 return
-            self._last.append(line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            self._last.append(text)
+            if not self._panic and text.startswith(("panic:", "fatal error:")):
+                self._panic = text  # and then comes the stack of everything
 
     def epitaph(self) -> str:
         """How it ended, in a clause, with the last that it said."""
@@ -111,8 +115,7 @@ class Plugin:
             if code < 0
             else f"ended with status {code}"
         )
-        panic = next((line for line in self._last if line.startswith(("panic:", "fatal error:"))), None)
-        said = panic or next((line for line in reversed(self._last) if line), "")
+        said = self._panic or next((line for line in reversed(self._last) if line), "")
         return f"{how}, saying {said!r:.300}" if said else how
 
     async def greeting(self, timeout_s: float) -> Greeting:

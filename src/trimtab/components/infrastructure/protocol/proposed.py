@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting
+from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, same
 
 Merge = Callable[[Value, Value], Value]
@@ -131,7 +132,7 @@ def _block_fits(block: Block, prior: Value, config: Value) -> bool:
     if not isinstance(prior, dict) or not isinstance(config, dict):
         return prior is None and config is None
     return _attributes_fit(block.attributes, prior, config) and all(
-        _all_fit(n.nesting, prior.get(name), config.get(name), lambda p, c, n=n: _block_fits(n.block, p, c))  # type: ignore[misc]
+        _all_fit(n.nesting, n.implied, prior.get(name), config.get(name), lambda p, c, n=n: _block_fits(n.block, p, c))  # type: ignore[misc]
         for name, n in block.blocks.items()
     )
 
@@ -143,24 +144,25 @@ def _attributes_fit(attributes: Mapping[str, Attribute], prior: Value, config: V
 
 
 def _attribute_fits(attribute: Attribute, prior: Value, config: Value) -> bool:
-    if same(attribute.implied, prior, config):
+    of, nested = attribute.implied, attribute.nested
+    if same(of, prior, config):
         return True
     if config is None:
-        return attribute.computed
-    if attribute.nested is None:
+        # Terraform does not look into a set that is not given, nor into objects that are not: neither can have become of nothing.
+        return attribute.computed and of.kind != "set" and (nested is None or prior in ([], {}))
+    if nested is None:
         return False
-    nested = attribute.nested
-    return _all_fit(nested.nesting, prior, config, lambda p, c: _attributes_fit(nested.attributes, p, c))
+    return _all_fit(nested.nesting, of, prior, config, lambda p, c: _attributes_fit(nested.attributes, p, c))
 
 
-def _all_fit(nesting: Nesting, prior: Value, config: Value, fits: Fits) -> bool:
+def _all_fit(nesting: Nesting, of: Type, prior: Value, config: Value, fits: Fits) -> bool:
     match nesting:
         case "list" if isinstance(prior, list) and isinstance(config, list):
             return len(prior) == len(config) and all(fits(p, c) for p, c in zip(prior, config, strict=True))
         case "map" if isinstance(prior, dict) and isinstance(config, dict):
             return prior.keys() == config.keys() and all(fits(prior[key], config[key]) for key in config)
-        case "set" if isinstance(prior, list) and isinstance(config, list):
-            return len(prior) == len(config) == len(_pairs(prior, config, fits))
+        case "set":
+            return same(of, prior, config)
         case "single" | "group":
             return fits(prior, config)
     return prior is None and config is None

@@ -214,6 +214,8 @@ class Provider:
     async def plan(self, kind: str, prior: State, config: Value) -> Planned:
         """What would make `config` true; config None: what would delete it. Raises `ProviderError`, `ValueFault`."""
         block = (await self._kind(kind)).block
+        if config is None and not (await self.schema()).plan_destroy:
+            return Planned(value=None, private=prior.private)  # such a provider is not asked: some refuse the question
         full = None if config is None else fill(block, config)
         request = {
             "type_name": kind,
