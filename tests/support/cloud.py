@@ -1,4 +1,4 @@
-"""A cloud to test with: servers, networks and clusters over HTTP, kept in a file, with faults on demand.
+"""A cloud to test with: servers, networks, clusters and buckets (whose names are their ids) over HTTP, kept in a file, with faults on demand.
 
     POST /KIND {..} -> 201 {"id": ..}    GET /KIND?name=    GET|PUT|DELETE /KIND/ID        PUT /faults {..}    GET /calls
 
@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-KINDS = ("servers", "networks", "clusters")
+KINDS = ("servers", "networks", "clusters", "buckets")
 
 
 class Cloud:
@@ -137,7 +137,9 @@ class Cloud:
             if not body.get("name"):
                 return 422, {"error": "a name is needed"}
             self._next += 1
-            number = str(self._next)
+            number = body["name"] if kind == "buckets" else str(self._next)
+            if number in self.objects[kind]:
+                return 409, {"error": f"there is a bucket {number} already"}
             self._remember()
             given = {name: value for name, value in body.items() if value is not None}
             self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
@@ -164,5 +166,7 @@ class Cloud:
                 return {"address": f"10.0.0.{int(number) % 250}", "size": "small"}
             case "clusters":
                 return {"nodes": 1, "kubeconfig": base64.b64encode(self.kubeconfig.encode()).decode()}
-            case _:
+            case "networks":
                 return {"range": "10.0.0.0/8"}
+            case _:
+                return {}

@@ -101,7 +101,17 @@ KINDS: dict[str, dict[str, Any]] = {
             ]
         },
     },
+    "cloud_bucket": {
+        "path": "buckets",
+        "replace": ("name",),
+        "type": object_of({"id": STRING, "name": STRING, "size": STRING}),
+        "block": {"attributes": [ID, NAME, attribute("size", STRING, optional=True)]},
+    },
 }
+IDENTITY = object_of({"id": STRING})
+LISTED = "cloud_server"
+"""Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
+NETWORK_DATA = object_of({"id": STRING, "name": STRING})
 PROVIDER = object_of({"url": STRING, "token": STRING})
 
 
@@ -146,6 +156,13 @@ def state_of(kind: str, found: dict[str, Any], known: dict[str, Any] | None) -> 
     return out
 
 
+def identity_of(value: dict[str, Any], kind: str = LISTED, field: str = "identity") -> dict[str, Any]:
+    """The part of an answer that says which one it is."""
+    if kind != LISTED or value["id"] is UNKNOWN:
+        return {}
+    return {field: {"identity_data": {"msgpack": encode(IDENTITY, {"id": value["id"]})}}}
+
+
 class Servicer:
     def schema(self, _: Any) -> dict[str, Any]:
         return {
@@ -158,7 +175,33 @@ class Servicer:
                 }
             },
             "resource_schemas": [{"key": k, "value": {"version": 1, "block": v["block"]}} for k, v in KINDS.items()],
+            "data_source_schemas": [{"key": "cloud_network", "value": {"block": {"attributes": [ID, NAME]}}}],
+            "list_resource_schemas": [{"key": LISTED, "value": {"block": {}}}],
         }
+
+    def identities(self, _: Any) -> dict[str, Any]:
+        part = {"name": "id", "type": b'"string"', "required_for_import": True}
+        return {"identity_schemas": [{"key": LISTED, "value": {"version": 1, "identity_attributes": [part]}}]}
+
+    def data(self, request: Any) -> dict[str, Any]:
+        name = decode(NETWORK_DATA, request.config.msgpack)["name"]
+        found = API.call("GET", f"networks?name={name}")
+        if not found:
+            return error(f"There is no network {name}")
+        if len(found) > 1:
+            return error(f"There is more than one network {name}")
+        return {"state": {"msgpack": encode(NETWORK_DATA, {"id": found[0]["id"], "name": name})}}
+
+    def list_(self, request: Any) -> list[dict[str, Any]]:
+        of = KINDS[LISTED]["type"]
+        return [
+            {
+                "identity": identity_of(one)["identity"],
+                "display_name": one["name"],
+                "resource_object": {"msgpack": encode(of, state_of(LISTED, one, None))},
+            }
+            for one in API.call("GET", "servers")[: request.limit]
+        ]
 
     def prepare(self, request: Any) -> dict[str, Any]:
         return {"prepared_config": {"msgpack": request.config.msgpack}} if VERSION == 5 else {}
@@ -189,7 +232,8 @@ class Servicer:
         if "nonsense" in FAULTS:
             return {"new_state": {"msgpack": b"\x93\x01\x02\x03"}}
         new = None if found is None else state_of(kind, found, known)
-        return {"new_state": {"msgpack": encode(of, new)}, "private": request.private}
+        answer = {"new_state": {"msgpack": encode(of, new)}, "private": request.private}
+        return answer | (identity_of(new, kind, "new_identity") if new is not None else {})
 
     def plan(self, request: Any) -> dict[str, Any]:
         kind, of = request.type_name, KINDS[request.type_name]["type"]
@@ -214,6 +258,8 @@ class Servicer:
         for one in KINDS[kind]["block"]["attributes"]:
             if one.get("computed") and proposed[one["name"]] is None:
                 proposed[one["name"]] = UNKNOWN
+        if kind == "cloud_bucket":
+            proposed["id"] = proposed["name"]
 
     def apply(self, request: Any) -> dict[str, Any]:
         kind, of = request.type_name, KINDS[request.type_name]["type"]
@@ -235,17 +281,19 @@ class Servicer:
         if "vague" in FAULTS:
             new["size"] = UNKNOWN
         answer: dict[str, Any] = {"new_state": {"msgpack": encode(of, new)}, "private": b"applied"}
+        answer |= identity_of(new, kind, "new_identity")
         if planned["name"] == "half":
             answer |= error("The server was made, but not started", "name")
         return answer
 
     def import_(self, request: Any) -> dict[str, Any]:
         kind = request.type_name
-        found = API.call("GET", f"{KINDS[kind]['path']}/{request.id}")
+        named = request.id or decode(IDENTITY, request.identity.identity_data.msgpack)["id"]
+        found = API.call("GET", f"{KINDS[kind]['path']}/{named}")
         if found is None:
-            return error(f"There is no {kind} {request.id}")
+            return error(f"There is no {kind} {named}")
         state = encode(KINDS[kind]["type"], state_of(kind, found, None))
-        return {"imported_resources": [{"type_name": kind, "state": {"msgpack": state}}]}
+        return {"imported_resources": [{"type_name": kind, "state": {"msgpack": state}, **identity_of(found, kind)}]}
 
     def stop(self, _: Any) -> dict[str, Any]:
         return {}
@@ -258,7 +306,18 @@ def error(summary: str, path: str = "", detail: str = "") -> dict[str, Any]:
 
 def handler(name: str) -> Any:
     names5, names6, asks, answers = METHODS[name]
-    do = getattr(Servicer(), "import_" if name == "import" else name)
+    do = getattr(Servicer(), method_of(name))
+    wire = names5 if VERSION == 5 else names6
+    coding = {"request_deserializer": M[asks].FromString, "response_serializer": M[answers].SerializeToString}
+
+    def stream(request: Any, context: Any) -> Any:
+        try:
+            yield from (M[answers](**one) for one in do(request))
+        except Failed as err:
+            yield M[answers](diagnostic=error(str(err))["diagnostics"])
+
+    if name == "list":
+        return wire, grpc.unary_stream_rpc_method_handler(stream, **coding)
 
     def serve(request: Any, context: Any) -> Any:
         try:
@@ -266,10 +325,12 @@ def handler(name: str) -> Any:
         except Failed as err:
             return M[answers](**error(str(err)))
 
-    made = grpc.unary_unary_rpc_method_handler(
-        serve, request_deserializer=M[asks].FromString, response_serializer=M[answers].SerializeToString
-    )
-    return (names5 if VERSION == 5 else names6), made
+    return wire, grpc.unary_unary_rpc_method_handler(serve, **coding)
+
+
+def method_of(name: str) -> str:
+    """What serves a method: not all names can be Python's."""
+    return f"{name}_" if name in ("import", "list") else name
 
 
 def main() -> None:
@@ -280,7 +341,7 @@ def main() -> None:
     if "gibberish" in FAULTS:
         print("hello", flush=True)
         threading.Event().wait(3600)
-    served = [name for name in METHODS if hasattr(Servicer, "import_" if name == "import" else name)]
+    served = [name for name in METHODS if hasattr(Servicer, method_of(name))]
     server = grpc.server(futures.ThreadPoolExecutor(16))
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(f"tfplugin{VERSION}.Provider", dict(map(handler, served))),)

@@ -47,6 +47,8 @@ K = TypeVar("K", bound=Resource)
 class World:
     """What tests talk to. kinds: by the provider's name of the resource."""
 
+    resources = RESOURCES
+
     def __init__(self, folder: Path, cloud: Cloud, *faults: str) -> None:
         self.folder = folder
         self.cloud = cloud
@@ -66,7 +68,7 @@ class World:
         self.client = Client(SocketTransport(self.api.socket))
         await ensure_crds(self.client, (*RUNTIME_KINDS, Provider, ProviderConfig))
         await self.client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager="test")
-        self.kinds = {name: managed_kind("cloud", name) for name in RESOURCES}
+        self.kinds = {name: managed_kind("cloud", name) for name in self.resources}
         await self._enable()
         await self.make(Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud")))
         token = Secret(metadata=ObjectMeta(name="cloud", namespace=NAMESPACE), string_data={"token": "secret"})
@@ -188,6 +190,8 @@ class World:
             return synced and found is not None and found.status.observed_generation == found.metadata.generation
 
         await self.until(holds, f"{resource} {name} is synced")
+        # What it wrote itself makes it look once more.
+        await self.until(lambda: self.process is not None and self.process.idle, f"{resource} {name} is at rest")
         found = await self.get(resource, name)
         assert found is not None
         return found

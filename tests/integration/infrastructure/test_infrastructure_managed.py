@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,29 @@ async def test_an_answer_that_never_came_makes_nothing_twice(world: World) -> No
     world.cloud.faults = {"lost": 1}
     await world.declare(SERVER, "web", GIVEN)
     await world.until(lambda: world.cloud.all("servers"), "it is made, unheard")
-    # The provider itself heard nothing, and says that it failed.
-    message = await world.says(SERVER, "web", "ProviderError")
-    assert "the cloud hung up" in message
+    # The provider itself heard nothing, and says that it failed; it is looked for, and found.
+    there = await world.ready(SERVER, "web")
+    assert [one["id"] for one in world.cloud.all("servers")] == [there.status.id]
+
+
+async def test_where_nobody_can_look_a_person_is_asked_with_the_commands(world: World) -> None:
+    world.cloud.faults = {"lost": 1}
+    await world.declare("cloud_cluster", "prod", {"name": "prod"})
+    message = await world.says("cloud_cluster", "prod", "CreateUnknown")
+    where = "clusters.cloud.tf.trimtab.dev prod -n default"
+    begins = f"making it was begun and the answer never came. If it is there: kubectl patch {where} --type merge -p "
+    assert message.startswith(begins + '\'{"spec":{"policy":{"adopt":"id:ITS-ID"}}}\'. If not: kubectl annotate')
+    await obey(world, "cloud_cluster", "prod", message, world.cloud.all("clusters")[0]["id"])
+    await world.ready("cloud_cluster", "prod")
+    assert len(world.cloud.all("clusters")) == 1
+
+
+async def obey(world: World, resource: str, name: str, message: str, number: str) -> None:
+    """Does as the message says to somebody who sees in the cloud that it is there as `number`, or not (empty)."""
+    found = await world.get(resource, name)
+    assert found is not None
+    take, _, retry = message.partition(". If not: ")
+    patch = json.loads(take[take.index("'") + 1 : take.rindex("'")].replace("ITS-ID", number))
+    key, _, token = retry.split()[-1].partition("=")
+    wanted = patch if number else {"metadata": {"annotations": {key: token}}}
+    await world.client.patch(found, wanted, manager="test")

@@ -47,7 +47,7 @@ async def test_the_life_of_a_resource(cloud: Cloud, tmp_path: Path, protocol: st
     async with provider(cloud, tmp_path, protocol) as one:
         assert one.version == int(protocol)
         schema = await one.schema()
-        assert set(schema.resources) == {"cloud_server", "cloud_network", "cloud_cluster"}
+        assert set(schema.resources) == {"cloud_server", "cloud_network", "cloud_cluster", "cloud_bucket"}
         assert schema.resources["cloud_server"].block.blocks["disk"].max_items == 4
 
         nothing = State(None)

@@ -10,7 +10,6 @@ apply)". Objects that are asked about together see each other's outcome, by `for
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import Change, at, within
 from trimtab.components.infrastructure.gathering import (
     APPROVE,
-    STATE_KEY,
     Blocked,
     Reads,
     Sources,
@@ -39,6 +37,7 @@ from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
+from trimtab.components.infrastructure.remembering import kept_of
 
 TOGETHER = 8
 """So many objects are planned at a time; a credential's reads are rationed anyway."""
@@ -251,12 +250,10 @@ class Asker:
     async def _kept(self, subject: Managed, talk: Talk, resource: str, keeper: Keeper) -> Kept:
         """What is remembered of it, or is to be taken over; nothing is written down."""
         secret = await self._reads(subject.namespace or "")(Secret, state_name(subject))
-        kept = Kept()
-        if secret is not None and STATE_KEY in secret.data:
-            try:
-                kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
-            except ValueError as err:
-                raise Blocked("InvalidField", f"Secret {state_name(subject)}: {err}") from None
+        try:
+            kept = (kept_of(secret) if secret is not None else None) or Kept()
+        except ValueError as err:
+            raise Blocked("StateLost", f"the Secret {state_name(subject)}: {err}") from None
         adopt = subject.spec.policy.adopt
         if kept.state is not None or not adopt.startswith("id:") or adopt == kept.adopted:
             return kept

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import at, put
+from trimtab.components.infrastructure.finding import tagged
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured
 from trimtab.components.infrastructure.pool import Providers, Talk
@@ -89,7 +90,13 @@ class Sources:
         secrets: dict[tuple[str, str], Value] = {}
         for name, key in set(secret_refs(given)):
             secrets[name, key] = await self.given_secret(name, key)
-        return configured(block, given, lambda name, key: secrets[name, key])
+        config = configured(block, given, lambda name, key: secrets[name, key])
+        if spec.policy.adopt != "ifTagged":
+            return config
+        try:
+            return tagged(block, config, self.subject.metadata.uid)
+        except LookupError as err:
+            raise Blocked("InvalidField", f"spec.policy.adopt: {self.subject.resource_type.kind} {err}") from None
 
     async def given_secret(self, name: str, key: str) -> Value:
         """What a field of forProvider takes from a Secret. Raises `Blocked`."""

@@ -1,14 +1,17 @@
 """One resource kept true: what is there, what would be done about it, whether that may be done, and doing it.
 
     Kept (a Secret) --look--> Look: live, plan, its lines --gate--> Verdict --carry_out--> Kept, at every step
+         `-- an attempt to make it whose answer never came --recover--> what was made, or that nothing was
 
-Pure of the API and of time: a `Provider` does what a cloud does, `save` keeps the state, and the caller decides when to look again.
-Every state that a provider gives back is saved before anything else is done, whatever else it said.
+Pure of the API and of time: a `Provider` does what a cloud does, `save` keeps the state, and the caller says what time it is and decides
+when to look again. Every state that a provider gives back is saved before anything else is done, whatever else it said.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -18,13 +21,30 @@ import msgspec
 from msgspec import Struct
 
 from trimtab.components.infrastructure.changes import Change, changes, differences, digest, ignoring, overlap
+from trimtab.components.infrastructure.finding import LOST, Finder, tag_of
+from trimtab.components.infrastructure.protocol.planned import alike, nonsense
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import Value, decode_json, encode_json, known, same, unknowns
+from trimtab.components.infrastructure.protocol.values import (
+    Value,
+    ValueFault,
+    decode_json,
+    encode,
+    encode_json,
+    known,
+    same,
+    unknowns,
+)
+
+UNSEEN_S = 600.0
+"""For so long what was made and has not been seen since is taken to be there: many clouds show what is new a while later."""
+SETTLE_S = 30.0
+"""So long after an attempt whose answer never came, not finding it means nothing yet."""
 
 Action = Literal["none", "create", "update", "replace", "delete"]
 KEY_BYTES = 32
+TOKEN_BYTES = 8
 
 
 class Talks(Protocol):
@@ -36,6 +56,20 @@ class Talks(Protocol):
     async def upgrade(self, kind: str, version: int, state: Any) -> Value: ...
 
 
+class Attempt(Struct, frozen=True, omit_defaults=True):
+    """Something that was begun to be made.
+
+    token: names this attempt. at: when, in seconds since 1970. config: JSON of what was given. expected: its id, where the plan knew it.
+    before: keys of what was there and looked like it; None when there was no way to look.
+    """
+
+    token: str
+    at: float = 0.0
+    config: Any = None
+    expected: str = ""
+    before: list[str] | None = None
+
+
 class Kept(Struct, frozen=True, omit_defaults=True):
     """What is remembered of a resource between runs: all of it in a Secret.
 
@@ -45,6 +79,10 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     adopted: what `policy.adopt` said when something was taken over by it, which is done once.
     lives: how often it came to be whole: 1 when it was made or taken over, 2 when it was made anew.
     restoring: it was made anew, and what was in it is not brought back yet.
+    attempt: what is pending when `pending` is create.
+    made_at: when it was made, in seconds since 1970, until it has been seen; then 0.
+    agreed: seal of the configuration for which it was permitted to be made anew, while it is not.
+    restless: how many times in a row the same was planned again right after it was applied.
     """
 
     state: Any = None
@@ -57,6 +95,10 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     adopted: str = ""
     lives: int = 0
     restoring: bool = False
+    attempt: Attempt | None = None
+    made_at: float = 0.0
+    agreed: str = ""
+    restless: int = 0
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -88,8 +130,12 @@ class Look(Struct, frozen=True):
     """What somebody changed since we last looked."""
     gone: bool = False
     """Whether it was there and no longer is."""
+    unseen: bool = False
+    """Whether it was made a moment ago and is not to be seen yet."""
     tainted: bool = False
     deferred: str = ""
+    agreed: bool = False
+    """Whether this makes what was permitted to be made anew, and was deleted for it."""
 
 
 class Policy(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -108,6 +154,14 @@ class Verdict(Struct, frozen=True):
     message: str = ""
 
 
+class Recovered(Struct, frozen=True):
+    """What came of an attempt: found, nothing, early (too soon to say), unknown (nobody can say; names: what it could be)."""
+
+    outcome: Literal["found", "nothing", "early", "unknown"]
+    kept: Kept | None = None
+    names: tuple[str, ...] = ()
+
+
 Save = Callable[[Kept], Awaitable[None]]
 
 
@@ -118,11 +172,13 @@ class Failed(Exception):
 class Keeper:
     """Keeps resources of one kind of one configured provider."""
 
-    def __init__(self, provider: Talks, kind: str, schema: Schema) -> None:
+    def __init__(self, provider: Talks, kind: str, schema: Schema, finder: Finder | None = None) -> None:
+        """finder: looks for what may have been made; without one, only a person can say."""
         self._provider = provider
         self._kind = kind
         self._schema = schema
         self._type: Type = schema.block.implied
+        self._finder = finder
 
     # What there is
 
@@ -130,13 +186,28 @@ class Keeper:
         """The state as it was kept, in terms of the provider as it is. Raises `ProviderError`, `ValueFault`."""
         if kept.state is None:
             return State(None)
+        if kept.version > self._schema.version:
+            raise ProviderError(
+                f"what is kept of it is of version {kept.version} of {self._kind}, and the provider that runs knows {self._schema.version}: "
+                "install the newer one again"
+            )
         if kept.version == self._schema.version:
             value = decode_json(self._type, json.dumps(kept.state).encode())
         else:
             value = await self._provider.upgrade(self._kind, kept.version, kept.state)
         return State(value, base64.b64decode(kept.private), kept.identity)
 
-    def keep(self, kept: Kept, state: State, *, tainted: bool = False, pending: str = "") -> Kept:
+    def keep(
+        self,
+        kept: Kept,
+        state: State,
+        *,
+        tainted: bool = False,
+        pending: str = "",
+        attempt: Attempt | None = None,
+        made_at: float = 0.0,
+        agreed: str = "",
+    ) -> Kept:
         """What to remember from now on."""
         whole = state.value is not None and not tainted
         born = whole and (kept.state is None or kept.tainted)
@@ -152,10 +223,16 @@ class Keeper:
             adopted=kept.adopted,
             lives=lives,
             restoring=kept.restoring or (born and lives > 1),
+            attempt=attempt,
+            made_at=made_at if state.value is not None else 0.0,
+            agreed=agreed,
         )
 
-    async def look(self, kept: Kept, config: Value, *, ignored: list[str] | None = None) -> Look:
-        """Reads what is there and plans what would make `config` true; config None: what would delete it.
+    def _seal(self, kept: Kept, config: Value) -> str:
+        return hmac.new(bytes.fromhex(kept.key), encode(self._type, config), hashlib.sha256).hexdigest()
+
+    async def look(self, kept: Kept, config: Value, *, ignored: list[str] | None = None, now: float = 0.0) -> Look:
+        """Reads what is there and plans what would make `config` true; config None: what would delete it. now: seconds since 1970.
 
         Raises:
             ProviderError: it did not answer, or refuses the configuration, in its words.
@@ -166,27 +243,18 @@ class Keeper:
         if ignored and full is not None and live.value is not None:
             full = ignoring(self._schema.block, live.value, full, ignored)
         gone = prior.value is not None and live.value is None
-        drifted = tuple(
-            changes(self._schema.block, prior=prior.value, live=prior.value, config=None, planned=live.value)
-            if prior.value is not None and not gone and not same(self._type, prior.value, live.value)
-            else ()
-        )
+        if gone and kept.made_at and now - kept.made_at < UNSEEN_S:
+            return Look("none", prior, None, full, unseen=True)
         if full is None:
-            return await self._look_at_end(kept, live, gone, drifted)
-        planned = await self._provider.plan(self._kind, live, full)
+            return await self._look_at_end(kept, prior, live)
+        planned = await self._planned(live, full)
         forced = self._forced(live, planned)
         action = self._action(kept, live, planned, forced)
         if action == "replace":
             # What comes after is planned as if there were nothing, so that what the provider makes up is new, too.
-            anew = await self._provider.plan(self._kind, State(None), full)
-            planned = Planned(
-                value=anew.value,
-                private=anew.private,
-                replace=forced,
-                deferred=anew.deferred or planned.deferred,
-                legacy=anew.legacy,
-                identity=anew.identity,
-                warnings=planned.warnings,
+            anew = await self._planned(State(None), full)
+            planned = msgspec.structs.replace(
+                anew, replace=forced, deferred=anew.deferred or planned.deferred, warnings=planned.warnings
             )
         lines = tuple(
             changes(
@@ -207,26 +275,43 @@ class Keeper:
             config=full,
             lines=lines,
             digest=digest(action, list(lines), full, bytes.fromhex(kept.key)) if action != "none" else "",
-            drifted=drifted,
-            gone=gone,
+            drifted=self._drifted(prior, live, legacy=planned.legacy),
+            gone=gone and not kept.agreed,
             tainted=kept.tainted,
             deferred=planned.deferred,
+            agreed=action == "create" and bool(kept.agreed) and kept.agreed == self._seal(kept, full),
         )
 
-    async def _look_at_end(self, kept: Kept, live: State, gone: bool, drifted: tuple[Change, ...]) -> Look:
+    async def _planned(self, prior: State, config: Value) -> Planned:
+        planned = await self._provider.plan(self._kind, prior, config)
+        if not planned.legacy and (fault := nonsense(self._schema.block, prior.value, config, planned.value)):
+            raise ProviderError(f"{self._kind}: the provider produced an invalid plan, which is a bug of its: {fault}")
+        return planned
+
+    def _drifted(self, prior: State, live: State, *, legacy: bool = False) -> tuple[Change, ...]:
+        """What somebody changed since we last looked."""
+        if prior.value is None or live.value is None or self._alike(prior.value, live.value, legacy=legacy):
+            return ()
+        return tuple(changes(self._schema.block, prior=prior.value, live=prior.value, config=None, planned=live.value))
+
+    def _alike(self, a: Value, b: Value, *, legacy: bool) -> bool:
+        return same(self._type, a, b) or (legacy and alike(self._type, a, b))
+
+    async def _look_at_end(self, kept: Kept, prior: State, live: State) -> Look:
         if live.value is None:
-            return Look("none", live, None, None, gone=gone)
+            # That it is gone is no wonder once it was begun to be deleted.
+            return Look("none", live, None, None, gone=prior.value is not None and kept.pending != "delete")
         planned = await self._provider.plan(self._kind, live, None)
         lines = tuple(changes(self._schema.block, prior=live.value, live=live.value, config=None, planned=None))
         seal = digest("delete", list(lines), None, bytes.fromhex(kept.key))
-        return Look("delete", live, planned, None, lines=lines, digest=seal, drifted=drifted)
+        return Look("delete", live, planned, None, lines=lines, digest=seal, drifted=self._drifted(prior, live))
 
     def _action(self, kept: Kept, live: State, planned: Planned, forced: tuple[str, ...]) -> Action:
         if live.value is None:
             return "create"
         if kept.tainted:
             return "replace"
-        if same(self._type, live.value, planned.value):
+        if self._alike(live.value, planned.value, legacy=planned.legacy):
             return "none"
         return "replace" if forced else "update"
 
@@ -239,32 +324,77 @@ class Keeper:
 
     # Doing it
 
-    async def carry_out(self, kept: Kept, look: Look, save: Save) -> Kept:
+    async def carry_out(self, kept: Kept, look: Look, save: Save, *, now: float = 0.0) -> Kept:
         """Does what was planned, saving what there is after each step; returns what is kept at the end.
 
         Raises:
             Failed: the provider refused, or did half of it.
             ProviderError: no answer came: `pending` stays in what was saved, and nobody knows what there is.
         """
-        if look.action == "none":
-            return kept
-        if look.action == "replace":
-            kept = await self._end(kept, look.live, save)
-            return await self._apply(kept, State(None), look, "create", save)
-        if look.action == "delete":
-            return await self._end(kept, look.live, save)
-        return await self._apply(kept, look.live, look, look.action, save)
+        match look.action:
+            case "none":
+                return kept
+            case "delete":
+                return await self._end(kept, look.live, save)
+            case "replace":
+                kept = await self._end(kept, look.live, save, agreed=self._seal(kept, look.config))
+                return await self._make(kept, look, save, now)
+            case "create":
+                return await self._make(kept, look, save, now)
+        return await self._change(kept, look, save)
 
-    async def _apply(self, kept: Kept, prior: State, look: Look, action: Action, save: Save) -> Kept:
+    async def _make(self, kept: Kept, look: Look, save: Save, now: float) -> Kept:
         assert look.planned is not None
-        kept = self.keep(kept, prior, tainted=kept.tainted, pending=action)
+        attempt = await self._attempt(look, now)
+        nothing = State(None)
+        kept = self.keep(kept, nothing, pending="create", attempt=attempt, agreed=kept.agreed)
         await save(kept)
-        done = await self._provider.apply(self._kind, prior, look.planned, look.config)
-        # Half a resource is one, that has to be made anew; a change that failed leaves what there is.
-        tainted = bool(done.errors) and (action == "create" or kept.tainted)
+        done = await self._apply(kept, nothing, look, save)
+        if done.state.value is None:
+            said = "; ".join(map(str, done.errors)) or "the provider says that it was made, and gives no state of it"
+            # Where it can be looked for, it is, whatever was said; else only if the words leave it open.
+            open_ = attempt.before is not None or not done.errors or bool(LOST.search(said))
+            if not open_:
+                await save(self.keep(kept, nothing, agreed=kept.agreed))
+            raise Failed(said)
+        # Half a resource is one, that has to be made anew.
+        return await self._settled(kept, done, save, tainted=bool(done.errors), made_at=now)
+
+    async def _attempt(self, look: Look, now: float) -> Attempt:
+        assert look.planned is not None
+        name = look.planned.value.get("id") if isinstance(look.planned.value, dict) else None
+        expected = name if isinstance(name, str) else ""
+        there = await self._finder.there(look.config, expected) if self._finder is not None else None
+        return Attempt(
+            token=secrets.token_hex(TOKEN_BYTES),
+            at=now,
+            config=encode_json(self._type, known(look.config)),
+            expected=expected,
+            before=None if there is None else [one.key for one in there],
+        )
+
+    async def _change(self, kept: Kept, look: Look, save: Save) -> Kept:
+        await save(self.keep(kept, look.live, tainted=kept.tainted, pending="update"))
+        done = await self._apply(kept, look.live, look, save)
+        if done.state.value is None and not done.errors:
+            await save(self.keep(kept, look.live, tainted=kept.tainted))
+            raise Failed("the provider says that it was changed, and gives no state of it")
+        return await self._settled(kept, done, save, tainted=bool(done.errors) and kept.tainted)
+
+    async def _apply(self, kept: Kept, prior: State, look: Look, save: Save) -> Applied:
+        assert look.planned is not None
+        try:
+            return await self._provider.apply(self._kind, prior, look.planned, look.config)
+        except ValueFault:
+            # It was never asked.
+            await save(self.keep(kept, prior, tainted=kept.tainted, agreed=kept.agreed))
+            raise
+
+    async def _settled(self, kept: Kept, done: Applied, save: Save, *, tainted: bool, made_at: float = 0.0) -> Kept:
         vague = list(unknowns(self._type, done.state.value))
-        state = msgspec.structs.replace(done.state, value=known(done.state.value))
-        kept = self.keep(kept, state, tainted=tainted)
+        identity = kept.identity if done.state.identity is None else done.state.identity
+        state = State(known(done.state.value), done.state.private, identity)
+        kept = self.keep(kept, state, tainted=tainted, made_at=made_at)
         await save(kept)
         if done.errors:
             raise Failed("; ".join(map(str, done.errors)))
@@ -272,18 +402,50 @@ class Keeper:
             raise Failed(f"the provider applied it and left unknown: {', '.join(vague)}")
         return kept
 
-    async def _end(self, kept: Kept, live: State, save: Save) -> Kept:
-        await save(self.keep(kept, live, tainted=kept.tainted, pending="delete"))
+    async def _end(self, kept: Kept, live: State, save: Save, *, agreed: str = "") -> Kept:
+        await save(self.keep(kept, live, tainted=kept.tainted, pending="delete", agreed=agreed))
         planned = await self._provider.plan(self._kind, live, None)
         done = await self._provider.apply(self._kind, live, planned, None)
         state = live if done.errors and done.state.value is None else done.state
-        kept = self.keep(kept, state)
+        kept = self.keep(kept, state, tainted=kept.tainted, pending="delete" if done.errors else "", agreed=agreed)
         await save(kept)
         if done.errors:
             raise Failed("; ".join(map(str, done.errors)))
         if state.value is not None:
             raise Failed("the provider says that it deleted it, and that it is still there")
         return kept
+
+    # After an answer that never came
+
+    async def recover(self, kept: Kept, uid: str, now: float) -> Recovered:
+        """Looks for what may have been made in a pending attempt. uid: of the object, as its tags may say.
+
+        Raises:
+            ProviderError: it did not answer.
+        """
+        attempt = kept.attempt
+        if attempt is None or attempt.before is None or self._finder is None:
+            return Recovered("unknown")
+        config = decode_json(self._type, json.dumps(attempt.config).encode())
+        found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
+        if found is None or len(found) > 1:
+            return Recovered("unknown", names=tuple(one.key for one in found or ()))
+        state = await self._finder.take(found[0]) if found else State(None)
+        if state.value is None:
+            if now - attempt.at < SETTLE_S:
+                return Recovered("early")
+            return Recovered("nothing", self.keep(kept, State(None), agreed=kept.agreed))
+        return Recovered("found", self.keep(kept, state), (found[0].key,))
+
+    async def tagged(self, kept: Kept, config: Value, uid: str) -> Kept | None:
+        """What is there and bears the uid of the object in its tags; None when there is none, or no way to look. Raises `ProviderError`."""
+        if self._finder is None or tag_of(self._schema.block, config) != uid:
+            return None
+        found = await self._finder.ours(fill(self._schema.block, config), "", [], uid)
+        if not found or len(found) > 1:
+            return None
+        state = await self._finder.take(found[0])
+        return None if state.value is None else self.keep(kept, state)
 
 
 def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
@@ -292,6 +454,8 @@ def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
     if look.deferred:
         return Verdict(False, "Deferred", f"nothing can be planned yet: {look.deferred}")
     if look.action == "none":
+        return Verdict(True)
+    if look.agreed and policy.apply != "never":
         return Verdict(True)
     how = f"{look.action} ({len(look.lines)} {'field' if len(look.lines) == 1 else 'fields'})"
     if policy.apply == "never":
@@ -316,4 +480,16 @@ def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
     return Verdict(True)
 
 
-__all__ = ["Action", "Failed", "Keeper", "Kept", "Look", "Policy", "ProviderError", "Verdict", "gate"]
+__all__ = [
+    "Action",
+    "Attempt",
+    "Failed",
+    "Keeper",
+    "Kept",
+    "Look",
+    "Policy",
+    "ProviderError",
+    "Recovered",
+    "Verdict",
+    "gate",
+]

@@ -108,8 +108,9 @@ class PolicySpec(Model):
     """What happens to a change for which the resource has to be deleted and made anew."""
     delete: Literal["delete", "orphan", "deny"] = "delete"
     """What happens to the resource when the object is deleted. deny: the object stays."""
-    adopt: str = "never"
-    """never; or id:NAME, to take over what exists under this name of the provider's own."""
+    adopt: Annotated[str, Meta(pattern="^(never|ifTagged|id:.+)$")] = "never"
+    """never; id:NAME, to take over what exists under this name of the provider's own; or ifTagged: the object's uid is written into
+    the resource's tags or labels, and what bears it is known again, whatever was lost."""
 
 
 class Connection(Model):

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from trimtab.components.infrastructure.finding import Finder
 from trimtab.components.infrastructure.keeping import Keeper
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.protocol import provider as protocol
@@ -56,13 +57,16 @@ class Rate:
     busy_until: float = 0.0
     busy_s: float = BUSY_FIRST_S
 
+    def open(self) -> None:
+        """Raises `NotReady` while its cloud is said to be busy."""
+        left_s = self.busy_until - self.clock()
+        if left_s > 0:
+            raise NotReady("RateLimited", f"the cloud asks for fewer requests: nothing is asked for {left_s:.0f} s")
+
     async def turn(self) -> None:
         """Waits until the credential may ask again. Raises `NotReady` while its cloud is said to be busy."""
+        self.open()
         now = self.clock()
-        if now < self.busy_until:
-            raise NotReady(
-                "RateLimited", f"the cloud asks for fewer requests: nothing is asked for {self.busy_until - now:.0f} s"
-            )
         at = max(now, self.next_at)
         self.next_at = at + 1 / self.per_second
         if at > now:
@@ -97,7 +101,7 @@ class Talk:
             raise NotReady(
                 "NoSuchResource", f"the provider {self.provider.plugin.name} has no resource {kind}: disable it"
             )
-        return Keeper(self, kind, schema)
+        return Keeper(self, kind, schema, Finder(self, self.schema, kind))
 
     async def close(self) -> None:
         await self.provider.close()
@@ -132,6 +136,18 @@ class Talk:
     async def import_(self, kind: str, name: str) -> list[protocol.Imported]:
         await self.rate.turn()
         return await self._asking(self.provider.import_(kind, name))
+
+    async def import_identity(self, kind: str, identity: Value) -> list[protocol.Imported]:
+        await self.rate.turn()
+        return await self._asking(self.provider.import_identity(kind, identity))
+
+    async def data(self, kind: str, config: Value) -> Value:
+        await self.rate.turn()
+        return await self._asking(self.provider.data(kind, config))
+
+    async def list_(self, kind: str, config: Value, limit: int) -> list[protocol.Listed]:
+        await self.rate.turn()
+        return await self._asking(self.provider.list_(kind, config, limit))
 
     async def validate(self, kind: str, config: Value) -> tuple[protocol.Diagnostic, ...]:
         return await self._asking(self.provider.validate(kind, config))

@@ -21,6 +21,10 @@ REASONS = {
     "TooManyGone": "More resources of one credential are gone than may be made anew within ten minutes: look whether the credential still "
     "sees them. removalsPerInterval of the ProviderConfig is the limit.",
     "CreateUnknown": "Making it was begun and the answer never came. The message has the commands for either case.",
+    "StateLost": "The Secret with what is known of the resource was deleted or cannot be read. The message has the commands for either case.",
+    "NotVisibleYet": "It was made, or may have been, and the cloud does not show it yet. It is looked for, and not made a second time.",
+    "Deleted": "The resource is deleted, or left to itself as spec.policy.delete says; the object goes next.",
+    "InUse": "It is being deleted and others still refer to it, which go first; the message names them.",
     "NonConvergent": "Right after it was applied the provider plans the same again; it is asked less and less often.",
     "ConnectionInvalid": "A template of spec.connection cannot be filled; the message says which.",
     "Installed": "The provider's program is on this machine.",

@@ -9,6 +9,7 @@ deleted is looked at again; what was to be made is looked for, and if nobody can
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +25,11 @@ from trimtab.components.infrastructure.gathering import (
     APPROVE,
     BLOCKED_S,
     RETRY_S,
-    STATE_KEY,
     Blocked,
     Sources,
     existing,
     ignored_paths,
     named,
-    state_name,
 )
 from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
@@ -39,12 +38,16 @@ from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import ValueFault
+from trimtab.components.infrastructure.remembering import RETRY, Memory
 from trimtab.components.infrastructure.restoring import Restore, restore
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
+from trimtab.runtime.effects import NotDone
 
-RETRY = "trimtab.dev/retry-create"
-STATE_FINALIZER = "trimtab.dev/infrastructure-state"
 INTERVAL_LEAST_S = 1.0
+UNSEEN_RETRY_S = 3.0
+GONE_AGAIN_S = 1.0
+"""So much later what is gone has to be gone still."""
+RESTLESS_S_MAX = 3600.0
 
 
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
@@ -72,8 +75,7 @@ class Run:
         self._subject = subject
         self._ctx = ctx
         self._resource = resource
-        self._kind = type(subject).resource_type
-        self._secret_name = state_name(subject)
+        self._memory = Memory(subject, ctx)
         self._sources = Sources(subject, ctx.get, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
@@ -106,25 +108,37 @@ class Run:
         talk = await self._sources.talk()
         keeper = talk.keeper(self._resource)
         block = self._block = talk.schema.resources[self._resource].block
-        # From here on there may be something to undo: what is remembered, and what it is of.
-        await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
         kept = await self._remembered(keeper, talk)
         config = await self._sources.configuration(block, new=kept.state is None)
+        if kept.state is None and (found := await keeper.tagged(kept, config, self._subject.metadata.uid)):
+            kept = found
+            await self._save(kept)
+            self._ctx.event("Adopted", f"found {self._resource} by its tag")
         ignored = ignored_paths(block, spec.ignore_changes)
-        look = self._look = await keeper.look(kept, config, ignored=ignored)
-        self._say(look, block)
+        look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+        if look.gone:
+            # One answer of a cloud that is not of one mind is not enough.
+            await asyncio.sleep(GONE_AGAIN_S)
+            look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+        self._seen(look, block)
         if look.action != "none":
             self._permitted(look, talk)
+            restless = kept.restless
             began = self._ctx.now
-            kept = await keeper.carry_out(kept, look, self._save)
+            kept = await keeper.carry_out(kept, look, self._save, now=self._now_s)
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}", duration_ms=took_ms)
-            look = self._look = await keeper.look(
-                kept, await self._sources.configuration(block, new=False), ignored=ignored
-            )
+            config = await self._sources.configuration(block, new=False)
+            look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+            if look.unseen:
+                self._seen(look, block)
             if look.action != "none":
+                kept = msgspec.structs.replace(kept, restless=restless + 1)
+                await self._save(kept)
                 raise Blocked(
-                    "NonConvergent", f"applied, and planned again at once: {_summary(look, block)}", BLOCKED_S * 5
+                    "NonConvergent",
+                    f"applied, and planned again at once: {_summary(look, block)}",
+                    min(RETRY_S * 2.0 ** min(kept.restless, 16), RESTLESS_S_MAX),
                 )
         if not same_state(keeper, kept, look.live):
             kept = keeper.keep(kept, look.live)
@@ -136,7 +150,7 @@ class Run:
             self._unready(status, reason, restored.message)
         return Desired(
             objects=[*self._connection(block, look.live.value), *(restored.create if restored is not None else ())],
-            keep=self._kept_refs() if restored is None else [self._state_secret(None).ref, *restored.keep],
+            keep=self._kept_refs() if restored is None else [self._memory.ref, *restored.keep],
             status=status,
             requeue_after_s=self._interval_s * (0.9 + 0.2 * self._ctx.random.random()),
         )
@@ -156,6 +170,16 @@ class Run:
         return done
 
     @property
+    def _now_s(self) -> float:
+        return self._ctx.now.timestamp()
+
+    def _seen(self, look: Look, block: Block) -> None:
+        """Says what was seen. Raises `Blocked` when it is not to be seen yet."""
+        if look.unseen:
+            raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
+        self._say(look, block)
+
+    @property
     def _interval_s(self) -> float:
         return max(seconds(self._subject.spec.interval), INTERVAL_LEAST_S)
 
@@ -169,32 +193,55 @@ class Run:
         )
         if not verdict.go:
             raise Blocked(verdict.reason, verdict.message, self._interval_s)
+        talk.rate.open()
         if (look.gone or look.action == "replace") and not talk.may_make_anew():
-            raise Blocked(
-                "TooManyGone",
-                f"{talk.removals} resources of ProviderConfig {self._subject.spec.provider_ref.name} were made anew within ten minutes: "
-                "does its credential still see them?",
-                self._interval_s,
-            )
+            raise self._too_many(talk, "were made anew, or would be")
+
+    def _too_many(self, talk: Talk, what: str) -> Blocked:
+        name = self._subject.spec.provider_ref.name
+        return Blocked(
+            "TooManyGone",
+            f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
+            self._interval_s,
+        )
 
     # Remembering
 
     async def _remembered(self, keeper: Keeper, talk: Talk) -> Kept:
-        secret = await self._ctx.get(Secret, self._secret_name)
-        if secret is None or STATE_KEY not in secret.data:
+        """What is known of the resource, after what was left open is cleared up."""
+        kept, lost = await self._loaded()
+        if kept is None:
             kept = Kept.fresh()
-            await self._save(kept)  # its key stays: what is approved is a plan of this resource
-        else:
-            try:
-                kept = Kept.decode(base64.b64decode(secret.data[STATE_KEY]))
-            except ValueError as err:
-                raise Blocked("InvalidField", f"Secret {self._secret_name}: {err}") from None
+            if not lost:
+                await self._save(kept)  # its key stays: what is approved is a plan of this resource
+        # From here on there may be something outside.
+        await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
         if kept.state is not None:
             return kept
         adopt = self._subject.spec.policy.adopt
         if adopt.startswith("id:") and adopt != kept.adopted:
             return await self._adopted(keeper, talk, kept, adopt)
-        return self._after_lost_answer(keeper, kept) if kept.pending == "create" else kept
+        if kept.pending == "create":
+            return await self._after_lost_answer(keeper, kept)
+        if lost and not self._memory.retried(self._subject.metadata.uid):
+            config = await self._sources.configuration(self._block, new=True)
+            found = await keeper.tagged(kept, config, self._subject.metadata.uid)
+            if found is None:
+                raise self._memory.lost(lost)
+            await self._save(found)
+            return found
+        return kept
+
+    async def _loaded(self) -> tuple[Kept | None, str]:
+        """What is kept, and if there should be something and is not, what happened to it."""
+        name = self._memory.name
+        try:
+            kept = await self._memory.load()
+        except ValueError as err:
+            return None, f"the Secret {name}: {err}"
+        if kept is None and "resource" in await self._ctx.done():
+            return None, f"the Secret {name}, which held what is known of it, is gone"
+        return kept, ""
 
     async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
         """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
@@ -207,48 +254,85 @@ class Run:
         self._ctx.event("Adopted", f"took over {self._resource} {name}")
         return kept
 
-    def _after_lost_answer(self, keeper: Keeper, kept: Kept) -> Kept:
-        """Making it was begun, and nobody knows whether it was made."""
-        if self._subject.metadata.annotations.get(RETRY) == self._subject.metadata.uid:
-            return keeper.keep(kept, State(None))
-        plural, name = self._kind.plural, self._subject.name
-        raise Blocked(
-            "CreateUnknown",
-            f"making it was begun and the answer never came. If it is there: kubectl patch {plural} {name} --type merge -p "
-            f'\'{{"spec":{{"policy":{{"adopt":"id:ITS-ID"}}}}}}\'. If not: kubectl annotate {plural} {name} {RETRY}={self._subject.metadata.uid}',
-        )
+    async def _after_lost_answer(self, keeper: Keeper, kept: Kept) -> Kept:
+        """Making it was begun, and how that ended was not heard."""
+        token = kept.attempt.token if kept.attempt is not None else self._subject.metadata.uid
+        if self._memory.retried(token):
+            return keeper.keep(kept, State(None), agreed=kept.agreed)
+        recovered = await keeper.recover(kept, self._subject.metadata.uid, self._now_s)
+        if recovered.outcome == "early":
+            raise Blocked("NotVisibleYet", "the answer to making it never came: it is looked for", UNSEEN_RETRY_S)
+        if recovered.kept is None:
+            raise self._memory.unknown(token, recovered.names)
+        await self._save(recovered.kept)
+        if recovered.outcome == "found":
+            self._ctx.event("Found", f"{self._resource} {recovered.names[0]} had been made, unheard")
+        return recovered.kept
 
     async def _save(self, kept: Kept) -> None:
-        await self._ctx.save(self._state_secret(kept))
-
-    def _state_secret(self, kept: Kept | None) -> Secret:
-        data = {} if kept is None else {STATE_KEY: base64.b64encode(kept.encode()).decode()}
-        meta = ObjectMeta(name=self._secret_name, namespace=self._subject.namespace, finalizers=[STATE_FINALIZER])
-        return Secret(metadata=meta, type="trimtab.dev/infrastructure-state", data=data)
+        await self._memory.save(kept)
 
     def _kept_refs(self) -> list[Any]:
-        return [self._state_secret(None).ref, *(job.ref for job in self._jobs)]
+        return [self._memory.ref, *(job.ref for job in self._jobs)]
 
     # Ending
 
-    async def _ending(self) -> Desired:
-        await self._ctx.effect("resource", find=_something, do=_something, undo=self._end)
+    async def _ending(self) -> Desired | Requeue:
+        try:
+            await self._ctx.effect("resource", find=_nothing, do=_something, undo=self._forget)
+        except NotDone:
+            await self._memory.discard()
+            raise
+        if not self._over():
+            try:
+                await self._end()
+            except Blocked as err:
+                return self._stays(err.reason, str(err), err.retry_s)
+            except NotReady as err:
+                return self._stays(err.reason, str(err), RETRY_S)
+            except (ProviderError, Failed, ValueFault) as err:
+                return self._stays("ProviderError", str(err), RETRY_S)
+            # Written down before what is remembered goes, so that its absence is understood.
+            return Requeue(0.0, status=self._over_status())
         return Desired()
 
-    async def _end(self, _: Any) -> None:
-        """Deletes the resource, then what was remembered of it. Raises with one line what stands in the way."""
+    async def _end(self) -> None:
+        """Deletes the resource. Raises `Blocked`: what stands in the way."""
         policy = self._subject.spec.policy
         if policy.delete == "deny":
             raise Blocked("DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
-        if policy.delete == "delete":
-            talk = await self._sources.talk()
-            keeper = talk.keeper(self._resource)
-            kept = await self._remembered(keeper, talk)
-            look = await keeper.look(kept, None)
-            if look.action == "delete":
-                await keeper.carry_out(kept, look, self._save)
-                self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
-        await self._ctx.discard(self._state_secret(None), [STATE_FINALIZER])
+        if policy.delete == "orphan":
+            return
+        talk = await self._sources.talk()
+        keeper = talk.keeper(self._resource)
+        self._block = talk.schema.resources[self._resource].block
+        kept = await self._remembered(keeper, talk)
+        if kept.state is None:
+            return
+        look = await keeper.look(kept, None, now=self._now_s)
+        if look.unseen:
+            raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
+        if look.gone and not talk.may_make_anew():
+            raise self._too_many(talk, "are gone")
+        if look.action == "delete":
+            await keeper.carry_out(kept, look, self._save, now=self._now_s)
+            self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
+
+    async def _forget(self, _: Any) -> None:
+        await self._memory.discard()
+
+    def _over(self) -> bool:
+        return any(c.type == "Ready" and c.reason == "Deleted" for c in self._subject.status.conditions)
+
+    def _over_status(self) -> JSON:
+        self._look = None
+        said = {"status": "False", "reason": "Deleted", "message": ""}
+        conditions = [{"type": type_, **said} for type_ in ("Ready", "Synced")]
+        return {"conditions": conditions, "observedGeneration": self._subject.metadata.generation}
+
+    def _stays(self, reason: str, message: str, retry_s: float) -> Requeue:
+        after_s = retry_s * (0.9 + 0.2 * self._ctx.random.random())
+        return Requeue(after_s, status=self._status("False", reason, message))
 
     # Telling
 
@@ -316,7 +400,7 @@ class Run:
 
 def same_state(keeper: Keeper, kept: Kept, live: State) -> bool:
     """Whether what is remembered is what is there."""
-    return msgspec.structs.replace(keeper.keep(kept, live), pending=kept.pending) == kept
+    return keeper.keep(kept, live) == kept
 
 
 async def _nothing() -> Any | None:

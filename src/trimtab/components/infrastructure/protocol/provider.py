@@ -100,6 +100,13 @@ class Imported(Struct, frozen=True):
     state: State
 
 
+class Listed(Struct, frozen=True):
+    """One of what is there. value: None when the provider told only its identity."""
+
+    identity: Value
+    value: Value = None
+
+
 class Provider:
     """A connection to a running provider. Used and closed in one event loop; calls may overlap."""
 
@@ -258,10 +265,11 @@ class Provider:
         errors = tuple(one for one in said if one.error)
         # An error without a state means that nothing has changed.
         value = prior.value if errors and not _there(answer, "new_state") else self._in(kind, block, answer.new_state)
+        identity = await self._identity_in(kind, answer, "new_identity")
         state = State(
             value=value,
             private=answer.private if _there(answer, "new_state") else prior.private,
-            identity=await self._identity_in(kind, answer, "new_identity"),
+            identity=prior.identity if identity is None else identity,
         )
         return Applied(state, errors, tuple(one for one in said if not one.error))
 
@@ -285,13 +293,56 @@ class Provider:
 
     async def import_(self, kind: str, name: str) -> list[Imported]:
         """What exists under this name of the provider's own, to be read next. Raises `ProviderError`."""
-        answer = await self._call("import", {"type_name": kind, "id": name})
+        return await self._import(kind, {"id": name}, name)
+
+    async def import_identity(self, kind: str, identity: Value) -> list[Imported]:
+        """As `import_`, of what its identity names. Raises `ProviderError`."""
+        of = await self._identity_out("identity", kind, identity)
+        return await self._import(kind, of, json.dumps(plain(identity)))
+
+    async def _import(self, kind: str, by: Mapping[str, Any], name: str) -> list[Imported]:
+        answer = await self._call("import", {"type_name": kind, **by})
         self._raise_errors(answer.diagnostics, f"{kind} {name}")
         out = []
         for one in answer.imported_resources:
             block = (await self._kind(one.type_name)).block
             identity = await self._identity_in(one.type_name, one, "identity")
             out.append(Imported(one.type_name, State(self._in(one.type_name, block, one.state), one.private, identity)))
+        return out
+
+    async def data(self, kind: str, config: Value) -> Value:
+        """What a data source says. Raises `ProviderError`, `ValueFault`."""
+        found = (await self.schema()).data_sources.get(kind)
+        if found is None:
+            raise ProviderError(f"{self.plugin.name} has no data source {kind}")
+        of, request = found.block.implied, {"type_name": kind}
+        raw = {"msgpack": encode(of, fill(found.block, config))}
+        answer = await self._call("data", {**request, "config": raw})
+        self._raise_errors(answer.diagnostics, f"data source {kind}")
+        return self._value(kind, of, answer.state)
+
+    async def list_(self, kind: str, config: Value, limit: int) -> list[Listed]:
+        """What is there, `limit` of it at most. Raises `ProviderError`, `ValueFault`."""
+        import grpc.aio
+
+        found = (await self.schema()).lists.get(kind)
+        if found is None:
+            raise ProviderError(f"{self.plugin.name} does not list {kind}")
+        raw = {"msgpack": encode(found.block.implied, fill(found.block, config))}
+        request = {"type_name": kind, "config": raw, "include_resource_object": True, "limit": limit}
+        of, out = (await self._kind(kind)).block, []
+        call = self._channel.unary_stream(
+            path_of(self.version, "list"),
+            request_serializer=self._messages["ListResource"].SerializeToString,
+            response_deserializer=self._messages["Listed"].FromString,
+        )(self._messages["ListResource"](**request), timeout=CALL_S)
+        try:
+            async for one in call:
+                self._raise_errors(one.diagnostic, f"list of {kind}")
+                value = self._in(kind, of, one.resource_object) if _there(one, "resource_object") else None
+                out.append(Listed(await self._identity_in(kind, one, "identity"), value))
+        except grpc.aio.AioRpcError as err:
+            raise self._broken("list", err.code().name, err.details() or "", CALL_S) from None
         return out
 
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
@@ -311,7 +362,9 @@ class Provider:
             raise ValueFault(err.path, str(err).removeprefix(f"{err.path}: ")) from None
 
     def _in(self, kind: str, block: Block, message: Any) -> Value:
-        of = self._type(kind, block)
+        return self._value(kind, self._type(kind, block), message)
+
+    def _value(self, kind: str, of: Type, message: Any) -> Value:
         try:
             if message.msgpack:
                 return decode(of, message.msgpack)
@@ -330,7 +383,12 @@ class Provider:
         if schema is None or not answer.HasField(field):
             return None
         raw = getattr(answer, field).identity_data.msgpack
-        return decode(schema.implied, raw) if raw else None
+        try:
+            return decode(schema.implied, raw) if raw else None
+        except ValueFault as err:
+            raise ProviderError(
+                f"{self.plugin.name} answers of {kind} an identity that makes no sense: {err}"
+            ) from None
 
     def _raise_errors(self, found: Any, what: str) -> tuple[Diagnostic, ...]:
         said = _diagnostics(found)
@@ -399,6 +457,7 @@ __all__ = [
     "Diagnostic",
     "Imported",
     "LaunchError",
+    "Listed",
     "Planned",
     "Provider",
     "ProviderError",

@@ -1,0 +1,255 @@
+"""What was begun to be made and whose answer never came: looked for, and taken for ours only when it can be nothing else.
+
+    config --tagged--> config with the object's uid                                        (policy.adopt: ifTagged)
+    before it is made --Finder.there--> keys of what is there           (kept with the attempt)
+    answer lost       --Finder.ours---> what is there now, was not there then, and is as it was given; or bears the uid
+
+Four ways to look, the first that the provider has: ListResource; import by an identity of which every part is given; import by an id
+that the plan knows; a data source of the same name that takes a `name`. Where there is none, only a person can say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from trimtab.components.infrastructure.protocol.provider import Imported, Listed, ProviderError, State
+from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema
+from trimtab.components.infrastructure.protocol.types import STRING
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, plain, same
+
+LIST_MAX = 5000
+"""Where more are there, nobody lists them for each that is made."""
+TAG_KEY, TAG_PREFIX = "trimtab-object", "trimtab:"
+"""Of a map of tags, and of a list of them: in letters that every cloud takes, 44 characters at most."""
+TAGS = ("tags", "labels")
+NOT_FOUND = re.compile(
+    r"not found|no .{0,60}found|could ?n.t find|there is no|does ?n.t exist|does not exist|non-existent|\b404\b", re.I
+)
+LOST = re.compile(
+    r"time.?out|timed out|deadline|\bEOF\b|hung up|broken pipe|reset by peer|connection (reset|closed|aborted|refused|was)|\b5\d\d\b|unexpected end"
+    r"|bad gateway|unavailable|internal (server )?error|cancell?ed",
+    re.I,
+)
+"""Errors after which something may have been made all the same."""
+
+PASSING = re.compile(rf"{LOST.pattern}|\b429\b|too many requests|rate.?limit|throttl", re.I)
+"""Errors that are worth asking again."""
+
+
+class Searched(Protocol):
+    """The part of a provider that looking needs."""
+
+    async def read(self, kind: str, state: State) -> State: ...
+    async def import_(self, kind: str, name: str) -> list[Imported]: ...
+    async def import_identity(self, kind: str, identity: Value) -> list[Imported]: ...
+    async def data(self, kind: str, config: Value) -> Value: ...
+    async def list_(self, kind: str, config: Value, limit: int) -> list[Listed]: ...
+
+
+class Found(Struct, frozen=True):
+    """Something that is there. key: tells it from all others of its kind. value: as far as looking told; None when it did not."""
+
+    key: str
+    value: Value
+    identity: Value = None
+
+
+class Finder:
+    """Looks for resources of one kind."""
+
+    def __init__(self, provider: Searched, served: ProviderSchema, kind: str) -> None:
+        self._provider = provider
+        self._served = served
+        self._kind = kind
+        self._block = served.resources[kind].block
+
+    async def there(self, config: Value, expected: str) -> list[Found] | None:
+        """What is there that could be what `config` makes; None when there is no way to look. expected: its id, if the plan knows it.
+
+        Raises:
+            ProviderError: it did not answer.
+        """
+        for way in (self._listed, self._by_identity, self._by_id, self._by_data):
+            try:
+                found = await way(config, expected)
+            except ProviderError as err:
+                if not err.diagnostics or PASSING.search(str(err)):
+                    raise
+                return None  # this credential may not look
+            if found is not None:
+                return found
+        return None
+
+    async def ours(self, config: Value, expected: str, before: list[str], uid: str) -> list[Found] | None:
+        """Of what is there, what can be the one that was begun: it bears the uid, or, where nothing does, came since and is as given."""
+        found = await self.there(config, expected)
+        if found is None:
+            return None
+        tag = tag_of(self._block, config)
+        out = []
+        for one in found:
+            if tag is None and one.key in before:
+                continue
+            if one.value is None:
+                one = await self._whole(one)
+            if one.value is None:
+                continue
+            if tag_of(self._block, one.value) == uid if tag is not None else as_given(self._block, one.value, config):
+                out.append(one)
+        return out
+
+    async def take(self, one: Found) -> State:
+        """The state of what was found, with what the provider itself remembers of it; value None when it is gone."""
+        name = one.value.get("id") if isinstance(one.value, dict) else None
+        imported: list[Imported] = []
+        if one.identity is not None:
+            imported = await self._imported(self._provider.import_identity(self._kind, one.identity))
+        elif isinstance(name, str) and name:
+            imported = await self._imported(self._provider.import_(self._kind, name))
+        state = imported[0].state if imported else State(one.value, b"", one.identity)
+        return await self._provider.read(self._kind, state)
+
+    async def _whole(self, one: Found) -> Found:
+        state = await self.take(one)
+        return Found(one.key, state.value, one.identity)
+
+    # The ways
+
+    async def _listed(self, config: Value, _: str) -> list[Found] | None:
+        schema = self._served.lists.get(self._kind)
+        if schema is None or self._kind not in self._served.identities:
+            return None
+        asked = _asked(schema.block, config, required_only=True)
+        if asked is None:
+            return None
+        rows = await self._provider.list_(self._kind, asked, LIST_MAX + 1)
+        if len(rows) > LIST_MAX:
+            return None
+        return [Found(_key(row.value, row.identity), row.value, row.identity) for row in rows]
+
+    async def _by_identity(self, config: Value, _: str) -> list[Found] | None:
+        identity = self._served.identities.get(self._kind)
+        if identity is None or not identity.required:
+            return None
+        parts = {name: config.get(name) for name in identity.attributes if name in self._block.attributes}
+        parts = {name: part for name, part in parts.items() if part is not None and part is not UNKNOWN}
+        if not identity.required <= parts.keys():
+            return None
+        return await self._read(await self._imported(self._provider.import_identity(self._kind, parts)))
+
+    async def _by_id(self, _: Value, expected: str) -> list[Found] | None:
+        if not expected:
+            return None
+        return await self._read(await self._imported(self._provider.import_(self._kind, expected)))
+
+    async def _by_data(self, config: Value, _: str) -> list[Found] | None:
+        schema = self._served.data_sources.get(self._kind)
+        if schema is None or "id" not in schema.block.attributes or "name" not in schema.block.attributes:
+            return None
+        asked = _asked(schema.block, config, required_only=True)
+        if asked is None or not schema.block.attributes["name"].given or not isinstance(config.get("name"), str):
+            return None
+        try:
+            value = await self._provider.data(self._kind, {**asked, "name": config["name"]})
+        except ProviderError as err:
+            if err.diagnostics and NOT_FOUND.search(str(err)):
+                return []
+            raise
+        name = value.get("id") if isinstance(value, dict) else None
+        if name is None or name == "":
+            return []
+        return await self._read(await self._imported(self._provider.import_(self._kind, str(name))))
+
+    async def _imported(self, question: Any) -> list[Imported]:
+        try:
+            found: list[Imported] = await question
+        except ProviderError as err:
+            if err.diagnostics and NOT_FOUND.search(str(err)):
+                return []
+            raise
+        return [one for one in found if one.kind == self._kind]
+
+    async def _read(self, imported: list[Imported]) -> list[Found]:
+        states = [await self._provider.read(self._kind, one.state) for one in imported]
+        return [Found(_key(s.value, s.identity), s.value, s.identity) for s in states if s.value is not None]
+
+
+def _asked(block: Block, config: Value, *, required_only: bool) -> dict[str, Value] | None:
+    """What a list or a data source must be told, out of a resource's configuration; None when that does not have it."""
+    wanted = [name for name, one in block.attributes.items() if one.required or not required_only]
+    if any(one.min_items for one in block.blocks.values()):
+        return None
+    out = {name: config.get(name) for name in wanted}
+    return None if any(value is None or value is UNKNOWN for value in out.values()) else out
+
+
+def _key(value: Value, identity: Value) -> str:
+    if isinstance(value, dict) and value.get("id"):
+        return str(value["id"])
+    return json.dumps(plain(identity if identity is not None else value), sort_keys=True)
+
+
+def as_given(block: Block, value: Value, config: Value) -> bool:
+    """Whether what is there can be what the configuration made: everything that is given and that can be seen is the same."""
+    seen = False
+    for name, attribute in block.attributes.items():
+        given, there = config.get(name), value.get(name)
+        if given is None or given is UNKNOWN or there is None or attribute.sensitive or attribute.write_only:
+            continue
+        if attribute.nested is None:
+            if not same(attribute.implied, given, there):
+                return False
+            seen = True
+    for name in block.blocks:
+        given, there = config.get(name), value.get(name)
+        if isinstance(given, list) and isinstance(there, list) and given and there and len(given) != len(there):
+            return False
+    return seen
+
+
+# Tags
+
+
+def tags_of(block: Block) -> str | None:
+    """The field for tags of a kind: `tags` or `labels`, a map or a list of texts that can be given."""
+    for name in TAGS:
+        attribute = block.attributes.get(name)
+        if attribute is not None and _takes_tags(attribute):
+            return name
+    return None
+
+
+def _takes_tags(attribute: Attribute) -> bool:
+    of = attribute.type
+    plainly = attribute.given and not attribute.sensitive and not attribute.write_only
+    return plainly and of is not None and of.kind in ("map", "set", "list") and of.element == STRING
+
+
+def tagged(block: Block, config: Value, uid: str) -> Value:
+    """A configuration whose tags also say whose it is. Raises `LookupError`: the kind has none."""
+    name = tags_of(block)
+    if name is None:
+        raise LookupError("has neither tags nor labels that could say whose it is: use never, or id:NAME")
+    given = config.get(name)
+    if block.attributes[name].implied.kind == "map":
+        return {**config, name: {**(given if isinstance(given, dict) else {}), TAG_KEY: uid}}
+    return {**config, name: [*(given if isinstance(given, list) else []), f"{TAG_PREFIX}{uid}"]}
+
+
+def tag_of(block: Block, value: Value) -> str | None:
+    """The uid in the tags of a configuration or of what is there."""
+    name = tags_of(block)
+    found = value.get(name) if name is not None and isinstance(value, dict) else None
+    if isinstance(found, dict):
+        text = found.get(TAG_KEY)
+        return text if isinstance(text, str) else None
+    if isinstance(found, list):
+        return next((t[len(TAG_PREFIX) :] for t in found if isinstance(t, str) and t.startswith(TAG_PREFIX)), None)
+    return None
+
+
+__all__ = ["LOST", "Finder", "Found", "Searched", "as_given", "tag_of", "tagged", "tags_of"]

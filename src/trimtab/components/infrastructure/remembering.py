@@ -1,0 +1,101 @@
+"""What is remembered of one object's resource: in a Secret of the object's namespace, which outlives the object until it is let go.
+
+    Kept <--load, save--> Secret NAME-KIND-state, with a finalizer of ours; packed when it is long <--discard-- the object's end
+
+It is written before anything is recorded to exist outside, so that its absence later says that somebody took it away.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+from trimtab.api import ObjectMeta, Ref
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.gathering import STATE_KEY, Blocked, named, state_name
+from trimtab.components.infrastructure.keeping import Kept
+from trimtab.components.infrastructure.kinds import Managed
+from trimtab.runtime import Context
+
+STATE_FINALIZER = "trimtab.dev/infrastructure-state"
+PACKED_KEY = "state.zlib"
+RETRY = "trimtab.dev/retry-create"
+PACK_BYTES = 64 << 10
+"""What is longer is packed: an object of the API has a megabyte and a third at most."""
+UNPACKED_BYTES_MAX = 64 << 20
+
+
+class Memory:
+    """The state of one object."""
+
+    def __init__(self, subject: Managed, ctx: Context) -> None:
+        self._subject = subject
+        self._ctx = ctx
+        self.name = state_name(subject)
+
+    @property
+    def ref(self) -> Ref:
+        return self._secret({}).ref
+
+    async def load(self) -> Kept | None:
+        """None when there is none. Raises `ValueError`: one line, when it cannot be read."""
+        secret = await self._ctx.get(Secret, self.name)
+        return kept_of(secret) if secret is not None else None
+
+    async def save(self, kept: Kept) -> None:
+        raw = kept.encode()
+        key, data = (PACKED_KEY, zlib.compress(raw)) if len(raw) > PACK_BYTES else (STATE_KEY, raw)
+        await self._ctx.save(self._secret({key: base64.b64encode(data).decode()}))
+
+    async def discard(self) -> None:
+        await self._ctx.discard(self._secret({}), [STATE_FINALIZER])
+
+    def _secret(self, data: dict[str, str]) -> Secret:
+        meta = ObjectMeta(name=self.name, namespace=self._subject.namespace, finalizers=[STATE_FINALIZER])
+        return Secret(metadata=meta, type="trimtab.dev/infrastructure-state", data=data)
+
+    # What a person is told
+
+    def lost(self, why: str) -> Blocked:
+        """That there was something, and what is known of it is gone."""
+        name = self._subject.status.id or "ITS-ID"
+        return Blocked("StateLost", f"{why}. {self._either(name, self._subject.metadata.uid)}")
+
+    def unknown(self, token: str, names: tuple[str, ...]) -> Blocked:
+        """That nobody can say whether it was made."""
+        could = f" It could be {' or '.join(names[:5])}." if names else ""
+        return Blocked(
+            "CreateUnknown",
+            f"making it was begun and the answer never came.{could} {self._either(names[0] if names else 'ITS-ID', token)}",
+        )
+
+    def _either(self, name: str, token: str) -> str:
+        where = named(self._subject)
+        patch = json.dumps({"spec": {"policy": {"adopt": f"id:{name}"}}}, separators=(",", ":"))
+        take = f"kubectl patch {where} --type merge -p '{patch}'"
+        return f"If it is there: {take}. If not: kubectl annotate --overwrite {where} {RETRY}={token}"
+
+    def retried(self, token: str) -> bool:
+        """Whether somebody said of this attempt that it made nothing."""
+        return self._subject.metadata.annotations.get(RETRY) == token
+
+
+def kept_of(secret: Secret) -> Kept | None:
+    """What a Secret holds; None when it holds nothing. Raises `ValueError`: one line."""
+    if (packed := secret.data.get(PACKED_KEY)) is not None:
+        return Kept.decode(_unpacked(base64.b64decode(packed)))
+    raw = secret.data.get(STATE_KEY)
+    return None if raw is None else Kept.decode(base64.b64decode(raw))
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Raises `ValueError`."""
+    unpacking = zlib.decompressobj()
+    try:
+        raw = unpacking.decompress(data, UNPACKED_BYTES_MAX)
+    except zlib.error as err:
+        raise ValueError(f"the kept state cannot be unpacked: {err}") from None
+    if not unpacking.eof:
+        raise ValueError(f"the kept state is cut off, or longer than {UNPACKED_BYTES_MAX >> 20} MiB unpacked")
+    return raw
