@@ -115,6 +115,15 @@ def test_with_few_samples_it_waits_and_in_the_end_says_so(profiles, run):
     assert asked(profiles, T + 90_000).state == "too-few"
 
 
+def test_for_more_samples_of_the_image_before_it_does_not_wait(profiles, run):
+    run(OLD, T - 180, 180, 14, 15, 1)
+    run(NEW, T, 240, 40, 50, 10)
+
+    assert asked(profiles, T + 150).state == "waiting"
+    assert asked(profiles, T + 240).state == "compared"
+    assert asked(profiles, T + 240, min_samples="600").state == "waiting"
+
+
 def test_before_there_is_anything_of_the_new_image_it_waits(profiles, run):
     assert asked(profiles, T + 60).state == "waiting"
     run(OLD, T - 180, 360, 40, 50, 10)
