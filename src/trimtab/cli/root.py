@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "describe": ("trimtab.cli.describe:describe", "Show one object, its events and its last changes."),
         "apply": ("trimtab.cli.objects:apply", "Create or change objects from files."),
         "delete": ("trimtab.cli.objects:delete", "Delete objects."),
+        "plan": ("trimtab.cli.plan:plan", "What would change, before it does."),
         "logs": ("trimtab.cli.pods:logs", "Print a container's output."),
         "exec": ("trimtab.cli.pods:exec_command", "Run a command in a container."),
         "debug": ("trimtab.cli.debug:debug", "A shell with tools beside a container, whatever its image has."),

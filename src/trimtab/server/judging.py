@@ -99,6 +99,7 @@ class Judged(Asked):
             "object": obj,
             "oldObject": old,
             "dryRun": self._dry_run,
+            "agent": who.agent if who is not None else "",
             "userInfo": who.user.wire() if who is not None else {},
         }
         review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}

@@ -20,6 +20,8 @@ from trimtab.components.infrastructure.protocol.provider import ProviderError
 
 VALIDATE_S = 4.5
 """A little less than the API waits, so that who writes is told why."""
+ASKS_APART = "trimtab-plan"
+"""The program that asks for plans by themselves."""
 WARNINGS_MAX = 40
 """Lines of a plan that a dry run answers: `trimtab plan` has all of them."""
 
@@ -33,7 +35,8 @@ async def admit(asker: Asker, review: Any) -> JSON:
         if refused:
             response |= {"allowed": False, "status": {"code": 403, "message": refused}}
     else:
-        response |= await _write(asker, request["object"], dry_run=bool(request.get("dryRun")))
+        plans = bool(request.get("dryRun")) and request.get("agent") != ASKS_APART
+        response |= await _write(asker, request["object"], plans=plans)
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 
@@ -45,7 +48,7 @@ def _deletion(obj: JSON) -> str:
     return "spec.policy.delete is deny, which keeps the resource and this object: set it to delete or to orphan first"
 
 
-async def _write(asker: Asker, obj: JSON, *, dry_run: bool) -> JSON:
+async def _write(asker: Asker, obj: JSON, *, plans: bool) -> JSON:
     try:
         async with asyncio.timeout(VALIDATE_S):
             said = await asker.validate(obj)
@@ -58,7 +61,7 @@ async def _write(asker: Asker, obj: JSON, *, dry_run: bool) -> JSON:
         text = "; ".join(f"{field}: {message}" for field, message in said.errors)
         return {"allowed": False, "status": {"code": 422, "message": text, "details": {"causes": causes}}}
     warnings = list(said.warnings)
-    if dry_run:
+    if plans:
         lines = planning.object_lines(planning.wire(await asker.plan(obj)))
         warnings += [f"plan: {line}" for line in lines[:WARNINGS_MAX]]
         if len(lines) > WARNINGS_MAX:

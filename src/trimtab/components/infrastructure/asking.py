@@ -33,6 +33,7 @@ from trimtab.components.infrastructure.gathering import (
 from trimtab.components.infrastructure.keeping import Keeper, Kept, Look, Policy, gate
 from trimtab.components.infrastructure.kinds import Managed, Source
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
+from trimtab.components.infrastructure.ordering import key_of
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -43,6 +44,10 @@ TOGETHER = 8
 """So many objects are planned at a time; a credential's reads are rationed anyway."""
 Ahead = Literal["none", "create", "update", "replace", "delete", ""]
 """What would be done; empty: nobody can say."""
+
+
+STAYS = frozenset({"ApplyNever", "ReplaceDenied", "DeleteDenied"})
+"""Held back for good: what there is stays as others see it."""
 
 
 class Outputs(Struct, frozen=True, omit_defaults=True):
@@ -101,11 +106,6 @@ class Said(Struct, frozen=True):
 
 Foreseen = Mapping[str, Outputs]
 """By `key_of`: what becomes of the other objects."""
-
-
-def key_of(api_version: str, kind: str, name: str) -> str:
-    """By what an object is known within its namespace."""
-    return f"{api_version}/{kind}/{name}"
 
 
 class Unsure(Sources):
@@ -292,7 +292,8 @@ def _answer(
     held = next(((one.reason, str(one)) for one in missing), ("", ""))
     if not verdict.go and not held[0]:
         held = verdict.reason, verdict.message
-    planned = look.planned.value if look.planned is not None and look.action != "none" else look.live.value
+    stays = look.planned is None or look.action == "none" or verdict.reason in STAYS
+    planned = look.live.value if stays or look.planned is None else look.planned.value
     return msgspec.structs.replace(
         answer,
         action=look.action,
@@ -345,4 +346,4 @@ def _field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
     return field, str(msgspec.structs.replace(said, path=""))
 
 
-__all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Question", "Said", "key_of"]
+__all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Question", "Said"]

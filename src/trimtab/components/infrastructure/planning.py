@@ -43,12 +43,15 @@ def document(plans: Sequence[JSON]) -> JSON:
 
 
 def _filled(plan: JSON) -> JSON:
-    blank = {"action": "none", "digest": "", "reason": "", "message": "", "warnings": [], "error": "", "namespace": ""}
+    identity = {name: plan.get(name, "") for name in ("apiVersion", "kind", "namespace", "name")}
+    said = {name: plan.get(name, "") for name in ("digest", "reason", "message", "error")}
     lines = [
-        {"before": None, "after": None, "cause": "provider", "replaces": False} | one
+        {"path": one["path"], "before": one.get("before"), "after": one.get("after")}
+        | {"cause": one.get("cause", "provider"), "replaces": one.get("replaces", False)}
         for one in plan.get("changes") or []
     ]
-    return {**blank, **{k: v for k, v in plan.items() if k != "outputs"}, "changes": lines}
+    warnings = plan.get("warnings") or []
+    return {**identity, "action": plan.get("action", "none"), "changes": lines, **said, "warnings": warnings}
 
 
 def summary(plans: Iterable[JSON]) -> dict[str, int]:
@@ -96,7 +99,8 @@ def object_lines(plan: JSON) -> list[str]:
     out = [f"{SIGNS[action]:>3} {plan['kind']} {place}: {what}"]
     if plan.get("error"):
         out.append(f"      {plan['error']}")
-    out += [f"    {change_line(one, action)}" for one in plan.get("changes") or []]
+    said = [one for one in plan.get("changes") or [] if action != "create" or one.get("after") not in ([], {})]
+    out += [f"    {change_line(one, action)}" for one in said]
     out += [f"      warning: {one}" for one in plan.get("warnings") or []]
     if plan.get("message"):
         out.append(f"      {_held(plan.get('reason', ''), action)}{plan['message']}")
