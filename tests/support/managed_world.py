@@ -32,6 +32,7 @@ from trimtab.components.infrastructure.kinds import (
 from trimtab.components.infrastructure.pool import Pool, Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
+from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds, kind_schema
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.ownership import SYSTEM_NAMESPACE
@@ -55,6 +56,9 @@ class World:
         self.faults = faults
         self.api = ApiProcess(folder)
         self.kinds: dict[str, type[Managed]] = {}
+        self.components: list[Component] = []
+        """What runs beside the reconcilers of these kinds, with their `adapters`."""
+        self.adapters: dict[type, Any] = {}
         self.process: Process | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -114,8 +118,8 @@ class World:
             client=Client(SocketTransport(self.api.socket)),
             journal=Journal(None),
             settings=Settings(id="te57ed", data=str(self.folder), run=str(self.folder)),
-            adapters={Providers: self.pool},
-            components=[],
+            adapters={Providers: self.pool, **self.adapters},
+            components=self.components,
         )
         self._running = asyncio.create_task(self.process.run())
         await asyncio.sleep(0)  # its task group stands

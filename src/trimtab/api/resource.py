@@ -121,6 +121,8 @@ class Resource(Model):
     """Base of all kinds. Subclasses add `spec`, `status` or whatever the kind has beside `metadata`."""
 
     resource_type: ClassVar[ResourceType]
+    watched: ClassVar[str] = ""
+    """A label selector, of a view of a kind: only such objects are read."""
 
     metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
 

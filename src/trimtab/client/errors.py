@@ -88,6 +88,8 @@ class _Status(msgspec.Struct):
 
 
 _status_decoder = msgspec.json.Decoder(_Status)
+NO_SUCH_FIELD = "failed to create typed patch object"
+"""What an apply with a field that the kind does not have is told, with a 500: it is no better for trying again."""
 MESSAGE_LENGTH_MAX = 2000
 """Of a body that is no `Status` (a proxy's error page), this much is shown."""
 
@@ -107,7 +109,8 @@ def error_from(status: int, body: bytes, headers: Mapping[str, str] | None = Non
     if retry_after_s is None and headers is not None:
         value = headers.get("retry-after", "")
         retry_after_s = float(value) if value.isdigit() else None
-    return _class_of(status, said.reason)(status, said.reason, message, causes, retry_after_s)
+    kind = Invalid if message.startswith(NO_SUCH_FIELD) else _class_of(status, said.reason)
+    return kind(status, said.reason, message, causes, retry_after_s)
 
 
 def _class_of(status: int, reason: str) -> type[ApiError]:

@@ -59,7 +59,7 @@ class Sent:
 
 
 class Informer(Generic[K]):
-    """A cache of `kind` (in `namespace`, matching `fields`), kept current by `run`."""
+    """A cache of `kind` (in `namespace`, matching `fields` and `labels`), kept current by `run`."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Informer(Generic[K]):
         clock: Clock | None = None,
         namespace: str | None = None,
         fields: str = "",
+        labels: str = "",
         index_labels: Sequence[str] = (),
         otherwise: Callable[[K, str], str] | None = None,
     ) -> None:
@@ -81,6 +82,7 @@ class Informer(Generic[K]):
         self._clock = clock or SystemClock()
         self._namespace = namespace
         self._fields = fields
+        self._labels = labels
         self._version: str | None = None
         self._synced = asyncio.Event()
         self._subscribers: list[Callable[[Change[K]], None]] = []
@@ -210,7 +212,9 @@ class Informer(Generic[K]):
             asked_at = self.cache.writes
             entries: list[Entry[K]] = []
             version = ""
-            pages = self._client.pages(self.kind.resource_type, self._namespace, fields=self._fields)
+            pages = self._client.pages(
+                self.kind.resource_type, self._namespace, labels=self._labels, fields=self._fields
+            )
             async with aclosing(pages):
                 async for page, shown in pages:
                     entries += [entry for raw in page if (entry := self._entry(raw)) is not None]
@@ -236,6 +240,7 @@ class Informer(Generic[K]):
             self.kind.resource_type,
             self._namespace,
             resource_version=self._version or "",
+            labels=self._labels,
             fields=self._fields,
             timeout_s=timeout_s,
         )

@@ -32,6 +32,15 @@ _SIGNS: list[JSON] = [
     }
 ]
 """What no declaration tells: whose CertificateSigningRequests `workloads` signs."""
+_COMPOSES: list[JSON] = [
+    {
+        "apiGroups": [_RBAC],
+        "resources": ["clusterroles"],
+        "resourceNames": ["trimtab:compositions", "trimtab:compositions:view", "trimtab:compositions:edit"],
+        "verbs": ["escalate", "bind"],
+    }
+]
+"""Nor that `infrastructure` says in these roles what may be done with kinds that an administrator composed."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -127,7 +136,7 @@ def roles(components: Sequence[Component]) -> list[JSON]:
                 "apiVersion": f"{_RBAC}/v1",
                 "kind": "ClusterRole",
                 "metadata": {"name": name},
-                "rules": as_json(granted) + (_SIGNS if name == CONTROLLERS else []),
+                "rules": as_json(granted) + ([*_SIGNS, *_COMPOSES] if name == CONTROLLERS else []),
             }
         )
         found.append(

@@ -87,10 +87,18 @@ class Applier:
             if live.obj.metadata.deletion_timestamp is not None:
                 run.deleting.append(obj.ref)
                 return obj.ref
+        elif kind.watched:
+            await self._free(run, obj)
         body = owned_body(obj, run.subject, self._identity, retained=retained)
         slot: Slot = (kind, key, "")
         await self._send(run, slot, obj.ref, body, self._identity.manager, live, force=live is not None)
         return obj.ref
+
+    async def _free(self, run: Run, obj: Resource) -> None:
+        """Asks whether an object that our part of the kind does not have is somebody else's. Raises `ObjectHeld`."""
+        live = await self._process.client.get(type(obj), obj.name, obj.namespace)
+        if live is not None and (holder := holder_of(live, self._identity, run.subject.metadata.uid, retained=False)):
+            raise ObjectHeld(obj.ref, holder)
 
     def _placed(self, obj: Resource, subject: Resource) -> Resource:
         if not obj.name:

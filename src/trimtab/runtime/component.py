@@ -35,8 +35,8 @@ class Desired:
     release: owned objects that are the subject's no longer, but stay as they are.
     lift: finalizers that objects of an owned kind, or the subject, need no longer. All three come before what is deleted.
     status: merged into the subject's status under the reconciler's own field manager; None leaves it alone.
-    refused: the status instead, from what the API said, when it refuses one of `objects` for good (a quota, a policy); the
-        run fails all the same and is tried again.
+    refused: the status instead, from what the API said, when it refuses one of `objects` for good (a quota, a policy, a name that somebody
+        else has); the run fails all the same and is tried again.
     writes: named fields of objects of others, as declared by `writes=`.
     requeue_after_s: come back after so many seconds even when nothing changes.
     delete_subject: the subject itself has served its time (a Job past its ttl, a released volume) and is deleted, with
@@ -167,6 +167,9 @@ class Reconciler(Generic[R]):
     """A cheap filter of subjects: others are never queued (a node agent takes its own node's pods)."""
     family: type[Resource] | None = None
     """Kinds derived from this one may be read, too, once they have joined the process; each is followed from its first read on."""
+    dismantles: bool = False
+    """When its subject is deleted, what it owns does not go all at once: the function is called while some of it is left, and keeps
+    (`Desired.keep`) what has to wait for others. With `effects`."""
     while_deleting: bool = False
     """Run also while the subject is being deleted, as at any other time and without a finalizer (a node agent stops the
     containers of a deleted pod). Otherwise a subject that is being deleted is left to its finalizers."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.api import JSON, Ref, Resource, kind_of
 from trimtab.client.cache import Change, Key
 from trimtab.client.clock import jittered
-from trimtab.client.errors import Conflict, Forbidden, Invalid, Unavailable
+from trimtab.client.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from trimtab.runtime.apply import Applier, Memo, Run, Slot
 from trimtab.runtime.component import Desired, Outcome, Reconciler, Requeue, Wait
 from trimtab.runtime.conditions import NON_CONVERGENT, STALLED, has_conditions
@@ -290,7 +290,7 @@ class Controller:
                 for obj in outcome.objects:
                     try:
                         wanted.append(await applier.apply(run, obj))
-                    except (Forbidden, Invalid) as err:
+                    except (Forbidden, Invalid, NotFound, ObjectHeld) as err:
                         if outcome.refused is not None:
                             await applier.apply_status(run, outcome.refused(str(err)))
                         raise

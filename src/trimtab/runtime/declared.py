@@ -40,6 +40,11 @@ class Declared:
         """Whether it may be read because of what it derives from."""
         return kind not in self.readable and self._family is not None and issubclass(kind, self._family)
 
+    @property
+    def joined(self) -> tuple[type[Resource], ...]:
+        """The kinds that nobody but such reconcilers watches: its subject, and views of a part of a kind's objects."""
+        return (self.subject, *(kind for kind in self.owned if kind.watched))
+
     def check_read(self, kind: type[Resource]) -> None:
         if kind not in self.readable and not self.of_family(kind):
             raise Undeclared(f"{self.who} reads {kind.__name__}: add it to reads=[...] of the reconciler")

@@ -25,8 +25,11 @@ class Deletion:
     async def advance(self, run: Run, context: RunContext, reconciler: Reconciler[Any]) -> Outcome | None:
         """Goes as far as it can. None: nothing more to do until something changes (or ever).
 
-        An outcome is returned when the reconciler itself asks for time (Requeue, Wait) before its effects are undone.
+        An outcome is returned when the reconciler itself asks for time (Requeue, Wait) before its effects are undone, or says what of its
+        dependants is not to go yet.
         """
+        if reconciler.dismantles and self._applier.owned_by(run.subject.metadata.uid):
+            return await reconciler(run.subject, context)
         if await self._applier.sweep(run, ()):
             return None
         try:

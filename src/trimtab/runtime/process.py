@@ -125,7 +125,12 @@ class Process:
         informer = self.informers.get(kind)
         if informer is None:
             informer = Informer(
-                self.client, kind, clock=self.clock, index_labels=(OWNER_LABEL,), otherwise=controller_instead
+                self.client,
+                kind,
+                clock=self.clock,
+                labels=kind.watched,
+                index_labels=(OWNER_LABEL,),
+                otherwise=controller_instead,
             )
             if self._observes and kind.__name__ not in QUIET_KINDS:
                 informer.subscribe(self._observed)
@@ -152,12 +157,12 @@ class Process:
         self.controllers.remove(controller)
         await self._end(controller)
         needed = {kind for other in self.controllers for kind in other.declared.kinds}
-        subject = controller.reconciler.subject
-        if subject not in needed and subject in self.informers:
-            del self.informers[subject]
-            for other in self.controllers:
-                other.leave(subject)
-            await self._end(subject)
+        for kind in controller.declared.joined:
+            if kind not in needed and kind in self.informers:
+                del self.informers[kind]
+                for other in self.controllers:
+                    other.leave(kind)
+                await self._end(kind)
 
     async def _end(self, what: Controller | type[Resource]) -> None:
         task = self._tasks.pop(what)

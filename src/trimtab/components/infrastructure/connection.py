@@ -36,10 +36,11 @@ def rendered(
     fields = {**shown, **{names[name]: value for name, value in hidden.items()}}
     if not templates:
         return {names[name]: _text(value) for name, value in hidden.items()}
-    return {key: _filled(key, template, fields) for key, template in templates.items()}
+    return {key: filled(key, template, fields) for key, template in templates.items()}
 
 
-def _filled(key: str, template: str, fields: Mapping[str, Any]) -> bytes:
+def filled(key: str, template: str, fields: Mapping[str, Any]) -> bytes:
+    """A template with what the fields are. key: named in the `TemplateFault`."""
     out, last = b"", 0
     for match in PLACE.finditer(template):
         out += template[last : match.start()].encode() + _value(key, match[1], fields)

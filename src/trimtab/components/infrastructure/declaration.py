@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
+from trimtab.components.infrastructure.composition import declaration as composition
 from trimtab.components.infrastructure.gateway import SOCKET, gateway
 from trimtab.components.infrastructure.installed import configured, installed
 from trimtab.components.infrastructure.joining import kinds
@@ -40,8 +41,8 @@ def _bubblewrap() -> str | None:
 COMPONENT = Component(
     name="infrastructure",
     summary="keeps clouds as objects say, through Terraform providers",
-    kinds=(Provider, ProviderConfig, ClusterManifests),
-    reconcilers=(installed, configured, manifests),
+    kinds=(Provider, ProviderConfig, ClusterManifests, composition.CompositeDefinition),
+    reconcilers=(installed, configured, manifests, composition.defined),
     services=(
         # What the reconcilers of enabled kinds have in common: those are known only while it runs.
         Service(
@@ -51,9 +52,11 @@ COMPONENT = Component(
             owns=(Owned(Secret, retain=True), Owned(Job), Owned(Effect)),
         ),
         Service("providers", _pool),
+        composition.SERVICE,
         Service("asking", _asking, reads=(Provider, ProviderConfig, Secret)),
     ),
-    stores=(Store("providers", "a provider's program until it is removed", owner="node"),),
+    stores=(Store("providers", "a provider's program until it is removed", owner="node"), composition.STORE),
+    guards=(composition.CompositeDefinition,),
     judges=(Judge(f".{GROUP_SUFFIX}", SOCKET),),
     endpoints=(Endpoint(ProviderConfig, "plan", SOCKET),),
     commands=(
@@ -64,7 +67,7 @@ COMPONENT = Component(
         ),
     ),
     needs=(Need("bubblewrap", _bubblewrap, optional=True),),
-    conditions={**REASONS, **OF_MANIFESTS},
+    conditions={**REASONS, **OF_MANIFESTS, **composition.REASONS},
 )
 
 
@@ -78,7 +81,7 @@ def adapters(settings: Settings) -> dict[type, Any]:
 
         return Pool(ShutIn(shelf, settings.run_path("user", "providers"), settings.user))
 
-    return {Shelf: shelf, Providers: WhenAsked(pool), Clusters: OverHttp()}
+    return {Shelf: shelf, Providers: WhenAsked(pool), Clusters: OverHttp(), **composition.adapters(settings)}
 
 
 __all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters"]

@@ -70,6 +70,9 @@ class Compositions(Protocol):
     async def compose(self, function: Function, xr: JSON, observed: Mapping[str, JSON]) -> Any:
         """What the function returned, unchecked. Raises `Failed`."""
 
+    async def close(self) -> None:
+        """Ends what runs."""
+
 
 class Functions:
     """Running functions. Implements `Compositions`. `close` ends all of them."""

@@ -1,0 +1,42 @@
+"""What composition adds to the component: its kind, reconciler, service, store, command, and the texts of its conditions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.api.cluster import ClusterRole, ClusterRoleBinding
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
+from trimtab.components.infrastructure.composition.packages import Packages, Shelf
+from trimtab.components.infrastructure.composition.publishing import Claims, defined
+from trimtab.components.infrastructure.composition.reasons import REASONS
+from trimtab.components.infrastructure.composition.sandbox import Compositions, Functions
+from trimtab.runtime import Owned, Service, Store
+from trimtab.runtime.effects import Effect
+from trimtab.runtime.settings import Settings
+
+
+async def _compositions(process: Any) -> None:
+    try:
+        await process.adapter(Claims).run(process)
+    finally:
+        await process.adapter(Compositions).close()
+
+
+SERVICE = Service(
+    "compositions",
+    _compositions,
+    reads=(CompositeDefinition,),
+    # What the reconcilers of claims have in common: those are known only while it runs.
+    owns=(Owned(ClusterRole), Owned(ClusterRoleBinding), Owned(Effect), Owned(Secret)),
+)
+STORE = Store("compositions", "a package of a composition until it is removed", owner="node")
+
+
+def adapters(settings: Settings) -> dict[type, Any]:
+    """Running the functions of compositions."""
+    packages = Shelf(settings.data_path("compositions"))
+    return {Packages: packages, Compositions: Functions(), Claims: Claims()}
+
+
+__all__ = ["REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]

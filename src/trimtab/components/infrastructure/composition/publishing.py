@@ -1,0 +1,266 @@
+"""A CompositeDefinition -> its kind in the API, its function looked at, and its claims kept while it runs.
+
+    definition --defined--> CRD, conditions      definitions --publish (a service)--> roles, one reconciler of claims for each
+
+The roles say also which kinds claims were composed of: written before the first object of a kind is made, so that a controller that
+starts anew knows what there may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+from msgspec import to_builtins
+
+from trimtab.api import JSON, Resource, ResourceType
+from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
+from trimtab.client.errors import NotFound
+from trimtab.client.informer import Informer
+from trimtab.client.wire import encode
+from trimtab.components.infrastructure.composition.claims import COMPOSED, KindMissing, claims, function_of
+from trimtab.components.infrastructure.composition.definition import ROLE, crd, granted, refused
+from trimtab.components.infrastructure.composition.fields import BadField
+from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, child_kind, claim_kind
+from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
+from trimtab.components.infrastructure.composition.sandbox import Compositions, Failed
+from trimtab.components.infrastructure.naming import GROUP_SUFFIX
+from trimtab.runtime import Context, Desired, Owned, Reconciler
+
+MANAGER = "trimtab-infrastructure-compositions"
+CHILDREN = "trimtab.dev/composed-kinds"
+"""On the controllers' role: what claims were composed of, by definition."""
+PUBLISHED = "trimtab.dev/composed-api"
+CHECK_S = 300.0
+WAIT_S = 1.0
+NAMED_MAX = 3
+
+
+class Published(Resource, omit_defaults=True):
+    """A CustomResourceDefinition that was made from a CompositeDefinition."""
+
+    resource_type: ClassVar[ResourceType] = CustomResourceDefinition.resource_type
+    watched: ClassVar[str] = PUBLISHED
+    spec: dict[str, Any] = {}
+    status: dict[str, Any] = {}
+
+
+async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
+    """Publishes a definition's kind, and says whether its function can be called."""
+    if ctx.deleting:
+        return await _ending(subject, ctx)
+    try:
+        if problem := refused(subject):
+            raise BadField(problem)
+        wanted = _published(subject)
+    except BadField as err:
+        keep = [one.ref for one in await ctx.owned(Published)]
+        return Desired(keep=keep, status=_status(subject, bool(keep), "False", "Invalid", str(err)))
+    live = await ctx.get(Published, wanted.name)
+    if live is None or not _established(live):
+        status = _status(subject, False, "False", "Establishing", "the API does not serve it yet")
+        return Desired(
+            objects=[wanted], status=status, requeue_after_s=WAIT_S, refused=lambda text: _refused(subject, text)
+        )
+    ready, reason, message = await _callable(subject, ctx)
+    return Desired(
+        objects=[wanted],
+        status=_status(subject, True, ready, reason, message),
+        requeue_after_s=CHECK_S if ready != "True" else None,
+        refused=lambda text: _refused(subject, text),
+    )
+
+
+defined: Reconciler[CompositeDefinition] = Reconciler(
+    name="defined",
+    subject=CompositeDefinition,
+    function=_defined,
+    owns=(Owned(Published),),
+    effects=True,
+    dismantles=True,
+    workers=2,
+)
+
+
+def _established(live: Published) -> bool:
+    found = live.status.get("conditions") or ()
+    return any(c.get("type") == "Established" and c.get("status") == "True" for c in found)
+
+
+async def _callable(subject: CompositeDefinition, ctx: Context) -> tuple[str, str, str]:
+    """Of the condition Ready: status, reason, message."""
+    compositions: Compositions = ctx.adapter(Compositions)  # type: ignore[type-abstract]
+    packages: Packages = ctx.adapter(Packages)  # type: ignore[type-abstract]
+    try:
+        await compositions.load(function_of(subject, packages))
+    except NotInstalled as err:
+        return "False", "PackageMissing", str(err)
+    except Failed as err:
+        return "False", err.reason, str(err)
+    return "True", "Served", ""
+
+
+def _published(subject: CompositeDefinition) -> Published:
+    made = crd(subject)
+    made.metadata.labels[PUBLISHED] = subject.name[:63].rstrip("-.")
+    return Published(metadata=made.metadata, spec=made.spec)
+
+
+async def _ending(subject: CompositeDefinition, ctx: Context) -> Desired:
+    """The kind goes when there are no claims any more: with it they would all be deleted."""
+    published = [one.ref for one in await ctx.owned(Published)]
+    left = ctx.adapter(Claims).of(subject.name)
+    if not published or left == []:
+        return Desired()
+    if left is None:
+        message = "its claims are not known yet"
+    else:
+        names = ", ".join(f"{one.namespace}/{one.name}" for one in left[:NAMED_MAX])
+        message = f"there are {len(left)} claims of it, which would be deleted with it: {names}: delete them first"
+    status = _status(subject, True, "False", "ClaimsLeft", message)
+    return Desired(keep=published, status=status, requeue_after_s=WAIT_S)
+
+
+def _refused(subject: CompositeDefinition, text: str) -> JSON:
+    return _status(subject, False, "False", "Invalid", f"the API refused it: {text}")
+
+
+def _status(subject: CompositeDefinition, served: bool, status: str, reason: str, message: str) -> JSON:
+    return {
+        "observedGeneration": subject.metadata.generation,
+        "served": served,
+        "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}],
+    }
+
+
+# The service
+
+
+class Claims:
+    """The claims of all definitions: who keeps them, and the kinds of what they are composed of. Implements `claims.Kinds`."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._joined: dict[str, tuple[bytes, Any]] = {}
+        self._children: dict[str, dict[tuple[str, str], str]] = {}
+        """Definition -> (apiVersion, kind) -> plural."""
+        self._woken = asyncio.Event()
+
+    def of(self, definition: str) -> list[Claim] | None:
+        """Its claims; None while they are not known."""
+        joined = self._joined.get(definition)
+        if joined is None:
+            return None
+        informer = joined[1].claims
+        return list(informer.list()) if informer.synced else None
+
+    async def need(self, definition: str, places: Sequence[tuple[str, str]]) -> None:
+        """Raises `KindMissing`."""
+        known = self._children.setdefault(definition, {})
+        for api_version, kind in places:
+            if (api_version, kind) not in known:
+                known[api_version, kind] = await self._plural(api_version, kind)
+        self._woken.set()
+
+    async def _plural(self, api_version: str, kind: str) -> str:
+        """Raises `KindMissing`."""
+        path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+        try:
+            answer = await self._process.client.wire.send("GET", path)
+        except NotFound:
+            found: list[JSON] = []
+        else:
+            found = msgspec.json.decode(answer.body).get("resources") or []
+        for one in found:
+            if one.get("kind") == kind and "/" not in one["name"]:
+                if not one.get("namespaced"):
+                    raise KindMissing(f"{kind} of {api_version} has no namespace: claims are composed of what has one")
+                return str(one["name"])
+        provider = api_version.partition(".")[0] if api_version.partition("/")[0].endswith(f".{GROUP_SUFFIX}") else ""
+        hint = f": trimtab provider enable {provider} ..." if provider else ""
+        raise KindMissing(f"there is no kind {kind} of {api_version} in this API{hint}")
+
+    async def run(self, process: Any) -> None:
+        """The service. Until cancelled."""
+        self._process = process
+        informer = process.informer(CompositeDefinition)
+        end = informer.subscribe(lambda _: self._woken.set())
+        try:
+            await informer.wait_synced()
+            if informer.list():
+                await self._remember()
+            self._woken.set()
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                await self._keep({one.name: one for one in informer.list() if one.status.served})
+        finally:
+            end()
+            for name in list(self._joined):
+                await self._part(name)
+
+    async def _remember(self) -> None:
+        path = ClusterRole.resource_type.path(None, ROLE)
+        try:
+            answer = await self._process.client.wire.send("GET", path)
+        except NotFound:
+            return
+        said = msgspec.json.decode(answer.body)["metadata"].get("annotations", {}).get(CHILDREN, "{}")
+        for name, places in json.loads(said).items():
+            self._children[name] = {(api_version, kind): plural for api_version, kind, plural in places}
+
+    async def _keep(self, served: Mapping[str, CompositeDefinition]) -> None:
+        """Grants, then starts and ends what is new and old."""
+        self._children = {name: kinds for name, kinds in self._children.items() if name in served}
+        shapes = {name: self._shape(one) for name, one in served.items()}
+        if shapes == {name: shape for name, (shape, _) in self._joined.items()}:
+            return
+        COMPOSED.clear()
+        COMPOSED.update((f"{one.spec.group}/{one.spec.version}", one.spec.names.kind) for one in served.values())
+        await self._grant(served)
+        for name in [name for name, (shape, _) in self._joined.items() if shapes.get(name) != shape]:
+            await self._part(name)
+        for name in sorted(served.keys() - self._joined.keys()):
+            self._joined[name] = (shapes[name], self._join(served[name]))
+
+    def _shape(self, one: CompositeDefinition) -> bytes:
+        """What its reconciler is made from."""
+        spec = one.spec
+        children = sorted(self._children.get(one.name, {}).items())
+        return encode([spec.group, spec.version, to_builtins(spec.names), bool(spec.connection), children])
+
+    async def _grant(self, served: Mapping[str, CompositeDefinition]) -> None:
+        children = {
+            (v.rpartition("/")[0], plural) for kinds in self._children.values() for (v, _), plural in kinds.items()
+        }
+        known = {
+            name: [[*place, plural] for place, plural in sorted(kinds.items())]
+            for name, kinds in self._children.items()
+        }
+        for role in granted(served.values(), sorted(children)):
+            if role.name == ROLE and isinstance(role, ClusterRole):
+                role.metadata.annotations[CHILDREN] = json.dumps(known, sort_keys=True)
+            await self._process.client.apply(role, manager=MANAGER)
+
+    def _join(self, made: CompositeDefinition) -> Joined:
+        kind = claim_kind(made.spec)
+        children = [
+            child_kind(ResourceType(api_version, name, plural))
+            for (api_version, name), plural in sorted(self._children.get(made.name, {}).items())
+        ]
+        controller = self._process.join("infrastructure", claims(made, kind, children, self))
+        return Joined(controller, self._process.informers[kind])
+
+    async def _part(self, name: str) -> None:
+        _, joined = self._joined.pop(name)
+        await self._process.part(joined.controller)
+
+
+class Joined(NamedTuple):
+    """One definition's reconciler, and its claims."""
+
+    controller: Any
+    claims: Informer[Claim]
