@@ -114,20 +114,26 @@ def server(name: str, *, interval: str = "1s", spec: dict[str, Any] | None = Non
 
 
 @contextmanager
+def bare_engine(more: Sequence[str] = ("--no-node",)) -> Iterator[CloudEngine]:
+    """A started engine beside a fake cloud, without a provider."""
+    with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud:
+        engine = EngineUnderTest(Path(folder) / "data")
+        Path(folder).chmod(0o755)
+        try:
+            engine.start(*more)
+            yield CloudEngine(engine, cloud, Path(folder))
+        finally:
+            engine.remove()
+
+
+@contextmanager
 def cloud_engine(
     *faults: str, enabled: Sequence[str] = KINDS, more: Sequence[str] = ("--no-node",)
 ) -> Iterator[CloudEngine]:
     """A started engine with the provider installed, these kinds enabled, and a ProviderConfig `default` for the cloud."""
-    with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud:
-        engine = EngineUnderTest(Path(folder) / "data")
-        Path(folder).chmod(0o755)
-        world = CloudEngine(engine, cloud, Path(folder))
-        try:
-            engine.start(*more)
-            world.install(*faults)
-            if enabled:
-                world.enable(*enabled)
-            world.credential()
-            yield world
-        finally:
-            engine.remove()
+    with bare_engine(more) as world:
+        world.install(*faults)
+        if enabled:
+            world.enable(*enabled)
+        world.credential()
+        yield world

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from trimtab.components.infrastructure.definition import BYTES_MAX, definition
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured, hidden, shown
+from trimtab.components.infrastructure.mapping import FieldFault, Output, api_path, configured, hidden, shown, to_type
 from trimtab.components.infrastructure.naming import api_names, kind_name, plural
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Schema
 from trimtab.components.infrastructure.protocol.types import (
@@ -16,6 +16,7 @@ from trimtab.components.infrastructure.protocol.types import (
     DYNAMIC,
     NUMBER,
     STRING,
+    Type,
     list_of,
     map_of,
     object_of,
@@ -204,3 +205,20 @@ def test_names() -> None:
         "keys",
     ]
     assert api_names(["ssh_key", "sshKey", "a"]) == {"a": "a", "sshKey": "sshKey", "ssh_key": "ssh_key"}
+
+
+@pytest.mark.parametrize(
+    ("of", "output", "is_given"),
+    [
+        (NUMBER, "1001", 1001),
+        (NUMBER, "1.5", 1.5),
+        (STRING, 1001, "1001"),
+        (STRING, True, "true"),
+        (BOOL, "false", False),
+        (list_of(NUMBER), ["1", "2"], [1, 2]),
+        (map_of(STRING), {"a": 1}, {"a": "1"}),
+        (NUMBER, "ten", "ten"),
+    ],
+)
+def test_what_another_resource_gives_becomes_what_the_field_holds(of: Type, output: Any, is_given: Any) -> None:
+    assert to_type(of, Output(output), "spec.forProvider.x") == is_given

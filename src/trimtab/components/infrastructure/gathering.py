@@ -17,7 +17,7 @@ from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import at, put
 from trimtab.components.infrastructure.finding import tagged
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured
+from trimtab.components.infrastructure.mapping import FieldFault, Output, api_path, configured
 from trimtab.components.infrastructure.pool import Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block, fields
@@ -86,7 +86,7 @@ class Sources:
         spec = self.subject.spec
         given = {**(spec.init_provider if new else {}), **spec.for_provider}
         for reference in spec.references:
-            given = put_given(given, reference.field, await self.referred(reference.source))
+            given = put_given(given, reference.field, Output(await self.referred(reference.source)))
         secrets: dict[tuple[str, str], Value] = {}
         for name, key in set(secret_refs(given)):
             secrets[name, key] = await self.given_secret(name, key)

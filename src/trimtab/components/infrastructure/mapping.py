@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
@@ -19,6 +19,12 @@ from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, 
 
 Secrets = Callable[[str, str], Value]
 """(name, key) -> the text in that Secret, or unknown. Raises `LookupError`: one line."""
+
+
+class Output(NamedTuple):
+    """What another resource gives: it becomes what the field holds, as an id that is a text there and a number here."""
+
+    value: Value
 
 
 class FieldFault(ValueError):
@@ -114,6 +120,8 @@ def _secret(attribute: Attribute, value: Any, secrets: Secrets, path: str) -> Va
 
 
 def _nest(nesting: Nesting, value: Any, path: str, one: Callable[[Any, str], Value]) -> Value:
+    if isinstance(value, Output):
+        value = value.value
     if value is UNKNOWN:
         return UNKNOWN
     if nesting in ("list", "set"):
@@ -131,8 +139,31 @@ def _object(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
+def _turned(of: Type, value: Any) -> Any:
+    """An output in terms of a field's type: texts, numbers and truth values turn into each other where nothing is lost."""
+    match of.kind, value:
+        case "string", bool():
+            return "true" if value else "false"
+        case "string", int() | float():
+            return str(value)
+        case "number", str() if re.fullmatch(r"-?[0-9]+", value):
+            return int(value)
+        case "number", str() if re.fullmatch(r"-?[0-9]+\.[0-9]+", value):
+            return float(value)
+        case "bool", "true" | "false":
+            return value == "true"
+        case (("list" | "set" | "map"), list() | dict()) if of.element is not None:
+            element = of.element
+            if isinstance(value, dict):
+                return {key: _turned(element, one) for key, one in value.items()}
+            return [_turned(element, one) for one in value]
+    return value
+
+
 def to_type(of: Type, value: Any, path: str) -> Value:
     """A given value with the fields of its objects in the provider's names."""
+    if isinstance(value, Output):
+        value = _turned(of, value.value)
     if value is None:
         return None
     match of.kind:

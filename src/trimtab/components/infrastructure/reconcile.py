@@ -392,9 +392,9 @@ class Run:
         if synced == "True":
             return {"type": "Ready", "status": "True", "reason": "Available", "message": ""}
         before = next((c for c in self._subject.status.conditions if c.type == "Ready"), None)
-        there = self._look.live.value is not None if self._look is not None else before is not None
-        if before is not None and there:
-            return {"type": "Ready", "status": before.status, "reason": before.reason, "message": before.message}
+        there = self._look is None or self._look.live.value is not None
+        if before is not None and before.status == "True" and there:
+            return {"type": "Ready", "status": "True", "reason": before.reason, "message": before.message}
         return {"type": "Ready", "status": "False", "reason": reason, "message": message}
 
 
