@@ -320,6 +320,14 @@ def test_a_copy_of_the_files_made_while_a_roll_up_works_has_everything_once(tmp_
         assert answers(Profiles(copy), HOUR, HOUR + 200) == before
 
 
+def test_a_batch_that_is_rolled_up_while_another_comes_in_is_no_error(tmp_path: Path) -> None:
+    """Its name is read from the directory, and then the file is gone: here, as a link to nothing."""
+    store = filled(tmp_path, HOUR, HOUR + 10)
+    (incoming(tmp_path) / f"{HOUR - 10:011d}-agent-gone.batch").symlink_to(tmp_path / "gone")
+    store.append(random_batch(1, HOUR + 10))
+    assert len(list(incoming(tmp_path).glob("*.batch"))) == 3
+
+
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(packed(random_batch(HOUR, HOUR)))
     monkeypatch.setattr(arrivals, "INCOMING_BYTES_MAX", 3 * size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,11 +22,7 @@ NO_ROOM = "no-room"
 def keep(root: Path, batch: Batch) -> Path:
     """Writes a batch, durable when this returns. When the disk is full or too much waits, the oldest that wait are dropped for it.
     Raises `OSError` when that does not help."""
-    waiting = sorted(
-        (entry.name, entry.stat().st_size)
-        for entry in (os.scandir(incoming(root)) if incoming(root).is_dir() else ())
-        if entry.name.endswith(".batch")
-    )
+    waiting = _waiting(root)
     excess = sum(size for _, size in waiting) - INCOMING_BYTES_MAX
     dropped = 0
     while waiting:
@@ -41,6 +38,16 @@ def keep(root: Path, batch: Batch) -> Path:
                 raise
             excess = 1
     return write(root, _with(batch, dropped))
+
+
+def _waiting(root: Path) -> list[tuple[str, int]]:
+    """The batches that wait, the oldest first, and their sizes, but for those that a roll-up takes away meanwhile."""
+    found = []
+    for entry in os.scandir(incoming(root)) if incoming(root).is_dir() else ():
+        if entry.name.endswith(".batch"):
+            with suppress(FileNotFoundError):
+                found.append((entry.name, entry.stat().st_size))
+    return sorted(found)
 
 
 def _with(batch: Batch, dropped: int) -> Batch:
