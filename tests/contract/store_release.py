@@ -18,7 +18,7 @@ from trimtab.store import Put, Store
 
 HERE = Path(__file__).parent
 EARLIER = HERE / "earlier"
-COMPONENTS = ("apps", "backups", "ingress", "node", "pipelines", "profiling", "volumes", "workloads")
+COMPONENTS = ("apps", "backups", "infrastructure", "ingress", "node", "pipelines", "profiling", "volumes", "workloads")
 
 
 def main() -> None:

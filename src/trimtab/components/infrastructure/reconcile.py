@@ -216,9 +216,13 @@ class Run:
                 await self._save(kept)  # its key stays: what is approved is a plan of this resource
         # From here on there may be something outside.
         await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
-        if kept.state is not None:
-            return kept
         adopt = self._subject.spec.policy.adopt
+        if kept.state is not None:
+            if adopt.startswith("id:") and adopt != kept.adopted:
+                # It has one: the word is not for a later day, when that is gone.
+                kept = msgspec.structs.replace(kept, adopted=adopt)
+                await self._save(kept)
+            return kept
         if adopt.startswith("id:") and adopt != kept.adopted:
             return await self._adopted(keeper, talk, kept, adopt)
         if kept.pending == "create":
