@@ -176,6 +176,22 @@ def test_a_caller_that_grew_by_the_same_factor_is_named_with_what_it_calls(profi
     assert {g.function.name for g in asked(profiles, T + 240).grown} == {"query", "digest"}
 
 
+def test_what_the_interpreter_does_for_a_function_is_the_functions(profiles, run):
+    """More is allocated in `digest`: what grew by the greatest factor is the interpreter's `PyObject_Free`."""
+    FRAMES.append(Frame("native", "PyObject_Free", "/usr/bin/python3.11", build_id="ab" * 20, address=64))
+    STACKS.append([5, 4, 1, 0])
+    try:
+        run(OLD, T - 180, 180, 40, 50, 9, 1)
+        run(NEW, T, 240, 40, 50, 19, 11)
+    finally:
+        STACKS.pop()
+        FRAMES.pop()
+
+    answer = asked(profiles, T + 240)
+
+    assert [(g.function.name, round(100 * g.before)) for g in answer.grown] == [("digest", 10)]
+
+
 def test_requests_at_times_when_nothing_was_measured_do_not_count(profiles, run):
     """The agent was away for half of the time before."""
     run(OLD, T - 600, 200, 40, 50, 10)

@@ -22,6 +22,7 @@ import msgspec
 
 from trimtab.client import ApiError, WireClient
 from trimtab.components.profiling.kinds import DEFAULT, Profiler
+from trimtab.components.profiling.naming import INTERPRETERS
 from trimtab.components.profiling.terms import seconds
 
 _TERM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(!~|=~|!=|=)(.*)", re.DOTALL)
@@ -116,8 +117,6 @@ when = options(
 counted = click.option(
     "--type", "kind", default="cpu", show_default=True, help="What is counted: see `trimtab profile labels`."
 )
-INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
-"""Binaries whose functions do the work of Python functions, which are in the same stacks."""
 
 native = click.option(
     "--native",

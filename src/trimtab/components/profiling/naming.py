@@ -10,6 +10,9 @@ from typing import Protocol
 
 from trimtab.components.profiling.batch import Frame
 
+INTERPRETERS = r"^(lib)?python3[.0-9]*(\.so[.0-9]*)?$"
+"""Binaries whose functions do the work of Python functions, which are in the same stacks."""
+
 
 class Line(Protocol):
     """What a symbolizer says of an address: a function, and its place in the source if known."""

@@ -5,7 +5,7 @@
 
 The start of a program (imports, caches that fill) is no part of the comparison, and what an image did while the next was being rolled out
 neither. With the requests that the proxy counted by the minute the costs are per request, of whole minutes; else they are shares of the
-App's own CPU time.
+App's own CPU time. What the Python interpreter does for a function is the function's.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.batch import TIME_S
-from trimtab.components.profiling.naming import Symbolizer
+from trimtab.components.profiling.naming import INTERPRETERS, Symbolizer
 from trimtab.components.profiling.queries.causes import causes
 from trimtab.components.profiling.queries.growth import growth, named, scales, sides
 from trimtab.components.profiling.queries.shapes import CompareAnswer, Comparison, Side
-from trimtab.components.profiling.queries.tree import Ints, Tree, merge
+from trimtab.components.profiling.queries.tree import Filter, Ints, Tree, merge
 from trimtab.components.profiling.storage.selection import Query
 from trimtab.components.profiling.storage.store import Profiles
 
@@ -128,7 +128,8 @@ class _Window:
 
     def tree(self, start: int, end: int, symbolizer: Symbolizer) -> Tree:
         selection = self.profiles.select(self._query(start, end))
-        return merge(selection, symbolizer.names(selection.frames), anonymous=True)
+        names, wanted = symbolizer.names(selection.frames), Filter(hide=INTERPRETERS)
+        return merge(selection, names, filter=wanted, anonymous=True)
 
     def _query(self, start: int, end: int) -> Query:
         return Query(start=start, end=end, selector=self.selector)
