@@ -12,4 +12,8 @@ CONTRIBUTED: dict[str, tuple[str, str]] = {
         "trimtab.components.infrastructure.commands:provider",
         "Terraform providers, whose resources become kinds.",
     ),
+    "composition": (
+        "trimtab.components.infrastructure.composition.commands:composition",
+        "APIs of your own, each from one Python function.",
+    ),
 }

@@ -93,7 +93,7 @@ def timeline(
 
     reader = _reader(target, state)
     try:
-        ref = _ref(obj, namespace) if obj else None
+        ref = _ref(obj, namespace, reader) if obj else None
         start = datetime.now(UTC) - timedelta(seconds=seconds(since)) if since else None
         wanted = everything or fmt != "table"
         last = max((e.id for e in reader.timeline(limit=1)), default=0)
@@ -165,7 +165,7 @@ def why(target: Target, obj: str, namespace: str, limit: int, state: Path | None
     """
     reader = _reader(target, state)
     try:
-        ref = _ref(obj, namespace)
+        ref = _ref(obj, namespace, reader)
         chains = _telling(reader.why(ref, limit=limit * 10))[:limit]
         said = [e for e in reader.timeline(object=ref, limit=20) if e.object == ref and e.verb in ("warned", "failed")]
     finally:
@@ -194,8 +194,9 @@ def _telling(chains: list[Why]) -> list[Why]:
     return [c for c in chains if c.entry.verb not in DETAIL_VERBS] or chains
 
 
-def _ref(text: str, namespace: str) -> Ref:
-    """The object that `KIND/NAME` names; kinds as the components and the API know them, so that no engine need run."""
+def _ref(text: str, namespace: str, reader: JournalReader) -> Ref:
+    """The object that `KIND/NAME` names; kinds as the components and the API know them, so that no engine need run, and those that came
+    while it ran (a provider's, composed ones) as the journal does."""
     from trimtab.api import all_kinds
     from trimtab.cli.kinds import _matching, _unknown
     from trimtab.engine import registry
@@ -209,6 +210,12 @@ def _ref(text: str, namespace: str) -> Ref:
     known = [k.resource_type for k in all_kinds()]
     found = _matching(kind, known)
     if not found:
+        word, _, group = kind.lower().partition(".")
+        for ref in reader.named(name):
+            one = ref.kind.lower()
+            called = word in (one, f"{one}s", f"{one}es", f"{one[:-1]}ies") and ref.api_version.startswith(group)
+            if called and ref.namespace in (None, namespace):
+                return ref
         raise NotFound(_unknown(kind, known))
     return Ref(found[0].api_version, found[0].kind, namespace if found[0].namespaced else None, name)
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from trimtab.api import Ref
-from trimtab.runtime.journal import COLUMNS, Entry, from_row, ref_text, to_micros
+from trimtab.runtime.journal import COLUMNS, Entry, from_row, ref_of, ref_text, to_micros
 
 FOLLOW_EVERY_S = 0.5
 """Looking whether another process appended: one pragma, no query."""
@@ -89,6 +89,14 @@ class JournalReader:
             where.append("component = ?")
             values.append(component)
         return _in_time(self._query(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT {limit:d}", values))
+
+    def named(self, name: str) -> list[Ref]:
+        """Every object of that name that something happened to, of whatever kind and namespace; the newest first."""
+        rows = self._db.execute(
+            "SELECT object FROM entries WHERE substr(object, -length(?1)) = ?1 GROUP BY object ORDER BY max(id) DESC",
+            (f"|{name}",),
+        )
+        return [ref_of(text) for (text,) in rows]
 
     async def wait_newer(self, last: int, *, every_s: float = FOLLOW_EVERY_S) -> list[Entry]:
         """Entries after the one with id `last`, as soon as there are any."""

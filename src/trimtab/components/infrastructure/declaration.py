@@ -65,6 +65,7 @@ COMPONENT = Component(
             "trimtab.components.infrastructure.commands:provider",
             "Terraform providers, whose resources become kinds.",
         ),
+        composition.COMMAND,
     ),
     needs=(Need("bubblewrap", _bubblewrap, optional=True),),
     conditions={**REASONS, **OF_MANIFESTS, **composition.REASONS},

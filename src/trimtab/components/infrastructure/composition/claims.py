@@ -197,7 +197,7 @@ class Run:
             text = f"{first.name} ({first.kind} {first.object}): {first.message}" + (
                 f"; and {more} more" if more else ""
             )
-            return _condition("Ready", "False", "NotReady", text)
+            return _condition("Ready", "False", "ResourceNotReady", text)
         if wanted.waiting:
             return _condition("Ready", "False", "WaitsForMore", wanted.waiting)
         if lacking:
@@ -294,9 +294,9 @@ class Run:
         return msgspec.structs.replace(row, ready=ready, message=message)
 
     def _refused(self, text: str, rows: Sequence[Composed]) -> JSON:
-        self._ctx.event("Refused", text, warning=True)
-        ready = _condition("Ready", "False", "Refused", text)
-        return self._status(_condition("Synced", "False", "Refused", text), ready, rows)
+        self._ctx.event("ApplyRefused", text, warning=True)
+        ready = _condition("Ready", "False", "ApplyRefused", text)
+        return self._status(_condition("Synced", "False", "ApplyRefused", text), ready, rows)
 
     def _status(self, synced: JSON, ready: JSON, rows: Sequence[Composed]) -> JSON:
         return {

@@ -11,7 +11,7 @@ from trimtab.components.infrastructure.composition.packages import Packages, She
 from trimtab.components.infrastructure.composition.publishing import Claims, defined
 from trimtab.components.infrastructure.composition.reasons import REASONS
 from trimtab.components.infrastructure.composition.sandbox import Compositions, Functions
-from trimtab.runtime import Owned, Service, Store
+from trimtab.runtime import Command, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
@@ -30,6 +30,11 @@ SERVICE = Service(
     # What the reconcilers of claims have in common: those are known only while it runs.
     owns=(Owned(ClusterRole), Owned(ClusterRoleBinding), Owned(Effect), Owned(Secret)),
 )
+COMMAND = Command(
+    "composition",
+    "trimtab.components.infrastructure.composition.commands:composition",
+    "APIs of your own, each from one Python function.",
+)
 STORE = Store("compositions", "a package of a composition until it is removed", owner="node")
 
 
@@ -39,4 +44,4 @@ def adapters(settings: Settings) -> dict[type, Any]:
     return {Packages: packages, Compositions: Functions(), Claims: Claims()}
 
 
-__all__ = ["REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]
+__all__ = ["COMMAND", "REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]

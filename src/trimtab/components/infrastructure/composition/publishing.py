@@ -119,7 +119,8 @@ async def _ending(subject: CompositeDefinition, ctx: Context) -> Desired:
         message = "its claims are not known yet"
     else:
         names = ", ".join(f"{one.namespace}/{one.name}" for one in left[:NAMED_MAX])
-        message = f"there are {len(left)} claims of it, which would be deleted with it: {names}: delete them first"
+        count = "is one claim" if len(left) == 1 else f"are {len(left)} claims"
+        message = f"there {count} of it, which would be deleted with it: {names}: delete them first"
     status = _status(subject, True, "False", "ClaimsLeft", message)
     return Desired(keep=published, status=status, requeue_after_s=WAIT_S)
 

@@ -7,7 +7,7 @@ REASONS = {
     "ClaimsLeft": "The definition is deleted and there are claims of it, which would be deleted with it.",
     "Composed": "The function was called, and what it returned was applied.",
     "AllReady": "All that the claim is composed of is ready.",
-    "NotReady": "Something that the claim is composed of is not ready: the message names the first, and why.",
+    "ResourceNotReady": "Something that the claim is composed of is not ready: the message names the first, and why.",
     "WaitsForMore": "The function says that more is to come, and what for.",
     "ConnectionWaiting": "The connection Secret cannot be filled yet; the message says what is missing.",
     "BadField": "A field of the claim is none that the function takes; the message names it.",
@@ -18,7 +18,7 @@ REASONS = {
     "TooMuchMemory": "The function took more memory than spec.compose.memoryMiB.",
     "BadOutput": "What the function returned cannot be applied; the message names it.",
     "KindNotEnabled": "The function returned a resource of a kind that the API does not have.",
-    "Refused": "The API refused something that the claim is composed of; the message has its words.",
+    "ApplyRefused": "The API refused something that the claim is composed of; the message has its words.",
     "PackageMissing": "The package of the definition's function is not on this machine: trimtab composition install.",
     "Ending": "The claim is deleted: what it is composed of goes first, in order.",
 }

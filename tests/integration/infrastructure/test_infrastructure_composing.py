@@ -1,0 +1,63 @@
+"""A whole engine that composes: the controllers as their own user publish the kind, run the function shut in, and make what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from composing_world import LAB
+from engine_under_test import wait_for
+from infrastructure_engine import CloudEngine, cloud_engine
+
+DEFINITION = {
+    "apiVersion": "trimtab.dev/v1alpha1",
+    "kind": "CompositeDefinition",
+    "metadata": {"name": "labs.acme.example"},
+    "spec": {
+        "group": "acme.example",
+        "names": {"kind": "Lab"},
+        "fields": {"region": {"type": "string", "required": True}, "hosts": {"type": "integer", "default": 1}},
+        "status": {"addresses": {"type": "array", "items": {"type": "string"}}},
+        "compose": {"source": LAB},
+    },
+}
+CLAIM = {
+    "apiVersion": "acme.example/v1alpha1",
+    "kind": "Lab",
+    "metadata": {"name": "lab", "namespace": "default"},
+    "spec": {"region": "eu"},
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[CloudEngine]:
+    with cloud_engine(enabled=("cloud_network", "cloud_server")) as one:
+        yield one
+
+
+@pytest.mark.engine
+def test_an_engine_composes(world: CloudEngine) -> None:
+    world.apply(DEFINITION)
+    world.until("CompositeDefinition", "labs.acme.example")
+    world.apply(CLAIM)
+    world.until("Lab", "lab")
+    assert len(world.cloud.all("servers")) == 1
+    why = world.engine.run("why", "network/lab-net", "-n", "default").stdout
+    assert "Lab default/lab" in why
+    said = world.engine.run("timeline", check=False)
+    assert "makes net (Network), host-0 (Server)" in said.stdout, said
+
+    refused = world.apply({**CLAIM, "spec": {"region": 3}}, check=False)
+    assert 'spec.region: Invalid value: "integer"' in refused.stderr
+    refused = world.apply({**CLAIM, "spec": {"hosts": 3}}, check=False)
+    assert "spec.region: Required value" in refused.stderr
+
+    world.engine.run("delete", "compositedefinition", "labs.acme.example", "--no-wait")
+    left = world.until("CompositeDefinition", "labs.acme.example", status="False", reason="ClaimsLeft")
+    assert left["message"] == "there is one claim of it, which would be deleted with it: default/lab: delete them first"
+    world.engine.run("delete", "lab", "lab", "--no-wait")
+    wait_for(lambda: not world.cloud.all("networks"), 60, lambda: f"{world.get('Lab', 'lab')}")
+    wait_for(
+        lambda: world.engine.run("get", "crd", "labs.acme.example", check=False).returncode != 0, 60, world.engine.logs
+    )
