@@ -129,6 +129,9 @@ async def test_what_is_referred_to_and_not_there_yet_is_unknown(world: World) ->
     # What is made anew gets another id: who refers to it changes with it.
     wire = to_wire(there)
     wire["spec"]["forProvider"]["range"] = "10.1.0.0/16"
+    denied = await asker(world).plan(wire)
+    assert (denied.action, denied.outputs.value("id")) == ("replace", there.status.id)
+    wire["spec"]["policy"]["replace"] = "approve"
     moved = await asker(world).plan(wire)
     assert moved.action == "replace"
     with_it = await asker(world).plan(web, {key_of(GROUP, "Network", "main"): moved.outputs})
