@@ -3,7 +3,7 @@
 
 Written with the project's own messages and values; that those are right is for providers that others wrote to say. FAULT: `silent`
 (never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
-`restless` (every plan has a change).
+`restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state).
 """
 
 from __future__ import annotations
@@ -108,6 +108,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "block": {"attributes": [ID, NAME, attribute("size", STRING, optional=True)]},
     },
 }
+SERVER_VERSION = 2 if "next" in FAULTS else 1
+if "next" in FAULTS:
+    KINDS["cloud_server"]["type"] = object_of(
+        {n: t for n, t in KINDS["cloud_server"]["type"].attributes.items() if n != "protected"} | {"zone": STRING}
+    )
+    NEXT = [one for one in KINDS["cloud_server"]["block"]["attributes"] if one["name"] != "protected"]
+    KINDS["cloud_server"]["block"]["attributes"] = [*NEXT, attribute("zone", STRING, optional=True)]
 IDENTITY = object_of({"id": STRING})
 LISTED = "cloud_server"
 """Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
@@ -174,7 +181,10 @@ class Servicer:
                     ]
                 }
             },
-            "resource_schemas": [{"key": k, "value": {"version": 1, "block": v["block"]}} for k, v in KINDS.items()],
+            "resource_schemas": [
+                {"key": k, "value": {"version": SERVER_VERSION if k == LISTED else 1, "block": v["block"]}}
+                for k, v in KINDS.items()
+            ],
             "data_source_schemas": [{"key": "cloud_network", "value": {"block": {"attributes": [ID, NAME]}}}],
             "list_resource_schemas": [{"key": LISTED, "value": {"block": {}}}],
         }
@@ -221,6 +231,8 @@ class Servicer:
         state = json.loads(request.raw_state.json)
         if "title" in state:  # as version 0 named it
             state["name"] = state.pop("title")
+        if "next" in FAULTS:
+            state.pop("protected", None)
         return {"upgraded_state": {"msgpack": encode(KINDS[request.type_name]["type"], state)}}
 
     def read(self, request: Any) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from trimtab.api import JSON, InvalidObject, from_wire, kind_of
+from trimtab.api import JSON, InvalidObject, ObjectMeta, Resource, from_wire, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import Change, at, within
 from trimtab.components.infrastructure.gathering import (
@@ -31,7 +31,7 @@ from trimtab.components.infrastructure.gathering import (
     text_of,
 )
 from trimtab.components.infrastructure.keeping import Keeper, Kept, Look, Policy, gate
-from trimtab.components.infrastructure.kinds import Managed, Source
+from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
 from trimtab.components.infrastructure.ordering import key_of
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
@@ -40,6 +40,7 @@ from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
 from trimtab.components.infrastructure.remembering import kept_of
 
+K = TypeVar("K", bound=Resource)
 TOGETHER = 8
 """So many objects are planned at a time; a credential's reads are rationed anyway."""
 Ahead = Literal["none", "create", "update", "replace", "delete", ""]
@@ -84,13 +85,21 @@ class Answer(Struct, frozen=True, rename="camel", omit_defaults=True):
     outputs: Outputs = Outputs()
 
 
+class Program(Struct, frozen=True):
+    """Another program of a provider, which is installed beside the one that runs."""
+
+    version: str
+    checksum: str
+
+
 class Question(Struct):
     """Objects of one namespace and one ProviderConfig, and what else is to be written with them: what becomes of objects of others by
-    `key_of`, and the data of Secrets."""
+    `key_of`, and the data of Secrets. program: asked instead of the one that runs."""
 
     objects: list[JSON]
     foreseen: dict[str, Outputs] = {}
     secrets: dict[str, dict[str, str]] = {}
+    program: Program | None = None
 
 
 class Answered(Struct):
@@ -118,8 +127,9 @@ class Unsure(Sources):
         providers: Providers,
         foreseen: Foreseen,
         secrets: Mapping[str, Mapping[str, str]],
+        program: Program | None = None,
     ) -> None:
-        super().__init__(subject, reads, providers)
+        super().__init__(subject, _with_program(reads, program) if program is not None else reads, providers)
         self._foreseen = foreseen
         self._secrets = secrets
         self.missing: list[Blocked] = []
@@ -148,6 +158,19 @@ class Unsure(Sources):
         return await super().secret_text(name, key)
 
 
+def _with_program(reads: Reads, program: Program) -> Reads:
+    """Looks objects up, with another program in Providers."""
+
+    async def read(kind: type[K], name: str) -> K | None:
+        found = await reads(kind, name)
+        if isinstance(found, Provider):
+            spec = msgspec.structs.replace(found.spec, version=program.version, checksum=program.checksum)
+            return msgspec.structs.replace(found, spec=spec)
+        return found
+
+    return read
+
+
 class Asker:
     """Answers questions. reads: how objects of a namespace are looked up."""
 
@@ -168,18 +191,23 @@ class Asker:
     async def _one_of(self, obj: JSON, namespace: str, config: str, question: Question) -> Answer:
         mine = ((obj.get("spec") or {}).get("providerRef") or {}).get("name", "default")
         if (obj.get("metadata") or {}).get("namespace") == namespace and mine == config:
-            return await self.plan(obj, question.foreseen, question.secrets)
+            return await self.plan(obj, question.foreseen, question.secrets, question.program)
         wrong = f"it is not of ProviderConfig {config} in namespace {namespace}, which was asked"
         return msgspec.structs.replace(_blank(obj), action="", error=wrong)
 
     async def plan(
-        self, obj: JSON, foreseen: Foreseen | None = None, secrets: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        obj: JSON,
+        foreseen: Foreseen | None = None,
+        secrets: Mapping[str, Mapping[str, str]] | None = None,
+        program: Program | None = None,
     ) -> Answer:
-        """What the next run for an object would do. secrets: data of Secrets that are about to be written."""
+        """What the next run for an object would do. secrets: data of Secrets that are about to be written; program: of its provider, instead
+        of the one that runs."""
         answer = _blank(obj)
         try:
             subject = _subject(obj)
-            sources = self._unsure(subject, foreseen, secrets)
+            sources = self._unsure(subject, foreseen, secrets, program)
             return await self._planned(answer, subject, sources)
         except (Blocked, NotReady) as err:
             return msgspec.structs.replace(answer, action="", reason=err.reason, error=str(err))
@@ -190,6 +218,13 @@ class Asker:
         except ProviderError as err:
             return msgspec.structs.replace(answer, action="", reason="ProviderError", error=str(err))
 
+    async def talk(self, namespace: str, config: str) -> Talk:
+        """The provider of a ProviderConfig, configured. Raises `Blocked`, `NotReady`."""
+        nobody = Managed(
+            metadata=ObjectMeta(name="", namespace=namespace), spec=ManagedSpec(provider_ref=ProviderRef(name=config))
+        )
+        return await Sources(nobody, self._reads(namespace), self._providers).talk()
+
     async def validate(self, obj: JSON) -> Said:
         """What the provider says of an object.
 
@@ -197,7 +232,7 @@ class Asker:
             Blocked, NotReady, ProviderError: it cannot be asked.
         """
         subject = _subject(obj)
-        sources = self._unsure(subject, None, None)
+        sources = self._unsure(subject)
         talk = await sources.talk()
         resource = _resource(talk, subject)
         block = talk.schema.resources[resource].block
@@ -216,9 +251,14 @@ class Asker:
         )
 
     def _unsure(
-        self, subject: Managed, foreseen: Foreseen | None, secrets: Mapping[str, Mapping[str, str]] | None
+        self,
+        subject: Managed,
+        foreseen: Foreseen | None = None,
+        secrets: Mapping[str, Mapping[str, str]] | None = None,
+        program: Program | None = None,
     ) -> Unsure:
-        return Unsure(subject, self._reads(subject.namespace or ""), self._providers, foreseen or {}, secrets or {})
+        reads = self._reads(subject.namespace or "")
+        return Unsure(subject, reads, self._providers, foreseen or {}, secrets or {}, program)
 
     async def _planned(self, answer: Answer, subject: Managed, sources: Unsure) -> Answer:
         spec = subject.spec
@@ -346,4 +386,4 @@ def _field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
     return field, str(msgspec.structs.replace(said, path=""))
 
 
-__all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Question", "Said"]
+__all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Program", "Question", "Said"]

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
 
 import click
 import msgspec
@@ -18,37 +15,27 @@ import msgspec
 from trimtab.api import JSON, ObjectMeta, Ref
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure import enabling, naming, registry
+from trimtab.components.infrastructure.command_import import import_
+from trimtab.components.infrastructure.command_upgrade import upgrade
+from trimtab.components.infrastructure.commanding import (
+    READ,
+    Refused,
+    Target,
+    apply,
+    drop,
+    fetched,
+    finished,
+    known,
+    manifest_of,
+    provider_named,
+    schema_of,
+    shelf_of,
+    versions_of,
+    with_api,
+)
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
-from trimtab.components.infrastructure.pool import NotReady
-from trimtab.components.infrastructure.protocol.launch import LaunchError
-from trimtab.components.infrastructure.protocol.provider import Provider as Peer
-from trimtab.components.infrastructure.protocol.provider import ProviderError
-from trimtab.components.infrastructure.protocol.schema import ProviderSchema
-from trimtab.components.infrastructure.shelf import Shelf, ShutIn
-from trimtab.runtime.settings import Settings
 
-MANAGER = "trimtab-provider"
 SERVED_WITHIN_S = 60.0
-READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
-T = TypeVar("T")
-
-
-class Target(Protocol):
-    """What the command line's global options named."""
-
-    @property
-    def is_embedded(self) -> bool: ...
-
-    def settings(self) -> Settings: ...
-
-    def client(self) -> AbstractAsyncContextManager[WireClient]: ...
-
-
-class Refused(click.ClickException):
-    """One line for the user."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"trimtab: {self.message}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -88,44 +75,41 @@ def install(
     wanted, _, version = source.partition("@")
     try:
         found = registry.source_of(wanted)
-        fetched = _fetched(found, version, path, mirror)
+        program = fetched(found, version, path, mirror)
     except registry.InstallError as err:
         raise Refused(str(err)) from None
-    shelf = _shelf(target)
+    shelf = shelf_of(target)
     try:
-        checksum = shelf.put(fetched.program, [str(one) for one in reads])
+        checksum = shelf.put(program.program, [str(one) for one in reads])
     except OSError as err:
         raise Refused(f"{target.settings().data_path('providers')}: {err.strerror or err}") from None
     made = Provider(
         metadata=ObjectMeta(name=found.name),
-        spec=ProviderSpec(source=str(found), version=fetched.version, checksum=checksum),
+        spec=ProviderSpec(source=str(found), version=program.version, checksum=checksum),
     )
-    schema = _run(_schema(target, shelf, made))
+    schema = finished(schema_of(target, shelf, made))
 
     async def work(wire: WireClient) -> list[str]:
-        before = await _get(wire, made.name)
+        before = await provider_named(wire, made.name)
         kinds = before.spec.kinds if before is not None else []
-        await _apply(wire, _wire(made, kinds))
+        if before is not None and kinds and before.spec.checksum != checksum:
+            raise Refused(
+                f"{made.name} {before.spec.version} is installed and keeps objects: trimtab provider upgrade {found}@{program.version} plans them "
+                "with the new program first"
+            )
+        await apply(wire, manifest_of(made, kinds, versions_of(before)))
         return kinds
 
-    kinds = _run(_with(target, work))
+    kinds = finished(with_api(target, work))
     if output == "json":
-        facts = {"name": made.name, "source": str(found), "version": fetched.version, "checksum": checksum}
+        facts = {"name": made.name, "source": str(found), "version": program.version, "checksum": checksum}
         click.echo(json.dumps({**facts, "resources": len(schema.resources), "enabled": kinds}))
         return
-    click.echo(f"{made.name} {fetched.version}: {len(schema.resources)} kinds of resources, {len(kinds)} enabled")
+    click.echo(f"{made.name} {program.version}: {len(schema.resources)} kinds of resources, {len(kinds)} enabled")
     if not kinds:
         click.echo(
             f"enable some: trimtab provider enable {made.name} RESOURCE...   (trimtab provider kinds {made.name} lists them)"
         )
-
-
-def _fetched(source: registry.Source, version: str, path: Path | None, mirror: Path | None) -> registry.Fetched:
-    if path is not None:
-        return registry.from_path(path, version)
-    if mirror is not None:
-        return registry.from_mirror(mirror, source, version)
-    return registry.from_registry(source, version, lambda line: click.echo(line, err=True))
 
 
 @provider.command("list")
@@ -139,7 +123,7 @@ def list_(target: Target, output: str) -> None:
         items: list[JSON] = msgspec.json.decode(answer.body)["items"]
         return items
 
-    found = _run(_with(target, work))
+    found = finished(with_api(target, work))
     if output == "json":
         click.echo(
             json.dumps([{"name": p["metadata"]["name"], **p["spec"], "status": p.get("status", {})} for p in found])
@@ -162,7 +146,7 @@ def list_(target: Target, output: str) -> None:
 @click.pass_obj
 def kinds(target: Target, name: str, pattern: str, output: str) -> None:
     """The resources of provider NAME, all or those with PATTERN in their name."""
-    made, schema = _run(_with(target, lambda wire: _known(target, wire, name)))
+    made, schema = finished(with_api(target, lambda wire: known(target, wire, name)))
     rows = [
         {
             "resource": one,
@@ -185,12 +169,12 @@ def kinds(target: Target, name: str, pattern: str, output: str) -> None:
 @click.pass_obj
 def enable(target: Target, name: str, resources: tuple[str, ...]) -> None:
     """Make RESOURCES of provider NAME kinds of the API."""
-    _run(_with(target, lambda wire: _enable(target, wire, name, resources)))
+    finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
     click.echo(f"{name}: enabled {', '.join(resources)}")
 
 
 async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> None:
-    made, schema = await _known(target, wire, name)
+    made, schema = await known(target, wire, name)
     if missing := [one for one in resources if one not in schema.resources]:
         near = [one for one in schema.resources if missing[0].rpartition("_")[2] in one][:5]
         hint = f"; there are {', '.join(near)}" if near else f": trimtab provider kinds {name} lists what it has"
@@ -198,9 +182,9 @@ async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[
     wanted = sorted({*made.spec.kinds, *resources})
     whole = Provider(metadata=made.metadata, spec=msgspec.structs.replace(made.spec, kinds=wanted))
     for manifest in (*enabling.roles(whole), *enabling.definitions(whole, schema)):
-        await _apply(wire, manifest)
+        await apply(wire, manifest)
     await _served(wire, enabling.definitions(whole, schema))
-    await _apply(wire, _wire(made, wanted))
+    await apply(wire, manifest_of(made, wanted, versions_of(made)))
 
 
 @provider.command()
@@ -209,19 +193,19 @@ async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[
 @click.pass_obj
 def disable(target: Target, name: str, resources: tuple[str, ...]) -> None:
     """Take RESOURCES of provider NAME out of the API. Refused while there are objects of them."""
-    _run(_with(target, lambda wire: _disable(target, wire, name, resources)))
+    finished(with_api(target, lambda wire: _disable(target, wire, name, resources)))
     click.echo(f"{name}: disabled {', '.join(resources)}")
 
 
 async def _disable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> None:
-    made, schema = await _known(target, wire, name)
+    made, schema = await known(target, wire, name)
     if strange := [one for one in resources if one not in made.spec.kinds]:
         raise Refused(f"{name}: {strange[0]} is not enabled")
     gone = Provider(metadata=made.metadata, spec=msgspec.structs.replace(made.spec, kinds=list(resources)))
     found = enabling.definitions(gone, schema)
     for manifest in found:
         await _nothing_left(wire, manifest)
-    await _apply(wire, _wire(made, [one for one in made.spec.kinds if one not in resources]))
+    await apply(wire, manifest_of(made, [one for one in made.spec.kinds if one not in resources], versions_of(made)))
     for manifest in found:
         await wire.send(
             "DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{manifest['metadata']['name']}"
@@ -235,7 +219,7 @@ def remove(target: Target, name: str) -> None:
     """Remove provider NAME and its program. Refused while kinds of it are enabled."""
 
     async def work(wire: WireClient) -> Provider:
-        made = await _get(wire, name)
+        made = await provider_named(wire, name)
         if made is None:
             raise Refused(f"there is no Provider {name}: trimtab provider list")
         if made.spec.kinds:
@@ -244,98 +228,14 @@ def remove(target: Target, name: str) -> None:
             )
         for manifest in enabling.roles(made):
             plural = "clusterrolebindings" if manifest["kind"] == "ClusterRoleBinding" else "clusterroles"
-            await _drop(wire, f"/apis/rbac.authorization.k8s.io/v1/{plural}/{manifest['metadata']['name']}")
-        await _drop(wire, Provider.resource_type.path(None, name))
+            await drop(wire, f"/apis/rbac.authorization.k8s.io/v1/{plural}/{manifest['metadata']['name']}")
+        await drop(wire, Provider.resource_type.path(None, name))
         return made
 
-    made = _run(_with(target, work))
-    _shelf(target).remove(made.spec.checksum)
+    made = finished(with_api(target, work))
+    for checksum in {made.spec.checksum, *versions_of(made).values()}:
+        shelf_of(target).remove(checksum)
     click.echo(f"{name}: removed")
-
-
-# Between the command line and the API
-
-
-def _shelf(target: Target) -> Shelf:
-    return Shelf(target.settings().data_path("providers"))
-
-
-async def _schema(target: Target, shelf: Shelf, made: Provider) -> ProviderSchema:
-    """A provider's schema: kept, or asked of its program, which runs shut in."""
-    if (kept := shelf.schema(made.spec.checksum)) is not None:
-        return kept
-    settings = target.settings()
-    command, sockets, environment = ShutIn(shelf, settings.run_path("installing"), settings.user)(made)
-    try:
-        peer = await Peer.start(command, sockets, environment=environment, name=made.name)
-        try:
-            schema = await peer.schema()
-        finally:
-            await peer.close()
-    except (LaunchError, ProviderError, NotReady) as err:
-        shelf.remove(made.spec.checksum)
-        raise Refused(str(err)) from None
-    finally:
-        import shutil
-
-        shutil.rmtree(sockets.parent, ignore_errors=True)
-    shelf.keep_schema(made.spec.checksum, schema)
-    return schema
-
-
-async def _known(target: Target, wire: WireClient, name: str) -> tuple[Provider, ProviderSchema]:
-    made = await _get(wire, name)
-    if made is None:
-        raise Refused(f"there is no Provider {name}: trimtab provider install NAMESPACE/{name}")
-    schema = _shelf(target).schema(made.spec.checksum)
-    if schema is None:
-        raise Refused(f"{name}: its program is not on this machine: trimtab provider install {made.spec.source}")
-    return made, schema
-
-
-async def _get(wire: WireClient, name: str) -> Provider | None:
-    from trimtab.api import from_wire
-
-    try:
-        answer = await wire.send("GET", Provider.resource_type.path(None, name))
-    except ApiError as err:
-        if err.status == 404:
-            return None
-        raise
-    return from_wire(Provider, msgspec.json.decode(answer.body))
-
-
-def _wire(made: Provider, kinds: list[str]) -> JSON:
-    spec = made.spec
-    place = Provider.resource_type
-    return {
-        "apiVersion": place.api_version,
-        "kind": place.kind,
-        "metadata": {"name": made.name},
-        "spec": {"source": spec.source, "version": spec.version, "checksum": spec.checksum, "kinds": kinds},
-    }
-
-
-PLURALS = {
-    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-    "Provider": Provider.resource_type.path(),
-}
-
-
-async def _apply(wire: WireClient, manifest: JSON) -> None:
-    path = f"{PLURALS[manifest['kind']]}/{manifest['metadata']['name']}"
-    query = {"fieldManager": MANAGER, "force": "true"}
-    await wire.send("PATCH", path, query, msgspec.json.encode(manifest), "application/apply-patch+yaml")
-
-
-async def _drop(wire: WireClient, path: str) -> None:
-    try:
-        await wire.send("DELETE", path)
-    except ApiError as err:
-        if err.status != 404:
-            raise
 
 
 async def _served(wire: WireClient, found: list[JSON]) -> None:
@@ -367,13 +267,5 @@ async def _nothing_left(wire: WireClient, manifest: JSON) -> None:
         raise Refused(f"there are objects of it, which would be deleted with it: {', '.join(refs)}; delete them first")
 
 
-async def _with(target: Target, work: Callable[[WireClient], Coroutine[Any, Any, T]]) -> T:
-    async with target.client() as wire:
-        return await work(wire)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except ApiError as err:
-        raise Refused(str(err)) from None
+provider.add_command(import_)
+provider.add_command(upgrade)

@@ -58,7 +58,7 @@ COMPONENT = Component(
     stores=(Store("providers", "a provider's program until it is removed", owner="node"), composition.STORE),
     guards=(composition.CompositeDefinition,),
     judges=(Judge(f".{GROUP_SUFFIX}", SOCKET),),
-    endpoints=(Endpoint(ProviderConfig, "plan", SOCKET),),
+    endpoints=(Endpoint(ProviderConfig, "plan", SOCKET), Endpoint(ProviderConfig, "import", SOCKET)),
     commands=(
         Command(
             "provider",

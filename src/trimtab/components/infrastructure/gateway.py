@@ -1,7 +1,8 @@
 """The way in to questions: a socket at which the API asks on behalf of its callers, and what is answered.
 
     API --> RUN/user/infrastructure.sock   POST /UID/plan      objects of a ProviderConfig's namespace --asking.py--> what would be done
-                                      POST /admit         AdmissionReview --admission.py--> whether the provider takes it
+                                           POST /UID/import    an id --importing.py--> a manifest; none: ids of what is there
+                                           POST /admit         AdmissionReview --admission.py--> whether the provider takes it
 
 It costs a listening socket until somebody asks: what answers is loaded with the first question. A connection is for one request.
 """
@@ -19,7 +20,7 @@ import msgspec
 
 from trimtab.api import Resource
 from trimtab.components.infrastructure.kinds import Managed
-from trimtab.components.infrastructure.terms import Providers
+from trimtab.components.infrastructure.terms import NotReady, Providers
 from trimtab.runtime import deeds
 
 if TYPE_CHECKING:
@@ -134,7 +135,21 @@ class Answers:
 
             question = msgspec.json.decode(request.body, type=Question)
             return msgspec.json.encode(await self.asker.answers(question, namespace, name))
+        if match[1] == "import":
+            return await self._imported(request.body, namespace, name)
         raise Refused(404, "there is no such endpoint")
+
+    async def _imported(self, body: bytes, namespace: str, config: str) -> bytes:
+        from trimtab.components.infrastructure.gathering import Blocked
+        from trimtab.components.infrastructure.importing import Wanted, imported
+        from trimtab.components.infrastructure.protocol.provider import ProviderError
+
+        wanted = msgspec.json.decode(body, type=Wanted)
+        try:
+            talk = await self.asker.talk(namespace, config)
+            return msgspec.json.encode(await imported(talk, wanted, namespace, config))
+        except (Blocked, NotReady, ProviderError) as err:
+            raise Refused(422, str(err)) from None
 
 
 class _Request:

@@ -1,0 +1,178 @@
+"""`trimtab provider upgrade`: another version of a provider, tried on every object before it is the one that runs.
+
+    program, installed beside --schema--> what differs for enabled kinds
+                              --POST providerconfigs/NAME/plan, with it--> what it would do with each object: states upgraded, nothing kept
+    nothing would change, or --accept --> definitions of the kinds, then the Provider
+
+Going back is the same with the old version, which stays on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from trimtab.api import JSON, ObjectMeta
+from trimtab.client import WireClient
+from trimtab.components.infrastructure import enabling, planning, registry
+from trimtab.components.infrastructure.commanding import (
+    READ,
+    Refused,
+    Target,
+    apply,
+    fetched,
+    finished,
+    known,
+    manifest_of,
+    schema_of,
+    shelf_of,
+    versions_of,
+    with_api,
+)
+from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
+from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.components.infrastructure.questions import kept_objects, plans_of
+from trimtab.components.infrastructure.schema_changes import GONE, SchemaChange, by_resource, schema_changes
+
+
+class Trial(Struct):
+    """What another version would mean."""
+
+    before: str
+    after: str
+    schema: list[SchemaChange]
+    plans: list[JSON]
+
+    @property
+    def harmless(self) -> bool:
+        """Whether no object would change, and all that was given can still be given."""
+        return planning.exit_code(self.plans) == planning.EXIT_SAME and not any(one.breaks for one in self.schema)
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can keep every object."""
+        return not self.gone and planning.exit_code(self.plans) != planning.EXIT_ERROR
+
+    @property
+    def gone(self) -> list[str]:
+        """Enabled kinds that the other version does not have."""
+        return [one.resource for one in self.schema if one.text == GONE]
+
+
+@click.command()
+@click.argument("source")
+@click.option("--path", type=click.Path(path_type=Path, exists=True), help="Its program, or a zip archive of it.")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A file system mirror.")
+@click.option("--read", "reads", type=READ, multiple=True, help="With --path: a directory that its program reads.")
+@click.option("--accept", is_flag=True, help="Switch although something would change: it is done once it has switched.")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@click.pass_obj
+def upgrade(
+    target: Target,
+    source: str,
+    path: Path | None,
+    mirror: Path | None,
+    reads: tuple[Path, ...],
+    accept: bool,
+    output: str,
+) -> None:
+    """Switch the provider SOURCE, NAME[@VERSION], to another version, once it has planned every object.
+
+    Nothing is switched while an object would change, or something that was given can no longer be: the plan is shown, and --accept
+    switches. Going back is an upgrade to the old version.
+
+    Exit status: 0 it runs, or ran already; 2 something would change and nothing was switched; 1 somebody could not say.
+    """
+    name, _, version = source.partition("@")
+
+    async def work(wire: WireClient) -> tuple[Trial, bool]:
+        before, old = await known(target, wire, name)
+        after = _program(target, before, version, path, mirror, reads)
+        if after.spec.checksum == before.spec.checksum:
+            return Trial(before.spec.version, after.spec.version, [], []), True
+        schema = await schema_of(target, shelf_of(target), after)
+        trial = await _tried(wire, before, old, after, schema)
+        switches = trial.harmless or (accept and trial.possible)
+        if switches:
+            await _switch(wire, before, after, schema)
+        return trial, switches
+
+    trial, switched = finished(with_api(target, work))
+    _say(name, trial, switched, output)
+    if not switched:
+        code = planning.exit_code(trial.plans)
+        raise click.exceptions.Exit(planning.EXIT_CHANGES if code == planning.EXIT_SAME else code)
+
+
+def _program(
+    target: Target, before: Provider, version: str, path: Path | None, mirror: Path | None, reads: tuple[Path, ...]
+) -> Provider:
+    """The other version's program, on this machine. Raises `Refused`."""
+    shelf = shelf_of(target)
+    checksum = versions_of(before).get(version, "")
+    if not (path is None and mirror is None and checksum and shelf.program(checksum).exists()):
+        try:
+            found = fetched(registry.source_of(before.spec.source), version, path, mirror)
+            checksum, version = shelf.put(found.program, [str(one) for one in reads]), found.version
+        except registry.InstallError as err:
+            raise Refused(str(err)) from None
+        except OSError as err:
+            raise Refused(f"{target.settings().data_path('providers')}: {err.strerror or err}") from None
+    spec = ProviderSpec(source=before.spec.source, version=version, checksum=checksum, kinds=before.spec.kinds)
+    return Provider(metadata=ObjectMeta(name=before.name), spec=spec)
+
+
+async def _tried(
+    wire: WireClient, before: Provider, old: ProviderSchema, after: Provider, new: ProviderSchema
+) -> Trial:
+    objects = await kept_objects(wire, None, before.name)
+    program = {"version": after.spec.version, "checksum": after.spec.checksum}
+    plans = await plans_of(wire, objects, program=program)
+    return Trial(before.spec.version, after.spec.version, schema_changes(old, new, before.spec.kinds), plans)
+
+
+async def _switch(wire: WireClient, before: Provider, after: Provider, schema: ProviderSchema) -> None:
+    for manifest in enabling.definitions(after, schema):
+        await apply(wire, manifest)
+    versions = versions_of(before) | {before.spec.version: before.spec.checksum}
+    await apply(wire, manifest_of(after, after.spec.kinds, versions))
+
+
+def _say(name: str, trial: Trial, switched: bool, output: str) -> None:
+    if output == "json":
+        told: JSON = {"provider": name, "from": trial.before, "to": trial.after, "switched": switched}
+        told |= {"schema": msgspec.to_builtins(trial.schema), "plan": planning.document(trial.plans)}
+        click.echo(json.dumps(told))
+        return
+    for resource, lines in by_resource(trial.schema).items():
+        click.echo(f"{resource}:")
+        for one in lines:
+            click.echo(f"  {'!' if one.breaks else ' '} {one.text}")
+    if trial.plans:
+        click.echo(planning.text(trial.plans))
+    if switched:
+        same = trial.before == trial.after and not trial.plans and not trial.schema
+        click.echo(
+            f"{name} {trial.after} runs already"
+            if same
+            else f"{name}: {trial.after} runs now, and {trial.before} stays here"
+        )
+    elif gone := trial.gone:
+        click.echo(
+            f"nothing was switched: trimtab provider disable {name} {' '.join(gone)} first, and delete what is of it"
+        )
+    elif not trial.possible:
+        click.echo(
+            f"nothing was switched: {trial.before} runs, for {trial.after} cannot keep what it says it cannot plan"
+        )
+    else:
+        click.echo(
+            f"nothing was switched: {trial.before} runs. With --accept {trial.after} does, and does what is shown"
+        )
+
+
+__all__ = ["upgrade"]

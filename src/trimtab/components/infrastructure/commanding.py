@@ -1,0 +1,165 @@
+"""Between `trimtab provider` and the API: what the commands have in common.
+
+Target (which engine) --with_api--> work(client) --finished--> a result, or one line for the user
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+import click
+import msgspec
+
+from trimtab.api import JSON
+from trimtab.client import ApiError, WireClient
+from trimtab.components.infrastructure import registry
+from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.pool import NotReady
+from trimtab.components.infrastructure.protocol.launch import LaunchError
+from trimtab.components.infrastructure.protocol.provider import Provider as Peer
+from trimtab.components.infrastructure.protocol.provider import ProviderError
+from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.components.infrastructure.shelf import Shelf, ShutIn
+from trimtab.runtime.settings import Settings
+
+MANAGER = "trimtab-provider"
+VERSIONS = "trimtab.dev/versions"
+"""Annotation of a Provider: the versions whose programs are on this machine, JSON of version -> checksum."""
+READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+T = TypeVar("T")
+
+
+class Target(Protocol):
+    """What the command line's global options named."""
+
+    @property
+    def is_embedded(self) -> bool: ...
+
+    def settings(self) -> Settings: ...
+
+    def client(self) -> AbstractAsyncContextManager[WireClient]: ...
+
+
+class Refused(click.ClickException):
+    """One line for the user."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"trimtab: {self.message}", err=True)
+
+
+def fetched(source: registry.Source, version: str, path: Path | None, mirror: Path | None) -> registry.Fetched:
+    """A provider's program. Raises `registry.InstallError`."""
+    if path is not None:
+        return registry.from_path(path, version)
+    if mirror is not None:
+        return registry.from_mirror(mirror, source, version)
+    return registry.from_registry(source, version, lambda line: click.echo(line, err=True))
+
+
+def shelf_of(target: Target) -> Shelf:
+    return Shelf(target.settings().data_path("providers"))
+
+
+async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSchema:
+    """A provider's schema: kept, or asked of its program, which runs shut in."""
+    if (kept := shelf.schema(made.spec.checksum)) is not None:
+        return kept
+    settings = target.settings()
+    command, sockets, environment = ShutIn(shelf, settings.run_path("installing"), settings.user)(made)
+    try:
+        peer = await Peer.start(command, sockets, environment=environment, name=made.name)
+        try:
+            schema = await peer.schema()
+        finally:
+            await peer.close()
+    except (LaunchError, ProviderError, NotReady) as err:
+        shelf.remove(made.spec.checksum)
+        raise Refused(str(err)) from None
+    finally:
+        shutil.rmtree(sockets.parent, ignore_errors=True)
+    shelf.keep_schema(made.spec.checksum, schema)
+    return schema
+
+
+async def known(target: Target, wire: WireClient, name: str) -> tuple[Provider, ProviderSchema]:
+    made = await provider_named(wire, name)
+    if made is None:
+        raise Refused(f"there is no Provider {name}: trimtab provider install NAMESPACE/{name}")
+    schema = shelf_of(target).schema(made.spec.checksum)
+    if schema is None:
+        raise Refused(f"{name}: its program is not on this machine: trimtab provider install {made.spec.source}")
+    return made, schema
+
+
+async def provider_named(wire: WireClient, name: str) -> Provider | None:
+    from trimtab.api import from_wire
+
+    try:
+        answer = await wire.send("GET", Provider.resource_type.path(None, name))
+    except ApiError as err:
+        if err.status == 404:
+            return None
+        raise
+    return from_wire(Provider, msgspec.json.decode(answer.body))
+
+
+def versions_of(made: Provider | None) -> dict[str, str]:
+    """The versions of a provider that are on this machine: version -> checksum."""
+    raw = made.metadata.annotations.get(VERSIONS, "") if made is not None else ""
+    try:
+        return msgspec.json.decode(raw, type=dict[str, str]) if raw else {}
+    except msgspec.MsgspecError:
+        return {}
+
+
+def manifest_of(made: Provider, kinds: list[str], versions: dict[str, str]) -> JSON:
+    """versions: those that are on this machine beside its own."""
+    spec = made.spec
+    there = {**versions, spec.version: spec.checksum}
+    place = Provider.resource_type
+    return {
+        "apiVersion": place.api_version,
+        "kind": place.kind,
+        "metadata": {"name": made.name, "annotations": {VERSIONS: json.dumps(there, sort_keys=True)}},
+        "spec": {"source": spec.source, "version": spec.version, "checksum": spec.checksum, "kinds": kinds},
+    }
+
+
+PLURALS = {
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "Provider": Provider.resource_type.path(),
+}
+
+
+async def apply(wire: WireClient, manifest: JSON) -> None:
+    path = f"{PLURALS[manifest['kind']]}/{manifest['metadata']['name']}"
+    query = {"fieldManager": MANAGER, "force": "true"}
+    await wire.send("PATCH", path, query, msgspec.json.encode(manifest), "application/apply-patch+yaml")
+
+
+async def drop(wire: WireClient, path: str) -> None:
+    try:
+        await wire.send("DELETE", path)
+    except ApiError as err:
+        if err.status != 404:
+            raise
+
+
+async def with_api(target: Target, work: Callable[[WireClient], Coroutine[Any, Any, T]]) -> T:
+    async with target.client() as wire:
+        return await work(wire)
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except ApiError as err:
+        raise Refused(str(err)) from None
