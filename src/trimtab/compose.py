@@ -301,6 +301,14 @@ def camel(name: str) -> str:
     return first + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
+@dataclass(kw_only=True)
+class SecretKey:
+    """A key of a Secret in the claim's namespace, for a field that is a secret."""
+
+    name: str
+    key: str
+
+
 class Fields:
     """Base of the stubs' field classes. NAMES: fields whose name in the API is another than their own in camelCase."""
 
@@ -340,6 +348,7 @@ __all__ = [
     "Output",
     "Policy",
     "Resource",
+    "SecretKey",
     "Status",
     "Waiting",
     "definition",

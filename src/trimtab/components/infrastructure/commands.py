@@ -214,6 +214,28 @@ async def _disable(target: Target, wire: WireClient, name: str, resources: tuple
 
 @provider.command()
 @click.argument("name")
+@click.argument("resources", nargs=-1)
+@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file, instead of printing it.")
+@click.pass_obj
+def stubs(target: Target, name: str, resources: tuple[str, ...], output: Path | None) -> None:
+    """Print Python classes of RESOURCES of provider NAME, or of all that are enabled: for compositions and a type checker."""
+    from trimtab.components.infrastructure.composition.stubs import stubs as written
+
+    made, schema = _run(_with(target, lambda wire: _known(target, wire, name)))
+    if missing := [one for one in resources if one not in schema.resources]:
+        raise Refused(f"{name} has no resource {missing[0]}: trimtab provider kinds {name} lists what it has")
+    if not (chosen := resources or tuple(made.spec.kinds)):
+        raise Refused(f"{name}: nothing is enabled: name resources, or trimtab provider enable {name} RESOURCE...")
+    text = written(made.name, made.spec.version, schema, chosen)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.write_text(text)
+    click.echo(f"{output}: {len(chosen)} {'kind' if len(chosen) == 1 else 'kinds'}")
+
+
+@provider.command()
+@click.argument("name")
 @click.pass_obj
 def remove(target: Target, name: str) -> None:
     """Remove provider NAME and its program. Refused while kinds of it are enabled."""
