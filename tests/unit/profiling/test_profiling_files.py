@@ -63,8 +63,8 @@ async def run(function: str, *arguments: Any, fds: Any = ()) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def known_files(maps: Maps, root: Path) -> AsyncIterator[Files]:
-    found = Files(maps, root, run, run, Interpreters(Kept(1)), lambda fd, build_id, path: None)
+async def known_files(maps: Maps, root: Path, parse: files.Run = run) -> AsyncIterator[Files]:
+    found = Files(maps, root, parse, parse, Interpreters(Kept(1)), lambda fd, build_id, path: None)
     working = asyncio.create_task(found.work())
     try:
         yield found
@@ -126,6 +126,33 @@ async def test_files_of_one_content_share_their_rows_and_the_second_agent_has_th
     assert (int(first["id"]), int(second["id"])) == (1, 2)
     assert module is not None
     assert len(module.build_id) == 40
+
+
+async def unable(function: str, *arguments: Any, fds: Any = ()) -> Any:
+    """A sandbox that nobody may ask."""
+    raise ValueError(f"{function} was called")
+
+
+async def test_what_is_known_is_in_the_kernel_before_the_first_sample_and_again_without_being_parsed(
+    tmp_path: Path,
+) -> None:
+    maps, again = Maps(1 << 19), Maps(1 << 19)
+    async with known_files(maps, tmp_path) as found:
+        value = await ask(found, maps, LIBM, 7)
+        key = next(iter(maps.files.values))
+    async with known_files(again, tmp_path, unable) as found:
+        assert found.preload() == 1
+        first = np.frombuffer(again.files.values[key], layout.FILE_VALUE)[0]
+        assert (found.module(1) is not None, found.rows_used) == (True, words_of(LIBM))
+        found.evict_half()
+        assert key not in again.files.values
+        second = await ask(found, again, LIBM, 2)
+        assert (found.counts["built"], found.counts["refused"], found.counts["known"]) == (0, 0, 1)
+    assert [(int(one["id"]), int(one["count"])) for one in (value, first, second)] == [
+        (7, value["count"]),
+        (1, value["count"]),
+        (2, value["count"]),
+    ]
 
 
 async def test_what_was_not_used_for_longest_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 own mapping, whatever namespace it is in, deleted or not), its table is made or found on disk, and put into the kernel. Files of the same
 content share their rows. What no stack has gone through for longest makes room.
 
-    event --opened at once--> queue --identity--> frames have names --table--> rows and rules in the kernel, the file's value last
+    event --opened at once--> known from before, by stamp or content --table on disk--> rows and rules in the kernel, the file's value last
+                                       '--no--> queue --identity--> frames have names --table--> the same
+
+What was used last when the agent ended is in the kernel again before the first sample.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import contextlib
 import logging
 import math
 import os
+import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.components.profiling.agent import layout, libbpf, python, tables
+from trimtab.components.profiling.agent.known import Known
 from trimtab.components.profiling.agent.packing import pack
 from trimtab.components.profiling.agent.processes import text_of
 from trimtab.components.profiling.agent.python import Interpreters
@@ -40,6 +45,11 @@ IN_USE_S = 30.0
 NO_ROOM_S = 120.0
 """After which a program that there was no room for asks again."""
 RULE_GAP = 1
+VDSO = "[vdso]"
+COUNTS = ("opened", "known", "gone", "built", "from_disk", "refused", "evicted", "no_room")
+"""Of files: looked into, known without, gone before that; tables made, found on disk, without sense, given up, without room."""
+PRELOAD_S = 0.5
+"""CPU time at the start for tables that were used last time."""
 KEYS_MAX = 256
 """Files of one content, of which so many are told apart at once."""
 
@@ -89,6 +99,7 @@ class Module:
         self.keys: dict[bytes, int] = {}
         """The files that have this content, and their numbers."""
         self.used = 0.0
+        self.facts = facts
 
     def address(self, offset: int) -> int:
         """The virtual address in the ELF file of an offset in it."""
@@ -96,6 +107,10 @@ class Module:
             if first <= offset < first + size:
                 return int(offset - first + address)
         return offset
+
+
+Waiting = tuple[Module, int, bytes]
+"""For its table: a module, its file's descriptor and key."""
 
 
 class Files:
@@ -119,13 +134,14 @@ class Files:
         self._by_id: OrderedDict[int, Module] = OrderedDict()
         self._queue: deque[tuple[bytes, int, int, str]] = deque()
         self._queued: set[bytes] = set()
-        self._small: list[tuple[Module, int]] = []
-        self._large: list[tuple[Module, int]] = []
+        self._small: list[Waiting] = []
+        self._large: list[Waiting] = []
         self._wake_large = asyncio.Event()
         self._may, self._wake, self._identified = True, asyncio.Event(), asyncio.Event()
         self._identified.set()
-        self.counts = dict.fromkeys(("opened", "gone", "built", "from_disk", "refused", "evicted", "no_room"), 0)
+        self.counts = dict.fromkeys(COUNTS, 0)
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._known = Known(cache / "known")
 
     def module(self, number: int) -> Module | None:
         """By the number in a frame; None: it was never seen while it was there."""
@@ -180,7 +196,7 @@ class Files:
         if key in self._queued or len(self._queue) + self.waiting >= QUEUE_MAX:
             return
         if int(event["key"]["inode"]) == layout.VDSO_INODE:
-            self._line_up(key, int(event["id"]), vdso(), "[vdso]")
+            self._opened(key, int(event["id"]), vdso(), VDSO)
             return
         place = f"/proc/{event['tgid']}/map_files/{int(event['start']):x}-{int(event['end']):x}"
         try:
@@ -197,7 +213,33 @@ class Files:
             os.close(fd)
             self.counts["gone"] += 1
             return
-        self._line_up(key, int(event["id"]), fd, path)
+        self._opened(key, int(event["id"]), fd, path)
+
+    def _opened(self, key: bytes, number: int, fd: int, path: str) -> None:
+        entry = self._known.find(fd, own=path == VDSO)
+        if entry is None:
+            self._line_up(key, number, fd, path)
+            return
+        self.counts["known"] += 1
+        self._take(entry.facts, key, number, fd, path)
+
+    def preload(self) -> int:
+        """Puts into the kernel, before the first sample, what stacks went through last time, up to half of the room and `PRELOAD_S`.
+        Returns the last number that a file has got."""
+        began, number = time.thread_time(), 0
+        for entry in self._known.newest() if self._tables else ():
+            if time.thread_time() - began > PRELOAD_S or self.rows_used > len(self._rows) // 2:
+                break
+            if entry.facts["identity"] in self._modules:
+                continue
+            module = Module(entry.facts, entry.path)
+            if self._load_kept(module):
+                self._modules[module.identity] = module
+                module.used = time.monotonic()  # the event loop's clock
+                number += 1
+                self._by_id[number] = module
+                self._take_key(module, entry.key, number)
+        return number
 
     def _line_up(self, key: bytes, number: int, fd: int, path: str) -> None:
         self._queue.append((key, number, fd, path))
@@ -225,7 +267,7 @@ class Files:
             large.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await large
-            for fd in [entry[2] for entry in self._queue] + [fd for _, fd in (*self._small, *self._large)]:
+            for fd in [entry[2] for entry in self._queue] + [fd for _, fd, _ in (*self._small, *self._large)]:
                 os.close(fd)
 
     async def _work_large(self) -> None:
@@ -235,15 +277,15 @@ class Files:
             while self._large and self._may:
                 await self._table_of(self._run_large, *self._next(self._large))
 
-    def _line_up_table(self, module: Module, fd: int) -> None:
+    def _line_up_table(self, module: Module, fd: int, key: bytes) -> None:
         large = module.size > LARGE_BYTES and not self._kept(module.identity).exists()
-        (self._large if large else self._small).append((module, fd))
+        (self._large if large else self._small).append((module, fd, key))
         (self._wake_large if large else self._wake).set()
 
-    def _next(self, waiting: list[tuple[Module, int]]) -> tuple[Module, int]:
+    def _next(self, waiting: list[Waiting]) -> Waiting:
         """What is on disk, then the smallest."""
 
-        def effort(entry: tuple[Module, int]) -> int:
+        def effort(entry: Waiting) -> int:
             return 0 if self._kept(entry[0].identity).exists() else entry[0].size
 
         chosen = min(waiting, key=effort)
@@ -255,29 +297,57 @@ class Files:
 
     async def _identify(self, key: bytes, number: int, fd: int, path: str) -> None:
         self.counts["opened"] += 1
-        kept = False
         try:
             facts = await self._run("agent.tables:identity", fds=[fd])
+        except (ValueError, OSError) as err:
+            log.debug("%s: not looked into: %s", path, err)
+            self.counts["refused"] += 1
+            self._settle(key, number, None)
+            os.close(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        else:
+            if self._tables:
+                self._known.keep(fd, key, path, facts, own=path == VDSO)
+            self._take(facts, key, number, fd, path)
+        finally:
+            self._queued.discard(key)
+
+    def _take(self, facts: dict[str, Any], key: bytes, number: int, fd: int, path: str) -> None:
+        """A file of which is known what it is: its frames have names from now on, and its table is loaded when it is on disk, else lined
+        up. The descriptor is taken over."""
+        waits = False
+        try:
             module = self._modules.get(facts["identity"])
             if module is None:
                 module = Module(facts, path)
                 self._add(module)
                 self._keep(fd, module.build_id, path)
-                if self._tables:
-                    self._line_up_table(module, fd)
-                    kept = True
+                if self._tables and not self._load_kept(module):
+                    self._line_up_table(module, fd, key)
+                    waits = True
             self._by_id[number] = module
             if len(self._by_id) > IDS_KEPT:
                 self._by_id.popitem(last=False)
             self._take_key(module, key, number)
-        except (ValueError, OSError) as err:
-            log.debug("%s: not looked into: %s", path, err)
-            self.counts["refused"] += 1
-            self._settle(key, number, None)
         finally:
-            self._queued.discard(key)
-            if not kept:
+            if not waits:
                 os.close(fd)
+
+    def _load_kept(self, module: Module) -> bool:
+        """Whether all that is needed was on disk, and is in the kernel now."""
+        if python.may_hold_one(module.path) and "interpreter" not in module.facts:
+            return False
+        try:
+            table = tables.read(self._kept(module.identity).read_bytes())
+            module.interpreter = self._interpreters.learn(module.build_id, module.facts.get("interpreter"))
+        except (OSError, ValueError):
+            return False
+        self.counts["from_disk"] += 1
+        self._load(module, table)
+        module.settled = True
+        return True
 
     def _add(self, module: Module) -> None:
         self._modules[module.identity] = module
@@ -294,10 +364,10 @@ class Files:
         if module.settled:
             self._settle(key, number, module)
 
-    async def _table_of(self, run: Run, module: Module, fd: int) -> None:
+    async def _table_of(self, run: Run, module: Module, fd: int, key: bytes) -> None:
         try:
             table = await self._table(run, module.identity, fd)
-            module.interpreter = await self._interpreter(run, module, [fd])
+            module.interpreter = await self._interpreter(run, module, fd, key)
             self._load(module, table)
         except (ValueError, OSError) as err:
             log.debug("%s: no unwind table: %s", module.path, err)
@@ -308,14 +378,18 @@ class Files:
         for key, number in module.keys.items():
             self._settle(key, number, module)
 
-    async def _interpreter(self, run: Run, module: Module, fds: Sequence[int]) -> int:
+    async def _interpreter(self, run: Run, module: Module, fd: int, key: bytes) -> int:
         if not python.may_hold_one(module.path):
             return 0
         try:
-            return self._interpreters.learn(module.build_id, await run(python.FUNCTION, fds=fds))
+            found = await run(python.FUNCTION, fds=[fd])
+            number = self._interpreters.learn(module.build_id, found)
         except (ValueError, OSError) as err:
             log.info("%s: its functions have no names: %s", module.path, err)
             return 0
+        module.facts = {**module.facts, "interpreter": found}
+        self._known.keep(fd, key, module.path, module.facts)
+        return number
 
     async def _table(self, run: Run, identity: str, fd: int) -> tables.Table:
         kept = self._kept(identity)

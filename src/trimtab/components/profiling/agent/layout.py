@@ -12,6 +12,8 @@ CGROUP_NAME_BYTES = 96
 FRAME_KIND_SHIFT = 60
 FRAME_FILE_SHIFT = 40
 FRAME_ADDRESS, FRAME_FILE = 0, 1
+LAST_ID = 2
+"""Where, in the map `fill`, the last number of a file is."""
 FILE_ID_MAX = (1 << (FRAME_KIND_SHIFT - FRAME_FILE_SHIFT)) - 1
 
 STATUSES = (

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_SHIFT = 16
-_LOW = (1 << BLOCK_SHIFT) - 1
 
 
 def pack(offsets: NDArray[np.uint32], rules: NDArray[np.uint32], nothing: int) -> tuple[NDArray[np.uint32], int]:
@@ -20,13 +19,16 @@ def pack(offsets: NDArray[np.uint32], rules: NDArray[np.uint32], nothing: int) -
     if not len(offsets):
         return np.empty(0, np.uint32), 0
     blocks = (int(offsets[-1]) >> BLOCK_SHIFT) + 1
-    begins = np.arange(blocks, dtype=np.int64) << BLOCK_SHIFT
+    begins = np.arange(blocks, dtype=np.uint32) << BLOCK_SHIFT
     before = np.searchsorted(offsets, begins, side="right") - 1
     missing = (before < 0) | (offsets[np.maximum(before, 0)] != begins)
     held = np.where(before < 0, nothing, rules[np.maximum(before, 0)])
-    places = np.concatenate([begins[missing], offsets.astype(np.int64)])
-    order = np.argsort(places, kind="stable")
-    places, which = places[order], np.concatenate([held[missing], rules])[order]
+    behind = before[missing] + 1
+    places = np.insert(offsets, behind, begins[missing])
+    which = np.insert(rules, behind, held[missing].astype(np.uint32))
     index = np.concatenate([np.searchsorted(places, begins), [len(places)]]) + blocks + 1
-    words = (places & _LOW) << BLOCK_SHIFT | which
-    return np.concatenate([index, words]).astype(np.uint32), blocks
+    words = np.empty(len(index) + len(places), np.uint32)
+    words[: len(index)] = index
+    np.left_shift(places, BLOCK_SHIFT, out=words[len(index) :])
+    words[len(index) :] |= which
+    return words, blocks

@@ -32,6 +32,7 @@ _INTERPRETER = struct.Struct("<Q6Ii5Ii7I")
 _STACK = struct.Struct("<Q2I")
 _FRAME = struct.Struct("<Q2I")
 _COMPLETE = 0
+UNKNOWN = Frame("python", "?")
 
 MAPS = {"stacks_a": ("python_stacks_a", "python_codes_a"), "stacks_b": ("python_stacks_b", "python_codes_b")}
 """What belongs to each map of native stacks."""
@@ -57,6 +58,8 @@ class Interpreters:
         self._known: dict[str, tuple[int, Interpreter]] = {}
         self._codes: dict[int, Code] = {}
         self._stacks: dict[int, Stack] = {}
+        self._frames: dict[tuple[int, int], Frame] = {}
+        """Of the stacks that were taken last: most have their callers in common."""
 
     def learn(self, build_id: str, facts: dict[str, Any] | None) -> int:
         """Takes over what `python_elf.interpreter` said of a file. Returns what BPF is to have as the file's `extra[0]`: 0 when it holds no
@@ -76,6 +79,7 @@ class Interpreters:
         """Takes over what BPF walked since the last time: the stacks that `merge` is asked for next, and the code objects in them; records
         as in bpf/python.h, which begin with their keys."""
         self._stacks = {_key(value): _stack(value) for value in stacks}
+        self._frames.clear()
         fresh: dict[int, list[tuple[int, Code, bool]]] = {}
         for value in codes:
             key = _key(value)
@@ -139,10 +143,12 @@ class Interpreters:
         return groups
 
     def _frame(self, key: int, instruction: int) -> Frame:
-        code = self._codes.get(key)
-        if code is None:
-            return Frame("python", "?")
-        return Frame("python", code.name, file=code.file, line=code.line(instruction))
+        frame = self._frames.get((key, instruction))
+        if frame is None:
+            code = self._codes.get(key)
+            frame = Frame("python", code.name, file=code.file, line=code.line(instruction)) if code else UNKNOWN
+            self._frames[key, instruction] = frame
+        return frame
 
 
 def may_hold_one(path: str) -> bool:

@@ -41,6 +41,8 @@ NAMED_S = 2.0
 FIRST_S = 0.1
 """A batch shorter than this is part of the one before."""
 SANDBOX_BYTES = 1 << 30
+IDLE_S = 60.0
+"""A sandbox takes 0.1 s of CPU time to start: where programs are built, the next new one comes soon."""
 CPU_PERCENT, MEMORY_BYTES = 1.0, 150 << 20
 """The budget when nothing else is said."""
 STATUS = "status.json"
@@ -108,14 +110,16 @@ class Agent:
         self._unwritten = ""
         self._hz_wanted = hz
         self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
-        self._sandbox, self._sandbox_large = (Sandbox(memory_bytes=SANDBOX_BYTES) for _ in range(2))
-        self._names_sandbox = Sandbox()
+        self._sandbox, self._sandbox_large = (Sandbox(memory_bytes=SANDBOX_BYTES, idle_s=IDLE_S) for _ in range(2))
+        self._names_sandbox = Sandbox(idle_s=IDLE_S)
         self._keeping = Keeping(root, self._names_sandbox)
         self._sampler, self.message = sampler_of(pid, cgroup, only_perf, measured)
         self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
         self.files = Files(
             self._sampler, root / "unwind", self._parse, self._parse_large, self._interpreters, self._keeping.add
         )
+        if isinstance(self._sampler, Sampler):
+            self._sampler.number_from(self.files.preload())
         self._drain = Drain(self.files, self.processes, KernelNames(), self._interpreters, PerfMaps())
         self._sampler.listen(self._event)
         self._cut = asyncio.Event()

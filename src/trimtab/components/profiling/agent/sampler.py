@@ -70,6 +70,10 @@ class Sampler:
         if self._ring is not None:
             self._ring.consume()
 
+    def number_from(self, last: int) -> None:
+        """Files that are new from now on have numbers after `last`. Before `start`."""
+        self.program.map("fill").update(layout.LAST_ID.to_bytes(4, "little"), last.to_bytes(8, "little"))
+
     def start(self, hz: float) -> None:
         """Takes so many samples a second from now on, of every CPU that is not idle; again with another number to change it."""
         self.program.detach()
