@@ -3,7 +3,8 @@
 
 Written with the project's own messages and values; that those are right is for providers that others wrote to say. FAULT: `silent`
 (never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
-`restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state).
+`restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state),
+`many-N` (N more kinds).
 """
 
 from __future__ import annotations
@@ -120,6 +121,19 @@ LISTED = "cloud_server"
 """Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
 NETWORK_DATA = object_of({"id": STRING, "name": STRING})
 PROVIDER = object_of({"url": STRING, "token": STRING})
+
+
+def of_network(number: int) -> dict[str, Any]:
+    """One of many more kinds, all kept as networks: two dozen fields with texts, as clouds have them."""
+    text = "What this field is for, in a sentence of the usual length, as it stands in the documentation. " * 2
+    more = [attribute(f"setting_{i}", STRING, optional=True, description=text) for i in range(20)]
+    fields = {"id": STRING, "name": STRING, "range": STRING} | {f"setting_{i}": STRING for i in range(20)}
+    block = {"attributes": [ID, NAME, attribute("range", STRING, optional=True, computed=True), *more]}
+    return {"path": "networks", "replace": ("range",), "type": object_of(fields), "block": block}
+
+
+MANY = sum(int(one.removeprefix("many-")) for one in FAULTS if one.startswith("many-"))
+KINDS |= {f"cloud_kind_{i:04d}": of_network(i) for i in range(MANY)}
 
 
 class Api:

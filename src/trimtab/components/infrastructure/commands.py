@@ -5,16 +5,17 @@ install: a registry, a mirror or a path -> DATA/providers, a Provider. enable, d
 
 from __future__ import annotations
 
-import asyncio
+import fnmatch
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
-from trimtab.api import JSON, ObjectMeta, Ref
-from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure import enabling, naming, registry
+from trimtab.api import JSON, ObjectMeta
+from trimtab.client import WireClient
+from trimtab.components.infrastructure import enabling, naming, registry, serving
 from trimtab.components.infrastructure.command_import import import_
 from trimtab.components.infrastructure.command_upgrade import upgrade
 from trimtab.components.infrastructure.commanding import (
@@ -35,7 +36,7 @@ from trimtab.components.infrastructure.commanding import (
 )
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
 
-SERVED_WITHIN_S = 60.0
+LISTED_MAX = 10
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -78,6 +79,7 @@ def install(
         program = fetched(found, version, path, mirror)
     except registry.InstallError as err:
         raise Refused(str(err)) from None
+    finished(with_api(target, lambda wire: _same_as_locked(wire, found, program)))
     shelf = shelf_of(target)
     try:
         checksum = shelf.put(program.program, [str(one) for one in reads])
@@ -109,6 +111,23 @@ def install(
     if not kinds:
         click.echo(
             f"enable some: trimtab provider enable {made.name} RESOURCE...   (trimtab provider kinds {made.name} lists them)"
+        )
+
+
+async def _same_as_locked(wire: WireClient, source: registry.Source, program: registry.Fetched) -> None:
+    """A version is one program, for good. Raises `Refused`."""
+    before = await provider_named(wire, source.name)
+    if before is None:
+        return
+    if before.spec.source != str(source):
+        raise Refused(
+            f"{source.name} is installed from {before.spec.source}: trimtab provider remove {source.name}, or give this one another name"
+        )
+    locked = {**versions_of(before), before.spec.version: before.spec.checksum}.get(program.version, program.checksum)
+    if locked != program.checksum and program.version != registry.UNSAID:
+        raise Refused(
+            f"{source.name} {program.version} was installed before with another program ({locked[:19]}…; this one is {program.checksum[:19]}…): "
+            f"if you know why and trust it, trimtab provider remove {source.name} and install it again"
         )
 
 
@@ -168,23 +187,38 @@ def kinds(target: Target, name: str, pattern: str, output: str) -> None:
 @click.argument("resources", nargs=-1, required=True)
 @click.pass_obj
 def enable(target: Target, name: str, resources: tuple[str, ...]) -> None:
-    """Make RESOURCES of provider NAME kinds of the API."""
-    finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
-    click.echo(f"{name}: enabled {', '.join(resources)}")
+    """Make RESOURCES of provider NAME kinds of the API; `linode_*` means all that begin so."""
+    done = finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
+    click.echo(f"{name}: enabled {_listed(done)}")
 
 
-async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> None:
+async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> list[str]:
     made, schema = await known(target, wire, name)
-    if missing := [one for one in resources if one not in schema.resources]:
-        near = [one for one in schema.resources if missing[0].rpartition("_")[2] in one][:5]
-        hint = f"; there are {', '.join(near)}" if near else f": trimtab provider kinds {name} lists what it has"
-        raise Refused(f"{name} has no resource {missing[0]}{hint}")
-    wanted = sorted({*made.spec.kinds, *resources})
-    whole = Provider(metadata=made.metadata, spec=msgspec.structs.replace(made.spec, kinds=wanted))
-    for manifest in (*enabling.roles(whole), *enabling.definitions(whole, schema)):
+    chosen = [one for given in resources for one in _matching(name, given, schema.resources)]
+    fresh = [enabling.definition_of(made, one, schema) for one in sorted(set(chosen))]
+    for manifest in enabling.roles(made):
         await apply(wire, manifest)
-    await _served(wire, enabling.definitions(whole, schema))
-    await apply(wire, manifest_of(made, wanted, versions_of(made)))
+    await serving.apply_all(wire, fresh, _tell)
+    await serving.served(wire, fresh, _tell)
+    await apply(wire, manifest_of(made, sorted({*made.spec.kinds, *chosen}), versions_of(made)))
+    return chosen
+
+
+def _matching(name: str, given: str, there: Iterable[str]) -> list[str]:
+    """The resources that a name or a pattern means, in order. Raises `Refused`."""
+    if found := fnmatch.filter(there, given):
+        return found
+    near = [one for one in there if given.rpartition("_")[2].strip("*") in one][:5]
+    hint = f"; there are {', '.join(near)}" if near else f": trimtab provider kinds {name} lists what it has"
+    raise Refused(f"{name} has no resource {given}{hint}")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= LISTED_MAX else f"{len(names):,} kinds"
 
 
 @provider.command()
@@ -193,23 +227,20 @@ async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[
 @click.pass_obj
 def disable(target: Target, name: str, resources: tuple[str, ...]) -> None:
     """Take RESOURCES of provider NAME out of the API. Refused while there are objects of them."""
-    finished(with_api(target, lambda wire: _disable(target, wire, name, resources)))
-    click.echo(f"{name}: disabled {', '.join(resources)}")
+    done = finished(with_api(target, lambda wire: _disable(target, wire, name, resources)))
+    click.echo(f"{name}: disabled {_listed(done)}")
 
 
-async def _disable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> None:
+async def _disable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> list[str]:
     made, schema = await known(target, wire, name)
-    if strange := [one for one in resources if one not in made.spec.kinds]:
+    if strange := [one for one in resources if not fnmatch.filter(made.spec.kinds, one)]:
         raise Refused(f"{name}: {strange[0]} is not enabled")
-    gone = Provider(metadata=made.metadata, spec=msgspec.structs.replace(made.spec, kinds=list(resources)))
-    found = enabling.definitions(gone, schema)
-    for manifest in found:
-        await _nothing_left(wire, manifest)
-    await apply(wire, manifest_of(made, [one for one in made.spec.kinds if one not in resources], versions_of(made)))
-    for manifest in found:
-        await wire.send(
-            "DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{manifest['metadata']['name']}"
-        )
+    chosen = [one for given in resources for one in fnmatch.filter(made.spec.kinds, given)]
+    found = [enabling.definition_of(made, one, schema) for one in sorted(set(chosen))]
+    await serving.nothing_left(wire, found, _tell)
+    await apply(wire, manifest_of(made, [one for one in made.spec.kinds if one not in chosen], versions_of(made)))
+    await serving.drop_all(wire, found, _tell)
+    return chosen
 
 
 @provider.command()
@@ -258,35 +289,6 @@ def remove(target: Target, name: str) -> None:
     for checksum in {made.spec.checksum, *versions_of(made).values()}:
         shelf_of(target).remove(checksum)
     click.echo(f"{name}: removed")
-
-
-async def _served(wire: WireClient, found: list[JSON]) -> None:
-    """Waits until objects of these kinds can be made."""
-    for manifest in found:
-        spec = manifest["spec"]
-        path = f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}"
-        for _ in range(int(SERVED_WITHIN_S / 0.1)):
-            try:
-                await wire.send("GET", path, {"limit": "1"})
-                break
-            except ApiError as err:
-                if err.status != 404:
-                    raise
-            await asyncio.sleep(0.1)
-        else:
-            raise Refused(
-                f"{spec['names']['kind']} is not served {SERVED_WITHIN_S:.0f} s after it was defined: kubectl describe crd {manifest['metadata']['name']}"
-            )
-
-
-async def _nothing_left(wire: WireClient, manifest: JSON) -> None:
-    spec = manifest["spec"]
-    path = f"/apis/{spec['group']}/{naming.VERSION}/{spec['names']['plural']}"
-    answer = await wire.send("GET", path, {"limit": "3"})
-    items = msgspec.json.decode(answer.body)["items"]
-    if items:
-        refs = [str(Ref.of_wire({**item, "kind": spec["names"]["kind"]})) for item in items]
-        raise Refused(f"there are objects of it, which would be deleted with it: {', '.join(refs)}; delete them first")
 
 
 provider.add_command(import_)

@@ -5,11 +5,13 @@ Provider.spec.kinds --> CustomResourceDefinitions, roles and a binding of the pr
 
 from __future__ import annotations
 
+import functools
+
 from trimtab.api import JSON
 from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.definition import definition
 from trimtab.components.infrastructure.kinds import Managed, Provider
-from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema
 from trimtab.runtime.crd import kind_schema
 
 CONTROLLERS = "system:trimtab:controllers"
@@ -20,12 +22,23 @@ _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
 def definitions(provider: Provider, schema: ProviderSchema) -> list[JSON]:
     """The definitions of a provider's enabled kinds, in order. Raises `KeyError` of a kind that it has not."""
+    if missing := [name for name in provider.spec.kinds if name not in schema.resources]:
+        raise KeyError(missing[0])
+    return [definition_of(provider, name, schema) for name in sorted(provider.spec.kinds)]
+
+
+def definition_of(provider: Provider, name: str, schema: ProviderSchema) -> JSON:
+    """The definition of one kind; of one that the provider no longer has, what there is to know of it by its name."""
+    common, status = _in_common()
+    return definition(provider.name, name, schema.resources.get(name) or Schema(block=Block()), common, status)
+
+
+@functools.cache
+def _in_common() -> tuple[JSON, JSON]:
+    """What every kind has beside its own, in `spec` and in `status`."""
     properties = kind_schema(Managed)["properties"]
-    common = {k: v for k, v in properties["spec"]["properties"].items() if k not in ("forProvider", "initProvider")}
-    status = {k: v for k, v in properties["status"]["properties"].items() if k != "atProvider"}
-    return [
-        definition(provider.name, name, schema.resources[name], common, status) for name in sorted(provider.spec.kinds)
-    ]
+    spec = {k: v for k, v in properties["spec"]["properties"].items() if k not in ("forProvider", "initProvider")}
+    return spec, {k: v for k, v in properties["status"]["properties"].items() if k != "atProvider"}
 
 
 def roles(provider: Provider) -> list[JSON]:

@@ -30,6 +30,8 @@ HOST = "registry.opentofu.org"
 ARCHIVE_BYTES_MAX = 1 << 30
 ANSWER_BYTES_MAX = 64 << 20
 TIMEOUT_S = 60.0
+UNSAID = "0.0.0"
+"""The version of a program from a path of which nobody said one: it may be another one tomorrow."""
 PROTOCOLS = (5, 6)
 NAME = re.compile(r"^(?:(?P<host>[a-z0-9.-]+\.[a-z]+(?::\d+)?)/)?(?P<namespace>[a-zA-Z0-9_-]+)/(?P<name>[a-z0-9_-]+)$")
 VERSION = re.compile(r"^(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?$")
@@ -269,7 +271,7 @@ def from_path(path: Path, version: str = "") -> Fetched:
 
 def _version_in(name: str) -> str:
     match = re.search(r"_v?(\d+\.\d+\.\d+[^_]*)", name)
-    return match[1] if match else "0.0.0"
+    return match[1] if match else UNSAID
 
 
 def _unpacked(what: str, version: str, archive: bytes) -> Fetched:

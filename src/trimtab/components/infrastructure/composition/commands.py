@@ -15,7 +15,7 @@ import click
 import yaml
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure.commands import Refused, Target
+from trimtab.components.infrastructure.commanding import Refused, Target
 from trimtab.components.infrastructure.composition.output import BadOutput, Wanted, checked
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Shelf
 from trimtab.components.infrastructure.composition.sandbox import Failed, Function, Functions
