@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from managed_world import NAMESPACE, World
 from trimtab.api import JSON, ObjectMeta, to_wire
 from trimtab.components.infrastructure.asking import Answer, Asker, key_of
 from trimtab.components.infrastructure.gathering import Blocked
-from trimtab.components.infrastructure.kinds import ManagedSpec, PolicySpec, ProviderRef, Reference, Source
+from trimtab.components.infrastructure.kinds import Maintenance, ManagedSpec, PolicySpec, ProviderRef, Reference, Source
 from trimtab.components.infrastructure.pool import NotReady
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
@@ -178,6 +179,26 @@ async def test_what_cannot_be_asked_is_said(world: World) -> None:
     assert "429 busy" in (await asker(world).plan(adopt)).error
     with pytest.raises(NotReady, match="the cloud asks for fewer requests"):
         await world.pool.running[0].rate.turn()
+
+
+async def test_what_exists_is_changed_only_in_its_window(world: World) -> None:
+    day = datetime.now(UTC) + timedelta(days=3)
+    closed = [Maintenance(days=[day.strftime("%a")])]  # type: ignore[list-item]
+    await world.declare(SERVER, "web", GIVEN, policy=PolicySpec(maintenance=closed))
+    await world.ready(SERVER, "web")  # what is not there waits for no window
+    bigger = GIVEN | {"size": "large"}
+    await world.declare(SERVER, "web", bigger, policy=PolicySpec(maintenance=closed))
+    said = await world.says(SERVER, "web", "OutsideWindow")
+    assert said == f"would update (1 field) in the window that opens {day:%a %d %b} 00:00 UTC"
+    found = await world.get(SERVER, "web")
+    assert found is not None
+    assert (await asker(world).plan(to_wire(found))).reason == "OutsideWindow"
+    nowhere = [Maintenance(time_zone="Mars/Olympus")]
+    await world.declare(SERVER, "web", bigger, policy=PolicySpec(maintenance=nowhere))
+    assert "spec.policy.maintenance[0].timeZone: unknown time zone" in await world.says(SERVER, "web", "InvalidField")
+    assert world.cloud.all("servers")[0]["size"] == "small"
+    await world.declare(SERVER, "web", bigger, policy=PolicySpec(maintenance=[*closed, Maintenance()]))
+    await world.until(lambda: world.cloud.all("servers")[0]["size"] == "large", "a window is open")
 
 
 async def test_what_is_taken_over_is_planned_as_it_is(world: World) -> None:

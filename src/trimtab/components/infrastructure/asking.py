@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -20,20 +21,19 @@ from trimtab.api import JSON, InvalidObject, ObjectMeta, Resource, from_wire, ki
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.changes import Change, at, within
 from trimtab.components.infrastructure.gathering import (
-    APPROVE,
     Blocked,
     Reads,
     Sources,
     existing,
     ignored_paths,
-    named,
     state_name,
     text_of,
 )
-from trimtab.components.infrastructure.keeping import Keeper, Kept, Look, Policy, gate
+from trimtab.components.infrastructure.keeping import Keeper, Kept, Look
 from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
 from trimtab.components.infrastructure.ordering import key_of
+from trimtab.components.infrastructure.permission import permission
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -322,13 +322,7 @@ def _answer(
     missing: Sequence[Blocked],
     warnings: Sequence[str],
 ) -> Answer:
-    policy = subject.spec.policy
-    verdict = gate(
-        look,
-        Policy(apply=policy.apply, replace=policy.replace, delete=policy.delete),
-        subject.metadata.annotations.get(APPROVE, ""),
-        named(subject),
-    )
+    verdict = permission(subject, block, look, datetime.now(UTC))
     held = next(((one.reason, str(one)) for one in missing), ("", ""))
     if not verdict.go and not held[0]:
         held = verdict.reason, verdict.message

@@ -252,7 +252,7 @@ def stubs(target: Target, name: str, resources: tuple[str, ...], output: Path | 
     """Print Python classes of RESOURCES of provider NAME, or of all that are enabled: for compositions and a type checker."""
     from trimtab.components.infrastructure.composition.stubs import stubs as written
 
-    made, schema = _run(_with(target, lambda wire: _known(target, wire, name)))
+    made, schema = finished(with_api(target, lambda wire: known(target, wire, name)))
     if missing := [one for one in resources if one not in schema.resources]:
         raise Refused(f"{name} has no resource {missing[0]}: trimtab provider kinds {name} lists what it has")
     if not (chosen := resources or tuple(made.spec.kinds)):

@@ -99,6 +99,20 @@ class ProviderRef(Model):
     name: Name = "default"
 
 
+TimeOfDay = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class Maintenance(Model):
+    """A window in which what exists may be changed."""
+
+    days: list[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]] = []
+    """On which it opens; none named: on every one."""
+    start: TimeOfDay = "00:00"
+    end: TimeOfDay = "00:00"
+    """Not after the start: on the day after."""
+    time_zone: Name = "UTC"
+
+
 class PolicySpec(Model):
     """What may be done without asking."""
 
@@ -111,6 +125,8 @@ class PolicySpec(Model):
     adopt: Annotated[str, Meta(pattern="^(never|ifTagged|id:.+)$")] = "never"
     """never; id:NAME, to take over what exists under this name of the provider's own; or ifTagged: the object's uid is written into
     the resource's tags or labels, and what bears it is known again, whatever was lost."""
+    maintenance: Annotated[list[Maintenance], Meta(max_length=16)] = []
+    """When what exists may be changed or replaced; none: at any time. Making what is not there, and deleting, wait for none."""
 
 
 class Connection(Model):

@@ -16,6 +16,7 @@ REASONS = {
     "Deferred": "The provider cannot plan yet, for something that it needs is not known.",
     "ApplyNever": "There is something to do, and spec.policy.apply forbids it: `status.plan` says what.",
     "ApprovalNeeded": "The plan waits for the annotation trimtab.dev/approve with its digest.",
+    "OutsideWindow": "The change waits for a window of spec.policy.maintenance; the message says when the next one opens.",
     "ReplaceDenied": "The change needs the resource to be deleted and made anew, which spec.policy.replace denies.",
     "DeleteDenied": "The object is deleted and spec.policy.delete denies to delete the resource.",
     "TooManyGone": "More resources of one credential are gone than may be made anew within ten minutes: look whether the credential still "

@@ -22,18 +22,17 @@ from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.gathering import (
-    APPROVE,
     BLOCKED_S,
     RETRY_S,
     Blocked,
     Sources,
     existing,
     ignored_paths,
-    named,
 )
-from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look, Policy, gate
+from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, hidden, shown
+from trimtab.components.infrastructure.permission import permission
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -184,13 +183,7 @@ class Run:
         return max(seconds(self._subject.spec.interval), INTERVAL_LEAST_S)
 
     def _permitted(self, look: Look, talk: Talk) -> None:
-        policy = self._subject.spec.policy
-        verdict = gate(
-            look,
-            Policy(apply=policy.apply, replace=policy.replace, delete=policy.delete),
-            self._subject.metadata.annotations.get(APPROVE, ""),
-            named(self._subject),
-        )
+        verdict = permission(self._subject, self._block, look, self._ctx.now)
         if not verdict.go:
             raise Blocked(verdict.reason, verdict.message, self._interval_s)
         talk.rate.open()
