@@ -36,7 +36,7 @@ from trimtab.components.infrastructure.permission import permission
 from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
-from trimtab.components.infrastructure.protocol.values import ValueFault
+from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remembering import RETRY, Memory
 from trimtab.components.infrastructure.restoring import Restore, restore
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
@@ -114,11 +114,7 @@ class Run:
             await self._save(kept)
             self._ctx.event("Adopted", f"found {self._resource} by its tag")
         ignored = ignored_paths(block, spec.ignore_changes)
-        look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
-        if look.gone:
-            # One answer of a cloud that is not of one mind is not enough.
-            await asyncio.sleep(GONE_AGAIN_S)
-            look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+        look = await self._looked(keeper, kept, config, ignored)
         self._seen(look, block)
         if look.action != "none":
             self._permitted(look, talk)
@@ -171,6 +167,15 @@ class Run:
     @property
     def _now_s(self) -> float:
         return self._ctx.now.timestamp()
+
+    async def _looked(self, keeper: Keeper, kept: Kept, config: Value, ignored: list[str]) -> Look:
+        look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+        if look.gone:
+            # One answer of a cloud that is not of one mind is not enough.
+            await asyncio.sleep(GONE_AGAIN_S)
+            look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+        self._look = look
+        return look
 
     def _seen(self, look: Look, block: Block) -> None:
         """Says what was seen. Raises `Blocked` when it is not to be seen yet."""
@@ -306,7 +311,7 @@ class Run:
         kept = await self._remembered(keeper, talk)
         if kept.state is None:
             return
-        look = await keeper.look(kept, None, now=self._now_s)
+        look = await self._looked(keeper, kept, None, [])
         if look.unseen:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
         if look.gone and not talk.may_make_anew():
