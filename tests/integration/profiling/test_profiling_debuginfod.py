@@ -5,7 +5,6 @@ import http.server
 import os
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -15,28 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from profiling_debuginfod import AT_ONCE, free_port, needs_debuginfod, served_by_debuginfod
 from trimtab.components.profiling import batch
 from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType
 from trimtab.components.profiling.storage.store import Profiles, Query
 from trimtab.components.profiling.symbols import debuginfod, elf
 from trimtab.components.profiling.symbols.shelf import Shelf
-from trimtab.components.profiling.symbols.sources import Patience
 from trimtab.components.profiling.symbols.symbolizer import REASONS, Line, Symbolizer
 
 DEADLINE_S = 120.0
-AT_ONCE = Patience(
-    found_s=0, not_found_s=0, unreachable_s=0, local_s=0, first_wait_s=DEADLINE_S, again_wait_s=DEADLINE_S
-)
-
 SOURCE = """
 #define KEPT __attribute__((noinline, used))
 static int KEPT work(volatile int *n) { *n += 3; return *n; }
 int main(int argc, char **argv) { volatile int n = argc; return work(&n); }
 """
-
-needs_debuginfod = pytest.mark.skipif(
-    not shutil.which("debuginfod"), reason="there is no debuginfod here: apt install debuginfod"
-)
 
 
 def run(directory: Path, *command: str, **environment: str) -> str:
@@ -76,30 +67,6 @@ def root(tmp_path: Path) -> Path:
 
 def symbolizer(root: Path, *urls: str) -> Symbolizer:
     return Symbolizer(root, urls, debug_directories=(), patience=AT_ONCE)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def served_by_debuginfod(directory: Path, build_id: str) -> Iterator[str]:
-    """elfutils' server, once it knows that build."""
-    port = free_port()
-    command = ["debuginfod", "-p", str(port), "-d", ":memory:", "-F", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory) as server:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + DEADLINE_S
-            while True:
-                assert time.monotonic() < deadline, "debuginfod does not know the file"
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/buildid/{build_id}/debuginfo"):
-                    break
-            yield url
-        finally:
-            server.terminate()
 
 
 @contextlib.contextmanager

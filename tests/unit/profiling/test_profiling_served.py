@@ -75,6 +75,7 @@ def test_a_table_of_a_selection(served: Served) -> None:
         ("POST", f"/{UID}/profiles", "", 400, "pprof"),
         ("GET", "/query", "", 404, "there is no such endpoint"),
         ("POST", f"/{UID}/query", "", 404, "there is no such endpoint"),
+        ("GET", f"/{UID}/buildid/{'ab' * 20}/source/a.c", "", 404, "sources are not kept here"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(

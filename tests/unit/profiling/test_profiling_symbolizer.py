@@ -101,6 +101,25 @@ def test_inline_chains_are_those_of_addr2line(built: Path, symbolizer: Symbolize
     assert max(len(n.lines) for n in named) == 3, "inner within middle within exported"
 
 
+@pytest.mark.skipif(not shutil.which("dwz"), reason="there is no dwz here: apt install dwz")
+def test_what_dwz_put_into_a_shared_file_is_its_callers(root: Path, tmp_path: Path) -> None:
+    """`inner` and `middle` are inlined; their names are in the file that two programs share, which is not read."""
+    for program in ("one", "two"):
+        # More than a few bytes that both have, and a little that one has not.
+        names = "".join(f"struct shared_{n} {{ int a; struct shared_{n} *next_of_them; }} s{n};\n" for n in range(50))
+        (tmp_path / "a.c").write_text(f"{names}{SOURCE}int {program};\n")
+        run(tmp_path, "gcc", "-g", "-O1", "-rdynamic", "-Wl,--build-id=sha1", "-o", program, "a.c")
+        run(tmp_path, "objcopy", "--only-keep-debug", program, f"{program}.debug")
+    run(tmp_path, "dwz", "-m", "common", "-M", "/nowhere/common", "one.debug", "two.debug")
+    assert ".gnu_debugaltlink" in run(tmp_path, "objdump", "-h", "one.debug")
+    start, size = symbols_of(tmp_path / "one")["exported"]
+    at = [frame(tmp_path / "one.debug", address) for address in range(start, start + size)]
+    with Symbolizer(root, debug_directories=(), patience=AT_ONCE) as symbolizer:
+        named = symbolizer.names(at)
+    assert {name for n in named for name in (line.name for line in n.lines)} == {"exported"}
+    assert {(os.path.basename(n.lines[0].file), n.reason) for n in named} == {("a.c", "")}
+
+
 def test_what_lies_between_functions_has_no_name_of_theirs(built: Path, symbolizer: Symbolizer) -> None:
     """The table of calls into libraries comes after `_init`, which has no size."""
     with open(built / "fixed", "rb") as file:

@@ -2,7 +2,7 @@
 
     want() --> python -m trimtab.components.profiling.agent (root) --batches--> DATA/profiles/incoming
                    ^ JSON lines: whose each container is    | JSON lines: how it is --> look()
-    every 10 minutes --> python -m trimtab.engine.profiling roll-up   (the engine's user)
+    every 5 minutes --> python -m trimtab.engine.profiling roll-up    (the engine's user)
     spec.scrape --> python -m trimtab.engine.profiling scrape  (the engine's user)
 
 The agent ends when its input does: with this process, however that ends.
@@ -36,7 +36,7 @@ RETRY_LATER_S = 600.0
 """After a failure that time alone does not mend."""
 STEADY_S = 60.0
 """An agent that ran so long starts again without delay."""
-ROLL_UP_EVERY_S = 600.0
+ROLL_UP_EVERY_S = 300.0
 """Batches that have come since become a segment of their hour, so that queries open few files."""
 LATER = frozenset({"NotSupported", "BudgetExceeded"})
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")

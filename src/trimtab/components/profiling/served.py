@@ -107,6 +107,8 @@ class Served:
 
     async def _buildid(self, rest: str, method: str, receive: Any, send: Any) -> None:
         if method in ("GET", "HEAD"):
+            if rest.partition("/")[2].startswith("source/"):
+                raise Refused(404, "sources are not kept here, only debug information and programs")
             found: Path | None = await self._in_thread(self._answers.debug_file, rest)
             if found is None:
                 raise Refused(404, "there is no such file here")

@@ -135,6 +135,8 @@ def _symcache(mapped: mmap.mmap) -> tuple[Callable[[int], Sequence[Place]], Call
             file = buffer(path.data, path.len)[:] if path.len else b""
             places.append((buffer(symbol.data, symbol.len)[:] if symbol.len else b"", file, one.line))
         free(ffi.addressof(result))
+        # Of a file that dwz made smaller the names of inlined functions may stand in another file: they are their callers' then.
+        places = [place for place in places if place[0]] or places
         # What has no line is of the symbol table, of which symbolic extends each symbol to the next one: over the PLT, for example.
         if len(places) == 1 and not places[0][2] and covered and not bisect_right(covered, address) % 2:
             return []
