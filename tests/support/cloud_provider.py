@@ -368,7 +368,7 @@ def main() -> None:
         print("hello", flush=True)
         threading.Event().wait(3600)
     served = [name for name in METHODS if hasattr(Servicer, method_of(name))]
-    server = grpc.server(futures.ThreadPoolExecutor(16))
+    server = grpc.server(futures.ThreadPoolExecutor(64))
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(f"tfplugin{VERSION}.Provider", dict(map(handler, served))),)
     )

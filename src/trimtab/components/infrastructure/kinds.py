@@ -27,6 +27,8 @@ class ProviderSpec(Model):
     """`sha256:` of its program: what was installed is what runs."""
     kinds: list[str] = []
     """The resources that are enabled, by the provider's names: `linode_lke_cluster`."""
+    memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*(Mi|Gi)$")] = "2Gi"
+    """What each of its processes may have; there is one for each credential in use."""
 
 
 class ProviderStatus(Model):

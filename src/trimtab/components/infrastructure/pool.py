@@ -36,6 +36,12 @@ IDLE_S = 300.0
 CHECK_S = 30.0
 WINDOW_S = 600.0
 """Within this long so many resources may be made anew as `removalsPerInterval` says."""
+AGAIN_FIRST_S, AGAIN_LAST_S = 1.0, 60.0
+"""After a program that did not start, or ended at once, so long nobody starts it: then twice as long, and so on."""
+STEADY_S = 60.0
+"""What ran so long was well."""
+QUIET_S = 4.0
+"""At the end of the process: so long whoever still asks is waited for, before the provider is told to stop."""
 BUSY_FIRST_S, BUSY_LAST_S = 5.0, 300.0
 BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|throttl", re.IGNORECASE)
 
@@ -92,6 +98,7 @@ class Talk:
     sockets: Path
     used: float = 0.0
     asked: int = 0
+    began: float = 0.0
     anew: deque[float] = field(default_factory=deque)
 
     def keeper(self, kind: str) -> Keeper:
@@ -102,6 +109,12 @@ class Talk:
                 "NoSuchResource", f"the provider {self.provider.plugin.name} has no resource {kind}: disable it"
             )
         return Keeper(self, kind, schema, Finder(self, self.schema, kind))
+
+    async def quiet(self, within_s: float) -> None:
+        """Waits until nobody asks anything any more, at most so long."""
+        until = self.clock() + within_s
+        while self.asked and self.clock() < until:  # noqa: ASYNC110 (at the end of a process, once)
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         await self.provider.close()
@@ -168,6 +181,20 @@ class Talk:
             self.used = self.clock()
 
 
+@dataclass
+class Trouble:
+    """A program that did not run, and when it is tried again."""
+
+    why: NotReady
+    until: float
+    wait_s: float
+
+    def pause(self, now: float) -> None:
+        """Raises `NotReady` until it is time to try again."""
+        if now < self.until:
+            raise NotReady(self.why.reason, f"{self.why}; it is started again in {max(self.until - now, 1):.0f} s")
+
+
 class Pool:
     """All running providers of a process. `run` it as a service; it stops them when it is cancelled."""
 
@@ -175,6 +202,7 @@ class Pool:
         self._command = command
         self._talks: dict[str, Talk] = {}
         self._starting: dict[str, asyncio.Task[Talk]] = {}
+        self._troubles: dict[str, Trouble] = {}
 
     @property
     def running(self) -> list[Talk]:
@@ -189,16 +217,36 @@ class Pool:
             return talk
         if talk is not None:
             del self._talks[key]
+            if talk.clock() - talk.began < STEADY_S:
+                self._trouble(key, NotReady("ProviderFailed", f"{provider.name}: {talk.provider.plugin.epitaph()}"))
             await talk.close()
         task = self._starting.get(key)
         if task is None:
+            if (trouble := self._troubles.get(key)) is not None:
+                trouble.pause(asyncio.get_running_loop().time())
             task = self._starting[key] = asyncio.get_running_loop().create_task(
-                self._start(provider, config, secrets, talk)
+                self._started(key, provider, config, secrets, talk)
             )
             task.add_done_callback(lambda _: self._starting.pop(key, None))
-        started = await asyncio.shield(task)
-        self._talks[key] = started
+        return await asyncio.shield(task)
+
+    async def _started(
+        self, key: str, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str], before: Talk | None
+    ) -> Talk:
+        try:
+            started = self._talks[key] = await self._start(provider, config, secrets, before)
+        except NotReady as err:
+            self._trouble(key, err)
+            raise
         return started
+
+    def _trouble(self, key: str, err: NotReady) -> None:
+        """Remembers that it did not run, or not for long: it is started again later, each time later."""
+        now = asyncio.get_running_loop().time()
+        before = self._troubles.get(key)
+        wait_s = min(before.wait_s * 2, AGAIN_LAST_S) if before is not None else AGAIN_FIRST_S
+        self._troubles = {k: t for k, t in self._troubles.items() if now < t.until + STEADY_S}
+        self._troubles[key] = Trouble(err, now + wait_s, wait_s)
 
     def _key(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> str:
         parts = [provider.metadata.uid, provider.spec.checksum, provider.spec.version, config.metadata.uid]
@@ -227,7 +275,9 @@ class Pool:
         spec = config.spec
         rate = before.rate if before is not None else Rate(spec.requests_per_second, clock)
         anew = before.anew if before is not None else deque()
-        return Talk(started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew)
+        return Talk(
+            started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew, began=clock()
+        )
 
     async def run(self) -> None:
         """Stops what is idle, until cancelled; then stops all."""
@@ -251,6 +301,7 @@ class Pool:
             with contextlib.suppress(asyncio.CancelledError, NotReady):
                 await task
         talks, self._talks = list(self._talks.values()), {}
+        await asyncio.gather(*(talk.quiet(QUIET_S) for talk in talks))
         await asyncio.gather(*(talk.close() for talk in talks))
 
 

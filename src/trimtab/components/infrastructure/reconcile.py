@@ -39,10 +39,14 @@ from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remembering import RETRY, Memory
 from trimtab.components.infrastructure.restoring import Restore, restore
+from trimtab.components.infrastructure.unhurried import to_its_end
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 from trimtab.runtime.effects import NotDone
 
 INTERVAL_LEAST_S = 1.0
+WORKERS = 256
+"""Objects of a kind that are at work at a time. Making one may take an hour, in which the others must be looked at: what bounds the
+requests to a cloud is the rate of its credential."""
 UNSEEN_RETRY_S = 3.0
 GONE_AGAIN_S = 1.0
 """So much later what is gone has to be gone still."""
@@ -63,7 +67,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         family=Managed,
         owns=(Owned(Secret, retain=True), Owned(Job)),
         effects=True,
-        workers=16,
+        workers=WORKERS,
     )
 
 
@@ -120,7 +124,7 @@ class Run:
             self._permitted(look, talk)
             restless = kept.restless
             began = self._ctx.now
-            kept = await keeper.carry_out(kept, look, self._save, now=self._now_s)
+            kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}", duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
@@ -317,7 +321,7 @@ class Run:
         if look.gone and not talk.may_make_anew():
             raise self._too_many(talk, "are gone")
         if look.action == "delete":
-            await keeper.carry_out(kept, look, self._save, now=self._now_s)
+            await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
 
     async def _forget(self, _: Any) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from trimtab.api.quantity import whole
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.terms import NotReady
@@ -28,8 +29,6 @@ PROGRAM = "terraform-provider"
 SCHEMA = "schema.msgpack"
 READS = "reads"
 SCHEMA_FORMAT = 1
-MEMORY_BYTES = 4 << 30
-"""Of private memory: the biggest provider needs less than one."""
 PASSED = (
     "http_proxy",
     "https_proxy",
@@ -138,17 +137,20 @@ class ShutIn:
         user = self._user if os.geteuid() == 0 else ""
         if user:
             shutil.chown(sockets, user)
-        command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user)
+        memory_bytes = whole(provider.spec.memory)
+        command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user, memory_bytes)
         return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp"} | passed
 
 
-def confined(program: Path, sockets: Path, reads: Sequence[str] = (), user: str = "") -> list[str]:
+def confined(
+    program: Path, sockets: Path, reads: Sequence[str] = (), user: str = "", memory_bytes: int = 2 << 30
+) -> list[str]:
     """The command that runs a provider shut in, as this user (of root) or as whoever runs it. Raises `NotReady`: bubblewrap is missing."""
     if shutil.which("bwrap") is None:
         raise NotReady("ProviderFailed", "bwrap is missing, which shuts providers in: apt-get install bubblewrap")
     command = [
         "prlimit",
-        f"--data={MEMORY_BYTES}",
+        f"--data={memory_bytes}",
         "--core=0",
         "bwrap",
         "--unshare-pid",

@@ -28,6 +28,8 @@ from trimtab.components.infrastructure.protocol.values import Value, ValueFault,
 MESSAGE_BYTES_MAX = 256 << 20
 CALL_S = 120.0
 APPLY_S = 3600.0
+LAST_ANSWERS_S = 2.0
+"""So long after it was asked to stop, what it still has to say is heard."""
 TERRAFORM_VERSION = "1.11.4"
 """What providers are told that they talk to; some ask for a least version."""
 
@@ -151,7 +153,7 @@ class Provider:
         if self.plugin.running:
             with contextlib.suppress(ProviderError):  # it is ended all the same
                 await self._call("stop", {}, timeout_s=2.0)
-        await self._channel.close()
+        await self._channel.close(LAST_ANSWERS_S)
         await self.plugin.stop()
 
     # Schemas
