@@ -21,6 +21,7 @@ from trimtab.components.infrastructure.composition.kinds import (
 )
 from trimtab.components.infrastructure.composition.publishing import Claims
 from trimtab.components.infrastructure.composition.sandbox import Compositions, Functions
+from trimtab.components.infrastructure.naming import plural
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.settings import Settings
@@ -114,7 +115,7 @@ class ComposingWorld(World):
             "connection": {},
         } | spec
         made = CompositeDefinition(
-            metadata=ObjectMeta(name=f"{kind.lower()}s.{GROUP}"),
+            metadata=ObjectMeta(name=f"{plural(kind)}.{GROUP}"),
             spec=CompositeDefinitionSpec(group=GROUP, names=Names(kind=kind), compose=compose, **given),
         )
         await self.make(made)
@@ -131,39 +132,46 @@ class ComposingWorld(World):
             return None
         return next((c.message or " " for c in found.status.conditions if c.reason == reason), None)
 
+    def place(self, kind: str) -> str:
+        """The path of a kind's objects, in a namespace."""
+        return PLURALS.get(kind) or (
+            "/apis/cloud.tf.trimtab.dev/v1" if kind in ("Network", "Server") else PLURALS["Lab"]
+        )
+
     async def claim(self, name: str, kind: str = "Lab", namespace: str = NAMESPACE, **spec: Any) -> None:
         body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-        path = f"{PLURALS.get(kind, PLURALS['Lab'])}/namespaces/{namespace}/{kind.lower()}s/{name}"
+        path = f"{self.place(kind)}/namespaces/{namespace}/{plural(kind)}/{name}"
         query = {"fieldManager": "test", "force": "true"}
         await self.client.wire.send("PATCH", path, query, msgspec.json.encode(body), "application/apply-patch+yaml")
 
     async def raw(self, kind: str, name: str, namespace: str = NAMESPACE) -> JSON | None:
         """An object as it is."""
-        root = PLURALS.get(kind, "/apis/cloud.tf.trimtab.dev/v1")
         try:
-            answer = await self.client.wire.send("GET", f"{root}/namespaces/{namespace}/{kind.lower()}s/{name}")
+            answer = await self.client.wire.send(
+                "GET", f"{self.place(kind)}/namespaces/{namespace}/{plural(kind)}/{name}"
+            )
         except NotFound:
             return None
         found: JSON = msgspec.json.decode(answer.body)
         return found
 
     async def drop(self, kind: str, name: str) -> None:
-        root = PLURALS.get(kind, "/apis/cloud.tf.trimtab.dev/v1")
-        await self.client.wire.send("DELETE", f"{root}/namespaces/{NAMESPACE}/{kind.lower()}s/{name}")
+        await self.client.wire.send("DELETE", f"{self.place(kind)}/namespaces/{NAMESPACE}/{plural(kind)}/{name}")
 
-    async def claim_says(self, name: str, reason: str, type: str = "Synced", kind: str = "Lab") -> str:
-        """Waits for a reason of a claim's condition, said of its newest form; returns the message."""
+    async def claim_says(
+        self, name: str, reason: str, type: str = "Synced", kind: str = "Lab", message: str = ""
+    ) -> str:
+        """Waits for a reason of a claim's condition (and a message), said of its newest form; returns the message."""
 
         async def holds() -> str | None:
             found = await self.raw(kind, name) or {}
             status = found.get("status", {})
-            if status.get("observedGeneration") != found.get("metadata", {}).get("generation"):
+            if status.get("observedGeneration", 0) != found.get("metadata", {}).get("generation"):
                 return None
-            return next(
-                (c["message"] or " " for c in status["conditions"] if c["type"] == type and c["reason"] == reason), None
-            )
+            said = (c for c in status["conditions"] if c["type"] == type and c["reason"] == reason)
+            return next((c["message"] or " " for c in said if message in ("", c["message"])), None)
 
-        said: str = await self.until(holds, f"{kind} {name} says {reason} of {type}")
+        said: str = await self.until(holds, f"{kind} {name} says {reason} of {type}: {message}")
         return said
 
     async def state(self) -> str:

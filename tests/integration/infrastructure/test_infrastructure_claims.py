@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from cloud import Cloud
@@ -56,3 +58,162 @@ async def test_the_life_of_a_claim(world: ComposingWorld) -> None:
         return await world.raw("Lab", "lab") is None
 
     await world.until(gone, "the claim goes")
+
+
+CONFIG = """
+from trimtab.compose import Manifest, Waiting
+def compose(xr, observed):
+    return [Manifest("config", "v1", "ConfigMap", {"data": {"region": xr.spec.region}})]
+"""
+
+
+async def test_a_function_that_fails_changes_nothing(world: ComposingWorld) -> None:
+    await world.define(CONFIG)
+    await world.claim("lab", region="eu")
+    await world.claim_says("lab", "AllReady", "Ready")
+    for source, reason, said in (
+        ("def compose(xr, o): raise ValueError('no')", "FunctionFailed", "ValueError: no (lab.py:1)"),
+        ("def compose(xr, o): return [{'apiVersion': 'example.org/v1', 'kind': 'Moon', 'metadata': {'name': 'm'}}]",
+         "KindNotEnabled", "there is no kind Moon of example.org/v1 in this API"),
+        ("def compose(xr, o): return [{'apiVersion': 'cloud.tf.trimtab.dev/v1', 'kind': 'Moon', 'metadata': {'name': 'm'}}]",
+         "KindNotEnabled", "there is no kind Moon of cloud.tf.trimtab.dev/v1 in this API: trimtab provider enable cloud ..."),
+        ("def compose(xr, o): return [{'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': 'm'}}]",
+         "KindNotEnabled", "Namespace of v1 has no namespace: claims are composed of what has one"),
+        ("def compose(xr, o): return [{'apiVersion': 'v1', 'kind': 'Secret', 'metadata': {'name': 'm'}}]",
+         "BadOutput", "m: a Secret cannot be composed, for a function knows no secrets: refer to one by name, or use spec.connection of the definition"),
+    ):  # fmt: skip
+        await world.define(source, ready=False)
+        await world.claim_says("lab", reason, message=said)
+        assert await world.raw("ConfigMap", "lab-config") is not None
+    await world.define(CONFIG.replace("region", "zone").replace("xr.spec.zone", "xr.spec.region"))
+
+    async def changed() -> bool:
+        return (await world.raw("ConfigMap", "lab-config") or {})["data"] == {"zone": "eu"}
+
+    await world.until(changed, "the next function that works is followed")
+
+
+async def test_what_the_api_refuses_is_said_in_its_words(world: ComposingWorld) -> None:
+    await world.define(CONFIG.replace('{"data": {"region": xr.spec.region}}', '{"data": {"hosts": xr.spec.hosts}}'))
+    await world.claim("lab", region="eu")
+    said = await world.claim_says("lab", "ApplyRefused")
+    assert "data.hosts in body must be of type string" in said
+
+
+async def test_nothing_of_others_is_taken(world: ComposingWorld) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lab-config"}, "data": {"mine": "yes"}}
+    path = "/api/v1/namespaces/default/configmaps"
+    await world.client.wire.send("POST", path, {}, msgspec.json.encode(theirs))
+    await world.define(CONFIG)
+    await world.claim("lab", region="eu")
+    said = await world.claim_says("lab", "ApplyRefused")
+    assert said.startswith("ConfigMap default/lab-config exists already and belongs to somebody else")
+    await world.drop("ConfigMap", "lab-config")
+    await world.claim_says("lab", "AllReady", "Ready")
+    await world.drop("Lab", "lab")
+
+    async def gone() -> bool:
+        return await world.raw("Lab", "lab") is None and await world.raw("ConfigMap", "lab-config") is None
+
+    await world.until(gone, "the claim goes with what it made")
+
+
+async def test_what_is_composed_is_kept_and_a_restart_loses_nothing(world: ComposingWorld) -> None:
+    await world.define(LAB)
+    await world.claim("lab", region="eu", hosts=2)
+    await world.claim_says("lab", "AllReady", "Ready")
+    await world.rest()
+    await world.drop("Lab", "lab")
+    await world.work()
+    await world.until(lambda: not world.cloud.all("networks"), "a claim that is deleted meanwhile ends in order")
+    assert not world.cloud.all("servers")
+
+    async def gone() -> bool:
+        return await world.raw("Lab", "lab") is None
+
+    await world.until(gone, "the claim goes")
+    await world.claim("lab", region="eu", hosts=1)
+    await world.claim_says("lab", "AllReady", "Ready")
+    await world.drop("Network", "lab-net")
+
+    async def anew() -> bool:
+        found = await world.raw("Network", "lab-net") or {}
+        return bool(found) and "deletionTimestamp" not in found["metadata"] and len(world.cloud.all("networks")) == 1
+
+    await world.until(anew, "what somebody deleted is made again")
+
+
+JOB = """
+from trimtab.compose import Manifest, Status, Waiting
+def compose(xr, observed):
+    pod = {"containers": [{"name": "a", "image": "x"}], "restartPolicy": "Never"}
+    job = Manifest("job", "batch/v1", "Job", {"spec": {"template": {"spec": pod}}})
+    if not observed["job"].ready:
+        return [job, Status({"addresses": []}), Waiting("the job to end")]
+    labels = {"app": "a"}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod | {"restartPolicy": "Always"}}}
+    return [job, Manifest("web", "apps/v1", "Deployment", {"spec": spec}, after=[job])]
+"""
+
+
+async def test_ready_is_what_each_kind_means_by_it(world: ComposingWorld) -> None:
+    await world.define(JOB)
+    await world.claim("lab", region="eu")
+    await world.claim_says("lab", "ResourceNotReady", "Ready", message="job (Job lab-job): running")
+
+    async def status(kind: str, name: str, said: dict[str, Any]) -> None:
+        found = await world.raw(kind, name)
+        assert found is not None
+        root = "/apis/batch/v1" if kind == "Job" else "/apis/apps/v1"
+        path = f"{root}/namespaces/default/{kind.lower()}s/{name}/status"
+        body = msgspec.json.encode({"status": said})
+        await world.client.wire.send("PATCH", path, {}, body, "application/merge-patch+json")
+
+    now = "2026-01-01T00:00:00Z"
+    done = [
+        {"type": t, "status": "True", "lastProbeTime": now, "lastTransitionTime": now}
+        for t in ("SuccessCriteriaMet", "Complete")
+    ]
+    await status("Job", "lab-job", {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done})
+
+    async def second() -> bool:
+        return await world.raw("Deployment", "lab-web") is not None
+
+    await world.until(second, "what waits for the job comes after it")
+    said = await world.claim_says("lab", "ResourceNotReady", "Ready")
+    assert said.startswith("web (Deployment lab-web): ")
+    counts = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1, "observedGeneration": 1}
+    await status("Deployment", "lab-web", counts)
+    await world.claim_says("lab", "AllReady", "Ready")
+
+
+async def test_claims_are_composed_of_claims(world: ComposingWorld) -> None:
+    await world.define(CONFIG)
+    outer = "def compose(xr, o): return [{'apiVersion': 'acme.example/v1alpha1', 'kind': 'Lab', 'metadata': {'name': 'inner'}, 'spec': {'region': 'eu'}}]"
+    await world.define(outer, kind="Campus", fields={}, status={})
+    await world.claim("one", kind="Campus")
+    await world.claim_says("one-inner", "AllReady", "Ready")
+    await world.claim_says("one", "AllReady", "Ready", kind="Campus")
+    assert await world.raw("ConfigMap", "one-inner-config") is not None
+
+
+async def test_a_definition_that_cannot_be_is_said(world: ComposingWorld) -> None:
+    for spec, said in (
+        ({"fields": {"a": {"type": "text"}}}, "spec.fields.a: type: Invalid enum value 'text'"),
+        ({"fields": {"a": {"type": "string", "minimum": 1}}}, "spec.fields.a: minimum does not go with the type string"),
+        ({"fields": {"A": {"type": "string"}}}, "spec.fields.A: a field's name is camelCase: letters and digits, at most 63"),
+        ({"fields": {"a": {"type": "array"}}}, "spec.fields.a: an array needs `items`: what its values are"),
+        ({"fields": {"a": {"type": "integer", "default": "x"}}}, "spec.fields.a: the default 'x' is no integer"),
+        ({"fields": {"a": {"type": "string", "required": True, "default": "x"}}}, "spec.fields.a: it is required and has a default; leave one out"),
+        ({"fields": {"a": {"type": "string", "wanted": True}}}, "spec.fields.a: Object contains unknown field `wanted`"),
+        ({"status": {"conditions": {"type": "string"}}}, "spec.status.conditions: every claim's status has it; call yours otherwise"),
+        ({"compose": {"package": "acme==1"}}, "spec.compose: give either source or package"),
+    ):  # fmt: skip
+        await world.define(CONFIG, ready=False, **spec)
+        assert await world.until(lambda: world.defined("labs.acme.example", "Invalid"), f"{spec}") == said
+    made = await world.define("def composed(xr, o): pass", ready=False)
+    said = await world.until(lambda: world.defined(made.name, "FunctionMissing"), "the function is missing")
+    assert said == "lab.py has no function compose; it has composed: write def compose(xr, observed)"
+    await world.define("", ready=False, compose={"package": "acme==1.0", "function": "acme:compose"})
+    said = await world.until(lambda: world.defined(made.name, "PackageMissing"), "the package is missing")
+    assert said == "the package acme==1.0 is not on this machine: trimtab composition install acme==1.0"
