@@ -116,6 +116,9 @@ if "next" in FAULTS:
     )
     NEXT = [one for one in KINDS["cloud_server"]["block"]["attributes"] if one["name"] != "protected"]
     KINDS["cloud_server"]["block"]["attributes"] = [*NEXT, attribute("zone", STRING, optional=True)]
+if "pins" in FAULTS:
+    KINDS["cloud_server"]["type"] = object_of({**KINDS["cloud_server"]["type"].attributes, "pin": STRING})
+    KINDS["cloud_server"]["block"]["attributes"].append(attribute("pin", STRING, optional=True, write_only=True))
 IDENTITY = object_of({"id": STRING})
 LISTED = "cloud_server"
 """Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
@@ -174,6 +177,8 @@ def state_of(kind: str, found: dict[str, Any], known: dict[str, Any] | None) -> 
             {**d, "serial": d.get("serial") or f"{found['id']}-{i}"} for i, d in enumerate(found.get("disk") or [])
         ]
         out["password"] = (known or {}).get("password")
+        if "pin" in out:
+            out["pin"] = None
     return out
 
 
@@ -298,6 +303,9 @@ class Servicer:
             API.call("DELETE", f"{path}/{prior['id']}")
             return {"new_state": {"msgpack": encode(of, None)}}
         body = {k: v for k, v in planned.items() if v is not UNKNOWN and k not in ("id", "password", "disk")}
+        if "pins" in FAULTS and kind == LISTED:
+            assert planned["pin"] is None  # what is planned is kept: it is in the configuration alone
+            body["pin"] = decode(of, request.config.msgpack)["pin"]
         if "disk" in planned:
             body["disk"] = [{k: v for k, v in disk.items() if v is not UNKNOWN} for disk in planned["disk"]]
         found = API.call("POST", path, body) if prior is None else API.call("PUT", f"{path}/{prior['id']}", body)

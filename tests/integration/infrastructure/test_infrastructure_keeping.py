@@ -12,7 +12,8 @@ import pytest
 
 import cloud_provider
 from cloud import Cloud
-from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Policy, gate
+from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept
+from trimtab.components.infrastructure.permission import Policy, gate
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
 
 NAMED = "servers.cloud.tf.trimtab.dev web -n default"
@@ -211,3 +212,25 @@ async def test_a_provider_whose_plans_never_end_is_known_by_the_next_plan(cloud:
     async with running(cloud, tmp_path, "6", "restless") as keeper:
         assert await once(keeper, memory, GIVEN) == "create"
         assert (await keeper.look(memory.kept, GIVEN)).action == "update"
+
+
+async def test_what_is_only_written_is_nowhere_and_sent_again_when_it_changes(cloud: Cloud, tmp_path: Path) -> None:
+    async with running(cloud, tmp_path, "6", "pins") as keeper:
+        memory = Memory()
+        first = await keeper.look(memory.kept, GIVEN | {"pin": "1234"})
+        assert [(c.before, c.after, c.cause) for c in first.lines if c.path == "pin"] == [(None, "(sensitive)", "spec")]
+        assert await once(keeper, memory, GIVEN | {"pin": "1234"}) == "create"
+        assert cloud.all("servers")[0]["pin"] == "1234"
+        assert await once(keeper, memory, GIVEN | {"pin": "1234"}) == "none"
+
+        look = await keeper.look(memory.kept, GIVEN | {"pin": "5678"})
+        assert (look.action, [(c.path, c.before, c.after, c.cause) for c in look.lines]) == (
+            "update",
+            [("pin", "(sensitive)", "(sensitive)", "spec")],
+        )
+        assert look.digest != (await keeper.look(memory.kept, GIVEN | {"pin": "9999"})).digest
+        assert await once(keeper, memory, GIVEN | {"pin": "5678"}) == "update"
+        assert cloud.all("servers")[0]["pin"] == "5678"
+        assert await once(keeper, memory, GIVEN | {"pin": "5678"}) == "none"
+        assert await once(keeper, memory, GIVEN) == "none"
+        assert not any(b"1234" in raw or b"5678" in raw for raw in memory.saved)

@@ -164,7 +164,7 @@ def sensitive(block: Block, path: str = "") -> frozenset[str]:
     out: set[str] = set()
     for name, attribute in block.attributes.items():
         at = _at(path, name)
-        if attribute.sensitive or attribute.write_only:
+        if attribute.secret:
             out.add(at)
         elif attribute.nested is not None:
             out |= sensitive(Block(attributes=attribute.nested.attributes), at)

@@ -147,7 +147,7 @@ def required_rules(block: Block) -> list[JSON]:
     for name, attribute in sorted(block.attributes.items()):
         if not attribute.required or attribute.implied.kind in ("dynamic", "tuple"):
             continue  # of an untyped field no rule can speak: the provider says that it is missing
-        mine = naming.of_block(block)[name] + (naming.SECRET_REF if attribute.sensitive else "")
+        mine = naming.of_block(block)[name] + (naming.SECRET_REF if attribute.secret else "")
         rules.append(
             {
                 "rule": f"has(self.forProvider.{cel(mine)}) || (has(self.initProvider) && has(self.initProvider.{cel(mine)}))"
@@ -188,10 +188,10 @@ def _fields(
     for name, attribute in attributes.items():
         if given and not attribute.given:
             continue
-        if not given and (attribute.sensitive or attribute.write_only):
+        if not given and attribute.secret:
             continue
         mine = names[name]
-        if given and attribute.sensitive:
+        if given and attribute.secret:
             mine, schema = mine + naming.SECRET_REF, dict(SECRET_KEY)
         else:
             schema = _attribute(attribute, given=given, levels=levels - 1)

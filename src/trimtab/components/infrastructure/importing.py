@@ -119,7 +119,7 @@ def _secrets(block: Block, value: Value) -> list[str]:
     names = naming.of_block(block)
     out = []
     for name, attribute in block.attributes.items():
-        if not attribute.given or not (attribute.sensitive or attribute.write_only):
+        if not attribute.given or not attribute.secret:
             continue
         field = names[name] + naming.SECRET_REF
         if attribute.required:
@@ -162,7 +162,7 @@ def _attributes(
     out: JSON = {}
     for name, attribute in attributes.items():
         inner = value.get(name)
-        if inner is None or not attribute.given or attribute.sensitive or attribute.write_only or attribute.deprecated:
+        if inner is None or not attribute.given or attribute.secret or attribute.deprecated:
             continue
         if attribute.computed and not both:
             continue

@@ -1,6 +1,6 @@
-"""One resource kept true: what is there, what would be done about it, whether that may be done, and doing it.
+"""One resource kept true: what is there, what would be done about it, and doing it.
 
-    Kept (a Secret) --look--> Look: live, plan, its lines --gate--> Verdict --carry_out--> Kept, at every step
+    Kept (a Secret) --look--> Look: live, plan, its lines --(permission.py)--carry_out--> Kept, at every step
          `-- an attempt to make it whose answer never came --recover--> what was made, or that nothing was
 
 Pure of the API and of time: a `Provider` does what a cloud does, `save` keeps the state, and the caller says what time it is and decides
@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from trimtab.components.infrastructure.changes import Change, changes, differences, digest, ignoring, overlap
+from trimtab.components.infrastructure.changes import SENSITIVE, Change, changes, differences, digest, ignoring, overlap
 from trimtab.components.infrastructure.finding import LOST, Finder, tag_of
 from trimtab.components.infrastructure.protocol.planned import alike, nonsense
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
@@ -33,9 +33,11 @@ from trimtab.components.infrastructure.protocol.values import (
     encode,
     encode_json,
     known,
+    plain,
     same,
     unknowns,
 )
+from trimtab.components.infrastructure.protocol.written import unwritten, written
 
 UNSEEN_S = 600.0
 """For so long what was made and has not been seen since is taken to be there: many clouds show what is new a while later."""
@@ -83,6 +85,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     made_at: when it was made, in seconds since 1970, until it has been seen; then 0.
     agreed: seal of the configuration for which it was permitted to be made anew, while it is not.
     restless: how many times in a row the same was planned again right after it was applied.
+    written: seal of the write-only fields that were last sent: no state has them.
     """
 
     state: Any = None
@@ -99,6 +102,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     made_at: float = 0.0
     agreed: str = ""
     restless: int = 0
+    written: str = ""
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -136,22 +140,6 @@ class Look(Struct, frozen=True):
     deferred: str = ""
     agreed: bool = False
     """Whether this makes what was permitted to be made anew, and was deleted for it."""
-
-
-class Policy(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What may be done without asking."""
-
-    apply: Literal["auto", "onApproval", "never"] = "auto"
-    replace: Literal["deny", "approve", "auto"] = "deny"
-    delete: Literal["delete", "orphan", "deny"] = "delete"
-
-
-class Verdict(Struct, frozen=True):
-    """Whether a plan may be carried out; if not, a reason for a condition, and one line for a person."""
-
-    go: bool
-    reason: str = ""
-    message: str = ""
 
 
 class Recovered(Struct, frozen=True):
@@ -207,6 +195,7 @@ class Keeper:
         attempt: Attempt | None = None,
         made_at: float = 0.0,
         agreed: str = "",
+        sent: str | None = None,
     ) -> Kept:
         """What to remember from now on."""
         whole = state.value is not None and not tainted
@@ -226,7 +215,14 @@ class Keeper:
             attempt=attempt,
             made_at=made_at if state.value is not None else 0.0,
             agreed=agreed,
+            written=kept.written if sent is None else sent,
         )
+
+    def _sent(self, kept: Kept, config: Value) -> str:
+        """A seal of the write-only fields of a configuration; empty when there are none."""
+        found = [(path, plain(value)) for path, value in written(self._schema.block, config)]
+        raw = msgspec.json.encode(found, order="deterministic")
+        return hmac.new(bytes.fromhex(kept.key), raw, hashlib.sha256).hexdigest() if found else ""
 
     def _seal(self, kept: Kept, config: Value) -> str:
         return hmac.new(bytes.fromhex(kept.key), encode(self._type, config), hashlib.sha256).hexdigest()
@@ -250,6 +246,9 @@ class Keeper:
         planned = await self._planned(live, full)
         forced = self._forced(live, planned)
         action = self._action(kept, live, planned, forced)
+        rewrites = (sent := self._sent(kept, full)) != "" and sent != kept.written
+        if action == "none" and rewrites:
+            action = "update"
         if action == "replace":
             # What comes after is planned as if there were nothing, so that what the provider makes up is new, too.
             anew = await self._planned(State(None), full)
@@ -268,6 +267,9 @@ class Keeper:
             if action != "none"
             else ()
         )
+        if rewrites or action in ("create", "replace"):
+            before = None if action == "create" else SENSITIVE
+            lines += tuple(Change(path, before, SENSITIVE, "spec") for path, _ in written(self._schema.block, full))
         return Look(
             action=action,
             live=live,
@@ -358,7 +360,7 @@ class Keeper:
                 await save(self.keep(kept, nothing, agreed=kept.agreed))
             raise Failed(said)
         # Half a resource is one, that has to be made anew.
-        return await self._settled(kept, done, save, tainted=bool(done.errors), made_at=now)
+        return await self._settled(kept, look, done, save, tainted=bool(done.errors), made_at=now)
 
     async def _attempt(self, look: Look, now: float) -> Attempt:
         assert look.planned is not None
@@ -368,7 +370,7 @@ class Keeper:
         return Attempt(
             token=secrets.token_hex(TOKEN_BYTES),
             at=now,
-            config=encode_json(self._type, known(look.config)),
+            config=encode_json(self._type, known(unwritten(self._schema.block, look.config))),
             expected=expected,
             before=None if there is None else [one.key for one in there],
         )
@@ -379,7 +381,7 @@ class Keeper:
         if done.state.value is None and not done.errors:
             await save(self.keep(kept, look.live, tainted=kept.tainted))
             raise Failed("the provider says that it was changed, and gives no state of it")
-        return await self._settled(kept, done, save, tainted=bool(done.errors) and kept.tainted)
+        return await self._settled(kept, look, done, save, tainted=bool(done.errors) and kept.tainted)
 
     async def _apply(self, kept: Kept, prior: State, look: Look, save: Save) -> Applied:
         assert look.planned is not None
@@ -390,11 +392,14 @@ class Keeper:
             await save(self.keep(kept, prior, tainted=kept.tainted, agreed=kept.agreed))
             raise
 
-    async def _settled(self, kept: Kept, done: Applied, save: Save, *, tainted: bool, made_at: float = 0.0) -> Kept:
+    async def _settled(
+        self, kept: Kept, look: Look, done: Applied, save: Save, *, tainted: bool, made_at: float = 0.0
+    ) -> Kept:
         vague = list(unknowns(self._type, done.state.value))
         identity = kept.identity if done.state.identity is None else done.state.identity
         state = State(known(done.state.value), done.state.private, identity)
-        kept = self.keep(kept, state, tainted=tainted, made_at=made_at)
+        sent = kept.written if done.errors else self._sent(kept, look.config)
+        kept = self.keep(kept, state, tainted=tainted, made_at=made_at, sent=sent)
         await save(kept)
         if done.errors:
             raise Failed("; ".join(map(str, done.errors)))
@@ -448,38 +453,6 @@ class Keeper:
         return None if state.value is None else self.keep(kept, state)
 
 
-def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
-    """Whether a plan may be carried out under a policy. approved: the digest that somebody approved, or empty; named: the object, as
-    kubectl takes it."""
-    if look.deferred:
-        return Verdict(False, "Deferred", f"nothing can be planned yet: {look.deferred}")
-    if look.action == "none":
-        return Verdict(True)
-    if look.agreed and policy.apply != "never":
-        return Verdict(True)
-    how = f"{look.action} ({len(look.lines)} {'field' if len(look.lines) == 1 else 'fields'})"
-    if policy.apply == "never":
-        return Verdict(False, "ApplyNever", f"would {how}; spec.policy.apply is never")
-    agreed = approved == look.digest
-    ask = "what its annotation trimtab.dev/approve names is another plan; " if approved else ""
-    ask += f"approve with: kubectl annotate --overwrite {named} trimtab.dev/approve={look.digest}"
-    if look.action == "replace" and not look.tainted and not agreed:
-        because = ", ".join(sorted({line.path for line in look.lines if line.replaces})) or "the provider asks for it"
-        if policy.replace == "deny":
-            return Verdict(
-                False,
-                "ReplaceDenied",
-                f"a change of {because} would delete it and make it anew; spec.policy.replace is deny",
-            )
-        if policy.replace == "approve":
-            return Verdict(False, "ApprovalNeeded", f"a change of {because} would delete it and make it anew: {ask}")
-    if look.action == "delete" and policy.delete == "deny":
-        return Verdict(False, "DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
-    if policy.apply == "onApproval" and not agreed:
-        return Verdict(False, "ApprovalNeeded", f"would {how}: {ask}")
-    return Verdict(True)
-
-
 __all__ = [
     "Action",
     "Attempt",
@@ -487,9 +460,6 @@ __all__ = [
     "Keeper",
     "Kept",
     "Look",
-    "Policy",
     "ProviderError",
     "Recovered",
-    "Verdict",
-    "gate",
 ]

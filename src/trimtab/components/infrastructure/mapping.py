@@ -61,7 +61,7 @@ def configured(block: Block, given: Mapping[str, Any], secrets: Secrets, path: s
 
 
 def _given_name(mine: str, attribute: Attribute) -> str:
-    return mine + naming.SECRET_REF if attribute.sensitive else mine
+    return mine + naming.SECRET_REF if attribute.secret else mine
 
 
 def _no_others(given: Mapping[str, Any], known: set[str], path: str) -> None:
@@ -79,7 +79,7 @@ def _attributes(
         if value is None or not attribute.given:
             continue
         at = f"{path}.{mine}"
-        if attribute.sensitive:
+        if attribute.secret:
             out[name] = _secret(attribute, value, secrets, at)
         elif attribute.nested is not None:
             out[name] = _nested(attribute.nested, value, secrets, at)
@@ -204,7 +204,7 @@ def _shown_attributes(
     out = {}
     for name, attribute in attributes.items():
         inner = value.get(name)
-        if inner is None or attribute.sensitive or attribute.write_only:
+        if inner is None or attribute.secret:
             continue
         if attribute.nested is not None:
             out[names[name]] = _shown_nested(attribute.nested, inner)

@@ -1,20 +1,38 @@
 """Whether a plan of an object may be carried out now, and the line that says why not, in the object's own names.
 
-object's policy, its approval, the plan --gate (keeping.py), maintenance windows--> Verdict
+object's policy, its approval, the plan --gate, maintenance windows--> Verdict
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from trimtab.components.infrastructure.gathering import APPROVE, named
-from trimtab.components.infrastructure.keeping import Look, Policy, Verdict, gate
+from trimtab.components.infrastructure.keeping import Look
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.maintenance import WindowFault, opening
 from trimtab.components.infrastructure.mapping import api_path
 from trimtab.components.infrastructure.protocol.schema import Block
+
+
+class Policy(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What may be done without asking."""
+
+    apply: Literal["auto", "onApproval", "never"] = "auto"
+    replace: Literal["deny", "approve", "auto"] = "deny"
+    delete: Literal["delete", "orphan", "deny"] = "delete"
+
+
+class Verdict(Struct, frozen=True):
+    """Whether a plan may be carried out; if not, a reason for a condition, and one line for a person."""
+
+    go: bool
+    reason: str = ""
+    message: str = ""
 
 
 def permission(subject: Managed, block: Block, look: Look, now: datetime) -> Verdict:
@@ -40,4 +58,36 @@ def permission(subject: Managed, block: Block, look: Look, now: datetime) -> Ver
     return Verdict(False, "OutsideWindow", f"would {what} in the window that opens {opens:%a %d %b %H:%M} {opens:%Z}")
 
 
-__all__ = ["permission"]
+def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
+    """Whether a plan may be carried out under a policy. approved: the digest that somebody approved, or empty; named: the object, as
+    kubectl takes it."""
+    if look.deferred:
+        return Verdict(False, "Deferred", f"nothing can be planned yet: {look.deferred}")
+    if look.action == "none":
+        return Verdict(True)
+    if look.agreed and policy.apply != "never":
+        return Verdict(True)
+    how = f"{look.action} ({len(look.lines)} {'field' if len(look.lines) == 1 else 'fields'})"
+    if policy.apply == "never":
+        return Verdict(False, "ApplyNever", f"would {how}; spec.policy.apply is never")
+    agreed = approved == look.digest
+    ask = "what its annotation trimtab.dev/approve names is another plan; " if approved else ""
+    ask += f"approve with: kubectl annotate --overwrite {named} trimtab.dev/approve={look.digest}"
+    if look.action == "replace" and not look.tainted and not agreed:
+        because = ", ".join(sorted({line.path for line in look.lines if line.replaces})) or "the provider asks for it"
+        if policy.replace == "deny":
+            return Verdict(
+                False,
+                "ReplaceDenied",
+                f"a change of {because} would delete it and make it anew; spec.policy.replace is deny",
+            )
+        if policy.replace == "approve":
+            return Verdict(False, "ApprovalNeeded", f"a change of {because} would delete it and make it anew: {ask}")
+    if look.action == "delete" and policy.delete == "deny":
+        return Verdict(False, "DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
+    if policy.apply == "onApproval" and not agreed:
+        return Verdict(False, "ApprovalNeeded", f"would {how}: {ask}")
+    return Verdict(True)
+
+
+__all__ = ["Policy", "Verdict", "gate", "permission"]

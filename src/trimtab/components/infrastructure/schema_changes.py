@@ -62,9 +62,9 @@ def _of_field(old: Attribute | None, new: Attribute | None) -> Iterator[tuple[st
         yield "is required now", True
     if old.given and not new.given:
         yield "is set by the provider alone now", True
-    if old.given and new.sensitive != old.sensitive:
+    if old.given and new.secret != old.secret:
         yield (
-            ("is sensitive now: name a Secret" if new.sensitive else "is not sensitive any more: give it itself"),
+            ("is sensitive now: name a Secret" if new.secret else "is not sensitive any more: give it itself"),
             True,
         )
     if new.deprecated and not old.deprecated:

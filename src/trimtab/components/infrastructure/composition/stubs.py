@@ -90,7 +90,7 @@ class _File:
         self, name: str, mine: str, attribute: Attribute, path: str, levels: int
     ) -> list[tuple[str, str, str]]:
         doc = _text(attribute.description)
-        if attribute.sensitive:
+        if attribute.secret:
             return _field(mine + naming.SECRET_REF, f"{name}_secret_ref", "SecretKey", attribute.required, doc)
         if attribute.nested is not None:
             of = self._nested_type(attribute.nested, path, name, levels)

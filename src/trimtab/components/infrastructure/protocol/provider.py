@@ -24,6 +24,7 @@ from trimtab.components.infrastructure.protocol.proposed import proposed_new
 from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, decode, decode_json, encode, plain
+from trimtab.components.infrastructure.protocol.written import unwritten
 
 MESSAGE_BYTES_MAX = 256 << 20
 CALL_S = 120.0
@@ -229,7 +230,7 @@ class Provider:
         request = {
             "type_name": kind,
             "prior_state": self._out(kind, block, prior.value),
-            "proposed_new_state": self._out(kind, block, proposed_new(block, prior.value, full)),
+            "proposed_new_state": self._out(kind, block, unwritten(block, proposed_new(block, prior.value, full))),
             "config": self._out(kind, block, full),
             "prior_private": prior.private,
             "client_capabilities": {"write_only_attributes_allowed": True},

@@ -47,6 +47,11 @@ class Attribute(Struct, frozen=True, omit_defaults=True):
         return self.type
 
     @property
+    def secret(self) -> bool:
+        """Whether only a Secret may give it, and no object shows it."""
+        return self.sensitive or self.write_only
+
+    @property
     def given(self) -> bool:
         """Whether a user may set it."""
         return self.required or self.optional
