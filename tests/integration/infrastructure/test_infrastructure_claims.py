@@ -134,11 +134,11 @@ async def test_what_is_composed_is_kept_and_a_restart_loses_nothing(world: Compo
     await world.until(gone, "the claim goes")
     await world.claim("lab", region="eu", hosts=1)
     await world.claim_says("lab", "AllReady", "Ready")
-    await world.drop("Network", "lab-net")
+    (first,) = world.cloud.all("servers")
+    await world.drop("Server", "lab-host-0")
 
     async def anew() -> bool:
-        found = await world.raw("Network", "lab-net") or {}
-        return bool(found) and "deletionTimestamp" not in found["metadata"] and len(world.cloud.all("networks")) == 1
+        return [one["id"] for one in world.cloud.all("servers")] not in ([], [first["id"]])
 
     await world.until(anew, "what somebody deleted is made again")
 
