@@ -4,11 +4,12 @@ CPU time is credit: it grows with time by the budget's share of a core, up to `B
 its own process, the sandbox that makes tables, the BPF program. In this order:
 
     1. no credit: no more tables are made until there is; stacks through new files are followed by frame pointers meanwhile
-    2. sampling alone takes more than the budget: half as often, and again, down to `HZ_MIN`
-    3. memory: tables that no stack went through for longest leave
-    4. still more than the budget, of either: it ends
+    2. sampling alone takes more than the budget: types of samples are left out, the last of the list first, until one is left (the CPU's)
+    3. that one is measured half as often, and again, down to `HZ_MIN`
+    4. memory: tables that no stack went through for longest leave
+    5. still more than the budget, of either: it ends
 
-When sampling took less than a third of the budget for a while, it is twice as often again, up to what was asked for.
+When sampling took less than a third of the budget for a while, the last step is taken back, up to what was asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ EASE = 6
 """Periods well below it before more is done again."""
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-Advice = Literal["", "slower", "faster", "evict", "end"]
+Advice = Literal["", "fewer", "more", "slower", "faster", "evict", "end"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Budget:
     def may_parse(self) -> bool:
         return self.credit_s > 0
 
-    def period(self, spent: Spent, seconds: float, hz: float, hz_wanted: float) -> Advice:
+    def period(
+        self, spent: Spent, seconds: float, hz: float, hz_wanted: float, types: int = 1, types_wanted: int = 1
+    ) -> Advice:
         """Takes what was spent up to the end of a period of that length; what is to be done about it."""
         sampling = spent.sampling_s - self._before.sampling_s
         parsing = spent.parsing_s - self._before.parsing_s
@@ -70,10 +73,10 @@ class Budget:
         self._under = self._under + 1 if sampling < allowed / 3 else 0
         if self._over >= PATIENCE and self.credit_s <= 0:
             self._over = 0
-            return "slower" if hz > HZ_MIN else "end"
-        if self._under >= EASE and hz < hz_wanted:
+            return "fewer" if types > 1 else "slower" if hz > HZ_MIN else "end"
+        if self._under >= EASE and (hz < hz_wanted or types < types_wanted):
             self._under = 0
-            return "faster"
+            return "faster" if hz < hz_wanted else "more"
         return ""
 
 

@@ -13,13 +13,13 @@ import os
 import select
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.components.profiling.agent import layout, perf
+from trimtab.components.profiling.agent import layout, perf, types
 from trimtab.components.profiling.agent.mappings import Mapping, Process
 
 RING_PAGES = 64
@@ -96,10 +96,15 @@ class Callchains:
     tables = False
     """Unwind tables are of no use here."""
 
-    def __init__(self, *, tgid: int = 0, cgroup: int = 0) -> None:
+    available = types.DEFAULT
+
+    def __init__(self, *, tgid: int = 0, cgroup: int = 0, missing: dict[str, str] | None = None) -> None:
+        """`missing`: types that were wanted and need BPF, each with why there is none."""
+        self.missing = missing or {}
         if cgroup:
             raise OSError("one cgroup alone cannot be measured without BPF: measure a process, or the machine")
         self.period_ns = 0
+        self._cpus: list[int] = []
         self._tgid = tgid
         self._rings: list[Ring] = []
         self._epoll = select.epoll()
@@ -126,15 +131,21 @@ class Callchains:
         """Who is told of files and processes, as by the BPF program's events."""
         self._handle = handle
 
-    def start(self, hz: float) -> None:
+    def start(self, hz: float, wanted: Sequence[str] | None = None) -> None:
         """As `Sampler.start`."""
         self.stop()
         self.period_ns = round(1e9 / hz)
-        for cpu in perf.online():
+        self._cpus = perf.online()
+        for cpu in self._cpus:
             ring = Ring(cpu, self.period_ns)
             self._rings.append(ring)
             self._epoll.register(ring.fd, select.EPOLLIN)
         self._processes.clear()  # nobody has told what they did meanwhile
+
+    @property
+    def stale(self) -> bool:
+        """As `Sampler.stale`."""
+        return self._cpus != perf.online()
 
     def stop(self) -> None:
         """No more samples are taken; what was is kept."""

@@ -31,7 +31,7 @@ class Tables:
         self.stacks: dict[tuple[int, ...], int] = {}
         self.labels: dict[tuple[tuple[str, str], ...], int] = {}
         self.samples: dict[tuple[int, int, int], list[int]] = {}
-        """Type, labels and stack: count, and what the kernel summed up."""
+        """Type, labels and stack: count and value."""
 
     def frame(self, frame: Frame) -> int:
         index = self.frames.setdefault(frame, len(self.frames))
@@ -79,7 +79,12 @@ class Drain:
                 frames.append(tables.frame(Frame("mark", _MARKS.get(status, status))))
             thread = stack["comm"].decode("utf-8", "replace")
             labels = self._processes.labels(process, pid, thread)
-            tables.add(int(stack["type"]), labels, frames, int(stack["count"]), int(stack["value"]))
+            kind = int(stack["type"])
+            told = types.KINDS[kind]
+            value = types.value(kind, int(stack["count"]), int(stack["value"]), period_ns)
+            tables.add(
+                types.TYPES.index(told.type), {**labels, **dict(told.labels)}, frames, int(stack["count"]), value
+            )
         self._files.touch(modules)
         return Batch(
             start=start,
@@ -89,7 +94,7 @@ class Drain:
             frames=tables.listed,
             stacks=[list(stack) for stack in tables.stacks],
             samples=[
-                Sample(kind, label, stack, types.value(kind, count, value, period_ns), count)
+                Sample(kind, label, stack, value, count)
                 for (kind, label, stack), (count, value) in tables.samples.items()
             ],
             lost=lost,

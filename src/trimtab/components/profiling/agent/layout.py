@@ -56,6 +56,7 @@ CONFIG = np.dtype(
         ("capacity", "<u4"),
         ("wait_ns", "<u8"),
         ("pace_ns", "<u8"),
+        ("every", "<u8"),
     ]
 )
 STACK_KEY = np.dtype([("process", "<u8"), ("hash", "<u8")])

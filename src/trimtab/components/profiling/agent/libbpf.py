@@ -25,6 +25,9 @@ ERROR_LINES = 12
 BATCH_ENTRIES = 256
 """Entries of a hash map taken in one call: 400 KB of stacks."""
 
+_TRACE_RAW_TP = 23
+"""BPF_TRACE_RAW_TP of linux/bpf.h."""
+
 _PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -70,6 +73,7 @@ def _library() -> Any:
         ("ring_buffer__consume", number, [pointer]),
         ("ring_buffer__free", None, [pointer]),
         ("libbpf_num_possible_cpus", number, []),
+        ("libbpf_find_vmlinux_btf_id", number, [text, number]),
     ):
         entry = getattr(library, function)
         entry.restype, entry.argtypes = result, arguments
@@ -79,6 +83,11 @@ def _library() -> Any:
 def possible_cpus() -> int:
     """How many values an entry of a per-CPU map has."""
     return int(_library().libbpf_num_possible_cpus())
+
+
+def has_tracepoint(name: str) -> bool:
+    """Whether the running kernel has a tracepoint that a program can be attached to. Raises `BpfError`: no libbpf."""
+    return int(_library().libbpf_find_vmlinux_btf_id(name.encode(), _TRACE_RAW_TP)) > 0
 
 
 class Map:

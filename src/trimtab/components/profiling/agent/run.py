@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class BudgetExceeded(Exception):
 
 
 def sampler_of(
-    pid: int, cgroup: int, only_perf: bool, measured: Collection[str] = types.DEFAULT
+    pid: int, cgroup: int, only_perf: bool, measured: Sequence[str] = types.DEFAULT
 ) -> tuple[Sampler | Callchains, str]:
     """The way that this kernel lets us measure, and why it is not the better one. Raises `NotSupported`."""
     refused = "BPF is not wanted"
@@ -66,7 +66,8 @@ def sampler_of(
             return Sampler(tgid=pid, cgroup=cgroup, measured=measured), ""
         except OSError as err:
             refused = str(err)
-    callchains = Callchains(tgid=pid, cgroup=cgroup)
+    lacking = {name: f"{name}: only with BPF ({refused})" for name in measured if name not in types.DEFAULT}
+    callchains = Callchains(tgid=pid, cgroup=cgroup, missing=lacking)
     try:
         callchains.start(1)
     except OSError as err:
@@ -97,7 +98,7 @@ class Agent:
         provider: Provider = no_container,
         pid: int = 0,
         cgroup: int = 0,
-        measured: Collection[str] = types.DEFAULT,
+        measured: Sequence[str] = types.DEFAULT,
         cpu_percent: float = CPU_PERCENT,
         memory_bytes: int = MEMORY_BYTES,
         told: Callable[[State], None] = lambda state: None,
@@ -114,6 +115,7 @@ class Agent:
         self._names_sandbox = Sandbox(idle_s=IDLE_S)
         self._keeping = Keeping(root, self._names_sandbox)
         self._sampler, self.message = sampler_of(pid, cgroup, only_perf, measured)
+        self._types = len(self._sampler.available)
         self._interpreters = Interpreters(self._sampler.map("python_interpreters"))
         self.files = Files(
             self._sampler, root / "unwind", self._parse, self._parse_large, self._interpreters, self._keeping.add
@@ -150,7 +152,7 @@ class Agent:
         tasks = [asyncio.create_task(self.files.work()), asyncio.create_task(self._keeping.work())]
         loop.add_reader(self._sampler.fd, self._sampler.consume)
         try:
-            self._sampler.start(self.hz)
+            self._measure()
             self._tell()
             while not stop.is_set():
                 start = int(time.time()) // batch.TIME_S * batch.TIME_S
@@ -204,7 +206,8 @@ class Agent:
         """Compares what it costs with what it may, and gives up what is to be given up. Raises `BudgetExceeded`."""
         now = time.monotonic()
         seconds, self._period_began = now - self._period_began, now
-        advice = self.budget.period(self._spent(), seconds, self.hz, self._hz_wanted)
+        offered = len(self._sampler.available)
+        advice = self.budget.period(self._spent(), seconds, self.hz, self._hz_wanted, self._types, offered)
         if advice == "end":
             raise BudgetExceeded(
                 f"the agent takes {self.budget.used_percent:.1f} % of a core and {self._memory() >> 20} MiB at {self.hz:g} Hz, "
@@ -212,12 +215,19 @@ class Agent:
             )
         if advice == "evict":
             self.files.evict_half()
+        elif advice in ("fewer", "more"):
+            self._types += 1 if advice == "more" else -1
         elif advice:
             self.hz = max(costs.HZ_MIN, self.hz / 2) if advice == "slower" else min(self._hz_wanted, self.hz * 2)
-            self._sampler.start(self.hz)
+        if advice not in ("", "evict") or self._sampler.stale:
+            self._measure()
         self.files.may_parse(self.budget.may_parse)
         self._keeping.may_parse(self.budget.may_parse)
         self._tell()
+
+    def _measure(self) -> None:
+        """As often, and of as many types, as is to be measured now."""
+        self._sampler.start(self.hz, self._sampler.available[: self._types])
 
     def _memory(self) -> int:
         return costs.own_memory_bytes() + self._sampler.memory_bytes()
@@ -233,6 +243,8 @@ class Agent:
         shed = []
         if not self.budget.may_parse and self.files.waiting:
             shed.append(f"{self.files.waiting} new files wait for their unwind tables")
+        if left_out := self._sampler.available[self._types :]:
+            shed.append(f"no samples of {', '.join(left_out)}")
         if self.hz < self._hz_wanted:
             shed.append(f"{self.hz:g} samples a second in place of {self._hz_wanted:g}")
         return "; ".join(shed)
@@ -254,6 +266,11 @@ class Agent:
             processes=len(self.processes),
             lost=lost,
             shed=self._shed(),
+            types=list(self._sampler.available[: self._types]),
+            missing={
+                **{name: f"{name}: left out to stay in the budget" for name in self._sampler.available[self._types :]},
+                **self._sampler.missing,
+            },
             files=self.files.counts,
             sample_us=round(self.totals["run_ns"] / 1e3 / samples, 2) if samples else 0.0,
         )

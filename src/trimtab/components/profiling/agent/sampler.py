@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from trimtab.components.profiling.agent.python_code import CODE_BYTES
 OBJECT = Path(__file__).parents[1] / "bpf" / "unwind.bpf.o"
 STACKS = ("stacks_a", "stacks_b")
 CPUS_MAX = 4096
-PROGRAMS = {"cpu": "on_cpu", "offcpu": "off_cpu", "page_faults": "on_page_fault"}
+MAPS = {"offcpu": "waits", "allocations": "growing"}
+"""Of one type alone."""
 
 
 class Sampler:
@@ -31,19 +32,28 @@ class Sampler:
         sizes: dict[str, int] | None = None,
         tgid: int = 0,
         cgroup: int = 0,
-        measured: Collection[str] = types.DEFAULT,
+        measured: Sequence[str] = types.DEFAULT,
     ) -> None:
         """`tgid`, `cgroup`: only this process and its descendants, only this cgroup (its inode) and those in it. `sizes`: of maps.
-        `measured`: of `types.TYPES`, by
-        name."""
-        self._types = frozenset(measured)
-        unused = {} if "offcpu" in self._types else {"waits": 1}
-        without = [program for name, program in PROGRAMS.items() if name not in self._types]
-        self.program = libbpf.Object(OBJECT, {**unused, **(sizes or {})}, without)
+        `measured`: of `types.NAMES`, what can be left out last; what of it this kernel cannot is in `missing`."""
+        self.missing = {name: why for name in measured if (why := missing(name))}
+        self.available = tuple(
+            name for name in sorted(measured, key=lambda name: name != "cpu") if name not in self.missing
+        )
+        try:
+            self.program = loaded(self.available, sizes or {})
+        except libbpf.BpfError as err:
+            if self.available == types.DEFAULT:
+                raise
+            self.program = loaded(types.DEFAULT, sizes or {})
+            self.missing |= {name: str(err) for name in self.available if name not in types.DEFAULT}
+            self.available = tuple(name for name in self.available if name in types.DEFAULT)
         self.period_ns = 0
+        self._cpus: list[int] = []
         self._config = self.program.map("config").memory(layout.CONFIG)
         self._config["tgid"], self._config["cgroup"] = tgid, cgroup
         self._config["wait_ns"], self._config["pace_ns"] = types.WAIT_NS, types.PACE_NS
+        self._config["every"] = types.EVERY_BYTES_CHOSEN if tgid or cgroup else types.EVERY_BYTES
         self._config["capacity"] = self.program.map(STACKS[0]).entries
         self._values = libbpf.possible_cpus()
         self._counted = np.zeros(layout.COUNTERS_MAX, np.uint64)
@@ -74,18 +84,27 @@ class Sampler:
         """Files that are new from now on have numbers after `last`. Before `start`."""
         self.program.map("fill").update(layout.LAST_ID.to_bytes(4, "little"), last.to_bytes(8, "little"))
 
-    def start(self, hz: float) -> None:
-        """Takes so many samples a second from now on, of every CPU that is not idle; again with another number to change it."""
+    def start(self, hz: float, wanted: Sequence[str] | None = None) -> None:
+        """Takes so many samples a second from now on, of every CPU that is not idle; again with another number to change it.
+        `wanted`: of `available`, all when not said."""
         self.program.detach()
         self.period_ns = round(1e9 / hz)
-        for cpu in perf.online():
-            if "cpu" in self._types:
-                self.program.attach(PROGRAMS["cpu"], perf.open_event(perf.attribute(self.period_ns), cpu))
-            if "page_faults" in self._types:
-                attribute = perf.attribute(types.FAULTS, event=perf.PAGE_FAULTS)
-                self.program.attach(PROGRAMS["page_faults"], perf.open_event(attribute, cpu))
-        if "offcpu" in self._types:
-            self.program.attach_tracepoint(PROGRAMS["offcpu"])
+        self._cpus = perf.online()
+        for name in self.available if wanted is None else wanted:
+            for program, tracepoint in types.NEEDS[name].programs.items():
+                if tracepoint:
+                    self.program.attach_tracepoint(program)
+                    continue
+                attribute = perf.attribute(self.period_ns)
+                if name == "pagefaults":
+                    attribute = perf.attribute(types.FAULTS, event=perf.PAGE_FAULTS)
+                for cpu in self._cpus:
+                    self.program.attach(program, perf.open_event(attribute, cpu))
+
+    @property
+    def stale(self) -> bool:
+        """Whether a CPU has come or gone since `start`: its timer came or went with it."""
+        return self._cpus != perf.online()
 
     def stop(self) -> None:
         """No more samples are taken; what was is kept."""
@@ -128,6 +147,22 @@ class Sampler:
             self._ring.close()
         self._config = np.empty(0, layout.CONFIG)
         self.program.close()
+
+
+def missing(name: str) -> str:
+    """Why this kernel cannot measure a type, in one line; empty: it can."""
+    needs = types.NEEDS[name]
+    lacking = [point for point in needs.programs.values() if point and not libbpf.has_tracepoint(point)]
+    if not lacking:
+        return ""
+    return f"{name}: this kernel has no tracepoint {' nor '.join(lacking)}: boot {needs.since} or later"
+
+
+def loaded(measured: Sequence[str], sizes: dict[str, int]) -> libbpf.Object:
+    """The programs of these types in the kernel. Raises `BpfError`."""
+    without = [program for name, needs in types.NEEDS.items() if name not in measured for program in needs.programs]
+    unused = {table: 1 for name, table in MAPS.items() if name not in measured}
+    return libbpf.Object(OBJECT, {**unused, **sizes}, without)
 
 
 def cgroup_id(path: Path) -> int:

@@ -20,7 +20,7 @@ import msgspec
 
 LINE_BYTES_MAX = 8 << 20
 EVERY_S = 60.0
-AT_ONCE = ("mode", "shed", "hz", "message")
+AT_ONCE = ("mode", "shed", "hz", "message", "types")
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class State(msgspec.Struct, kw_only=True):
     lost: dict[str, int] = {}
     shed: str = ""
     message: str = ""
+    types: list[str] = []
+    """What is measured now."""
+    missing: dict[str, str] = {}
+    """What is not, of what was asked for, and why."""
     files: dict[str, int] = {}
     """Files that stacks went through: opened, gone before they could be, tables built, from disk, refused, evicted."""
     sample_us: float = 0.0

@@ -21,7 +21,7 @@ struct inode___old { struct timespec64 i_mtime; } KERNEL;
 struct file { struct inode *f_inode; } KERNEL;
 struct maple_tree { void *ma_root; } KERNEL;
 typedef struct { void *vdso; } KERNEL mm_context_t;
-struct mm_struct { struct maple_tree mm_mt; mm_context_t context; struct file *exe_file; } KERNEL;
+struct mm_struct { struct maple_tree mm_mt; mm_context_t context; struct file *exe_file; unsigned long data_vm; } KERNEL;
 struct vm_area_struct {
     unsigned long vm_start, vm_end, vm_flags, vm_pgoff;
     struct file *vm_file;
@@ -45,6 +45,17 @@ struct task_struct {
     struct thread_struct thread;
     char comm[16];
 } KERNEL;
+// What is counted in bytes: see bytes.h.
+struct bvec_iter { unsigned int bi_size; } KERNEL;
+struct bio { unsigned int bi_opf; unsigned short bi_flags; struct bvec_iter bi_iter; } KERNEL;
+enum req_op { REQ_OP_READ, REQ_OP_WRITE };
+enum req_flag_bits { __REQ_META, __REQ_IDLE };
+// How many pages a large folio has: since 6.15, since 6.0, before.
+struct folio___615 { unsigned int _nr_pages; } KERNEL;
+struct folio___60 { unsigned int _folio_nr_pages; } KERNEL;
+enum pageflags { PG_head };
+struct sock_common { unsigned short skc_family; } KERNEL;
+struct sock { struct sock_common __sk_common; } KERNEL;
 
 #define PF_KTHREAD 0x00200000
 #define VM_EXEC 4

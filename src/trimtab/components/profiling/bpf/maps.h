@@ -55,17 +55,18 @@ struct config {
     __u32 off;     // samples are not taken
     __u32 capacity;
     __u64 wait_ns;  // of off-CPU time: shorter waits are not counted
-    __u64 pace_ns;  // of off-CPU time: on each CPU, at most one stack in so long is walked; it stands for those that were not
+    __u64 pace_ns;  // on each CPU, at most one stack in so long is walked, of each type but time on a CPU; it stands for those that were not
+    __u64 every;    // of what is counted in bytes: one stack is walked for so many, or more of them where that were too often
 };
 
 #define FILE_IDS (1 << 20)
 #define LAST_ID 2 // in `fill`, behind how full the two maps of stacks are
 
 struct stack_key { __u64 process, hash; };
-enum type { ON_CPU, OFF_CPU, PAGE_FAULTS };
+enum type { ON_CPU, OFF_CPU, PAGE_FAULTS, DISK_READ, DISK_WRITE, NET_SENT, NET_RECEIVED, ALLOCATIONS, MALLOC, TYPES };
 struct stack {
     __u64 count, process, cgroup;
-    __u64 value, type; // nanoseconds of OFF_CPU; of the others the count says all
+    __u64 value, type; // nanoseconds of OFF_CPU, bytes of what is counted in bytes; of the others the count says all
     __u64 python; // the stack of the interpreter: see python.h
     __u32 tgid;
     __u16 users;

@@ -25,8 +25,8 @@ struct {
 static __always_inline void falls_asleep(__u64 *context, struct config *config, struct task_struct *task, __u64 now) {
     __u32 zero = 0, tid = task->pid;
     struct pace *pace = bpf_map_lookup_elem(&paces, &zero);
-    struct scratch *scratch = scratch_of_cpu();
-    struct walk walk = {.task = (void *)bpf_get_current_task_btf()};
+    struct scratch *scratch = scratch_of(INTERRUPTS);
+    struct walk walk = {.scratch = scratch, .task = (void *)bpf_get_current_task_btf()};
     struct pt_regs regs = {};
     if (!pace || !scratch)
         return;
@@ -46,7 +46,7 @@ static __always_inline void falls_asleep(__u64 *context, struct config *config, 
     walk_user(&regs, &walk, scratch);
     // Without this program itself and what calls it.
     long bytes = bpf_get_stack(context, scratch->waiting.stack.kernel, KERNEL_FRAMES * sizeof(__u64), 2);
-    finish(config, &walk, scratch, bytes);
+    finish(config, &walk, scratch, bytes, INTERRUPTS);
     scratch->waiting.key.process = scratch->waiting.stack.process;
     scratch->waiting.key.hash = walk.hash;
     bpf_map_update_elem(&waits, &tid, &scratch->waiting, BPF_ANY);

@@ -68,11 +68,13 @@ struct python_scratch {
 struct python_walk {
     __u64 at, hash, process;
     __u32 tgid, count, status, which;
+    struct python_scratch *scratch;
 };
 
 struct python_search {
     __u64 interpreter, thread, found;
     __u32 tid, interpreters;
+    struct python_scratch *scratch;
 };
 
 struct {
@@ -107,7 +109,7 @@ struct python_codes_map python_codes_a SEC(".maps");
 struct python_codes_map python_codes_b SEC(".maps");
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, LEVELS);
     __type(key, __u32);
     __type(value, struct python_scratch);
 } python_scratch SEC(".maps");
@@ -126,9 +128,8 @@ struct task_struct___python {
     struct pid___python *thread_pid;
 } __attribute__((preserve_access_index));
 
-static __always_inline struct python_scratch *python_scratch_get(void) {
-    __u32 zero = 0;
-    return bpf_map_lookup_elem(&python_scratch, &zero);
+static __always_inline struct python_scratch *python_scratch_get(__u32 level) {
+    return bpf_map_lookup_elem(&python_scratch, &level);
 }
 
 static __always_inline __u64 python_word(__u64 address) {
@@ -156,10 +157,8 @@ static __always_inline __u32 python_thread_number(void) {
 }
 
 static long python_find(__u32 index, struct python_search *search) {
-    struct python_scratch *scratch = python_scratch_get();
+    struct python_scratch *scratch = search->scratch;
 
-    if (!scratch)
-        return 1;
     if (!search->thread) {
         search->interpreter = python_word(search->interpreter + scratch->layout.interpreter_next);
         if (!search->interpreter || ++search->interpreters >= 64)
@@ -185,7 +184,7 @@ static __always_inline __u64 python_current_frame(struct python_layout *layout, 
 
 static __always_inline __u64 python_thread(struct python_scratch *scratch, __u64 runtime, __u64 id) {
     __u64 *known = bpf_map_lookup_elem(&python_threads, &id);
-    struct python_search search = {.tid = python_thread_number()};
+    struct python_search search = {.tid = python_thread_number(), .scratch = scratch};
 
     if (known && python_word(*known + scratch->layout.native_thread_id) == search.tid)
         return *known;
@@ -241,13 +240,13 @@ static __always_inline void python_name(struct python_scratch *scratch, struct p
 }
 
 static long python_step(__u32 index, struct python_walk *walk) {
-    struct python_scratch *scratch = python_scratch_get();
+    struct python_scratch *scratch = walk->scratch;
     __u32 slot = walk->count;
     struct python_frame *frame;
     __u64 address, instruction, previous, words[3];
     __u8 owner = 0, entry = 0;
 
-    if (!scratch || !walk->at)
+    if (!walk->at)
         return 1;
     if (slot >= PYTHON_FRAMES_MAX) {
         walk->status = PYTHON_TRUNCATED;
@@ -283,11 +282,11 @@ static long python_step(__u32 index, struct python_walk *walk) {
 }
 
 // Walks what the current thread runs in Python; returns the key of its stack in python_stacks, 0 when there is none.
-static __always_inline __u64 python_sample(struct walk *native, __u64 process, __u32 which) {
+static __always_inline __u64 python_sample(struct walk *native, __u64 process, __u32 which, __u32 level) {
     __u32 number = native->python - 1;
     struct python_interpreter *interpreter;
-    struct python_walk walk = {.process = process, .tgid = native->tgid, .which = which & 1, .hash = process};
-    struct python_scratch *scratch = python_scratch_get();
+    struct python_scratch *scratch = python_scratch_get(level);
+    struct python_walk walk = {.process = process, .tgid = native->tgid, .which = which & 1, .hash = process, .scratch = scratch};
     void *stacks = walk.which ? (void *)&python_stacks_b : (void *)&python_stacks_a;
     __u64 thread;
 

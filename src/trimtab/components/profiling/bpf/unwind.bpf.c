@@ -10,9 +10,7 @@
 #include "rules.h"
 
 static long step(__u32 index, struct walk *walk) {
-    struct scratch *scratch = scratch_of_cpu();
-    if (!scratch)
-        return 1;
+    struct scratch *scratch = walk->scratch;
     __u64 place = walk->exact ? walk->ip : walk->ip - 1;
     struct mapping *mapping = find_mapping(walk, scratch, place);
     __u64 frame = place;
@@ -96,23 +94,28 @@ static __always_inline void walk_user(struct pt_regs *regs, struct walk *walk, s
     bpf_loop(USER_FRAMES + 1, step, walk, 0);
 }
 
-static __always_inline void keep(struct config *config, struct walk *walk, struct scratch *scratch) {
+// `times`: how many events the sample stands for; `value`: their sum, where the count does not say it.
+static __always_inline void keep(struct config *config, struct walk *walk, struct scratch *scratch, __u64 times, __u64 value) {
     struct stack *stack = &scratch->waiting.stack;
     struct stack_key key = {.process = stack->process, .hash = walk->hash};
     __u32 which = config->active & 1;
     void *map = which ? (void *)&stacks_b : (void *)&stacks_a;
     struct stack *known = bpf_map_lookup_elem(map, &key);
     if (known) {
-        __sync_fetch_and_add(&known->count, 1);
+        __sync_fetch_and_add(&known->count, times);
+        __sync_fetch_and_add(&known->value, value);
         return;
     }
-    stack->count = 1;
+    stack->count = times;
+    stack->value = value;
     if (bpf_map_update_elem(map, &key, stack, BPF_NOEXIST)) {
         known = bpf_map_lookup_elem(map, &key); // another CPU was quicker
-        if (known)
-            __sync_fetch_and_add(&known->count, 1);
-        else
+        if (known) {
+            __sync_fetch_and_add(&known->count, times);
+            __sync_fetch_and_add(&known->value, value);
+        } else {
             count(NO_ROOM, 1);
+        }
         return;
     }
     __u64 *filled = bpf_map_lookup_elem(&fill, &which);
@@ -143,9 +146,9 @@ static __always_inline bool identify(struct config *config, struct walk *walk, s
 }
 
 // What is left after both walks: the interpreter's frames, how it ended, the hash over all. `bytes`: of the kernel's stack.
-static __always_inline void finish(struct config *config, struct walk *walk, struct scratch *scratch, long bytes) {
+static __always_inline void finish(struct config *config, struct walk *walk, struct scratch *scratch, long bytes, enum level level) {
     struct stack *stack = &scratch->waiting.stack;
-    stack->python = python_sample(walk, stack->process, config->active);
+    stack->python = python_sample(walk, stack->process, config->active, level);
     walk->hash = mixed(walk->hash, stack->python);
     stack->users = walk->frames;
     stack->status = walk->status;
@@ -162,8 +165,8 @@ static __always_inline void finish(struct config *config, struct walk *walk, str
 }
 
 static __always_inline void sample(struct bpf_perf_event_data *context, struct config *config, enum type type) {
-    struct scratch *scratch = scratch_of_cpu();
-    struct walk walk = {.task = (void *)bpf_get_current_task_btf()};
+    struct scratch *scratch = scratch_of(INTERRUPTS);
+    struct walk walk = {.scratch = scratch, .task = (void *)bpf_get_current_task_btf()};
     struct pt_regs regs = {};
     long bytes = 0;
     if (!scratch || !identify(config, &walk, scratch))
@@ -179,8 +182,8 @@ static __always_inline void sample(struct bpf_perf_event_data *context, struct c
         walk_user(&regs, &walk, scratch);
     if (!(context->regs.cs & 3))
         bytes = bpf_get_stack(context, scratch->waiting.stack.kernel, KERNEL_FRAMES * sizeof(__u64), 0);
-    finish(config, &walk, scratch, bytes);
-    keep(config, &walk, scratch);
+    finish(config, &walk, scratch, bytes, INTERRUPTS);
+    keep(config, &walk, scratch, 1, 0);
 }
 
 static __always_inline int on_event(struct bpf_perf_event_data *context, enum type type) {
@@ -205,5 +208,6 @@ int on_page_fault(struct bpf_perf_event_data *context) {
 }
 
 #include "off_cpu.h"
+#include "bytes.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -17,20 +17,24 @@ struct waiting { // a thread that sleeps, and where it began to
     struct stack stack;
 };
 
+// Programs of the second level may be interrupted by those of the first, never the other way round; within the first none is interrupted.
+enum level { INTERRUPTS, TASKS, LEVELS };
+
 struct scratch { // too large for the program's own stack
     struct waiting waiting;
     struct mapping recent[RECENT];
-    __u32 next;
+    __u32 next, busy;
     __u64 node[32]; // one node of the kernel's maple tree
 };
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, LEVELS);
     __type(key, __u32);
     __type(value, struct scratch);
 } scratches SEC(".maps");
 
 struct walk {
+    struct scratch *scratch;
     __u64 ip, sp, bp, hash;
     struct task_struct *task;
     struct pt_regs *leaf; // all registers: true for the innermost frame only
@@ -39,9 +43,8 @@ struct walk {
     __u8 status, exact; // exact: ip is where it was interrupted, not behind a call
 };
 
-static __always_inline struct scratch *scratch_of_cpu(void) {
-    __u32 zero = 0;
-    return bpf_map_lookup_elem(&scratches, &zero);
+static __always_inline struct scratch *scratch_of(__u32 level) {
+    return bpf_map_lookup_elem(&scratches, &level);
 }
 
 static __always_inline __u64 mixed(__u64 hash, __u64 word) {
