@@ -129,9 +129,9 @@ def test_waits_and_page_faults_have_stacks(tmp_path: Path) -> None:
     subprocess.run(["gcc", "-O1", "-fno-optimize-sibling-calls", "-o", program, tmp_path / "sleeps.c"], check=True)
     deadline = time.monotonic() + DEADLINE_S
     found: dict[str, set[str]] = {}
-    while not ("naps" in found.get("offcpu", ()) and "fills" in found.get("page_faults", ())):
+    while not ("naps" in found.get("offcpu", ()) and "fills" in found.get("pagefaults", ())):
         assert time.monotonic() < deadline, found
-        pids, _, batches = measured(tmp_path / "root", [[str(program)]], "offcpu,page_faults")
+        pids, _, batches = measured(tmp_path / "root", [[str(program)]], "offcpu,pagefaults")
         for one in batches:
             for sample in one.samples:
                 names = [trees.name(one.frames[index]) for index in one.stacks[sample.stack]]

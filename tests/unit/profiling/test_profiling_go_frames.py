@@ -76,7 +76,9 @@ def test_damage_is_refused() -> None:
 def test_types_are_those_that_are_known() -> None:
     assert types.parse("cpu, offcpu,cpu") == ("cpu", "offcpu")
     for text in ("", "cpu,heat"):
-        with pytest.raises(ValueError, match="of cpu, offcpu, page_faults, separated by commas"):
+        with pytest.raises(
+            ValueError, match="of cpu, offcpu, pagefaults, disk, network, allocations, separated by commas"
+        ):
             types.parse(text)
 
 

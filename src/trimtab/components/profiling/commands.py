@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from trimtab.client import Client, WireClient
+from trimtab.components.profiling.agent import types
 from trimtab.components.profiling.asking import (
     NotEnabled,
     Refused,
@@ -57,17 +58,33 @@ def profile() -> None:
 # The Profiler
 
 
+def _types(ctx: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    try:
+        return list(types.parse(text)) if text is not None else None
+    except ValueError as err:
+        raise click.UsageError(str(err)) from None
+
+
 @profile.command()
 @click.option("--hz", type=click.IntRange(1, 200), help="How often each CPU is looked at, a second (19).")
+@click.option(
+    "--types",
+    "kinds",
+    callback=_types,
+    metavar="TYPE,...",
+    help=f"What is measured (cpu), of {', '.join(types.NAMES)}; the last is the first that the budget leaves out.",
+)
 @click.option("--retention", metavar="DURATION", help="How long profiles are kept (14d).")
 @click.option("--max-disk", metavar="SIZE", help="What they may take on the disk (10Gi).")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the machine is measured.")
 @click.pass_obj
-def enable(target: Target, hz: int | None, retention: str | None, max_disk: str | None, no_wait: bool) -> None:
+def enable(
+    target: Target, hz: int | None, kinds: list[str] | None, retention: str | None, max_disk: str | None, no_wait: bool
+) -> None:
     """Measure this machine from now on. What is not said stays as it is."""
     spec = {
         name: value
-        for name, value in (("hz", hz), ("retention", retention), ("maxDisk", max_disk))
+        for name, value in (("hz", hz), ("types", kinds), ("retention", retention), ("maxDisk", max_disk))
         if value is not None
     }
 
@@ -161,6 +178,9 @@ def status(target: Target, fmt: str) -> None:
     else:
         click.echo(f"{reason or 'Starting'}: {message}")
         if agent.hz:
+            click.echo(f"measured: {', '.join(agent.types)}")
+            for why in agent.missing.values():
+                click.echo(f"not measured: {why}")
             click.echo(f"agent: {agent.cpu_percent:.2f} % of a core, {agent.memory_bytes / 1e6:.0f} MB, {agent.hz} Hz, {agent.mode}, "
                        f"{agent.processes} processes, started {agent.restarts + 1} times")  # fmt: skip
         lost = ", ".join(f"{count:,} {why}" for why, count in sorted(told.lost.items()) if count)

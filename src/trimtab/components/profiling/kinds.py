@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, field
 
@@ -54,9 +54,15 @@ class ProfilerCompare(Model):
     """Fewer samples on either side say nothing, however long it is waited."""
 
 
+Type = Literal["cpu", "offcpu", "pagefaults", "disk", "network", "allocations"]
+"""What can be measured by stack. `agent/types.py` says of each what it needs and what it counts."""
+
+
 class ProfilerSpec(Model):
     hz: Annotated[int, Meta(ge=1, le=HZ_MAX)] = 19
     """How often each CPU is looked at, a second. A prime does not beat with timers."""
+    types: Annotated[list[Type], Meta(min_length=1)] = field(default_factory=lambda: ["cpu"])
+    """What is measured. When the budget does not do for all, the last of the list is left out first, the CPU's time last."""
     retention: str = "14d"
     """How long profiles are kept: 12h, 14d, 8w."""
     max_disk: str = "10Gi"
@@ -78,6 +84,10 @@ class ProfilerAgent(Model):
     """Of one core."""
     memory_bytes: int = 0
     processes: int = 0
+    types: list[str] = []
+    """What it measures now, of spec.types."""
+    missing: dict[str, str] = {}
+    """What of spec.types it does not measure, and why."""
     shed: str = ""
     """What it leaves out to stay in its budget, and why."""
     restarts: int = 0

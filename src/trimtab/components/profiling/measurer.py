@@ -24,6 +24,7 @@ class Order:
     """How the machine is to be measured, and what is kept."""
 
     hz: int
+    types: tuple[str, ...]
     cpu_percent: float
     memory_bytes: int
     retention_s: int
@@ -46,6 +47,8 @@ class Seen:
     memory_bytes: int = 0
     processes: int = 0
     samples: int = 0
+    types: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     shed: str = ""
     restarts: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)

@@ -55,6 +55,8 @@ class Told(msgspec.Struct):
     memory_bytes: int = 0
     processes: int = 0
     samples: int = 0
+    types: list[str] = []
+    missing: dict[str, str] = {}
     shed: str = ""
     message: str = ""
     lost: dict[str, int] = {}
@@ -181,7 +183,7 @@ class ProcessMeasurer:
         """Runs an agent until it ends, or until another order stands (None)."""
         agent = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "trimtab.components.profiling.agent", str(self._root), "--talk", "--alone",
-            "--hz", str(order.hz), "--cpu-percent", str(order.cpu_percent), "--memory-bytes", str(order.memory_bytes),
+            "--hz", str(order.hz), "--types", ",".join(order.types), "--cpu-percent", str(order.cpu_percent), "--memory-bytes", str(order.memory_bytes),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=deeds.LINE_BYTES_MAX,
             env={**os.environ, **ONE_THREAD},
         )  # fmt: skip
@@ -228,7 +230,7 @@ class ProcessMeasurer:
     def _see(self, seen: Seen) -> None:
         before, self._seen = self._seen, seen
         # What it costs, and what exactly is left out, changes all the time; that is told every few minutes.
-        if (before.reason, before.mode, before.hz) != (seen.reason, seen.mode, seen.hz):
+        if (before.reason, before.mode, before.hz, before.types) != (seen.reason, seen.mode, seen.hz, seen.types):
             self._changed(f"profiling: {seen.reason}")
 
     async def _until_free(self, news: asyncio.Event) -> None:
@@ -303,7 +305,10 @@ def seen_of(told: Told, before: Seen) -> Seen:
     cost = f"{told.hz:.0f} Hz, {told.cpu_percent:.2f} % of a core, {told.memory_bytes / 1e6:.0f} MB"
     if told.state != "running":
         reason = "Starting"
-    message = "; ".join(text for text in (told.shed, told.message, cost if told.state == "running" else "") if text)
+    lacking = [why for name, why in told.missing.items() if name not in told.shed]
+    message = "; ".join(
+        text for text in (told.shed, *lacking, told.message, cost if told.state == "running" else "") if text
+    )
     return replace(
         before,
         reason=reason,
@@ -314,6 +319,8 @@ def seen_of(told: Told, before: Seen) -> Seen:
         memory_bytes=told.memory_bytes,
         processes=told.processes,
         samples=told.samples,
+        types=tuple(told.types),
+        missing=told.missing,
         shed=told.shed,
         lost=told.lost,
     )

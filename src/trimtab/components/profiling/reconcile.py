@@ -51,6 +51,8 @@ def _status(subject: Profiler, seen: Seen) -> JSON:
             "cpuPercent": round(seen.cpu_percent, 2),
             "memoryBytes": seen.memory_bytes,
             "processes": seen.processes,
+            "types": list(seen.types),
+            "missing": dict(seen.missing),
             "shed": seen.shed,
             "restarts": seen.restarts,
         },

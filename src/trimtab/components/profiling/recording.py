@@ -26,6 +26,7 @@ from typing import IO
 
 import click
 
+from trimtab.components.profiling.agent import types
 from trimtab.components.profiling.asking import Refused, format_of, hidden, native, save, selector_of
 
 START_S = 60.0
@@ -62,10 +63,11 @@ HTML = ".html"
 @click.option(
     "--type",
     "kind",
-    type=click.Choice(["cpu", "offcpu", "page_faults"]),
+    type=click.Choice(types.NAMES),
     default="cpu",
     show_default=True,
-    help="What is counted: time on a CPU, time waiting for something, memory that is touched first.",
+    help="What is counted: time on a CPU; time waiting; memory when it is touched first; bytes of disks, of the network, of memory "
+    "that was asked for.",
 )
 @click.option(
     "--sort",
@@ -261,6 +263,8 @@ class Recording:
             told = json.loads(line)
             if "error" in told:
                 raise Refused(told["error"])
+            if why := told.get("missing", {}).get(self._kind):
+                raise Refused(why)
             if told.get("state") == "running":
                 return
         raise Refused(f"the agent did not begin to measure within {START_S:.0f} s")

@@ -73,6 +73,7 @@ def order_of(spec: ProfilerSpec) -> Order:
     """What a Profiler asks for. Its texts were checked when it was written."""
     return Order(
         hz=spec.hz,
+        types=tuple(dict.fromkeys(spec.types)),
         cpu_percent=spec.budget.cpu_percent,
         memory_bytes=size_bytes(spec.budget.memory),
         retention_s=seconds(spec.retention),

@@ -3,8 +3,8 @@
 //
 // Such events come by the hundred thousand a second, so few are walked. On each CPU the bytes of a type are counted down to the next
 // sample, which stands for all since the last one: whether an event becomes a sample is in proportion to its bytes, and sums come out right.
-// How far apart samples are is drawn anew each time, so that no program keeps step. It doubles with each sample beyond the hundred that a CPU
-// may take in a hundred times `pace_ns`, and comes back when there were few.
+// How far apart samples are is drawn anew each time, so that no program keeps step. It grows by a quarter with each sample beyond the hundred
+// that a CPU may take in a hundred times `pace_ns`, and comes back when there were few.
 #pragma once
 
 struct quota {
@@ -29,7 +29,7 @@ static __always_inline void next_sample(struct config *config, struct quota *quo
         quota->taken = 0;
         quota->began = now;
     } else if (quota->taken > SAMPLES_MAX && quota->interval < 1ULL << 31) {
-        quota->interval *= 2;
+        quota->interval += quota->interval / 4;
     }
     if (quota->interval < config->every)
         quota->interval = config->every;
