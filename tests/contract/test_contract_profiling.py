@@ -146,6 +146,28 @@ async def deploys_are_compared(stage: Stage) -> str | None:
     return None
 
 
+async def nobody_measures(stage: Stage) -> None:
+    """Once what grew is said."""
+    while True:
+        if await deploys_are_compared(stage) is None:
+            break
+        await asyncio.sleep(10.0)
+    found = await stage.get(Profiler, "default")
+    assert found is not None
+    await stage.client.delete(found)
+
+
+async def nothing_is_said(stage: Stage) -> str | None:
+    if await stage.get(Profiler, "default") is not None:
+        return "the Profiler is still there"
+    for name in VERDICTS:
+        found = await stage.get(App, name)
+        assert found is not None
+        if left := [c.type for c in found.status.conditions if c.type == "ProfileSteady"]:
+            return f"{name} has {left}"
+    return None
+
+
 def adapters(clock: Clock) -> Mapping[type, Any]:
     return {Measurer: Machine(clock), Comparer: Profiles(clock)}
 
@@ -210,6 +232,15 @@ SCENARIOS = [
         objects=[named("default"), *(app(name) for name in VERDICTS)],
         steps=[first_image, another_image],
         goal=deploys_are_compared,
+        adapters=adapters,
+        leaks=leaks,
+        kinds=[App],
+    ),
+    Scenario(
+        "taken-back",
+        objects=[named("default"), *(app(name) for name in VERDICTS)],
+        steps=[first_image, another_image, nobody_measures],
+        goal=nothing_is_said,
         adapters=adapters,
         leaks=leaks,
         kinds=[App],

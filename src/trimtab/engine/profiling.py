@@ -66,10 +66,11 @@ def roll_up(settings: Settings, arguments: list[str]) -> int:
 
 
 def scrape(settings: Settings, arguments: list[str]) -> int:
-    """Asks programs for their profiles until its input ends; what fails is one line of standard error, once."""
+    """Asks programs for their profiles until its input ends. Says what fails, and when it answers again: a line
+    `{"url": ..., "error": ...}`, once."""
     root, targets = profiles(settings), json.loads(arguments[0])
 
-    def work(_: Send) -> None:
+    def work(send: Send) -> None:
         import asyncio
 
         from trimtab.components.profiling.formats import scrape as scraping
@@ -81,7 +82,7 @@ def scrape(settings: Settings, arguments: list[str]) -> int:
             for state in states:
                 if state.error != said.get(state.url, ""):
                     said[state.url] = state.error
-                    print(state.error or f"{state.url}: answers again", file=sys.stderr, flush=True)
+                    send({"url": state.url, "error": state.error})
 
         async def until_input_ends(sandbox: Sandbox) -> None:
             ended = asyncio.Event()

@@ -80,8 +80,8 @@ Outcome = Desired | Requeue | Wait
 class FieldWrite:
     """A server-side apply of only `fields` (a partial object without identity) to an object that another owns.
 
-    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands. note: what the journal
-    says of it besides the names of the fields.
+    subresource is "" or "status". Applied under a manager of its own, so that the fields alone change hands; without
+    fields it takes back what was written before. note: what the journal says of it besides the names of the fields.
     """
 
     target: Ref

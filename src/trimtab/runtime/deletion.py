@@ -1,4 +1,4 @@
-"""The end of a subject that has our finalizer: dependants first, then effects in reverse, then the finalizer.
+"""The end of a subject that has our finalizer: dependants first, what it wrote into others, then effects in reverse, then the finalizer.
 
 Each step is repeated from the start after any failure or crash; each finds what the one before has left.
 """
@@ -39,6 +39,7 @@ class Deletion:
         else:
             if not isinstance(outcome, Desired):
                 return outcome
+            await self._applier.write_fields(run, outcome.writes)
         if context.effects is not None:
             await context.effects.undo_all()
         try:

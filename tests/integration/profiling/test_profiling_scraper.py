@@ -62,7 +62,8 @@ def test_the_scraper_keeps_what_programs_tell_as_the_engines_user_and_ends_with_
 
         wait_for(kept, DEADLINE_S, "a profile to be kept")
         wait_for(lambda: "/gone" in (tmp_path / "said").read_text(), DEADLINE_S, "the other's failure to be told")
-        assert (tmp_path / "said").read_text() == f"{url}/gone: HTTP Error 404: Not Found\n"
+        said_of_it = {"url": f"{url}/gone", "error": f"{url}/gone: HTTP Error 404: Not Found"}
+        assert [json.loads(line) for line in (tmp_path / "said").read_text().splitlines()] == [said_of_it]
         (first, *_) = (root / "incoming").glob("*.batch")
         assert first.stat().st_uid == root.stat().st_uid
         assert process.stdin is not None

@@ -35,12 +35,20 @@ _STATES = {COMPARING: "Unknown", FEW: "Unknown", SAME: "Unknown", GREW: "False",
 
 
 @reconciler(
-    Profiler, reads=[Profiled], writes=[Writes(Profiled, (f"status.conditions[{STEADY}]",))], workers=1, name="compare"
+    Profiler,
+    reads=[Profiled],
+    writes=[Writes(Profiled, (f"status.conditions[{STEADY}]",))],
+    effects=True,
+    workers=1,
+    name="compare",
 )
 async def compare(subject: Profiler, ctx: Context) -> Desired:
-    """Compares the images of Apps, and says what grew."""
+    """Compares the images of Apps, and says what grew; takes it back when nobody measures any more."""
     if subject.name != DEFAULT:
         return Desired()
+    if ctx.deleting:
+        said = [app for app in await ctx.list(Profiled) if any(c.type == STEADY for c in app.status.conditions)]
+        return Desired(writes=[FieldWrite(app.ref, {}, "status") for app in said])
     known = {(deploy.namespace, deploy.app): deploy for deploy in subject.status.deploys}
     deploys, writes, waits = [], [], []
     for app in await ctx.list(Profiled):

@@ -115,6 +115,8 @@ class ProfilerStatus(Model):
     """That the agent has taken since it started."""
     lost: dict[str, int] = {}
     """Samples that were not kept since it started, by reason."""
+    scrape_errors: dict[str, str] = {}
+    """Targets of spec.scrape that do not answer as they should: what is wrong, by URL."""
     disk_bytes: int = 0
     """What profiles take."""
     rolled_up_at: datetime | None = None

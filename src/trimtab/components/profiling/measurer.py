@@ -53,6 +53,8 @@ class Seen:
     restarts: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
     disk_bytes: int = 0
+    scrape_errors: Mapping[str, str] = field(default_factory=dict)
+    """Targets of the scrape that do not answer as they should: what is wrong, by URL."""
     rolled_up_at: float = 0.0
     """Unix seconds; 0: not yet."""
 

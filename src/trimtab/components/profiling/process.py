@@ -64,7 +64,15 @@ class Told(msgspec.Struct):
     reason: str = ""
 
 
+class Scraped(msgspec.Struct):
+    """A line of the scraper: what is wrong with a target, or that nothing is any more."""
+
+    url: str = ""
+    error: str = ""
+
+
 _TOLD = msgspec.json.Decoder(Told)
+_SCRAPED = msgspec.json.Decoder(Scraped)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class ProcessMeasurer:
         self._seen = Seen()
         self._agent: asyncio.subprocess.Process | None = None
         self._restarts = 0
+        self._scrape_errors: dict[str, str] = {}
         self._changed: Callable[[str], None] = lambda why: None
         self._news: set[asyncio.Event] = set()
 
@@ -112,7 +121,7 @@ class ProcessMeasurer:
                 self._tell({"container": identifier, "labels": labels})
 
     def look(self) -> Seen:
-        return replace(self._seen, restarts=self._restarts)
+        return replace(self._seen, restarts=self._restarts, scrape_errors=dict(self._scrape_errors))
 
     def tells(self, changed: Callable[[str], None]) -> None:
         self._changed = changed
@@ -277,6 +286,7 @@ class ProcessMeasurer:
         with self.following() as news:
             while True:
                 order = await self._ordered(news)
+                self._scrape_errors.clear()
                 if not order.scrape:
                     await news.wait()
                     continue
@@ -286,7 +296,7 @@ class ProcessMeasurer:
                 process = await deeds.begin(
                     "profiling", self._settings, "scrape", json.dumps(targets), environment=ONE_THREAD
                 )
-                exited, other = asyncio.ensure_future(process.wait()), asyncio.ensure_future(news.wait())
+                exited, other = asyncio.ensure_future(self._hear_scraper(process)), asyncio.ensure_future(news.wait())
                 try:
                     await asyncio.wait((exited, other), return_when=asyncio.FIRST_COMPLETED)
                     crashed = exited.done()
@@ -297,6 +307,23 @@ class ProcessMeasurer:
                 if crashed:
                     log.warning("scraping of profiles ended with status %s", process.returncode)
                     await self._pause(news, RETRY_MAX_S)
+
+    async def _hear_scraper(self, process: asyncio.subprocess.Process) -> None:
+        """Takes what it tells until it ends."""
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            try:
+                told = _SCRAPED.decode(line)
+            except msgspec.MsgspecError:
+                log.warning("the scraper of profiles said %r", line[:200])
+                continue
+            if told.error:
+                self._scrape_errors[told.url] = told.error
+            else:
+                self._scrape_errors.pop(told.url, None)
+            log.warning("%s", told.error or f"{told.url}: answers again")
+            self._changed(f"profiling: scrape of {told.url}")
+        await process.wait()
 
 
 def seen_of(told: Told, before: Seen) -> Seen:

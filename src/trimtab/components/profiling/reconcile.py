@@ -58,6 +58,7 @@ def _status(subject: Profiler, seen: Seen) -> JSON:
         },
         "samples": seen.samples,
         "lost": dict(seen.lost),
+        "scrapeErrors": dict(seen.scrape_errors),
         "diskBytes": seen.disk_bytes,
         "message": seen.message,
         "conditions": [{"type": READY, "status": state, "reason": seen.reason, "message": seen.message}],

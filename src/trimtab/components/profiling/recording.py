@@ -9,7 +9,6 @@ The command is held until the agent measures, so that its first milliseconds are
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -26,6 +25,7 @@ from typing import IO
 
 import click
 
+from trimtab.components.profiling import lock
 from trimtab.components.profiling.agent import types
 from trimtab.components.profiling.asking import Refused, format_of, hidden, native, save, selector_of
 
@@ -40,8 +40,6 @@ NAMES_S = 30.0
 LOOK_S = 0.2
 PAD_S = 60
 """Batches begin on multiples of some seconds: more than was measured is asked for, and nothing else is there."""
-CACHE = Path("/var/cache/trimtab/profile")
-"""Tables and names of programs, by build id: they take seconds to make, which the next recording need not wait for."""
 HTML = ".html"
 
 
@@ -167,11 +165,13 @@ def place() -> Iterator[Path]:
     """A directory for one recording, whose samples go with it: the cache, or where that is in use or not to be written, a new one."""
     with contextlib.ExitStack() as held:
         try:
-            CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-            turn = held.enter_context((CACHE / "lock").open("w"))
-            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            root = CACHE
+            turn = lock.take_recorded(lock.RECORDED)
         except OSError:
+            turn = None
+        if turn is not None:
+            held.enter_context(turn)
+            root = lock.RECORDED
+        else:
             root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-profile-")))
         held.callback(shutil.rmtree, root / "incoming", ignore_errors=True)
         shutil.rmtree(root / "incoming", ignore_errors=True)  # of one that was killed
