@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root"
 
 DEADLINE_S = 120.0
 PIECE, PIECES = 64 << 10, 64
+"""Few enough that each is a sample of its own, but for pages of the disk's cache."""
 ROOM = 4 * types.EVERY_BYTES_CHOSEN
 """What may wait for the next sample when the program ends: of each CPU at most one and a half steps."""
 FUNCTIONS = ("writes", "reads", "writes_through", "sends", "receives", "maps", "breaks", "commits")
@@ -84,14 +85,14 @@ def test_known_bytes_are_counted_at_the_functions_that_asked(program: Path, tmp_
     else:
         assert sums["network", "sent", "sends"] == pytest.approx(whole, abs=ROOM)
         assert sums["network", "received", "receives"] == pytest.approx(whole, abs=ROOM)
-    assert sums["allocations", "", "maps"] == pytest.approx(whole, abs=ROOM)
-    assert sums["allocations", "", "breaks"] == pytest.approx(whole / 2, abs=ROOM)
-    assert sums["allocations", "", "commits"] == pytest.approx(whole / 4, abs=ROOM)
+    assert sums["allocations", "", "maps"] == pytest.approx(whole / 2, abs=ROOM)
+    assert sums["allocations", "", "breaks"] == pytest.approx(whole / 4, abs=ROOM)
+    assert sums["allocations", "", "commits"] == pytest.approx(whole / 8, abs=ROOM)
     written = sum(value for (kind, way, _), value in sums.items() if (kind, way) == ("disk", "write"))
     read = sum(value for (kind, way, _), value in sums.items() if (kind, way) == ("disk", "read"))
     assert written == pytest.approx(accounted["write_bytes"], rel=0.25)
     assert read == pytest.approx(accounted["read_bytes"], rel=0.25, abs=ROOM)
     if accounted["write_bytes"] >= 2 * whole:  # a disk, and O_DIRECT
         assert sums["disk", "write", "writes"] == pytest.approx(whole, rel=0.25)
-        assert sums["disk", "write", "writes_through"] == pytest.approx(whole, abs=ROOM)
+        assert sums["disk", "write", "writes_through"] == pytest.approx(whole, rel=0.25)
         assert sums["disk", "read", "reads"] == pytest.approx(accounted["read_bytes"], rel=0.25)

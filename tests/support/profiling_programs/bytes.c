@@ -64,22 +64,22 @@ __attribute__((noinline)) static void receives(int connection) {
 }
 
 __attribute__((noinline)) static void maps(void) {
-    for (int left = PIECES; left > 0; left--)
+    for (int left = PIECES / 2; left > 0; left--)
         munmap(mmap(0, PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), PIECE);
 }
 
 __attribute__((noinline)) static void breaks(void) {
-    for (int left = PIECES / 2; left > 0; left--) {
+    for (int left = PIECES / 4; left > 0; left--) {
         sbrk(PIECE);
         sbrk(-PIECE);
     }
 }
 
 __attribute__((noinline)) static void commits(void) {
-    char *area = mmap(0, (PIECES / 4) * 2 * PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    for (int piece = 0; piece < PIECES / 4; piece++)
+    char *area = mmap(0, (PIECES / 8) * 2 * PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int piece = 0; piece < PIECES / 8; piece++)
         mprotect(area + piece * 2 * PIECE, PIECE, PROT_READ | PROT_WRITE);
-    munmap(area, (PIECES / 4) * 2 * PIECE);
+    munmap(area, (PIECES / 8) * 2 * PIECE);
 }
 
 static void talks(void) {

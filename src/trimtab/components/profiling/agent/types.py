@@ -15,8 +15,7 @@ PAGEFAULTS = SampleType("pagefaults", "count")
 DISK = SampleType("disk", "bytes")
 NETWORK = SampleType("network", "bytes")
 ALLOCATIONS = SampleType("allocations", "bytes")
-MALLOC = SampleType("malloc", "bytes")
-TYPES = (CPU, OFFCPU, PAGEFAULTS, DISK, NETWORK, ALLOCATIONS, MALLOC)
+TYPES = (CPU, OFFCPU, PAGEFAULTS, DISK, NETWORK, ALLOCATIONS)
 DIRECTION = "direction"
 
 WAIT_NS = 1_000_000
@@ -43,7 +42,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Needs:
-    """Programs that run for a type, by name, each with the tracepoint that it is for (none: perf events, or the C library's functions)."""
+    """Programs that run for a type, by name, each with the tracepoint that it is for (none: perf events)."""
 
     programs: dict[str, str]
     since: str = ""
@@ -59,7 +58,6 @@ KINDS = (
     Kind(NETWORK, ((DIRECTION, "sent"),)),
     Kind(NETWORK, ((DIRECTION, "received"),)),
     Kind(ALLOCATIONS),
-    Kind(MALLOC),
 )
 """In the order of `enum type` in bpf/maps.h."""
 NEEDS = {

@@ -63,7 +63,7 @@ struct config {
 #define LAST_ID 2 // in `fill`, behind how full the two maps of stacks are
 
 struct stack_key { __u64 process, hash; };
-enum type { ON_CPU, OFF_CPU, PAGE_FAULTS, DISK_READ, DISK_WRITE, NET_SENT, NET_RECEIVED, ALLOCATIONS, MALLOC, TYPES };
+enum type { ON_CPU, OFF_CPU, PAGE_FAULTS, DISK_READ, DISK_WRITE, NET_SENT, NET_RECEIVED, ALLOCATIONS, TYPES };
 struct stack {
     __u64 count, process, cgroup;
     __u64 value, type; // nanoseconds of OFF_CPU, bytes of what is counted in bytes; of the others the count says all
