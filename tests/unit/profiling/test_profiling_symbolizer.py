@@ -349,4 +349,4 @@ def test_a_question_waits_for_no_search(built: Path, root: Path) -> None:
         (first,) = symbolizer.names([place])
         assert first.reason == REASONS["fetching"] or first.lines[0].name == "hidden"
         assert symbolizer.names([place], wait_s=WAIT_S)[0].lines[0].name == "hidden"
-        assert not symbolizer.busy
+        assert not symbolizer.left

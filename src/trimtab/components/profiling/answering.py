@@ -87,9 +87,9 @@ class Answers:
         return self._made
 
     @property
-    def busy(self) -> bool:
-        """Whether debug information is being looked for, which who asks next will want."""
-        return self._made is not None and self._made.busy
+    def left(self) -> int:
+        """Of how many programs debug information is being looked for, which who asks next will want."""
+        return self._made.left if self._made is not None else 0
 
     def ask(self, parameters: Mapping[str, str]) -> Answer:
         """See `queries/shapes.py`: `Question` and `Answer`."""

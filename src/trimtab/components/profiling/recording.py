@@ -306,10 +306,10 @@ class Recording:
             try:
                 told = answers.query(asked | {"view": "top"} | table).body
                 deadline = time.monotonic() + NAMES_S
-                while answers.busy and time.monotonic() < deadline:
-                    _say("looking for names")
+                while (left := answers.left) and time.monotonic() < deadline:
+                    _say(f"looking for names: {left} {'programs' if left > 1 else 'program'} left")
                     time.sleep(LOOK_S)
-                    told = b"" if not answers.busy else told
+                    told = b"" if not answers.left else told
                 told = told or answers.query(asked | {"view": "top"} | table).body
             except ValueError as err:
                 raise Refused(str(err)) from None
@@ -333,7 +333,7 @@ def _progress(what: str, so_far: float, seconds: float | None) -> None:
 
 def _say(text: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r{text} ", nl=False, err=True)
+        click.echo(f"\r{text}\x1b[K", nl=False, err=True)
 
 
 def _progress_over() -> None:

@@ -58,7 +58,7 @@ class Served:
 
     @property
     def busy(self) -> bool:
-        return bool(self._active) or self._answers.busy
+        return bool(self._active) or bool(self._answers.left)
 
     def close(self) -> None:
         self._thread.shutdown()

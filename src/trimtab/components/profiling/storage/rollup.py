@@ -48,8 +48,8 @@ CHUNK_BYTES_MAX = 6 << 20
 MERGED_BYTES_MAX = 6 << 20
 """Segments are merged while they are together no more than this, so that an hour of whatever size fits in memory: a busy hour of 2 CPUs has 4 MB,
 a hundred times that while it is merged."""
-SEGMENTS_MAX = 8
-"""Of an hour that is not over; then they are merged before it is."""
+SEGMENTS_MAX = 4
+"""Of an hour that is not over; then they are merged before it is. Each costs a question about the last hour as much as four batches."""
 MEMORY_BYTES_MAX = 1 << 30
 """Of the process that rolls up (RLIMIT_DATA, which counts what is reserved, too): a busy hour of 2 CPUs has 420 MB resident at most."""
 

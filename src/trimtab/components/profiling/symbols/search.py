@@ -70,8 +70,9 @@ class Search:
         return running is not None and running.first
 
     @property
-    def busy(self) -> bool:
-        return bool(self._running)
+    def left(self) -> int:
+        """How many programs something is being looked for of."""
+        return len(self._running)
 
     def wait(self, searches: Sequence[Running], seconds: float | None) -> None:
         """Until all are done, or the time is over: `seconds`, or what patience says."""

@@ -119,9 +119,9 @@ class Symbolizer:
         return [self._named(frame, found, why) for frame in frames]
 
     @property
-    def busy(self) -> bool:
-        """Whether something is being looked for: a process that ends now would begin again."""
-        return self._search.busy
+    def left(self) -> int:
+        """How many programs something is being looked for of: a process that ends now would begin again."""
+        return self._search.left
 
     def close(self) -> None:
         self._stop.set()
