@@ -271,6 +271,10 @@ class Servicer:
         prior, proposed = decode(of, request.prior_state.msgpack), decode(of, request.proposed_new_state.msgpack)
         if proposed is None:
             return {"planned_state": {"msgpack": encode(of, None)}}
+        if "defers" in FAULTS and kind == LISTED and prior is None and not API.call("GET", "networks"):
+            assert request.client_capabilities.deferral_allowed
+            self._unknown(kind, proposed)
+            return {"planned_state": {"msgpack": encode(of, proposed)}, "deferred": {"reason": 3}}
         if prior is None:
             self._unknown(kind, proposed)
         elif "restless" in FAULTS:

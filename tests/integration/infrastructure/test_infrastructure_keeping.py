@@ -234,3 +234,14 @@ async def test_what_is_only_written_is_nowhere_and_sent_again_when_it_changes(cl
         assert await once(keeper, memory, GIVEN | {"pin": "5678"}) == "none"
         assert await once(keeper, memory, GIVEN) == "none"
         assert not any(b"1234" in raw or b"5678" in raw for raw in memory.saved)
+
+
+async def test_what_a_provider_cannot_plan_yet_waits(cloud: Cloud, tmp_path: Path) -> None:
+    async with running(cloud, tmp_path, "6", "defers") as keeper:
+        memory = Memory()
+        look = await keeper.look(memory.kept, GIVEN)
+        verdict = gate(look, Policy(), "", NAMED)
+        assert (verdict.go, verdict.reason) == (False, "Deferred")
+        assert verdict.message == "nothing can be planned yet: something it needs is not there yet"
+        cloud.serve("POST", "/networks", "Bearer secret", {"name": "main"})
+        assert await once(keeper, memory, GIVEN) == "create"

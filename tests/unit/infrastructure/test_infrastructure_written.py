@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab.components.infrastructure.definition import block_schema
 from trimtab.components.infrastructure.mapping import api_path, configured, shown
+from trimtab.components.infrastructure.protocol.provider import given_timeout_s
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, fill
 from trimtab.components.infrastructure.protocol.types import STRING
 from trimtab.components.infrastructure.protocol.written import unwritten, written
@@ -57,3 +58,8 @@ def test_they_are_given_by_secrets_and_shown_nowhere() -> None:
     assert config == {"root_pin": "s/pin"}
     assert shown(BLOCK, VALUE)["disk"] == [{"label": "l"}, {"label": "m"}]
     assert api_path(BLOCK, "disk[1].key") == "disk[1].keySecretRef"
+
+
+def test_a_resources_own_timeout_is_waited_for() -> None:
+    assert given_timeout_s({"timeouts": {"create": "90m", "delete": "2h", "update": None}}) == 7200
+    assert given_timeout_s({"timeouts": None}) == given_timeout_s({"name": "web"}) == given_timeout_s(None) == 0

@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.protocol.convert import SchemaFault, provider_schema
 from trimtab.components.infrastructure.protocol.launch import START_S, Greeting, LaunchError, Plugin, launch
 from trimtab.components.infrastructure.protocol.messages import METHODS, messages, path_of
@@ -29,6 +30,8 @@ from trimtab.components.infrastructure.protocol.written import unwritten
 MESSAGE_BYTES_MAX = 256 << 20
 CALL_S = 120.0
 APPLY_S = 3600.0
+LATE_S = 60.0
+"""So much longer than a resource's own timeout is waited: the provider says itself that it took too long."""
 LAST_ANSWERS_S = 2.0
 """So long after it was asked to stop, what it still has to say is heard."""
 TERRAFORM_VERSION = "1.11.4"
@@ -233,7 +236,7 @@ class Provider:
             "proposed_new_state": self._out(kind, block, unwritten(block, proposed_new(block, prior.value, full))),
             "config": self._out(kind, block, full),
             "prior_private": prior.private,
-            "client_capabilities": {"write_only_attributes_allowed": True},
+            "client_capabilities": {"write_only_attributes_allowed": True, "deferral_allowed": True},
             **await self._identity_out("prior_identity", kind, prior.identity),
         }
         answer = await self._call("plan", request)
@@ -263,7 +266,7 @@ class Provider:
             "planned_private": planned.private,
             **await self._identity_out("planned_identity", kind, planned.identity),
         }
-        answer = await self._call("apply", request, timeout_s=timeout_s)
+        answer = await self._call("apply", request, timeout_s=max(timeout_s, given_timeout_s(config) + LATE_S))
         said = _diagnostics(answer.diagnostics)
         errors = tuple(one for one in said if one.error)
         # An error without a state means that nothing has changed.
@@ -426,6 +429,13 @@ class Provider:
             case "UNIMPLEMENTED":
                 return ProviderError(f"{name} does not serve {method}", code=code)
         return ProviderError(f"{name} broke off at {method}: {' '.join(details.split())[:300] or code}", code=code)
+
+
+def given_timeout_s(config: Value) -> float:
+    """The longest of a resource's own `timeouts`, as providers have them: `{create = "90m"}`; 0 without."""
+    found = config.get("timeouts") if isinstance(config, dict) else None
+    texts = found.values() if isinstance(found, dict) else ()
+    return max((seconds(text) for text in texts if isinstance(text, str)), default=0.0)
 
 
 def _there(answer: Any, field: str) -> bool:
