@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from trimtab.api import JSON, ResourceType
+from trimtab.cli.composed import Claims
 from trimtab.cli.differences import differences, given
 from trimtab.cli.files import manifests
 from trimtab.cli.output import dump
@@ -26,6 +28,8 @@ from trimtab.components.infrastructure.ordering import is_managed
 if TYPE_CHECKING:
     from trimtab.client import WireClient
 
+DEPTH_MAX = 8
+"""Claims of claims of claims."""
 AGENT = "trimtab-plan"
 """The API's judges know it: a plan is asked for apart, a dry run need not answer one."""
 FIRST = ("Namespace", "CustomResourceDefinition")
@@ -87,17 +91,30 @@ class Planner:
         ordered = sorted(objects, key=lambda obj: FIRST.index(obj["kind"]) if obj["kind"] in FIRST else len(FIRST))
         to_come = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "Namespace"}
         await self._discover()
-        plans, managed = [], []
-        for obj in ordered:
+        claims = Claims(self._client, self._kinds)
+        await claims.load()
+        plans: list[JSON] = []
+        managed: list[JSON] = []
+        queue = deque((obj, 0) for obj in ordered)
+        while queue:
+            obj, depth = queue.popleft()
             one = await self._ordinary(obj, namespace, objects, to_come)
-            if is_managed(obj) and one.get("action"):
-                managed.append((one.pop("object"), one))
-            else:
-                one.pop("object", None)
-                plans.append(one)
-        wanted = [obj for obj, _ in managed]
+            would_be = one.pop("object", None)
+            if would_be is not None and is_managed(obj):
+                managed.append(would_be)
+                continue
+            plans.append(one)
+            definition = claims.definition(obj)
+            if would_be is not None and definition is not None and depth < DEPTH_MAX:
+                found = await claims.expand(definition, would_be)
+                queue.extend((child, depth + 1) for child in found.objects)
+                plans += found.going
+                if found.error:
+                    one |= {"action": "", "error": found.error}
+                elif found.waiting:
+                    one |= {"reason": "WaitsForMore", "message": found.waiting}
         told = await questions.plans_of(
-            self._client, wanted, secrets=_secrets(ordered, namespace), to_come=_configs(objects, namespace)
+            self._client, managed, secrets=_secrets(ordered, namespace), to_come=_configs(objects, namespace)
         )
         return plans + told
 

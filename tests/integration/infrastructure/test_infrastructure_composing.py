@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -36,12 +38,27 @@ def world() -> Iterator[CloudEngine]:
         yield one
 
 
+def _plan(world: CloudEngine, *objects: dict[str, Any]) -> Any:
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    return world.engine.run("plan", "-f", "-", check=False, input=text)
+
+
 @pytest.mark.engine
 def test_an_engine_composes(world: CloudEngine) -> None:
     world.apply(DEFINITION)
     world.until("CompositeDefinition", "labs.acme.example")
+    planned = _plan(world, CLAIM)
+    assert planned.returncode == 2, planned
+    assert "+ Lab default/lab: create" in planned.stdout
+    assert "+ Network default/lab-net: create" in planned.stdout
+    assert "    + network: (known after apply)\n" in planned.stdout
+    assert planned.stdout.endswith("Plan: 3 to create.\n")
     world.apply(CLAIM)
     world.until("Lab", "lab")
+    assert _plan(world, CLAIM).stdout == "No changes; 3 are as they should be.\n"
+    fewer = _plan(world, {**CLAIM, "spec": {"region": "eu", "hosts": 0}})
+    assert "  - Server default/lab-host-0: delete" in fewer.stdout
+    assert fewer.stdout.endswith("Plan: 1 to update, 1 to delete; 1 is as it should be.\n")
     assert len(world.cloud.all("servers")) == 1
     why = world.engine.run("why", "network/lab-net", "-n", "default").stdout
     assert "Lab default/lab" in why

@@ -53,12 +53,16 @@ COMPONENT = Component(
         ),
         Service("providers", _pool),
         composition.SERVICE,
-        Service("asking", _asking, reads=(Provider, ProviderConfig, Secret)),
+        Service("asking", _asking, reads=(Provider, ProviderConfig, Secret, composition.CompositeDefinition)),
     ),
     stores=(Store("providers", "a provider's program until it is removed", owner="node"), composition.STORE),
     guards=(composition.CompositeDefinition,),
     judges=(Judge(f".{GROUP_SUFFIX}", SOCKET),),
-    endpoints=(Endpoint(ProviderConfig, "plan", SOCKET), Endpoint(ProviderConfig, "import", SOCKET)),
+    endpoints=(
+        Endpoint(ProviderConfig, "plan", SOCKET),
+        Endpoint(ProviderConfig, "import", SOCKET),
+        Endpoint(composition.CompositeDefinition, "compose", SOCKET),
+    ),
     commands=(
         Command(
             "provider",

@@ -2,6 +2,7 @@
 
     API --> RUN/user/infrastructure.sock   POST /UID/plan      objects of a ProviderConfig's namespace --asking.py--> what would be done
                                            POST /UID/import    an id --importing.py--> a manifest; none: ids of what is there
+                                           POST /UID/compose   a claim --composition/foreseeing.py--> what it would be composed of
                                            POST /admit         AdmissionReview --admission.py--> whether the provider takes it
 
 It costs a listening socket until somebody asks: what answers is loaded with the first question. A connection is for one request.
@@ -19,6 +20,7 @@ import httptools
 import msgspec
 
 from trimtab.api import Resource
+from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.terms import NotReady, Providers
 from trimtab.runtime import deeds
@@ -137,7 +139,20 @@ class Answers:
             return msgspec.json.encode(await self.asker.answers(question, namespace, name))
         if match[1] == "import":
             return await self._imported(request.body, namespace, name)
+        if match[1] == "compose":
+            return await self._composed(request.body, name)
         raise Refused(404, "there is no such endpoint")
+
+    async def _composed(self, body: bytes, name: str) -> bytes:
+        from trimtab.components.infrastructure.composition.foreseeing import Claimed, Unforeseen, foretold
+
+        made = await self._process.client.get(CompositeDefinition, name, None)
+        if made is None:
+            raise Refused(404, f"there is no CompositeDefinition {name}")
+        try:
+            return msgspec.json.encode(await foretold(self._process, made, msgspec.json.decode(body, type=Claimed)))
+        except Unforeseen as err:
+            raise Refused(422, str(err)) from None
 
     async def _imported(self, body: bytes, namespace: str, config: str) -> bytes:
         from trimtab.components.infrastructure.gathering import Blocked

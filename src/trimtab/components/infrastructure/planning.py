@@ -111,7 +111,7 @@ def _held(reason: str, action: str) -> str:
     match reason:
         case "":
             return ""
-        case "Waiting" | "SecretMissing" | "Deferred":
+        case "Waiting" | "SecretMissing" | "Deferred" | "WaitsForMore":
             return "waits: "
         case "ApprovalNeeded":
             return ""
