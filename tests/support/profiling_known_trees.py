@@ -115,6 +115,12 @@ def c(directory: Path) -> list[Program]:
     return programs
 
 
+def made(directory: Path) -> Program:
+    """Code that is made at run time; it leaves /tmp/perf-PID.map."""
+    _run("gcc", "-O1", "-o", directory / "made", SOURCES / "made.c")
+    return Program("made at run time", (str(directory / "made"),), {"main": ("outer",), "outer": ("leaf",)})
+
+
 def cpp(directory: Path) -> list[Program]:
     _run("g++", "-O1", "-fno-inline", "-fno-optimize-sibling-calls", "-o", directory / "tree-cpp", SOURCES / "tree.cpp")
     return [Program("C++ exceptions", (str(directory / "tree-cpp"),), _CPP)]

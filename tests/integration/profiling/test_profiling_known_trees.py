@@ -51,7 +51,8 @@ def measured(
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> list[trees.Program]:
-    return [*trees.c(tmp_path_factory.mktemp("trees")), trees.cpython(Path("/usr/bin/python3.11"))]
+    directory = tmp_path_factory.mktemp("trees")
+    return [*trees.c(directory), trees.cpython(Path("/usr/bin/python3.11"))]
 
 
 def judged(programs: Sequence[trees.Program], root: Path) -> tuple[list[str], list[list[tuple[list[Frame], int]]]]:
@@ -98,6 +99,23 @@ def test_each_cpython_has_names_and_lines(version: str, tmp_path: Path) -> None:
     printed, stacks = judged(programs, tmp_path)
     for told, found in zip(printed, stacks, strict=True):
         python_is_right(told, found)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
+def test_code_made_at_run_time_has_its_caller_wherever_it_is_interrupted(tmp_path: Path) -> None:
+    program = trees.made(tmp_path)
+    deadline, seconds = time.monotonic() + DEADLINE_S, batch.TIME_S + SECONDS  # a batch is made while it runs: names
+    while True:
+        pids, _, batches = measured(tmp_path / "root", [program.command], seconds=seconds)
+        Path(f"/tmp/perf-{pids[0]}.map").unlink(missing_ok=True)
+        stacks = trees.stacks_of(batches, set(pids))
+        leaves = sum(count for frames, count in stacks if trees.name(frames[0]) == "leaf")
+        if leaves >= SAMPLES or time.monotonic() > deadline:
+            break
+    assert leaves >= SAMPLES, stacks
+    verdict = trees.judge(program, stacks)
+    assert not {"main calls leaf", "begins with leaf"} & set(verdict.wrong), verdict
 
 
 SLEEPS = """

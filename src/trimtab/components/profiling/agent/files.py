@@ -50,6 +50,8 @@ COUNTS = ("opened", "known", "gone", "built", "from_disk", "refused", "evicted",
 """Of files: looked into, known without, gone before that; tables made, found on disk, without sense, given up, without room."""
 PRELOAD_S = 0.5
 """CPU time at the start for tables that were used last time."""
+BYTES_PER_WORD = 6
+"""Of a table on disk, for each word that it takes in the kernel."""
 KEYS_MAX = 256
 """Files of one content, of which so many are told apart at once."""
 
@@ -228,9 +230,9 @@ class Files:
         Returns the last number that a file has got."""
         began, number = time.thread_time(), 0
         for entry in self._known.newest() if self._tables else ():
-            if time.thread_time() - began > PRELOAD_S or self.rows_used > len(self._rows) // 2:
+            if time.thread_time() - began > PRELOAD_S:
                 break
-            if entry.facts["identity"] in self._modules:
+            if entry.facts["identity"] in self._modules or not self._may_preload(entry.facts["identity"]):
                 continue
             module = Module(entry.facts, entry.path)
             if self._load_kept(module):
@@ -240,6 +242,14 @@ class Files:
                 self._by_id[number] = module
                 self._take_key(module, entry.key, number)
         return number
+
+    def _may_preload(self, identity: str) -> bool:
+        """Large programs are left out: their tables would take the room of a hundred others."""
+        try:
+            words = self._kept(identity).stat().st_size // BYTES_PER_WORD
+        except OSError:
+            return False
+        return words < len(self._rows) // 8 and self.rows_used + words < len(self._rows) // 2
 
     def _line_up(self, key: bytes, number: int, fd: int, path: str) -> None:
         self._queue.append((key, number, fd, path))

@@ -81,12 +81,16 @@ static __always_inline bool by_frame_pointer(struct walk *walk, bool whole_chain
         return false;
     }
     walk->status = NO_TABLE;
-    if (base < walk->sp || base > walk->sp + STEP_BYTES_MAX || (base & 7))
+    // Out of reach is another stack, where runtimes keep their own: the Erlang VM's processes call C on the thread's.
+    bool other = base < walk->sp || base > walk->sp + STEP_BYTES_MAX;
+    if ((other && !whole_chain) || (base & 7))
         return false;
     if (!user_word(&caller, base + 8) || !user_word(&walk->bp, base)) {
         walk->status = UNREADABLE;
         return false;
     }
+    if (other && !caller)
+        return false;
     walk->sp = base + 16;
     walk->ip = caller;
     walk->exact = 0;

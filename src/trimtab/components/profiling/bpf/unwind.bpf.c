@@ -8,6 +8,7 @@
 #include "process.h"
 #include "python.h"
 #include "rules.h"
+#include "made.h"
 
 static long step(__u32 index, struct walk *walk) {
     struct scratch *scratch = walk->scratch;
@@ -40,6 +41,8 @@ static long step(__u32 index, struct walk *walk) {
         rule = rule_at(&mapping->file, place - mapping->shift);
     if (rule && rule->cfa != CFA_GAP)
         return by_rule(walk, rule) ? 0 : 1;
+    if (!mapping->backed && walk->exact && without_frame(walk))
+        return 0;
     return by_frame_pointer(walk, !mapping->backed || mapping->file.flags & FILE_FRAME_POINTERS) ? 0 : 1;
 }
 
