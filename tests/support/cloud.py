@@ -14,14 +14,15 @@ import json
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from json_service import JsonService
 
 KINDS = ("servers", "networks", "clusters", "buckets")
 
 
-class Cloud:
+class Cloud(JsonService):
     """Serves on a port of loopback until closed. Safe to use from any thread."""
 
     def __init__(self, token: str = "secret") -> None:
@@ -35,48 +36,7 @@ class Cloud:
         self.kubeconfig = "apiVersion: v1\nkind: Config\n"
         self._next = 100
         self._lock = threading.RLock()
-        cloud = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
-                status, answer = cloud.serve(self.command, self.path, self.headers.get("authorization", ""), body)
-                if status == 0:
-                    self.close_connection = True
-                    return
-                raw = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(raw)))
-                if status == 429:
-                    self.send_header("retry-after", "1")
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST = do_PUT = do_DELETE = handle_any
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Cloud:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.listen()
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         with self._lock:
@@ -95,7 +55,6 @@ class Cloud:
     # Requests
 
     def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
-        """(status, answer); status 0 hangs up."""
         url = urlsplit(target)
         with self._lock:
             self.log.append((time.monotonic(), method, url.path))

@@ -12,15 +12,16 @@ import json
 import threading
 from base64 import b64decode
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from json_service import JsonService
 
 CREATED = "2024-01-02T03:04:05+00:00"
 SINGULAR = {"ssh_keys": "ssh_key", "networks": "network"}
 
 
-class Hetzner:
+class Hetzner(JsonService):
     """Serves until closed."""
 
     def __init__(self) -> None:
@@ -31,40 +32,8 @@ class Hetzner:
         self.busy = 0
         self._next = 1000
         self._lock = threading.Lock()
-        cloud = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else {}
-                status, answer = cloud.serve(self.command, urlsplit(self.path).path.removeprefix("/v1/"), body)
-                raw = b"" if answer is None else json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST = do_PUT = do_DELETE = handle_any
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Hetzner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.listen()
+        self.endpoint = f"{self.url}/v1"
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         with self._lock:
@@ -79,9 +48,9 @@ class Hetzner:
         with self._lock:
             self.objects[kind][number].update(fields)
 
-    def serve(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
         with self._lock:
-            kind, *rest = path.split("/")
+            kind, *rest = urlsplit(target).path.removeprefix("/v1/").split("/")
             self.calls[f"{method} {kind}"] += 1
             if self.busy:
                 self.busy -= 1
@@ -92,7 +61,7 @@ class Hetzner:
                 return 404, _not_found()
             if method != "GET":
                 self.order.append(" ".join((method, kind, *rest[1:])))
-            return self._object(method, kind, rest, body)
+            return self._object(method, kind, rest, body or {})
 
     def _object(self, method: str, kind: str, rest: list[str], body: dict[str, Any]) -> tuple[int, Any]:
         if not rest:
