@@ -100,6 +100,7 @@ async def test_what_the_api_refuses_is_said_in_its_words(world: ComposingWorld) 
     assert "data.hosts in body must be of type string" in said
 
 
+@pytest.mark.long
 async def test_nothing_of_others_is_taken(world: ComposingWorld) -> None:
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lab-config"}, "data": {"mine": "yes"}}
     path = "/api/v1/namespaces/default/configmaps"
@@ -156,6 +157,7 @@ def compose(xr, observed):
 """
 
 
+@pytest.mark.long
 async def test_ready_is_what_each_kind_means_by_it(world: ComposingWorld) -> None:
     await world.define(JOB)
     await world.claim("lab", region="eu")
@@ -187,6 +189,7 @@ async def test_ready_is_what_each_kind_means_by_it(world: ComposingWorld) -> Non
     await world.claim_says("lab", "AllReady", "Ready")
 
 
+@pytest.mark.long
 async def test_claims_are_composed_of_claims(world: ComposingWorld) -> None:
     await world.define(CONFIG)
     outer = "def compose(xr, o): return [{'apiVersion': 'acme.example/v1alpha1', 'kind': 'Lab', 'metadata': {'name': 'inner'}, 'spec': {'region': 'eu'}}]"

@@ -63,8 +63,9 @@ async def none_left(functions: Functions) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_what_a_function_may_not_do_is_one_line(functions: Functions) -> None:
-    for source, reason, text in BAD:
+@pytest.mark.parametrize("cases", [BAD[:9], pytest.param(BAD[9:], marks=pytest.mark.long)], ids=["first", "rest"])
+async def test_what_a_function_may_not_do_is_one_line(functions: Functions, cases: list[tuple[str, str, str]]) -> None:
+    for source, reason, text in cases:
         with pytest.raises(Failed) as failed:
             await functions.compose(Function("lab.py", source), XR, {})
         assert (failed.value.reason, str(failed.value)) == (reason, text), source

@@ -119,7 +119,8 @@ def _pip(fresh: Path, arguments: Sequence[str], reads: Sequence[Path]) -> None:
     environment = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)}
     named = [Path(value) for value in environment.values() if value.startswith("/") and Path(value).exists()]
     # -I would have pip ignore its own variables, too; they are allowed here.
-    command = [*_shut_in(fresh, [*reads, *named]), *(part for part in own if part != "-I"), *arguments]
+    alone = ["--unshare-net"] if "--no-index" in arguments else []
+    command = [*_shut_in(fresh, [*reads, *named], alone), *(part for part in own if part != "-I"), *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=WITHIN_S,
@@ -136,7 +137,7 @@ def _pip(fresh: Path, arguments: Sequence[str], reads: Sequence[Path]) -> None:
         raise InstallFailed(f"pip: {said[0].removeprefix('ERROR: ')}"[:SAID_MAX])
 
 
-def _shut_in(fresh: Path, reads: Sequence[Path]) -> list[str]:
+def _shut_in(fresh: Path, reads: Sequence[Path], more: Sequence[str]) -> list[str]:
     command = [
         "bwrap",
         "--unshare-user",
@@ -156,4 +157,4 @@ def _shut_in(fresh: Path, reads: Sequence[Path]) -> list[str]:
     for place in sorted({*python, *map(str, reads)}):
         if not place.startswith("/usr/"):
             command += ["--ro-bind", place, place]
-    return [*command, "--bind", str(fresh), ROOM, "--chdir", ROOM]
+    return [*command, *more, "--bind", str(fresh), ROOM, "--chdir", ROOM]

@@ -79,7 +79,7 @@ class _File:
             name += "_"
         self.names.add(name)
         other = {attribute: mine for attribute, mine, _ in lines if camel(attribute) != mine}
-        body = [f'    """{_text(doc)}"""\n'] if doc else []
+        body = [f'    """{_text(doc)}"""\n\n'] if doc else []
         if other:
             body.append(f"    NAMES: ClassVar[Mapping[str, str]] = {other!r}\n")
         body += [line for _, _, line in sorted(lines, key=lambda line: " = None" in line[2])]
