@@ -12,7 +12,7 @@ import pytest
 from cloud import Cloud
 from managed_world import NAMESPACE, World
 from trimtab.api import JSON, ObjectMeta, to_wire
-from trimtab.components.infrastructure.asking import Answer, Asker, key_of
+from trimtab.components.infrastructure.asking import Answer, Asker, Program, key_of
 from trimtab.components.infrastructure.gathering import Blocked
 from trimtab.components.infrastructure.kinds import Maintenance, ManagedSpec, PolicySpec, ProviderRef, Reference, Source
 from trimtab.components.infrastructure.pool import NotReady
@@ -171,6 +171,9 @@ async def test_what_cannot_be_asked_is_said(world: World) -> None:
     assert (await asker(world).plan(lost)).error == "there is no ProviderConfig other in namespace default"
     with pytest.raises(Blocked, match="there is no ProviderConfig other"):
         await asker(world).validate(lost)
+    elsewhere = Program(version="9", checksum="sha256:../../../tmp")
+    foreign = await asker(world).plan(draft(world, SERVER, "web", GIVEN), program=elsewhere)
+    assert foreign.error == "cloud 9 is not on this machine: trimtab provider upgrade"
     strange = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": NAMESPACE}}
     answer = await asker(world).plan(strange)
     assert answer.error == "Pod of v1 is no enabled kind of a provider: trimtab provider list"

@@ -30,7 +30,7 @@ from trimtab.components.infrastructure.gathering import (
     text_of,
 )
 from trimtab.components.infrastructure.keeping import Keeper, Kept, Look
-from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source
+from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source, versions_of
 from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
 from trimtab.components.infrastructure.ordering import key_of
 from trimtab.components.infrastructure.permission import permission
@@ -164,6 +164,10 @@ def _with_program(reads: Reads, program: Program) -> Reads:
     async def read(kind: type[K], name: str) -> K | None:
         found = await reads(kind, name)
         if isinstance(found, Provider):
+            if program.checksum not in versions_of(found).values():
+                raise Blocked(
+                    "NotInstalled", f"{name} {program.version} is not on this machine: trimtab provider upgrade"
+                )
             spec = msgspec.structs.replace(found.spec, version=program.version, checksum=program.checksum)
             return msgspec.structs.replace(found, spec=spec)
         return found

@@ -30,10 +30,9 @@ from trimtab.components.infrastructure.commanding import (
     manifest_of,
     schema_of,
     shelf_of,
-    versions_of,
     with_api,
 )
-from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
+from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.questions import kept_objects, plans_of
 from trimtab.components.infrastructure.schema_changes import GONE, SchemaChange, by_resource, schema_changes
@@ -95,6 +94,9 @@ def upgrade(
         if after.spec.checksum == before.spec.checksum:
             return Trial(before.spec.version, after.spec.version, [], []), True
         schema = await schema_of(target, shelf_of(target), after)
+        # From now on it is one of this provider's programs: only such are asked.
+        versions = versions_of(before) | {after.spec.version: after.spec.checksum}
+        await apply(wire, manifest_of(before, before.spec.kinds, versions))
         trial = await _tried(wire, before, old, after, schema)
         switches = trial.harmless or (accept and trial.possible)
         if switches:

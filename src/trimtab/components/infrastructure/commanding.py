@@ -19,7 +19,7 @@ import msgspec
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure import registry
-from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.kinds import VERSIONS, Provider
 from trimtab.components.infrastructure.pool import NotReady
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
@@ -29,8 +29,6 @@ from trimtab.components.infrastructure.shelf import Shelf, ShutIn
 from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-provider"
-VERSIONS = "trimtab.dev/versions"
-"""Annotation of a Provider: the versions whose programs are on this machine, JSON of version -> checksum."""
 READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 T = TypeVar("T")
 
@@ -107,15 +105,6 @@ async def provider_named(wire: WireClient, name: str) -> Provider | None:
             return None
         raise
     return from_wire(Provider, msgspec.json.decode(answer.body))
-
-
-def versions_of(made: Provider | None) -> dict[str, str]:
-    """The versions of a provider that are on this machine: version -> checksum."""
-    raw = made.metadata.annotations.get(VERSIONS, "") if made is not None else ""
-    try:
-        return msgspec.json.decode(raw, type=dict[str, str]) if raw else {}
-    except msgspec.MsgspecError:
-        return {}
 
 
 def manifest_of(made: Provider, kinds: list[str], versions: dict[str, str]) -> JSON:

@@ -31,10 +31,9 @@ from trimtab.components.infrastructure.commanding import (
     provider_named,
     schema_of,
     shelf_of,
-    versions_of,
     with_api,
 )
-from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
+from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
 
 LISTED_MAX = 10
 

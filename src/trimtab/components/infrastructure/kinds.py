@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import Meta, MsgspecError, field, json
 
 from trimtab.api import Condition, Model, Resource, resource
 from trimtab.components.infrastructure import naming
@@ -56,6 +56,19 @@ class Provider(Resource):
 
     spec: ProviderSpec = field(default_factory=lambda: ProviderSpec(source="?"))
     status: ProviderStatus = field(default_factory=ProviderStatus)
+
+
+VERSIONS = "trimtab.dev/versions"
+"""Annotation of a Provider: the versions whose programs are on this machine, JSON of version -> checksum."""
+
+
+def versions_of(provider: Provider | None) -> dict[str, str]:
+    """The versions of a provider that are on this machine: version -> checksum."""
+    raw = provider.metadata.annotations.get(VERSIONS, "") if provider is not None else ""
+    try:
+        return json.decode(raw, type=dict[str, str]) if raw else {}
+    except MsgspecError:
+        return {}
 
 
 class SecretKey(Model):
