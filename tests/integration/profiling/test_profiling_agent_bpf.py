@@ -18,6 +18,7 @@ import pytest
 from measured_machine import skip_unless_measurable
 from trimtab.components.profiling import batch
 from trimtab.components.profiling.agent import libbpf, perf, sampler
+from trimtab.components.profiling.agent.budget import running_cpu_s
 from trimtab.components.profiling.agent.run import Agent, BudgetExceeded
 
 DEADLINE_S = 120.0
@@ -202,6 +203,29 @@ async def test_batches_that_cannot_be_written_are_counted_and_said(tmp_path: Pat
 
     assert said.message.startswith("batches cannot be written: ")
     assert said.lost["unwritten"] == said.samples
+
+
+async def test_a_cpu_that_comes_later_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it goes without turning one off: the list of CPUs changes while the agent runs."""
+    if len(perf.online()) < 2:
+        pytest.skip("one CPU alone")
+    first, second, *_ = perf.online()
+    listed = tmp_path / "online"
+    monkeypatch.setattr(perf, "ONLINE", listed)
+    listed.write_text(f"{first}\n")
+    with running(sys.executable, "-c", "while True: pass") as busy:
+        os.sched_setaffinity(busy.pid, {second})
+        before = running_cpu_s(busy.pid)
+
+        def seen() -> bool:
+            if listed.read_text() == f"{first}\n" and running_cpu_s(busy.pid) > before + 0.3:
+                assert agent.totals["samples"] == 0
+                listed.write_text(f"{first}-{second}\n" if second == first + 1 else f"{first},{second}\n")
+            return agent.totals["samples"] > 0
+
+        with contextlib.closing(Agent(tmp_path, hz=HZ, pid=busy.pid, **ANY_COST)) as agent:
+            await measure(agent, seen)
+    assert listed.read_text() != f"{first}\n"
 
 
 def test_nothing_stays_in_the_kernel() -> None:

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine_under_test import EngineUnderTest, engine, wait_for
+from engine_under_test import EngineUnderTest, engine, free_port, wait_for
 from measured_machine import machine_to_measure
 from node_world import program_image
 from trimtab.components.profiling import lock
@@ -38,8 +40,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTes
 
 
 @pytest.fixture(scope="module")
-def busy(running: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A pod `spinner` of the app `spin`, whose only function that costs anything is `spin_here`."""
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program with debug information, whose only function that costs anything is `spin_here`."""
     folder = tmp_path_factory.mktemp("spin")
     (folder / "spin.c").write_text(SPIN)
     program = folder / "spin"
@@ -58,6 +60,12 @@ def busy(running: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> 
         ],
         check=True,
     )
+    return program
+
+
+@pytest.fixture(scope="module")
+def busy(running: EngineUnderTest, program: Path) -> str:
+    """A pod `spinner` of the app `spin`, that runs the program."""
     image = program_image(ContentStore(running.data / "content"), program)
     limits = {"limits": {"cpu": "300m"}}
     manifest = {
@@ -79,6 +87,10 @@ def ready(running: EngineUnderTest) -> str:
     told = running.run("profile", "status", "-o", "json", check=False).stdout
     conditions = json.loads(told).get("conditions", []) if told else []
     return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
+
+
+def pids(running: EngineUnderTest) -> dict[str, int]:
+    return {process["name"]: process["pid"] for process in running.json("status")["processes"]}
 
 
 def agents(data: Path) -> list[int]:
@@ -144,6 +156,63 @@ def test_a_killed_agent_comes_back_and_loses_no_more_than_a_batch(running: Engin
     assert kept <= {path.name for path in incoming.glob("*-agent-*.batch")}
     wait_for(lambda: {p.name for p in incoming.glob("*-agent-*.batch")} > kept, DEADLINE_S, "what it measures")
     assert running.json("profile", "status")["agent"]["restarts"] >= 1
+
+
+def test_what_is_measured_changes_while_the_engine_runs(running: EngineUnderTest, busy: str) -> None:
+    wanted = ["cpu", "network", "allocations"]
+    before = pids(running)
+    running.run("profile", "enable", "--types", ",".join(wanted))
+
+    def measured() -> bool:
+        agent = running.json("profile", "status")["agent"]
+        return [*agent["types"], *agent["missing"]] == wanted if agent["mode"] == "bpf" else bool(agent["missing"])
+
+    wait_for(measured, DEADLINE_S, "the agent to measure what is wanted, or to say why not")
+    agent = running.json("profile", "status")["agent"]
+    if agent["mode"] != "bpf":
+        assert agent["missing"]["network"].startswith("network: only with BPF ("), agent
+        return
+    assert "measured: cpu, " in running.run("profile", "status").stdout
+    counted = {"network": "sock_", "allocations": "mmap"}
+    for name in agent["types"][1:]:
+
+        def found(name: str = name) -> bool:
+            told = running.run("profile", "top", "--type", name, "--sort", "total", "-n", "300", "-o", "json").stdout
+            answer = json.loads(told)
+            return answer["unit"] == "bytes" and any(counted[name] in row["function"][0] for row in answer["rows"])
+
+        wait_for(found, DEADLINE_S, f"samples of {name} in bytes")
+    assert pids(running) == before, "no process of the engine was started again"
+    refused = running.run("profile", "enable", "--types", "cpu,heat", check=False)
+    assert (refused.returncode, "of cpu, offcpu" in refused.stderr) == (2, True), refused.stderr
+    running.run("profile", "enable", "--types", "cpu")
+
+
+def test_debuggers_of_this_machine_get_debug_information(running: EngineUnderTest, program: Path) -> None:
+    port = free_port()
+    said = running.run("profile", "push", str(program)).stdout
+    build_id = said.rstrip().rpartition(" ")[2]
+
+    def listen(at: str) -> None:
+        profiler = {"apiVersion": "trimtab.dev/v1alpha1", "kind": "Profiler", "metadata": {"name": "default"}}
+        running.run("apply", "-f", "-", input=json.dumps({**profiler, "spec": {"debuginfod": {"listen": at}}}))
+
+    listen(f"127.0.0.1:{port}")
+
+    def served() -> bytes:
+        url = f"http://127.0.0.1:{port}/buildid/{build_id}/debuginfo"
+        try:
+            with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+                return bytes(answer.read())
+        except OSError:  # nobody listens yet
+            return b""
+
+    wait_for(served, DEADLINE_S, "an answer on loopback")
+    assert served() == program.read_bytes()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/buildid/{'0' * 40}/debuginfo", timeout=DEADLINE_S)
+    listen("")
+    wait_for(lambda: not served(), DEADLINE_S, "nobody to listen any more")
 
 
 def test_the_roll_up_and_the_server_run_apart(running: EngineUnderTest) -> None:
