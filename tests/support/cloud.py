@@ -4,7 +4,7 @@
 
 A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
 next so many requests: `gone` (404), `busy` (429), `broken` (500), `lost` (does it, then hangs up), `stale` (reads do not see the last
-write), `slow_s` (seconds before each answer).
+write), `hidden` (reads of one thing say 404, though lists have it), `slow_s` (seconds before each answer).
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class Cloud(JsonService):
             given = {name: value for name, value in body.items() if value is not None}
             self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
             return 201, self.objects[kind][number]
+        if method == "GET" and self._take("hidden"):
+            return 404, {"error": "not found"}
         if number not in seen[kind]:
             return 404, {"error": "not found"}
         if method == "GET":

@@ -18,6 +18,7 @@ from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import Client, SocketTransport
 from trimtab.components.infrastructure.definition import definition
+from trimtab.components.infrastructure.installed import configured
 from trimtab.components.infrastructure.kinds import (
     Managed,
     ManagedSpec,
@@ -32,6 +33,7 @@ from trimtab.components.infrastructure.kinds import (
 from trimtab.components.infrastructure.pool import Pool, Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
+from trimtab.components.infrastructure.users import credentials
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds, kind_schema
 from trimtab.runtime.journal import Journal
@@ -74,7 +76,11 @@ class World:
         await self.client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager="test")
         self.kinds = {name: managed_kind("cloud", name) for name in self.resources}
         await self._enable()
-        await self.make(Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud")))
+        await self.make(
+            Provider(
+                metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud", kinds=list(self.resources))
+            )
+        )
         token = Secret(metadata=ObjectMeta(name="cloud", namespace=NAMESPACE), string_data={"token": "secret"})
         await self.make(token)
         spec = ProviderConfigSpec(
@@ -123,6 +129,8 @@ class World:
         )
         self._running = asyncio.create_task(self.process.run())
         await asyncio.sleep(0)  # its task group stands
+        for one in (configured, credentials):
+            self.process.join("infrastructure", one)
         for name, kind in self.kinds.items():
             self.process.join("infrastructure", managed(kind, name))
 

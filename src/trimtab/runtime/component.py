@@ -191,6 +191,7 @@ def reconciler(
     place: Place = "controllers",
     selects: Callable[[R], bool] | None = None,
     while_deleting: bool = False,
+    family: type[Resource] | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[[R, Context], Awaitable[Outcome]]], Reconciler[R]]:
     """Declares a reconciler of one kind. The subject itself may always be read, and its status written."""
@@ -210,6 +211,7 @@ def reconciler(
             place=place,
             selects=selects,
             while_deleting=while_deleting,
+            family=family,
         )
 
     return decorate

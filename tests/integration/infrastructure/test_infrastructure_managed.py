@@ -15,7 +15,7 @@ from managed_world import NAMESPACE, World
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.client.errors import Invalid
-from trimtab.components.infrastructure.kinds import Connection, PolicySpec, Reference, Source
+from trimtab.components.infrastructure.kinds import Connection, PolicySpec, ProviderConfig, Reference, Source
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
 SERVER = "cloud_server"
@@ -192,3 +192,98 @@ async def obey(world: World, resource: str, name: str, message: str, number: str
     key, _, token = retry.split()[-1].partition("=")
     wanted = patch if number else {"metadata": {"annotations": {key: token}}}
     await world.client.patch(found, wanted, manager="test")
+
+
+async def test_what_is_deleted_at_once_goes_in_order(world: World) -> None:
+    reference = Reference(field="network", source=Source(kind="Network", name="main", field="id"))
+    await world.declare("cloud_network", "main", {"name": "main"})
+    await world.declare(SERVER, "web", GIVEN, references=[reference])
+    await world.ready(SERVER, "web")
+    network, server = await world.get("cloud_network", "main"), await world.get(SERVER, "web")
+    assert network is not None
+    assert server is not None
+
+    await world.client.delete(network)
+    message = await world.says("cloud_network", "main", "InUse")
+    assert message == "Server web refers to it: what refers goes first"
+    assert len(world.cloud.all("networks")) == 1
+    config = await world.client.get(ProviderConfig, "default", NAMESPACE)
+    token = await world.secret("cloud")
+    assert config is not None
+    assert token is not None
+    await world.client.delete(config)
+    await world.client.delete(token)
+    # All that it takes to delete the server is still there.
+    await world.client.delete(server)
+
+    async def gone() -> bool:
+        left = [await world.get(SERVER, "web"), await world.get("cloud_network", "main"), await world.secret("cloud")]
+        return left == [None] * 3 and await world.client.get(ProviderConfig, "default", NAMESPACE) is None
+
+    await world.until(gone, "nothing is left")
+    deleted = [path.split("/")[1] for _, method, path in world.cloud.log if method == "DELETE"]
+    assert deleted == ["servers", "networks"]
+    assert world.cloud.all("servers") == world.cloud.all("networks") == []
+
+
+async def test_what_the_state_was_in_is_missed_and_nothing_is_made_twice(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    there = await world.ready(SERVER, "web")
+    state = await world.secret("web-server-state")
+    assert state is not None
+    await world.client.patch(state, {"data": {"state": base64.b64encode(b"{").decode()}}, manager="test")
+    message = await world.says(SERVER, "web", "StateLost")
+    assert message.startswith("the Secret web-server-state: the kept state cannot be read: ")
+    await world.client.patch(state, {"metadata": {"finalizers": []}}, manager="test")
+    await world.client.delete(state)
+    await world.until(lambda: _says(world, "which held what is known of it, is gone"), "it is missed")
+    message = (await world.condition(SERVER, "web", "Synced"))[2]
+    assert f'{{"spec":{{"policy":{{"adopt":"id:{there.status.id}"}}}}}}' in message
+    await obey(world, SERVER, "web", message, there.status.id)
+    await world.ready(SERVER, "web")
+    assert [one["id"] for one in world.cloud.all("servers")] == [there.status.id]
+
+
+async def test_a_tag_says_whose_it_is_whatever_was_lost(world: World) -> None:
+    policy = PolicySpec(adopt="ifTagged")
+    await world.declare(SERVER, "web", GIVEN | {"tags": {"team": "a"}}, policy=policy)
+    there = await world.ready(SERVER, "web")
+    tags = {"team": "a", "trimtab-object": there.metadata.uid}
+    assert world.cloud.all("servers")[0]["tags"] == tags
+    state = await world.secret("web-server-state")
+    assert state is not None
+    await world.client.patch(state, {"metadata": {"finalizers": []}}, manager="test")
+    await world.client.delete(state)
+
+    async def known_again() -> bool:
+        found = await world.secret("web-server-state")
+        return found is not None and found.metadata.uid != state.metadata.uid
+
+    await world.until(known_again, "it is found by its tag")
+    await world.ready(SERVER, "web")
+    assert [one["id"] for one in world.cloud.all("servers")] == [there.status.id]
+    await world.declare("cloud_network", "main", {"name": "main"}, policy=policy)
+    message = await world.says("cloud_network", "main", "InvalidField")
+    assert message.startswith("spec.policy.adopt: Network has neither tags nor labels that could say whose it is")
+
+
+async def test_a_long_state_is_packed(world: World) -> None:
+    tags = {f"tag-{i}": "x" * 200 for i in range(600)}
+    await world.declare(SERVER, "web", GIVEN | {"tags": tags})
+    await world.ready(SERVER, "web")
+    state = await world.secret("web-server-state")
+    assert state is not None
+    assert list(state.data) == ["state.zlib"]
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+    state = await world.secret("web-server-state")
+    assert state is not None
+    assert list(state.data) == ["state"]
+
+
+async def test_what_was_made_and_is_not_seen_yet_is_not_made_again(world: World) -> None:
+    world.cloud.faults = {"hidden": 2}
+    await world.declare(SERVER, "web", GIVEN)
+    assert await world.says(SERVER, "web", "NotVisibleYet") == "it was made, and the cloud does not show it yet"
+    await world.ready(SERVER, "web")
+    assert [(m, p) for _, m, p in world.cloud.log if m == "POST"] == [("POST", "/servers")]

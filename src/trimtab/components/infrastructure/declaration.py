@@ -18,6 +18,7 @@ from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
 from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.shelf import Shelf
 from trimtab.components.infrastructure.terms import Providers, WhenAsked
+from trimtab.components.infrastructure.users import credentials
 from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
@@ -42,7 +43,7 @@ COMPONENT = Component(
     name="infrastructure",
     summary="keeps clouds as objects say, through Terraform providers",
     kinds=(Provider, ProviderConfig, ClusterManifests, composition.CompositeDefinition),
-    reconcilers=(installed, configured, manifests, composition.defined),
+    reconcilers=(installed, configured, credentials, manifests, composition.defined),
     services=(
         # What the reconcilers of enabled kinds have in common: those are known only while it runs.
         Service(

@@ -6,17 +6,20 @@ import base64
 
 from trimtab.api import JSON
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.shelf import Shelf
 from trimtab.components.infrastructure.terms import NotReady, Providers
-from trimtab.runtime import Context, Desired, reconciler
+from trimtab.components.infrastructure.users import config_ends, provider_ends
+from trimtab.runtime import Context, Desired, Requeue, reconciler
 
 CHECK_S = 300.0
 
 
-@reconciler(Provider, name="installed", workers=1)
-async def installed(subject: Provider, ctx: Context) -> Desired:
+@reconciler(Provider, name="installed", family=Managed, effects=True, workers=1)
+async def installed(subject: Provider, ctx: Context) -> Desired | Requeue:
     """Says whether a provider's program is here."""
+    if ctx.deleting:
+        return await provider_ends(subject, ctx)
     shelf = ctx.adapter(Shelf)
     schema = shelf.schema(subject.spec.checksum)
     if schema is None or not shelf.program(subject.spec.checksum).exists():
@@ -39,9 +42,11 @@ def _status(subject: Provider, resources: int, status: str, reason: str, message
     }
 
 
-@reconciler(ProviderConfig, name="configured", reads=[Provider, Secret], workers=2)
-async def configured(subject: ProviderConfig, ctx: Context) -> Desired:
+@reconciler(ProviderConfig, name="configured", reads=[Provider, Secret], family=Managed, effects=True, workers=2)
+async def configured(subject: ProviderConfig, ctx: Context) -> Desired | Requeue:
     """Asks the provider whether it takes this configuration."""
+    if ctx.deleting:
+        return await config_ends(subject, ctx)
     provider = await ctx.get(Provider, subject.spec.provider)
     if provider is None:
         message = f"there is no Provider {subject.spec.provider}: trimtab provider install {subject.spec.provider}"

@@ -40,6 +40,7 @@ from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remembering import RETRY, Memory
 from trimtab.components.infrastructure.restoring import Restore, restore
 from trimtab.components.infrastructure.unhurried import to_its_end
+from trimtab.components.infrastructure.users import referring, told
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 from trimtab.runtime.effects import NotDone
 
@@ -309,6 +310,10 @@ class Run:
             raise Blocked("DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
         if policy.delete == "orphan":
             return
+        if users := await referring(self._ctx, self._subject):
+            raise Blocked(
+                "InUse", f"{told(users)} {'refers' if len(users) == 1 else 'refer'} to it: what refers goes first"
+            )
         talk = await self._sources.talk()
         keeper = talk.keeper(self._resource)
         self._block = talk.schema.resources[self._resource].block

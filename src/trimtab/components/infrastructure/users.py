@@ -1,0 +1,145 @@
+"""Who still needs an object that is to go: what refers to it, what works with its credential, what is of its kinds.
+
+    objects of all enabled kinds --references--> a resource      --providerRef--> ProviderConfig --secrets--> Secret      --kind--> Provider
+
+Whatever is deleted together goes in this order by itself: each waits, and says for whom, until those before it are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from trimtab.api import Ref, kind_of
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure import naming
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
+
+IN_USE = "trimtab.dev/credential-in-use"
+"""The finalizer of a Secret that a ProviderConfig needs."""
+WAIT_S = 30.0
+NAMED_MAX = 3
+REACHED_MAX = 256
+
+
+async def enabled(ctx: Context, provider: str = "") -> list[type[Managed]]:
+    """The kinds of a provider, or of all, that are enabled."""
+    out = []
+    for one in await ctx.list(Provider):
+        for name in one.spec.kinds if provider in ("", one.name) else ():
+            kind = kind_of(f"{naming.group(one.name)}/{naming.VERSION}", naming.kind_name(one.name, name))
+            if kind is not None and issubclass(kind, Managed):
+                out.append(kind)
+    return out
+
+
+async def objects(
+    ctx: Context, kinds: Sequence[type[Managed]], namespace: str | None, where: Callable[[Managed], bool]
+) -> list[Managed]:
+    """Objects of enabled kinds. A change of one of them runs the subject again."""
+    return [one for kind in kinds for one in await ctx.list(kind, namespace, where=where)]
+
+
+async def referring(ctx: Context, subject: Managed) -> list[Managed]:
+    """What refers to a resource and has to go before it; not what it needs itself, in a circle."""
+    kind = subject.resource_type
+
+    def refers(one: Managed) -> bool:
+        return any(
+            (r.source.kind, r.source.name) == (kind.kind, subject.name)
+            and (r.source.api_version or one.resource_type.api_version) == kind.api_version
+            for r in one.spec.references
+        )
+
+    found = await objects(ctx, await enabled(ctx), subject.namespace, refers)
+    needed = await _needed(ctx, subject) if found else set()
+    return [one for one in found if one.ref not in needed]
+
+
+async def _needed(ctx: Context, subject: Managed) -> set[Ref]:
+    """What a resource refers to, and what that refers to, and so on."""
+    reached: set[Ref] = {subject.ref}
+    left = [subject]
+    while left and len(reached) < REACHED_MAX:
+        one = left.pop()
+        for reference in one.spec.references:
+            source = reference.source
+            kind = kind_of(source.api_version or one.resource_type.api_version, source.kind)
+            found = await ctx.get(kind, source.name) if kind is not None and issubclass(kind, Managed) else None
+            if found is not None and found.ref not in reached:
+                reached.add(found.ref)
+                left.append(found)
+    return reached
+
+
+async def using(ctx: Context, config: ProviderConfig) -> list[Managed]:
+    """The objects that are kept with a credential."""
+    kinds = await enabled(ctx, config.spec.provider)
+    return await objects(ctx, kinds, config.namespace, lambda one: one.spec.provider_ref.name == config.name)
+
+
+def told(users: Sequence[Managed]) -> str:
+    """`Server web, Server db and 7 more`."""
+    names = [f"{type(one).resource_type.kind} {one.name}" for one in users[:NAMED_MAX]]
+    more = len(users) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+@reconciler(
+    ProviderConfig,
+    name="credentials",
+    reads=[Provider, Secret],
+    writes=[Writes(Secret, ("metadata.finalizers",))],
+    family=Managed,
+    while_deleting=True,
+    workers=1,
+)
+async def credentials(subject: ProviderConfig, ctx: Context) -> Desired:
+    """Holds the Secrets of a namespace that ProviderConfigs need, and lets go of the others."""
+    needed: set[str] = set()
+    for config in await ctx.list(ProviderConfig, subject.namespace):
+        if config.metadata.deletion_timestamp is None or await using(ctx, config):
+            needed |= {ref.name for ref in config.spec.secrets.values()}
+    writes = []
+    for secret in await ctx.list(Secret, subject.namespace, where=lambda s: s.name in needed or held(s)):
+        if secret.name not in needed:
+            writes.append(FieldWrite(secret.ref, {"metadata": {"finalizers": []}}))
+        elif held(secret) or secret.metadata.deletion_timestamp is None:
+            writes.append(FieldWrite(secret.ref, {"metadata": {"finalizers": [IN_USE]}}))
+    return Desired(writes=writes)
+
+
+def held(secret: Secret) -> bool:
+    return IN_USE in secret.metadata.finalizers
+
+
+async def config_ends(subject: ProviderConfig, ctx: Context) -> Desired | Requeue:
+    """A ProviderConfig goes when nobody needs it, and after it has let go of its Secrets."""
+    if users := await using(ctx, subject):
+        return _waits(subject.metadata.generation, f"it is still needed by {told(users)}: delete them first")
+    others = {
+        ref.name
+        for config in await ctx.list(ProviderConfig, subject.namespace)
+        if config.name != subject.name
+        for ref in config.spec.secrets.values()
+    }
+    for ref in subject.spec.secrets.values():
+        secret = await ctx.get(Secret, ref.name)
+        if secret is not None and held(secret) and ref.name not in others:
+            return Requeue(WAIT_S)
+    return Desired()
+
+
+async def provider_ends(subject: Provider, ctx: Context) -> Desired | Requeue:
+    """A Provider goes when there is no object of its kinds."""
+    if left := await objects(ctx, await enabled(ctx, subject.name), None, lambda _: True):
+        return _waits(subject.metadata.generation, f"there still is {told(left)}: delete them first")
+    return Desired()
+
+
+def _waits(generation: int, message: str) -> Requeue:
+    said = {"type": "Ready", "status": "False", "reason": "InUse", "message": message}
+    return Requeue(WAIT_S, status={"observedGeneration": generation, "conditions": [said]})
+
+
+__all__ = ["config_ends", "credentials", "enabled", "provider_ends", "referring", "told", "using"]
