@@ -51,6 +51,7 @@ class Death:
         self.died = asyncio.Event()
         self.buried = False
         """What it still tries on its way out fails at once."""
+        self._resting: list[asyncio.Future[NoReturn]] = []
         self.loose: list[asyncio.Task[Any]] = []
         self.kills_peer: Callable[[], None] | None = None
         """Instead of us, the provider dies."""
@@ -58,6 +59,9 @@ class Death:
     def bury(self) -> None:
         self.buried = True
         self.died.set()
+        for one in self._resting:
+            if not one.done():
+                one.set_exception(ConnectionError("this process is dead"))
 
     async def around(self, step: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if self.buried:
@@ -96,7 +100,9 @@ class Death:
         await self._rest()
 
     async def _rest(self) -> NoReturn:
-        await asyncio.get_running_loop().create_future()
+        resting: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+        self._resting.append(resting)
+        await resting
         raise AssertionError("unreachable")
 
 
