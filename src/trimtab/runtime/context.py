@@ -52,6 +52,9 @@ class Context(Protocol):
 
         What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
 
+    async def knows(self, kind: type[Resource]) -> bool:
+        """Whether what is read of a kind of the reconciler's family is all there is: it has joined the process. Of declared kinds it is."""
+
     async def owned(self, kind: type[K]) -> Sequence[K]:
         """The objects of `kind` that this reconciler owns for this subject (deleting ones included), by name."""
 

@@ -96,6 +96,10 @@ class RunContext:
         found: Sequence[K] = self._process.informer(kind).cache.select(selector.labels, namespace)
         return [obj for obj in found if where is None or where(obj)]
 
+    async def knows(self, kind: type[Resource]) -> bool:
+        self._declared.check_read(kind)
+        return not self._declared.of_family(kind) or self._follow(kind)
+
     async def owned(self, kind: type[K]) -> Sequence[K]:
         self._declared.check_owned(kind)
         uid = self._subject.metadata.uid

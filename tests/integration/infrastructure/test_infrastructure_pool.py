@@ -124,8 +124,12 @@ async def test_enabling_a_kind_leaves_the_others_at_work_and_disabling_ends_its_
 
         await enable(world, "cloud_network")
         assert await joined(world, 1) == [network]
-        watched = {kind.__name__ for kind in set(process.informers) - before}
-        assert watched <= {"Network", "Secret", "ProviderConfig", "Effect", "Provider"}
+
+        def watched() -> set[str]:
+            return {kind.__name__ for kind in set(process.informers) - before}
+
+        await world.until(lambda: "Server" not in watched(), "what is disabled is not watched")
+        assert watched() <= {"Network", "Secret", "ProviderConfig", "Effect", "Provider"}
     finally:
         service.cancel()
         await asyncio.wait([service])

@@ -40,7 +40,7 @@ from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remembering import RETRY, Memory
 from trimtab.components.infrastructure.restoring import Restore, restore
 from trimtab.components.infrastructure.unhurried import to_its_end
-from trimtab.components.infrastructure.users import referring, told
+from trimtab.components.infrastructure.users import Unseen, referring, told
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 from trimtab.runtime.effects import NotDone
 
@@ -310,7 +310,11 @@ class Run:
             raise Blocked("DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
         if policy.delete == "orphan":
             return
-        if users := await referring(self._ctx, self._subject):
+        try:
+            users = await referring(self._ctx, self._subject)
+        except Unseen as err:
+            raise Blocked("InUse", str(err), UNSEEN_RETRY_S) from None
+        if users:
             raise Blocked(
                 "InUse", f"{told(users)} {'refers' if len(users) == 1 else 'refer'} to it: what refers goes first"
             )

@@ -18,18 +18,26 @@ from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, recon
 IN_USE = "trimtab.dev/credential-in-use"
 """The finalizer of a Secret that a ProviderConfig needs."""
 WAIT_S = 30.0
+UNSEEN_S = 2.0
 NAMED_MAX = 3
 REACHED_MAX = 256
 
 
+class Unseen(Exception):
+    """A kind is enabled and not watched yet, so that nobody can say who is of it."""
+
+
 async def enabled(ctx: Context, provider: str = "") -> list[type[Managed]]:
-    """The kinds of a provider, or of all, that are enabled."""
+    """The kinds of a provider, or of all, that are enabled. Raises `Unseen`."""
     out = []
     for one in await ctx.list(Provider):
         for name in one.spec.kinds if provider in ("", one.name) else ():
             kind = kind_of(f"{naming.group(one.name)}/{naming.VERSION}", naming.kind_name(one.name, name))
-            if kind is not None and issubclass(kind, Managed):
-                out.append(kind)
+            if kind is None or not issubclass(kind, Managed) or not await ctx.knows(kind):
+                raise Unseen(
+                    f"{name} of the provider {one.name} is enabled and not watched yet: trimtab provider disable {one.name} {name} takes it out"
+                )
+            out.append(kind)
     return out
 
 
@@ -51,7 +59,8 @@ async def referring(ctx: Context, subject: Managed) -> list[Managed]:
             for r in one.spec.references
         )
 
-    found = await objects(ctx, await enabled(ctx), subject.namespace, refers)
+    kinds = await enabled(ctx)
+    found = await objects(ctx, kinds, subject.namespace, refers)
     needed = await _needed(ctx, subject) if found else set()
     return [one for one in found if one.ref not in needed]
 
@@ -94,9 +103,13 @@ def told(users: Sequence[Managed]) -> str:
     while_deleting=True,
     workers=1,
 )
-async def credentials(subject: ProviderConfig, ctx: Context) -> Desired:
+async def credentials(subject: ProviderConfig, ctx: Context) -> Desired | Requeue:
     """Holds the Secrets of a namespace that ProviderConfigs need, and lets go of the others."""
     needed: set[str] = set()
+    try:
+        await enabled(ctx)
+    except Unseen:
+        return Requeue(UNSEEN_S)
     for config in await ctx.list(ProviderConfig, subject.namespace):
         if config.metadata.deletion_timestamp is None or await using(ctx, config):
             needed |= {ref.name for ref in config.spec.secrets.values()}
@@ -115,7 +128,11 @@ def held(secret: Secret) -> bool:
 
 async def config_ends(subject: ProviderConfig, ctx: Context) -> Desired | Requeue:
     """A ProviderConfig goes when nobody needs it, and after it has let go of its Secrets."""
-    if users := await using(ctx, subject):
+    try:
+        users = await using(ctx, subject)
+    except Unseen as err:
+        return _waits(subject.metadata.generation, str(err), UNSEEN_S)
+    if users:
         return _waits(subject.metadata.generation, f"it is still needed by {told(users)}: delete them first")
     others = {
         ref.name
@@ -132,14 +149,18 @@ async def config_ends(subject: ProviderConfig, ctx: Context) -> Desired | Requeu
 
 async def provider_ends(subject: Provider, ctx: Context) -> Desired | Requeue:
     """A Provider goes when there is no object of its kinds."""
-    if left := await objects(ctx, await enabled(ctx, subject.name), None, lambda _: True):
+    try:
+        left = await objects(ctx, await enabled(ctx, subject.name), None, lambda _: True)
+    except Unseen as err:
+        return _waits(subject.metadata.generation, str(err), UNSEEN_S)
+    if left:
         return _waits(subject.metadata.generation, f"there still is {told(left)}: delete them first")
     return Desired()
 
 
-def _waits(generation: int, message: str) -> Requeue:
+def _waits(generation: int, message: str, after_s: float = WAIT_S) -> Requeue:
     said = {"type": "Ready", "status": "False", "reason": "InUse", "message": message}
-    return Requeue(WAIT_S, status={"observedGeneration": generation, "conditions": [said]})
+    return Requeue(after_s, status={"observedGeneration": generation, "conditions": [said]})
 
 
-__all__ = ["config_ends", "credentials", "enabled", "provider_ends", "referring", "told", "using"]
+__all__ = ["Unseen", "config_ends", "credentials", "enabled", "provider_ends", "referring", "told", "using"]
