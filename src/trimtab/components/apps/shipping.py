@@ -162,16 +162,23 @@ async def apply(
     app: declaration.App, client: Client, namespace: str, images: tuple[str, str | None], environ: Mapping[str, str]
 ) -> kinds.App:
     """Applies the App and its given secrets; returns the App as the API has it."""
-    values = app.given_values(environ)
     if await client.get(Namespace, namespace) is None:
         made = Namespace()
         made.metadata.name = namespace
         await client.apply(made, manager=MANAGER)
-    if values:
-        secret = Secret(data={k: base64.b64encode(v.encode()).decode() for k, v in values.items()})
-        secret.metadata.name, secret.metadata.namespace = app.given_secret, namespace
+    if (secret := given_secret(app, namespace, environ)) is not None:
         await client.apply(secret, manager=MANAGER)
     return await client.apply(app.resource(namespace, *images), manager=MANAGER)
+
+
+def given_secret(app: declaration.App, namespace: str, environ: Mapping[str, str]) -> Secret | None:
+    """The Secret with the values that the app is given; None when it is given none."""
+    values = app.given_values(environ)
+    if not values:
+        return None
+    secret = Secret(data={k: base64.b64encode(v.encode()).decode() for k, v in values.items()})
+    secret.metadata.name, secret.metadata.namespace = app.given_secret, namespace
+    return secret
 
 
 async def watch_until_serving(client: Client, app: kinds.App, timeout_s: float, report: Report) -> kinds.App:

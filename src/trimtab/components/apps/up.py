@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 
 import click
 
+from trimtab.api import to_wire
 from trimtab.client import Client, HttpTransport
 from trimtab.components.apps import declaration, shipping
 from trimtab.content import ContentError, ContentStore, Credentials
@@ -98,6 +99,7 @@ class Screen:
 @click.option("--timeout", "timeout_s", type=click.IntRange(1), default=600, show_default=True, help="Seconds to wait.")
 @click.option("--no-wait", is_flag=True, help="Return when the app is applied; the engine goes on alone.")
 @click.option("--check", is_flag=True, help="Only check the declaration; build and apply nothing.")
+@click.option("--print", "printed", is_flag=True, help="Only build, and print the objects as YAML; apply nothing.")
 @click.option("-o", "--output", "fmt", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_obj
 def up(
@@ -108,6 +110,7 @@ def up(
     timeout_s: int,
     no_wait: bool,
     check: bool,
+    printed: bool,
     fmt: str,
 ) -> None:
     """Ship the app in DIRECTORY and keep it up.
@@ -126,6 +129,10 @@ def up(
         if not target.is_embedded:
             asyncio.run(_check_cluster(target, app))
         images = _build(target, app, directory, registry, screen)
+        if printed:
+            screen.clear()
+            click.echo(_objects(app, namespace, images), nl=False)
+            return
         result = asyncio.run(_up(target, app, images, screen, namespace, timeout_s, no_wait))
     except (declaration.BadDeclaration, ContentError, shipping.ShippingFailed) as err:
         raise Refused(" ".join(str(err).split("\n"))) from None
@@ -135,6 +142,15 @@ def up(
         click.echo(f"{app.name} serves at {result['url']}  ({result['seconds']} s)")
     else:
         click.echo(f"{app.name}: {'applied' if no_wait else 'up'}  ({result['seconds']} s)")
+
+
+def _objects(app: declaration.App, namespace: str, images: tuple[str, str | None]) -> str:
+    """What would be applied, as YAML: for a cluster that gets its objects in another way."""
+    import yaml
+
+    secret = shipping.given_secret(app, namespace, os.environ)
+    found = [*([] if secret is None else [secret]), app.resource(namespace, *images)]
+    return str(yaml.safe_dump_all([to_wire(one) for one in found], sort_keys=False, explicit_start=True))
 
 
 async def _check_cluster(target: Target, app: declaration.App) -> None:

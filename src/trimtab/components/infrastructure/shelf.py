@@ -139,7 +139,7 @@ class ShutIn:
             shutil.chown(sockets, user)
         memory_bytes = whole(provider.spec.memory)
         command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user, memory_bytes)
-        return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp"} | passed
+        return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": str(sockets)} | passed
 
 
 def confined(
@@ -166,7 +166,7 @@ def confined(
     else:
         become = []
         command += ["--unshare-user"]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]
     for path in READABLE:
         if Path(path).is_symlink() and not path.startswith("/etc"):
             command += ["--symlink", os.readlink(path), path]

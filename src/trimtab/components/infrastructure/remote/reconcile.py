@@ -128,7 +128,7 @@ def _outcome(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, u
             ctx.event("Ready", "everything in it runs", duration_ms=took_ms)
     interval_s = max(seconds(subject.spec.interval), SOON_S)
     calm = applied["status"] == ready["status"] == "True"
-    again_s = interval_s if calm else min(_backed_off(subject, ctx, "Ready", ready["reason"]), interval_s)
+    again_s = interval_s if calm else min(_backed_off(subject, ctx, "Ready"), interval_s)
     status = _status(subject, [applied, ready]) | {"clusterUid": uid, "objects": len(done.there)}
     return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
 
@@ -137,7 +137,7 @@ def _not_now(subject: ClusterManifests, ctx: Context, err: NotNow) -> Desired:
     applied = _condition("Applied", "False", err.reason, str(err))
     status = _status(subject, [applied, applied | {"type": "Ready"}])
     status |= {"clusterUid": subject.status.cluster_uid, "objects": subject.status.objects}
-    again_s = _backed_off(subject, ctx, "Applied", err.reason)
+    again_s = _backed_off(subject, ctx, "Applied")
     return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
 
 
@@ -156,13 +156,17 @@ def _not_ready_since(subject: ClusterManifests) -> datetime | None:
     return ready.last_transition_time if ready.status != "True" else None
 
 
-def _backed_off(subject: ClusterManifests, ctx: Context, type_: str, reason: str) -> float:
-    """Seconds until it is looked at again: a share of how long it has not been well already."""
-    one = next((c for c in subject.status.conditions if c.type == type_), None)
+def _backed_off(subject: ClusterManifests, ctx: Context, type_: str) -> float:
+    """Seconds until it is looked at again: a share of how long it has not been well already. What is not ready counts from when it was
+    applied, if that was later."""
+    since = {c.type: c for c in subject.status.conditions}
+    one, applied = since.get(type_), since.get("Applied")
     if one is None or one.status == "True" or one.last_transition_time is None:
         return SOON_S
-    lasted_s = (ctx.now - one.last_transition_time).total_seconds()
-    return min(max(lasted_s * SHARE, SOON_S), LATE_S)
+    began = one.last_transition_time
+    if applied is not None and applied.status == "True" and applied.last_transition_time is not None:
+        began = max(began, applied.last_transition_time)
+    return min(max((ctx.now - began).total_seconds() * SHARE, SOON_S), LATE_S)
 
 
 def _jittered(ctx: Context, delay_s: float) -> float:
