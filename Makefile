@@ -12,11 +12,12 @@ LONG_PACKAGES := postgresql
 # Where a demo keeps its data; another engine can run beside it.
 DEMO_DATA ?= /var/lib/trimtab
 DEMO_FLAGS ?=
+DEMO_INFRA ?= /var/lib/trimtab-infra
 
-.PHONY: help setup setup-test demo demo-stop test test-long test-kubernetes test-cluster test-clients lint bench bench-kubernetes clean
+.PHONY: help setup setup-test demo demo-stop demo-infra demo-infra-stop test test-long test-kubernetes test-cluster test-clients lint bench bench-kubernetes clean
 
 help:
-	@echo "make setup | demo | demo-stop | test | test-long | test-kubernetes | test-cluster | test-clients | lint | bench | bench-kubernetes | clean"
+	@echo "make setup | demo | demo-stop | demo-infra | demo-infra-stop | test | test-long | test-kubernetes | test-cluster | test-clients | lint | bench | bench-kubernetes | clean"
 
 setup: build/debian.done build/venv.done build/schemas.done build/web.done build/bpf.done
 
@@ -87,6 +88,13 @@ demo: setup
 
 demo-stop:
 	@$(SUDO) $(BIN)/trimtab --data $(DEMO_DATA) uninstall --yes
+
+# A cluster at a cloud is lost, and comes back with everything in it.
+demo-infra: setup
+	@$(SUDO) .ci/demo-infra $(DEMO_INFRA) $(DEMO_FLAGS)
+
+demo-infra-stop:
+	@$(SUDO) .ci/demo-infra $(DEMO_INFRA) --stop
 
 test: setup-test
 	@.ci/test

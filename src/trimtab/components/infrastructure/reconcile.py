@@ -127,7 +127,8 @@ class Run:
             began = self._ctx.now
             kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
-            self._ctx.event(_verb(look), f"{look.action}: {_summary(look, block)}", duration_ms=took_ms)
+            what = f"{self._resource} {_id(kept.state) or _id(look.live.value)}"
+            self._ctx.event(_verb(look), f"{look.action} {what}: {_summary(look, block)}", duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
             look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
             if look.unseen:

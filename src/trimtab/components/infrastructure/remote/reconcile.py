@@ -103,7 +103,7 @@ def _say(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, began
             warning=True,
         )
     if done.new:
-        ctx.event("Applied", f"{done.new} of {len(done.there)} objects were not in the cluster", duration_ms=took_ms)
+        ctx.event("Applied", f"{done.new} of {len(done.there)} objects were not in cluster {uid}", duration_ms=took_ms)
     if done.removed:
         ctx.event("Pruned", f"no longer in the list, and deleted: {several([str(item) for item in done.removed])}")
 
@@ -125,7 +125,7 @@ def _outcome(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, u
         ready = _condition("Ready", "True", "WorkloadsReady", "")
         if (since := _not_ready_since(subject)) is not None:
             took_ms = (ctx.now - since).total_seconds() * 1000
-            ctx.event("Ready", "everything in it runs", duration_ms=took_ms)
+            ctx.event("Ready", f"everything runs in cluster {uid}", duration_ms=took_ms)
     interval_s = max(seconds(subject.spec.interval), SOON_S)
     calm = applied["status"] == ready["status"] == "True"
     again_s = interval_s if calm else min(_backed_off(subject, ctx, "Ready"), interval_s)
