@@ -28,6 +28,7 @@ from trimtab.components.infrastructure.commanding import (
     finished,
     known,
     manifest_of,
+    refuse_other,
     schema_of,
     shelf_of,
     with_api,
@@ -119,6 +120,7 @@ def _program(
     if not (path is None and mirror is None and checksum and shelf.program(checksum).exists()):
         try:
             found = fetched(registry.source_of(before.spec.source), version, path, mirror)
+            refuse_other(before, found.version, found.checksum)
             checksum, version = shelf.put(found.program, [str(one) for one in reads]), found.version
         except registry.InstallError as err:
             raise Refused(str(err)) from None

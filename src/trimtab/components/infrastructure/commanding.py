@@ -19,7 +19,7 @@ import msgspec
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure import registry
-from trimtab.components.infrastructure.kinds import VERSIONS, Provider
+from trimtab.components.infrastructure.kinds import VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.pool import NotReady
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
@@ -105,6 +105,17 @@ async def provider_named(wire: WireClient, name: str) -> Provider | None:
             return None
         raise
     return from_wire(Provider, msgspec.json.decode(answer.body))
+
+
+def refuse_other(before: Provider, version: str, checksum: str) -> None:
+    """A version is one program, for good. Raises `Refused`."""
+    name = before.name
+    locked = {**versions_of(before), before.spec.version: before.spec.checksum}.get(version, checksum)
+    if locked != checksum and version != registry.UNSAID:
+        raise Refused(
+            f"{name} {version} was installed before with another program ({locked[:19]}…; this one is {checksum[:19]}…): "
+            f"if you know why and trust it, trimtab provider remove {name} and install it again"
+        )
 
 
 def manifest_of(made: Provider, kinds: list[str], versions: dict[str, str]) -> JSON:

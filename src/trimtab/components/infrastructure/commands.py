@@ -29,6 +29,7 @@ from trimtab.components.infrastructure.commanding import (
     known,
     manifest_of,
     provider_named,
+    refuse_other,
     schema_of,
     shelf_of,
     with_api,
@@ -122,12 +123,7 @@ async def _same_as_locked(wire: WireClient, source: registry.Source, program: re
         raise Refused(
             f"{source.name} is installed from {before.spec.source}: trimtab provider remove {source.name}, or give this one another name"
         )
-    locked = {**versions_of(before), before.spec.version: before.spec.checksum}.get(program.version, program.checksum)
-    if locked != program.checksum and program.version != registry.UNSAID:
-        raise Refused(
-            f"{source.name} {program.version} was installed before with another program ({locked[:19]}…; this one is {program.checksum[:19]}…): "
-            f"if you know why and trust it, trimtab provider remove {source.name} and install it again"
-        )
+    refuse_other(before, program.version, program.checksum)
 
 
 @provider.command("list")
