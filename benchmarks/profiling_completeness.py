@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,26 +82,46 @@ class Agent:
 
     def says(self) -> str:
         """What it tells of itself."""
-        told = json.loads((self.directory / "status.json").read_text())
+        told = self.told()
         kept = ("cpu_percent", "memory_bytes", "samples", "processes", "sample_us", "shed", "files")
         return ", ".join(f"{name} {told[name]}" for name in kept if name in told)
 
-    def cpu_s(self) -> float:
-        """Of it and all that it started."""
-        total = 0.0
+    def cpu_s(self) -> dict[str, float]:
+        """Of it, of the sandboxes that it started, and of the BPF program as that measures itself."""
+        spent = {"agent": 0.0, "sandboxes": 0.0}
         for pid in (self.process.pid, *children(self.process.pid)):
             try:
                 parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            total += sum(int(part) for part in parts[11:15]) * TICK_S
-        return total
+            own, ended = (sum(int(part) for part in parts[at : at + 2]) * TICK_S for at in (11, 13))
+            spent["agent" if pid == self.process.pid else "sandboxes"] += own
+            spent["sandboxes"] += ended
+        told = self.told()
+        spent["BPF"] = float(told.get("sample_us", 0)) * float(told.get("samples", 0)) / 1e6
+        return spent
 
-    def memory_mb(self) -> tuple[float, float]:
-        """Resident now and at most, MB, of the agent alone."""
+    def told(self) -> dict[str, float]:
+        """What it wrote of itself last; nothing before its first batch."""
+        try:
+            told: dict[str, float] = json.loads((self.directory / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return told
+
+    def memory(self) -> str:
+        """Of the agent itself, resident now and at most; and what of the sandboxes that run now is theirs alone."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
-        now, most = (float(text.partition(f"{name}:")[2].split()[0]) / 1000 for name in ("VmRSS", "VmHWM"))
-        return now, most
+        now, most = (kilobytes(text, name) / 1000 for name in ("VmRSS", "VmHWM"))
+        others = 0.0
+        for pid in children(self.process.pid):
+            with suppress(OSError):
+                others += kilobytes(Path(f"/proc/{pid}/status").read_text(), "RssAnon") / 1000
+        return f"resident {now:.0f} MB, at most {most:.0f} MB (sandboxes {others:.0f} MB)"
+
+
+def kilobytes(status: str, name: str) -> float:
+    return float(status.partition(f"{name}:")[2].split()[0])
 
 
 def children(pid: int) -> list[int]:
@@ -180,7 +201,15 @@ def tell(ended: Sequence[Ran], measured: Sequence[Batch], hz: float) -> None:
             print(f"    {reason}: {examples[0][:600]}")
     share = complete / max(1.0, expected, samples)
     print(f"| **all, lost ticks too** | {expected:.0f} | {samples} | {complete} | **{share:.1%}** | |")
+    print(f"of the samples that were taken {complete / max(1, samples):.1%}; {chance(expected, measured)}")
     tell_all(measured)
+
+
+def chance(expected: float, measured: Sequence[Batch]) -> str:
+    """Each tick of the machine meets one of the programs with the part of the CPU time that they have: a binomial distribution."""
+    ticks = sum(sample.count for one in measured for sample in one.samples)
+    part = min(1.0, expected / max(1, ticks))
+    return f"chance alone moves their number by {math.sqrt(ticks * part * (1 - part)):.0f} (standard deviation, of {ticks} ticks in all)"
 
 
 def tell_all(measured: Sequence[Batch]) -> None:
@@ -209,7 +238,7 @@ def settle(agent: Agent) -> None:
 
 
 def phase(title: str, programs: Sequence[Program], agent: Agent, directory: Path) -> None:
-    seen, cpu_s, began = len(batches(agent.directory)), agent.cpu_s(), time.monotonic()
+    seen, before, began = len(batches(agent.directory)), agent.cpu_s(), time.monotonic()
     with (
         churn(directory),
         Postgres(directory) as postgres,
@@ -218,15 +247,14 @@ def phase(title: str, programs: Sequence[Program], agent: Agent, directory: Path
     ):
         ended = run(programs, OPTIONS.seconds, directory)
     took_s = time.monotonic() - began
-    spent_s = agent.cpu_s() - cpu_s
-    now, most = agent.memory_mb()
+    spent = {name: 100 * (now - before[name]) / took_s for name, now in agent.cpu_s().items()}
+    memory = agent.memory()
     time.sleep(batch.TIME_S + 2)  # the last batch is written by then
     measured = batches(agent.directory)[seen:]
     ended += [Ran(one.program, one.pids, one.cpu_s) for one in (plain, compiled) if one.pids]
     print(f"\n## {title}: {took_s:.0f} s, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(
-        f"agent: {100 * spent_s / took_s:.2f} % of a core, resident {now:.0f} MB, at most {most:.0f} MB; {agent.says()}"
-    )
+    parts = ", ".join(f"{name} {percent:.2f}" for name, percent in spent.items())
+    print(f"agent: {sum(spent.values()):.2f} % of a core ({parts}), {memory}; {agent.says()}")
     tell(ended, measured, agent.hz)
 
 

@@ -42,7 +42,8 @@ FIRST_S = 0.1
 """A batch shorter than this is part of the one before."""
 SANDBOX_BYTES = 1 << 30
 IDLE_S = 60.0
-"""A sandbox takes 0.1 s of CPU time to start: where programs are built, the next new one comes soon."""
+"""The sandbox of small files takes 0.1 s of CPU time to start, and little memory: where programs are built, the next one comes soon. Those
+of large files and of names grow by what they read, and end sooner."""
 CPU_PERCENT, MEMORY_BYTES = 1.0, 150 << 20
 """The budget when nothing else is said."""
 STATUS = "status.json"
@@ -111,8 +112,9 @@ class Agent:
         self._unwritten = ""
         self._hz_wanted = hz
         self._told, self._last_told, self._last_time = told, State(mode="bpf", hz=0), -EVERY_S
-        self._sandbox, self._sandbox_large = (Sandbox(memory_bytes=SANDBOX_BYTES, idle_s=IDLE_S) for _ in range(2))
-        self._names_sandbox = Sandbox(idle_s=IDLE_S)
+        self._sandbox = Sandbox(memory_bytes=SANDBOX_BYTES, idle_s=IDLE_S)
+        self._sandbox_large = Sandbox(memory_bytes=SANDBOX_BYTES)
+        self._names_sandbox = Sandbox()
         self._keeping = Keeping(root, self._names_sandbox)
         self._sampler, self.message = sampler_of(pid, cgroup, only_perf, measured)
         self._types = len(self._sampler.available)
