@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 
 from cloud import Cloud
 from composing_world import ComposingWorld
-from trimtab.components.infrastructure.composition.sandbox import Function, Functions
+from trimtab.components.infrastructure.composition.sandbox import Functions
+from trimtab.components.infrastructure.composition.terms import Function
 
 SOURCE = """
 from trimtab.compose import Manifest, Status

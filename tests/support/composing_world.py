@@ -20,7 +20,8 @@ from trimtab.components.infrastructure.composition.kinds import (
     Names,
 )
 from trimtab.components.infrastructure.composition.publishing import Claims
-from trimtab.components.infrastructure.composition.sandbox import Compositions, Functions
+from trimtab.components.infrastructure.composition.sandbox import Functions
+from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
 from trimtab.components.infrastructure.naming import plural
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds
@@ -95,8 +96,8 @@ class ComposingWorld(World):
 
     @property
     def functions(self) -> Functions:
-        found: Functions = self.adapters[Compositions]
-        return found
+        made: WhenAsked = self.adapters[Compositions]
+        return made.functions
 
     @property
     def claims(self) -> Claims:

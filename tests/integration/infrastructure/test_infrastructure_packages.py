@@ -17,7 +17,8 @@ import trimtab
 from trimtab.components.infrastructure.composition.installing import InstallFailed, install
 from trimtab.components.infrastructure.composition.output import checked
 from trimtab.components.infrastructure.composition.packages import LOCK, NotInstalled, Shelf
-from trimtab.components.infrastructure.composition.sandbox import Failed, Function, Functions
+from trimtab.components.infrastructure.composition.sandbox import Functions
+from trimtab.components.infrastructure.composition.terms import Failed, Function
 
 EXAMPLE = Path(trimtab.__file__).parents[2] / "examples" / "lab"
 XR: dict[str, Any] = {"name": "one", "namespace": "default", "uid": "", "labels": {}, "annotations": {}}

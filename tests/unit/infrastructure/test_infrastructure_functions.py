@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from composing_world import LAB
+from trimtab.components.infrastructure.composition.admission import check_definition
 from trimtab.components.infrastructure.composition.output import BadOutput, checked
-from trimtab.components.infrastructure.composition.sandbox import Failed, Function, Functions
+from trimtab.components.infrastructure.composition.sandbox import Functions
+from trimtab.components.infrastructure.composition.terms import Failed, Function
+from trimtab.runtime import Denied
 
 XR: dict[str, Any] = {"name": "lab", "namespace": "default", "uid": "u", "labels": {}, "annotations": {}, "spec": {}}
 ALONE = "; a composition has no network, no files and no other processes (lab.py:"
@@ -203,3 +206,30 @@ def test_resources_stand_in_the_order_in_which_they_need_each_other() -> None:
         order(body("a"), body("b", "c"), body("c", "b"))
     with pytest.raises(BadOutput, match=r"^b: it comes after d, which compose did not return$"):
         order(body("b", "d"))
+
+
+def test_a_definition_that_cannot_be_is_refused_when_it_is_written() -> None:
+    good = {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "CompositeDefinition",
+        "metadata": {"name": "labs.acme.example"},
+        "spec": {
+            "group": "acme.example",
+            "names": {"kind": "Lab"},
+            "compose": {"source": "def compose(xr, o): return []"},
+        },
+    }
+    assert check_definition(good, None) == []
+    for spec, text in (
+        ({"fields": {"a": {"type": "text"}}}, "spec.fields.a: type: Invalid enum value 'text'"),
+        ({"group": "apps.trimtab.dev"}, "spec.group: apps.trimtab.dev is not yours: take a domain of your own"),
+        ({"names": {"kind": "Box"}}, "metadata.name: it has to be boxes.acme.example"),
+        ({"compose": {}}, "spec.compose: give either source or package"),
+        (
+            {"compose": {"package": "a==1"}},
+            "spec.compose.function: name the function of the package: acme_platform:compose",
+        ),
+    ):
+        with pytest.raises(Denied) as denied:
+            check_definition(good | {"spec": good["spec"] | spec}, None)  # type: ignore[operator]
+        assert str(denied.value) == text

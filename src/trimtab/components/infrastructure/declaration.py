@@ -58,6 +58,7 @@ COMPONENT = Component(
     ),
     stores=(Store("providers", "a provider's program until it is removed", owner="node"), composition.STORE),
     guards=(composition.CompositeDefinition,),
+    admission=(composition.ADMISSION,),
     judges=(Judge(f".{GROUP_SUFFIX}", SOCKET),),
     endpoints=(
         Endpoint(ProviderConfig, "plan", SOCKET),

@@ -29,7 +29,7 @@ from trimtab.components.infrastructure.composition.kinds import (
 from trimtab.components.infrastructure.composition.output import BadOutput, Part, Wanted, checked, needs, secret_of
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
 from trimtab.components.infrastructure.composition.readiness import readiness
-from trimtab.components.infrastructure.composition.sandbox import Compositions, Failed, Function
+from trimtab.components.infrastructure.composition.terms import Compositions, Failed, Function
 from trimtab.components.infrastructure.connection import TemplateFault, filled
 from trimtab.components.infrastructure.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue

@@ -18,7 +18,8 @@ from trimtab.api import JSON
 from trimtab.components.infrastructure.commanding import Refused, Target
 from trimtab.components.infrastructure.composition.output import BadOutput, Wanted, checked
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Shelf
-from trimtab.components.infrastructure.composition.sandbox import Failed, Function, Functions
+from trimtab.components.infrastructure.composition.sandbox import Functions
+from trimtab.components.infrastructure.composition.terms import Failed, Function
 from trimtab.components.infrastructure.naming import plural
 
 T = TypeVar("T")

@@ -6,12 +6,13 @@ from typing import Any
 
 from trimtab.api.cluster import ClusterRole, ClusterRoleBinding
 from trimtab.api.core import Secret
+from trimtab.components.infrastructure.composition.admission import check_definition
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.composition.packages import Packages, Shelf
 from trimtab.components.infrastructure.composition.publishing import Claims, defined
 from trimtab.components.infrastructure.composition.reasons import REASONS
-from trimtab.components.infrastructure.composition.sandbox import Compositions, Functions
-from trimtab.runtime import Command, Owned, Service, Store
+from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
+from trimtab.runtime import Admission, Command, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
@@ -35,13 +36,14 @@ COMMAND = Command(
     "trimtab.components.infrastructure.composition.commands:composition",
     "APIs of your own, each from one Python function.",
 )
+ADMISSION = Admission("compositedefinition", CompositeDefinition, check_definition)
 STORE = Store("compositions", "a package of a composition until it is removed", owner="node")
 
 
 def adapters(settings: Settings) -> dict[type, Any]:
     """Running the functions of compositions."""
     packages = Shelf(settings.data_path("compositions"))
-    return {Packages: packages, Compositions: Functions(), Claims: Claims()}
+    return {Packages: packages, Compositions: WhenAsked(), Claims: Claims()}
 
 
-__all__ = ["COMMAND", "REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]
+__all__ = ["ADMISSION", "COMMAND", "REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]

@@ -14,7 +14,7 @@ from trimtab.components.infrastructure.composition.claims import function_of
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.composition.output import BadOutput, checked
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
-from trimtab.components.infrastructure.composition.sandbox import Compositions, Failed
+from trimtab.components.infrastructure.composition.terms import Compositions, Failed
 
 
 class Claimed(Struct):

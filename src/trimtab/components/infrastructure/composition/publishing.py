@@ -21,12 +21,9 @@ from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
 from trimtab.client.errors import NotFound
 from trimtab.client.informer import Informer
 from trimtab.client.wire import encode
-from trimtab.components.infrastructure.composition.claims import COMPOSED, KindMissing, claims, function_of
-from trimtab.components.infrastructure.composition.definition import ROLE, crd, granted, refused
-from trimtab.components.infrastructure.composition.fields import BadField
 from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, child_kind, claim_kind
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
-from trimtab.components.infrastructure.composition.sandbox import Compositions, Failed
+from trimtab.components.infrastructure.composition.terms import Compositions, Failed
 from trimtab.components.infrastructure.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler
 
@@ -50,6 +47,9 @@ class Published(Resource, omit_defaults=True):
 
 async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
     """Publishes a definition's kind, and says whether its function can be called."""
+    from trimtab.components.infrastructure.composition.definition import refused
+    from trimtab.components.infrastructure.composition.fields import BadField
+
     if ctx.deleting:
         return await _ending(subject, ctx)
     try:
@@ -92,6 +92,8 @@ def _established(live: Published) -> bool:
 
 async def _callable(subject: CompositeDefinition, ctx: Context) -> tuple[str, str, str]:
     """Of the condition Ready: status, reason, message."""
+    from trimtab.components.infrastructure.composition.claims import function_of
+
     compositions: Compositions = ctx.adapter(Compositions)  # type: ignore[type-abstract]
     packages: Packages = ctx.adapter(Packages)  # type: ignore[type-abstract]
     try:
@@ -104,6 +106,8 @@ async def _callable(subject: CompositeDefinition, ctx: Context) -> tuple[str, st
 
 
 def _published(subject: CompositeDefinition) -> Published:
+    from trimtab.components.infrastructure.composition.definition import crd
+
     made = crd(subject)
     made.metadata.labels[PUBLISHED] = subject.name[:63].rstrip("-.")
     return Published(metadata=made.metadata, spec=made.spec)
@@ -168,6 +172,8 @@ class Claims:
 
     async def _plural(self, api_version: str, kind: str) -> str:
         """Raises `KindMissing`."""
+        from trimtab.components.infrastructure.composition.claims import KindMissing
+
         path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
         try:
             answer = await self._process.client.wire.send("GET", path)
@@ -204,6 +210,8 @@ class Claims:
                 await self._part(name)
 
     async def _remember(self) -> None:
+        from trimtab.components.infrastructure.composition.definition import ROLE
+
         path = ClusterRole.resource_type.path(None, ROLE)
         try:
             answer = await self._process.client.wire.send("GET", path)
@@ -215,6 +223,10 @@ class Claims:
 
     async def _keep(self, served: Mapping[str, CompositeDefinition]) -> None:
         """Grants, then starts and ends what is new and old."""
+        if not served and not self._joined:
+            return
+        from trimtab.components.infrastructure.composition.claims import COMPOSED
+
         self._children = {name: kinds for name, kinds in self._children.items() if name in served}
         shapes = {name: self._shape(one) for name, one in served.items()}
         if shapes == {name: shape for name, (shape, _) in self._joined.items()}:
@@ -234,6 +246,8 @@ class Claims:
         return encode([spec.group, spec.version, to_builtins(spec.names), bool(spec.connection), children])
 
     async def _grant(self, served: Mapping[str, CompositeDefinition]) -> None:
+        from trimtab.components.infrastructure.composition.definition import ROLE, granted
+
         children = {
             (v.rpartition("/")[0], plural) for kinds in self._children.values() for (v, _), plural in kinds.items()
         }
@@ -247,6 +261,8 @@ class Claims:
             await self._process.client.apply(role, manager=MANAGER)
 
     def _join(self, made: CompositeDefinition) -> Joined:
+        from trimtab.components.infrastructure.composition.claims import claims
+
         kind = claim_kind(made.spec)
         children = [
             child_kind(ResourceType(api_version, name, plural))

@@ -18,11 +18,12 @@ import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from trimtab.api import JSON
+from trimtab.components.infrastructure.composition.terms import Failed, Function
 
 HEADER = struct.Struct("<I")
 ANSWER_BYTES_MAX = 8 << 20
@@ -34,44 +35,6 @@ RUNNING_MAX = 32
 """Functions that are kept running at once: the one that was asked longest ago ends."""
 NO_NAMESPACES = 77
 WORKER = Path(__file__).with_name("worker.py")
-
-
-class Function(msgspec.Struct, frozen=True):
-    """What runs. name: for messages. package: its directory, or empty. fields: of its definition, where the function names no class."""
-
-    name: str
-    source: str = ""
-    package: str = ""
-    entry: str = "source:compose"
-    fields: str = ""
-    """JSON."""
-    timeout_s: float = 5.0
-    memory_bytes: int = 256 << 20
-
-
-class Failed(Exception):
-    """A function that did not do what it should. reason: for a condition; its text is one line. said: what it printed."""
-
-    def __init__(self, reason: str, message: str, said: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.said = said
-
-
-class Compositions(Protocol):
-    """What the reconcilers ask of running functions."""
-
-    async def describe(self, function: Function) -> JSON:
-        """What a function says of its API. Raises `Failed`."""
-
-    async def load(self, function: Function) -> None:
-        """Whether it can be called at all. Raises `Failed`."""
-
-    async def compose(self, function: Function, xr: JSON, observed: Mapping[str, JSON]) -> Any:
-        """What the function returned, unchecked. Raises `Failed`."""
-
-    async def close(self) -> None:
-        """Ends what runs."""
 
 
 class Functions:
