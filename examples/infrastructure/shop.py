@@ -127,7 +127,7 @@ def objects(url, token, app, interval="5s"):
             "apiVersion": "trimtab.dev/v1alpha1",
             "kind": "ProviderConfig",
             "metadata": meta("default"),
-            "spec": {**config, "requestsPerSecond": 20},
+            "spec": {**config, "requestsPerSecond": 20, "removalsPerInterval": 10},
         },
         {"apiVersion": GROUP, "kind": "Network", "metadata": meta(NAME), "spec": network},
         {"apiVersion": GROUP, "kind": "Cluster", "metadata": meta(NAME), "spec": cluster},
