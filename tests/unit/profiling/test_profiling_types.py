@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -9,8 +11,10 @@ import pytest
 
 from trimtab.components.profiling import kinds
 from trimtab.components.profiling.agent import budget, perf, sampler, types
+from trimtab.components.profiling.asking import Refused
 from trimtab.components.profiling.measurer import Seen
 from trimtab.components.profiling.process import Told, seen_of
+from trimtab.components.profiling.recording import Recording
 
 MIB = 1 << 20
 
@@ -84,3 +88,18 @@ def test_cpus_are_those_that_the_kernel_lists(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(perf, "ONLINE", tmp_path / "online")
     (tmp_path / "online").write_text("0-2,5\n")
     assert perf.online() == [0, 1, 2, 5]
+
+
+def test_a_recording_of_what_this_kernel_cannot_measure_is_refused_in_one_line(tmp_path: Path) -> None:
+    why = sampler_says("network")
+    read, write = os.pipe()
+    with open(read, "rb") as said, open(write, "wb") as agent:
+        told = {"state": "running", "mode": "bpf", "types": ["cpu"], "missing": {"network": why}}
+        agent.write(json.dumps(told).encode() + b"\n")
+        agent.flush()
+        with pytest.raises(Refused) as refused:
+            Recording(tmp_path, 99, "network")._wait_for(said)
+        assert str(refused.value.message) == why
+        agent.write(json.dumps(told).encode() + b"\n")
+        agent.flush()
+        Recording(tmp_path, 99, "cpu")._wait_for(said)

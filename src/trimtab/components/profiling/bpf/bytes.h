@@ -37,7 +37,7 @@ static __always_inline void next_sample(struct config *config, struct quota *quo
     quota->left = quota->interval / 2 + ((__u64)bpf_get_prandom_u32() * quota->interval >> 32);
 }
 
-static __always_inline void sample_bytes(void *context, struct config *config, struct quota *quota, enum type type, int callers) {
+static __always_inline void sample_bytes(void *context, struct config *config, struct quota *quota, enum type type, bool path) {
     struct scratch *scratch = scratch_of(TASKS);
     struct walk walk = {.scratch = scratch, .task = (void *)bpf_get_current_task_btf()};
     struct pt_regs regs = {};
@@ -48,21 +48,25 @@ static __always_inline void sample_bytes(void *context, struct config *config, s
     next_sample(config, quota, bpf_ktime_get_ns());
     if (identify(config, &walk, scratch)) {
         scratch->waiting.stack.type = type;
-        if (walk.task->flags & PF_KTHREAD) {
+        bool thread_of_kernel = walk.task->flags & PF_KTHREAD;
+        if (thread_of_kernel) {
             walk.status = KERNEL_ONLY;
         } else {
             bpf_probe_read_kernel(&regs, sizeof regs, (void *)bpf_task_pt_regs(walk.task));
             walk_user(&regs, &walk, scratch);
         }
-        long kernel = callers < 0 ? 0 : bpf_get_stack(context, scratch->waiting.stack.kernel, KERNEL_FRAMES * sizeof(__u64), callers);
+        // Without this program itself and what calls it.
+        long kernel = 0;
+        if (path || thread_of_kernel)
+            kernel = bpf_get_stack(context, scratch->waiting.stack.kernel, KERNEL_FRAMES * sizeof(__u64), 2);
         finish(config, &walk, scratch, kernel, TASKS);
         keep(config, &walk, scratch, events, bytes);
     }
     scratch->busy = 0;
 }
 
-// `callers`: how many of the innermost frames of the kernel's stack are only the way to this program; less than 0: none of it is wanted.
-static __always_inline int on_bytes(void *context, enum type type, __u64 bytes, int callers) {
+// `path`: the kernel's part of the stack says something, too; where it is always the same it would only hide who asked.
+static __always_inline int on_bytes(void *context, enum type type, __u64 bytes, bool path) {
     __u32 zero = 0, which = type;
     struct config *config_now = bpf_map_lookup_elem(&config, &zero);
     struct quota *quota = bpf_map_lookup_elem(&quotas, &which);
@@ -79,7 +83,7 @@ static __always_inline int on_bytes(void *context, enum type type, __u64 bytes, 
     quota->left -= bytes;
     if (quota->left <= 0) {
         __u64 walked = bpf_ktime_get_ns();
-        sample_bytes(context, config_now, quota, type, callers);
+        sample_bytes(context, config_now, quota, type, path);
         count(RUN_NS, bpf_ktime_get_ns() - walked);
     } else if (began) {
         count(RUN_NS, (bpf_ktime_get_ns() - began) * quota->untimed);
@@ -105,7 +109,7 @@ int disk_asked(__u64 *context) { // the bio
     __u32 metadata = 1U << bpf_core_enum_value(enum req_flag_bits, __REQ_META);
     if (!read && (operation != bpf_core_enum_value(enum req_op, REQ_OP_WRITE) || (how & (direct | metadata)) != direct))
         return 0;
-    return on_bytes(context, read ? DISK_READ : DISK_WRITE, bio->bi_iter.bi_size, 2);
+    return on_bytes(context, read ? DISK_READ : DISK_WRITE, bio->bi_iter.bi_size, true);
 }
 
 SEC("tp_btf/writeback_dirty_folio")
@@ -119,7 +123,7 @@ int disk_dirtied(__u64 *context) { // the folio, whose it is
         else if (bpf_core_field_exists(struct folio___60, _folio_nr_pages))
             pages = BPF_CORE_READ((struct folio___60 *)folio, _folio_nr_pages);
     }
-    return on_bytes(context, DISK_WRITE, pages << PAGE_SHIFT, 2);
+    return on_bytes(context, DISK_WRITE, pages << PAGE_SHIFT, true);
 }
 
 // The network: what went through a socket of the internet's protocols, other machines' and this one's, in whatever call.
@@ -133,7 +137,7 @@ static __always_inline int on_socket(__u64 *context, enum type type) { // the so
     if (bytes <= 0 || context[2] & MSG_PEEK)
         return 0;
     __u16 family = BPF_CORE_READ(socket, __sk_common.skc_family);
-    return family == AF_INET || family == AF_INET6 ? on_bytes(context, type, bytes, 2) : 0;
+    return family == AF_INET || family == AF_INET6 ? on_bytes(context, type, bytes, false) : 0;
 }
 
 SEC("tp_btf/sock_send_length")
@@ -185,5 +189,5 @@ int memory_unlocked(__u64 *context) { // whose mappings, for itself?
         return 0;
     pages -= *before;
     *before += pages;
-    return on_bytes(context, ALLOCATIONS, pages << PAGE_SHIFT, 2);
+    return on_bytes(context, ALLOCATIONS, pages << PAGE_SHIFT, false);
 }
