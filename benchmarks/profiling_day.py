@@ -38,6 +38,7 @@ import msgspec
 import numpy as np
 
 from trimtab.components.profiling.batch import Batch, Frame, Sample, SampleType, read
+from trimtab.components.profiling.formats import pprof
 from trimtab.components.profiling.storage.contents import contents
 from trimtab.components.profiling.storage.segment import hours
 from trimtab.components.profiling.storage.store import Profiles, Query
@@ -217,24 +218,49 @@ class Machine:
 # The day
 
 
+class Nameless:
+    """Names nothing, as a profiler that leaves names to its server."""
+
+    class Named(msgspec.Struct):
+        lines: list[object] = []
+
+    def names(self, frames: Sequence[Frame]) -> list[Nameless.Named]:
+        return [self.Named()] * len(frames)
+
+
+def as_pprof(batch: Batch) -> int:
+    """Bytes of a gzipped pprof file of it, without labels and names."""
+    with tempfile.TemporaryDirectory() as directory:
+        alone = Profiles(Path(directory))
+        alone.append(batch)
+        return len(pprof.encode(alone.select(Query(start=batch.start, end=batch.start + 10)), Nameless()))
+
+
 def fill(root: Path, recorded: Recorded, begin: int, duration_s: int) -> None:
     """The agent's part here and the roll-up's in a process of its own, which is one run behind at most."""
     machine, store = Machine(recorded), Profiles(root)
     context = get_context("spawn")
-    orders, done = context.Queue(1), context.Queue()
+    orders, done = context.JoinableQueue(1), context.Queue()
     roller = context.Process(target=roll_ups, args=(root, orders, done), daemon=True)
     roller.start()
-    incoming_bytes = entropy = 0
-    spent = 0.0
+    entropy, spent = 0, 0.0
+    peer: list[int] = []
     for start in range(begin, begin + duration_s, 10):
         batch = machine.batch(start)
         entropy += len(batch.stacks)
         before = time.process_time()
         store.append(batch)
         spent += time.process_time() - before
+        if start % 1200 == 0:
+            peer.append(as_pprof(batch))
         if (start + 10) % ROLL_UP_S == 0 and start + 10 < begin + duration_s:
             orders.put(start + 10)
+            if start + 10 == begin + duration_s - ROLL_UP_S:
+                orders.join()
     orders.put(0)
+    print(
+        f"the same as a gzipped pprof file each 10 s: {np.mean(peer) / A_BATCH:.0f} bytes a sample, without labels and names"
+    )
     cpu, longest, runs, peak = done.get()
     roller.join()
     batches = duration_s // 10
@@ -259,6 +285,7 @@ def roll_ups(root: Path, orders: Any, done: Any) -> None:
     while now := orders.get():
         before = time.process_time()
         store.roll_up(now)
+        orders.task_done()
         took = time.process_time() - before
         cpu, longest, runs = cpu + took, max(longest, took), runs + 1
     done.put((cpu, longest, runs, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
@@ -426,6 +453,8 @@ def housekeeping(root: Path, work: Path, begin: int, duration_s: int) -> None:
     store.retain(end, retention_s, 1 << 40)
     assert len(contents(copy).segments) == left
     print(f"a clock 400 days ahead for one roll-up, and back: {left} of {there} hours are left")
+    shutil.rmtree(copy)
+    shutil.copytree(root, copy)
     half, before = whole_bytes(root) // 2, time.process_time()
     store.retain(end, retention_s, half)
     kept = contents(copy).segments
@@ -445,7 +474,7 @@ def full(root: Path, disk: Path, end: int) -> None:
     some = read(contents(root).batches[-1])
     events = sum(sample.count for sample in some.samples)
     disk.mkdir()
-    size = whole_bytes(root) + (4 << 20)
+    size = whole_bytes(root) * 5 // 4 + (8 << 20)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
     try:
         shutil.copytree(root, disk / "day")
@@ -460,7 +489,7 @@ def full(root: Path, disk: Path, end: int) -> None:
             f"a disk that is full: {many} batches came in with no error, {counted:,} samples of them are there, {gone:,} are counted as lost, "
             f"of {many * events:,}"
         )
-        store.retain(end, 14 * DAY_S, size - (16 << 20))
+        store.retain(end, 14 * DAY_S, size * 3 // 5)
         store.roll_up(end + 10 * many)
         after = store.select(Query(start=end, end=end + 10 * many))
         assert int(after.counts.sum()) == counted
@@ -475,7 +504,7 @@ def lost(store: Profiles, end: int, many: int) -> int:
 
 
 def whole_bytes(root: Path) -> int:
-    return sum(file.stat().st_blocks * 512 for file in root.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
 
 
 def main() -> None:

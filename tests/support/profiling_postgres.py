@@ -37,8 +37,9 @@ class Busy:
 class Postgres:
     """A server in a directory of its own, reached by a socket there alone. Where there is none, it does nothing."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, programs: Path | None = None) -> None:
         self._directory = directory / "postgres"
+        self._programs = programs or self.programs()
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -53,10 +54,10 @@ class Postgres:
     def _run(self, name: str, *arguments: str) -> list[str]:
         user = pwd.getpwnam("postgres")
         prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        return [*prefix, str((self.programs() or Path()) / name), *arguments]
+        return [*prefix, str((self._programs or Path()) / name), *arguments]
 
     def __enter__(self) -> Postgres:
-        if not self.programs():
+        if not self._programs:
             return self
         data = self._directory / "data"
         if not data.exists():
@@ -76,6 +77,24 @@ class Postgres:
             if again:
                 threading.Event().wait(1)
         raise RuntimeError(f"{name} failed")
+
+    @property
+    def pid(self) -> int:
+        """Of the postmaster, whose children are the backends."""
+        assert self._process
+        return self._process.pid
+
+    @contextlib.contextmanager
+    def benched(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        """pgbench at work on tables of its own."""
+        reach = ("-h", str(self._directory), "-U", "postgres", "postgres")
+        self._call("pgbench", "-i", "-q", "-s", "2", *reach)
+        command = self._run("pgbench", *options, *reach)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+            try:
+                yield client
+            finally:
+                client.kill()
 
     @contextlib.contextmanager
     def busy(self, seconds: float, *, jit: bool) -> Iterator[Busy]:
