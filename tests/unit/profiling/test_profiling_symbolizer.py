@@ -319,6 +319,8 @@ def test_the_shelf_forgets_what_was_not_used_for_longest(root: Path) -> None:
         (b"main", "main"),
         (b"_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back(int const&)"),
         (b"_ZL4swapPiS_.part.0", "swap(int*, int*) [.part.0]"),
+        (b"_ZL4swapPiS_.cold", "swap(int*, int*)"),
+        (b"exec_simple_query.cold.12", "exec_simple_query"),
         (b"_Z", "_Z"),
         (b"_ZN4core3fmt5Write9write_fmt17h1234567890abcdefE", "core::fmt::Write::write_fmt"),
         (

@@ -14,12 +14,15 @@ MANGLED_MAX = 4096
 """Longer names are left mangled: demangling may take time and memory out of all proportion."""
 _COPY = re.compile(rb"(\.(llvm|part|cold|isra|constprop|lto_priv|clone)(\.[0-9A-Za-z]+)*)+$")
 """Compilers make copies of functions, with names of their own."""
+_COLD = re.compile(rb"\.cold(\.[0-9]+)?$")
+"""What a compiler puts apart of a function is no other function; of one in two places symbolic says the name of the lower."""
 _LEGACY_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _LEGACY_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _LEGACY = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
 
 
 def demangled(raw: bytes) -> str:
+    raw = _COLD.sub(b"", raw)
     name = raw.decode("utf-8", "replace")
     if len(raw) > MANGLED_MAX:
         return name
