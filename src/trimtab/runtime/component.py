@@ -124,6 +124,8 @@ class Owned:
     shared: bool = True
     retain: bool = False
     by_reference: bool = False
+    quiet: bool = False
+    """What a run itself writes of it does not bring its subject back: it is what the run remembers, and its failure has a time to come back."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +19,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[CloudEngine]:
-    with cloud_engine() as made:
+    with cloud_engine(enabled=("cloud_server",)) as made:
         yield made
 
 
@@ -26,5 +31,145 @@ def test_an_applied_object_exists_in_the_cloud_and_comes_back_when_it_is_deleted
     world.cloud.remove("servers", first["id"])
 
     wait_for(lambda: world.cloud.all("servers"), 60, "the server made anew")
+    [second] = world.cloud.all("servers")
+    world.cloud.change("servers", second["id"], tags={"owner": "nobody"})
+    changed = f"Server default/web: Updated: changed cloud_server {second['id']}: tags (drift)"
+    drifted = wait_for(
+        lambda: changed in (text := world.engine.run("timeline").stdout) and text, 60, "the drift mended"
+    )
+    assert "Server default/web: warning: Drifted: changed outside: tags" in drifted
+    assert f"Server default/web: Created: made cloud_server {first['id']}" in drifted
+    assert f"Server default/web: warning: Gone: cloud_server {first['id']} is no longer there" in drifted
+    assert "Drifted: changed outside: tags" in world.engine.run("why", "Server/web").stdout
     world.engine.run("delete", "Server", "web", "-n", "default")
     wait_for(lambda: not world.cloud.all("servers"), 60, "the server deleted with its object")
+
+
+def refusal(world: CloudEngine, *arguments: str) -> str:
+    """What a command says that must fail, in one line."""
+    done = world.engine.run(*arguments, check=False)
+    assert done.returncode != 0, done.stdout
+    lines: list[str] = done.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_what_is_installed_and_enabled_can_be_read_by_programs(world: CloudEngine) -> None:
+    [found] = world.engine.json("provider", "list")
+    assert (found["name"], found["source"], found["version"]) == ("cloud", "trimtab/cloud", "1.0.0")
+    assert found["kinds"] == ["cloud_server"]
+    rows = {row["resource"]: row for row in world.engine.json("provider", "kinds", "cloud")}
+    assert rows["cloud_server"] == {"resource": "cloud_server", "kind": "Server", "enabled": True}
+    assert rows["cloud_network"]["enabled"] is False
+    crds = world.engine.json("get", "customresourcedefinitions")["items"]
+    mine = [one["metadata"]["name"] for one in crds if one["spec"]["group"] == "cloud.tf.trimtab.dev"]
+    assert mine == ["servers.cloud.tf.trimtab.dev"]
+
+
+def test_a_version_is_one_program_for_good(world: CloudEngine) -> None:
+    again = world.install()
+    assert "kinds of resources, 1 enabled" in again.stdout
+
+    other = world.install("restless", check=False)
+
+    assert other.returncode == 1
+    assert "trimtab: cloud 1.0.0 was installed before with another program (sha256:" in other.stderr
+    assert "if you know why and trust it, trimtab provider remove cloud and install it again" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("enable", "clod", "cloud_server"), "trimtab: there is no Provider clod: trimtab provider install NAMESPACE/clod"),
+        (("enable", "cloud", "cloud_srv"), "trimtab: cloud has no resource cloud_srv: trimtab provider kinds cloud lists what it has"),
+        (("enable", "cloud", "server"), "trimtab: cloud has no resource server; there are cloud_server"),
+        (("disable", "cloud", "cloud_network"), "trimtab: cloud: cloud_network is not enabled"),
+        (("remove", "cloud"), "trimtab: cloud: cloud_server are enabled: trimtab provider disable cloud cloud_server"),
+        (("install", "trimtab"), "trimtab: trimtab: not the name of a provider; write NAMESPACE/NAME"),
+        (("install", "trimtab/cloud", "--read", "/tmp"), "trimtab: --read goes with --path: what a registry has is a program that needs nothing else"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_command_is_said_in_one_line(world: CloudEngine, arguments: tuple[str, ...], said: str) -> None:
+    assert refusal(world, "provider", *arguments).startswith(said)
+
+
+def test_a_program_that_is_no_provider_is_not_installed(world: CloudEngine) -> None:
+    done = world.install("gibberish", version="9.0.0", name="strange", check=False)
+    assert done.returncode == 1
+    assert "greets with 'hello', which is no greeting of a Terraform provider" in done.stderr
+    assert [one["name"] for one in world.engine.json("provider", "list")] == ["cloud"]
+
+
+def test_what_is_no_program_is_not_installed(world: CloudEngine, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("just text")
+    said = refusal(world, "provider", "install", "trimtab/notes", "--path", str(tmp_path / "notes.txt"))
+    assert said == f"trimtab: {tmp_path}/notes.txt: neither a program nor a zip archive of one"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"region": 7}, "spec.forProvider.region"),
+        ({"region": None}, "forProvider.region is required: give it here, in initProvider, or as a reference"),
+        ({"region": "moon"}, "There is no region moon"),
+        ({"color": "red"}, "spec.forProvider.color"),
+    ],
+)
+def test_a_bad_field_is_refused_when_it_is_applied(world: CloudEngine, fields: dict[str, Any], said: str) -> None:
+    wrong = server("wrong")
+    given = wrong["spec"]["forProvider"] | fields
+    wrong["spec"]["forProvider"] = {name: value for name, value in given.items() if value is not None}
+    done = world.apply(wrong, check=False)
+    assert done.returncode != 0, done.stdout
+    assert said in done.stderr
+    assert world.get("Server", "wrong") is None
+
+
+def test_credentials_that_do_not_work_are_said_and_mended_without_a_restart(world: CloudEngine) -> None:
+    world.credential("old", token="expired")
+    world.apply(server("late", spec={"providerRef": {"name": "old"}}))
+    said = world.until("Server", "late", "Synced", "False", "ProviderError")
+    assert "401 the token has expired" in said["message"]
+
+    world.credential("old", token="secret")
+
+    world.until("Server", "late")
+    world.engine.run("delete", "Server", "late", "-n", "default")
+    world.credential("none", secrets={"token": {"name": "nowhere", "key": "token"}})
+    missing = world.until("ProviderConfig", "none", "Ready", "False", "SecretMissing")
+    assert missing["message"] == "token: the Secret nowhere does not exist in namespace default"
+    world.credential("typo", config={"url": world.cloud.url, "regoin": "eu"})
+    refused = world.until("ProviderConfig", "typo", "Ready", "False", "ConfigurationRefused")
+    assert "regoin" in refused["message"]
+
+
+def test_a_program_that_is_gone_is_said_with_the_command_that_brings_it_back(world: CloudEngine) -> None:
+    [found] = world.engine.json("provider", "list")
+    program = world.engine.data / "providers" / found["checksum"].removeprefix("sha256:") / "terraform-provider"
+    away = program.rename(program.with_name("away"))
+    try:
+        os.kill(world.engine.pid("controllers"), signal.SIGKILL)
+        gone = world.until("Provider", "cloud", "Ready", "False", "NotInstalled")
+        assert gone["message"] == "its program is not on this machine: trimtab provider install trimtab/cloud@1.0.0"
+    finally:
+        away.rename(program)
+    world.install()
+    world.until("Provider", "cloud")
+
+
+def test_a_kind_in_use_is_not_disabled_and_one_that_is_not_is_gone(world: CloudEngine) -> None:
+    world.apply(server("web"))
+    world.until("Server", "web")
+    said = refusal(world, "provider", "disable", "cloud", "cloud_server")
+    assert said == (
+        "trimtab: there are objects of it, which would be deleted with it: Server default/web; delete them first"
+    )
+    world.engine.run("delete", "Server", "web", "-n", "default")
+    wait_for(lambda: world.get("Server", "web") is None, 60, "the object is gone")
+
+    world.engine.run("provider", "disable", "cloud", "cloud_*")
+
+    assert world.engine.run("get", "servers.cloud.tf.trimtab.dev", check=False).returncode != 0
+    world.engine.run("provider", "remove", "cloud")
+    assert json.loads(world.engine.run("provider", "list", "-o", "json").stdout) == []
+    assert not list((world.engine.data / "providers").glob("*/terraform-provider"))

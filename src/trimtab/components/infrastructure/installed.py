@@ -13,6 +13,8 @@ from trimtab.components.infrastructure.users import config_ends, provider_ends
 from trimtab.runtime import Context, Desired, Requeue, reconciler
 
 CHECK_S = 300.0
+MISSING_S = 10.0
+"""A directory tells nobody that there is something in it: while it is waited for, it is looked into."""
 
 
 @reconciler(Provider, name="installed", family=Managed, effects=True, workers=1)
@@ -23,9 +25,10 @@ async def installed(subject: Provider, ctx: Context) -> Desired | Requeue:
     shelf = ctx.adapter(Shelf)
     schema = shelf.schema(subject.spec.checksum)
     if schema is None or not shelf.program(subject.spec.checksum).exists():
-        again = f"trimtab provider install {subject.spec.source}"
+        version = f"@{subject.spec.version}" if subject.spec.version else ""
+        again = f"trimtab provider install {subject.spec.source}{version}"
         message = f"its program is not on this machine: {again}"
-        return Desired(status=_status(subject, 0, "False", "NotInstalled", message), requeue_after_s=CHECK_S)
+        return Desired(status=_status(subject, 0, "False", "NotInstalled", message), requeue_after_s=MISSING_S)
     missing = [name for name in subject.spec.kinds if name not in schema.resources]
     if missing:
         message = f"it has no resource {missing[0]}: trimtab provider disable {subject.name} {missing[0]}"

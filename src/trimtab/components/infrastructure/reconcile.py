@@ -66,7 +66,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         function=keep,
         reads=(Provider, ProviderConfig, Secret, Pod),
         family=Managed,
-        owns=(Owned(Secret, retain=True), Owned(Job)),
+        owns=(Owned(Secret, retain=True, quiet=True), Owned(Job)),
         effects=True,
         workers=WORKERS,
     )
@@ -127,8 +127,7 @@ class Run:
             began = self._ctx.now
             kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
-            what = f"{self._resource} {_id(kept.state) or _id(look.live.value)}"
-            self._ctx.event(_verb(look), f"{look.action} {what}: {_summary(look, block)}", duration_ms=took_ms)
+            self._ctx.event(_verb(look), self._deed(look, block, kept), duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
             look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
             if look.unseen:
@@ -182,6 +181,15 @@ class Run:
             look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
         self._look = look
         return look
+
+    def _deed(self, look: Look, block: Block, kept: Kept) -> str:
+        """What was done, for whoever reads the timeline."""
+        before, after = _id(look.live.value), _id(kept.state)
+        if look.action == "create":
+            return f"made {self._resource} {after}"
+        if look.action == "replace":
+            return f"made {self._resource} {before} anew, now {after}: {_summary(look, block)}"
+        return f"changed {self._resource} {after}: {_summary(look, block)}"
 
     def _seen(self, look: Look, block: Block) -> None:
         """Says what was seen. Raises `Blocked` when it is not to be seen yet."""
