@@ -140,6 +140,20 @@ def test_a_damaged_table_of_lines_ends_where_it_is_damaged() -> None:
     assert before_the_first.line((1 << 32) - 2) == 10
 
 
+def test_decoded_lines_are_shared_and_do_not_grow_without_end() -> None:
+    table = facts.__code__.co_linetable
+    shared = python_code.Lines(1 << 20)
+    assert shared.of(bytes(table), 7) is shared.of(bytes(bytearray(table)), 7)
+    assert [list(part) for part in shared.of(table, 7)] == list(python_code.lines(table, 7))
+
+    narrow = python_code.Lines(1000)
+    first = narrow.of(table, 1)
+    for line in range(2, 100):
+        narrow.of(table, line)
+    assert narrow.of(table, 1) is not first
+    assert list(python_code.Lines(0).of(table, 1)[1]) == list(first[1]), "one that has no room is decoded all the same"
+
+
 def test_a_line_that_no_file_has_is_the_functions_first() -> None:
     # A delta of 2^66: a process may have anything in its memory.
     code = python_code.Code(1, 2, 3, "f", "f.py", 7)

@@ -25,7 +25,8 @@ FUNCTION = "agent.python_elf:interpreter"
 """What the sandbox is asked to run on a file."""
 _NAMES = re.compile(r"(^|/)(lib)?python3[^/]*$")
 
-CODES_MAX = 20_000
+CODES_MAX = 10_000
+"""Some 10 MB."""
 FRAMES_MAX = 128
 INTERPRETERS_MAX = 256
 _INTERPRETER = struct.Struct("<Q6Ii5Ii7I")

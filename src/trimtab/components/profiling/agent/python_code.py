@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from bisect import bisect_right
+from collections import OrderedDict
+from sys import intern
 
 from trimtab.components.profiling.agent.python_elf import Layout
 
@@ -76,14 +79,12 @@ LINE_MAX = 1 << 31
 class Code:
     """A code object: `name` is the qualified one; `line()` is exact once its table was read."""
 
-    __slots__ = ("_lines", "_starts", "_table", "address", "file", "first_line", "name", "pid", "process")
+    __slots__ = ("_table", "address", "file", "first_line", "name", "pid", "process")
 
     def __init__(self, process: int, pid: int, address: int, name: str, file: str, first_line: int) -> None:
         self.process, self.pid, self.address = process, pid, address
         self.name, self.file, self.first_line = name, file, first_line
         self._table: bytes | None = None
-        self._starts: list[int] = []
-        self._lines: list[int] = []
 
     @property
     def has_lines(self) -> bool:
@@ -94,11 +95,10 @@ class Code:
 
     def line(self, instruction: int) -> int:
         """Of the instruction at so many bytes from the code's begin; the function's first line when it is not known."""
-        if self._table and not self._starts:
-            self._starts, self._lines = lines(self._table, self.first_line)
-        if instruction >= 1 << 31 or not self._starts:
+        starts, found = LINES.of(self._table, self.first_line) if self._table else ((), ())
+        if instruction >= 1 << 31 or not starts:
             return self.first_line
-        line = self._lines[bisect_right(self._starts, instruction >> 1) - 1]
+        line = found[bisect_right(starts, instruction >> 1) - 1]
         return line if 0 < line < LINE_MAX else self.first_line
 
 
@@ -118,8 +118,8 @@ def decode(record: bytes) -> tuple[Code, bool]:
         process,
         pid,
         address,
-        _text(name_width, name_length, 0, name) or "?",
-        _text(file_width, file_length, file_begin, file),
+        intern(_text(name_width, name_length, 0, name) or "?"),
+        intern(_text(file_width, file_length, file_begin, file)),
         first_line,
     )
     return code, name_length * name_width <= NAME_BYTES and not file_begin
@@ -173,3 +173,34 @@ def lines(table: bytes, first_line: int) -> tuple[list[int], list[int]]:
     except IndexError:
         pass
     return starts, found
+
+
+class Lines:
+    """Tables of lines that were decoded: processes that run the same code share them, the same bytes being the same lines."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max, self._bytes = bytes_max, 0
+        self._decoded: OrderedDict[tuple[bytes, int], tuple[array[int], array[int]]] = OrderedDict()
+
+    def of(self, table: bytes, first_line: int) -> tuple[array[int], array[int]]:
+        """As `lines`."""
+        known = self._decoded.get((table, first_line))
+        if known:
+            self._decoded.move_to_end((table, first_line))
+            return known
+        starts, found = lines(table, first_line)
+        decoded = array("q", starts), array("q", (line if abs(line) < LINE_MAX else 0 for line in found))
+        self._decoded[table, first_line] = decoded
+        self._bytes += _taken(table, decoded)
+        while self._bytes > self._bytes_max:
+            (old, _), gone = self._decoded.popitem(last=False)
+            self._bytes -= _taken(old, gone)
+        return decoded
+
+
+def _taken(table: bytes, decoded: tuple[array[int], array[int]]) -> int:
+    return len(table) + 16 * len(decoded[0]) + 300
+
+
+LINES_BYTES_MAX = 8 << 20
+LINES = Lines(LINES_BYTES_MAX)
