@@ -2,8 +2,9 @@
 
     trimtab provider install --registry.py--> shelf.py (DATA/providers) --protocol/--> schema
                      enable  --enabling.py, definition.py--> kinds of the API, a role; joining.py: a reconciler each
-    object --mapping.py--> configuration --keeping.py (look, plan, gate, carry out)--> the cloud, through pool.py's providers
+    object --mapping.py--> configuration --keeping.py (look, plan, carry out), permission.py (gate)--> the cloud, through pool.py's providers
            --reconcile.py--> status, state Secret, connection Secret
+    trimtab plan, dry runs, writes --gateway.py, asking.py--> what would be, and whether the provider takes it; nothing is done
     ClusterManifests, connection Secret of a cluster --remote/--> what is to be in that cluster
 
 Providers are programs of others: they run shut in, one for each credential, started when first asked. Until there is a Provider nothing
