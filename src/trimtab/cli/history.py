@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 COLOURS = {"failed": "red", "failing": "red", "warned": "yellow", "healed": "green", "deleted": "yellow"}
 DETAIL_VERBS = ("status",)
 """Left out of the timeline for people: every status that a reconciler wrote."""
+SAID_MAX = 4
+"""Of each sort that `why` shows of what was said of an object."""
 
 
 _STATE_OPTION = click.option(
@@ -167,7 +170,7 @@ def why(target: Target, obj: str, namespace: str, limit: int, state: Path | None
     try:
         ref = _ref(obj, namespace, reader)
         chains = _telling(reader.why(ref, limit=limit * 10))[:limit]
-        said = [e for e in reader.timeline(object=ref, limit=20) if e.object == ref and e.verb in ("warned", "failed")]
+        said = _said(e for e in reader.timeline(object=ref, limit=50) if e.object == ref)
     finally:
         reader.close()
     from trimtab.runtime.journal_text import entry_json, time_text, why_json, why_text
@@ -177,7 +180,7 @@ def why(target: Target, obj: str, namespace: str, limit: int, state: Path | None
             {
                 "object": str(ref),
                 "changes": why_json(chains),
-                "said": [entry_json(e) for e in said[-3:]],
+                "said": [entry_json(e) for e in said],
             },
             fmt,
         )
@@ -185,8 +188,17 @@ def why(target: Target, obj: str, namespace: str, limit: int, state: Path | None
     if not chains and not said:
         raise NotFound(f"the journal knows nothing of {ref}: does it exist? (`trimtab get {obj}`)")
     click.echo(why_text(ref, chains) if chains else str(ref))
-    for entry in said[-3:]:
-        click.echo(f"last said: {time_text(entry.at)}  {colour(sentence(entry), 'yellow')}")
+    for entry in said:
+        text = sentence(entry)
+        click.echo(f"last said: {time_text(entry.at)}  {text if entry.verb == 'said' else colour(text, 'yellow')}")
+
+
+def _said(entries: Iterable[Entry]) -> list[Entry]:
+    """What was last said of an object, oldest first: complaints, and steps that took a time."""
+    both = sorted(entries, key=lambda e: e.id)
+    complaints = [e for e in both if e.verb in ("warned", "failed")][-SAID_MAX:]
+    steps = [e for e in both if e.verb == "said" and e.duration_ms is not None][-SAID_MAX:]
+    return sorted([*complaints, *steps], key=lambda e: e.id)
 
 
 def _telling(chains: list[Why]) -> list[Why]:
