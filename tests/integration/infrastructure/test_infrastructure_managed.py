@@ -84,6 +84,22 @@ async def test_a_plan_waits_for_approval(world: World) -> None:
     assert world.cloud.all("servers")[0]["region"] == "eu"
 
 
+async def test_an_end_waits_for_approval_too(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+    await world.declare(SERVER, "web", GIVEN, policy=PolicySpec(apply="onApproval"))
+    there = await world.ready(SERVER, "web")
+    await world.client.delete(there)
+    message = await world.says(SERVER, "web", "ApprovalNeeded")
+    found = await world.get(SERVER, "web")
+    assert found is not None
+    assert (found.status.plan.action, found.status.plan.digest in message) == ("delete", True)
+    assert world.cloud.all("servers") != []
+    note = {"metadata": {"annotations": {"trimtab.dev/approve": found.status.plan.digest}}}
+    await world.client.patch(found, note, manager="test")
+    await world.until(lambda: not world.cloud.all("servers"), "it is deleted")
+
+
 async def test_a_field_is_another_resources_output_and_a_connection_secret_is_made(world: World) -> None:
     reference = Reference(field="network", source=Source(kind="Network", name="main", field="id"))
     await world.declare(SERVER, "web", GIVEN, references=[reference])

@@ -339,6 +339,7 @@ class Run:
         if look.gone and not talk.may_make_anew():
             raise self._too_many(talk, "are gone")
         if look.action == "delete":
+            self._permitted(look, talk)
             await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
 
