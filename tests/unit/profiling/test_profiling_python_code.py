@@ -213,7 +213,8 @@ def merged(native: list[Frame], walked: list[tuple[str, bool]], *, whole: bool =
     # Process number 0 is nobody's: names stay as they were copied.
     copied = [record(name.encode(), b"f.py", key=keys[name], pid=0) for name in names]
     interpreters.take([struct.pack("<Q2I", 9, len(walked), 0) + frames], copied)
-    return [frame.name or str(frame.address) for frame in interpreters.merge(9, native, whole=whole)]
+    evaluating = [place for place, frame in enumerate(native) if interpreters.evaluates(frame)]
+    return [frame.name or str(frame.address) for frame in interpreters.merge(9, native, evaluating, whole=whole)]
 
 
 def test_functions_stand_where_they_are_evaluated() -> None:
@@ -241,4 +242,4 @@ def test_a_native_stack_without_its_begin_is_matched_from_the_leaf() -> None:
 
 
 def test_an_unknown_stack_stays_as_it_is() -> None:
-    assert Interpreters(Kept()).merge(9, [EVAL, START], whole=True) == [EVAL, START]
+    assert Interpreters(Kept()).merge(9, [EVAL, START], [0], whole=True) == [EVAL, START]

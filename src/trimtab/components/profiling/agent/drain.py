@@ -61,6 +61,7 @@ class Drain:
         tables = Tables()
         self._maps.begin()
         words: dict[int, int] = {}
+        known: dict[int, bool] = {}
         modules: set[Module] = set()
         for stack in stacks:
             frames = [self._kernel_frame(tables, words, word) for word in stack["kernel"][: stack["kernels"]].tolist()]
@@ -71,9 +72,9 @@ class Drain:
             ]
             status = layout.STATUSES[stack["status"]]
             if python := int(stack["python"]):
-                native = [tables.listed[index] for index in user]
-                merged = self._interpreters.merge(python, native, whole=status in _WHOLE)
-                user = [tables.frame(frame) for frame in merged]
+                evaluating = [place for place, index in enumerate(user) if self._evaluates(tables, known, index)]
+                merged = self._interpreters.merge(python, user, evaluating, whole=status in _WHOLE)
+                user = [one if isinstance(one, int) else tables.frame(one) for one in merged]
             frames += user
             if status not in _WHOLE:
                 frames.append(tables.frame(Frame("mark", _MARKS.get(status, status))))
@@ -99,6 +100,12 @@ class Drain:
             ],
             lost=lost,
         )
+
+    def _evaluates(self, tables: Tables, known: dict[int, bool], index: int) -> bool:
+        found = known.get(index)
+        if found is None:
+            found = known[index] = self._interpreters.evaluates(tables.listed[index])
+        return found
 
     def _kernel_frame(self, tables: Tables, words: dict[int, int], word: int) -> int:
         index = words.get(word)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -38,6 +38,10 @@ UNKNOWN = Frame("python", "?")
 MAPS = {"stacks_a": ("python_stacks_a", "python_codes_a"), "stacks_b": ("python_stacks_b", "python_codes_b")}
 """What belongs to each map of native stacks."""
 STACK_BYTES = _STACK.size + FRAMES_MAX * _FRAME.size
+
+
+T = TypeVar("T")
+"""What stands for a native frame."""
 
 
 class Map(Protocol):
@@ -94,13 +98,13 @@ class Interpreters:
         while len(self._codes) > CODES_MAX:
             del self._codes[next(iter(self._codes))]
 
-    def merge(self, stack: int, native: Sequence[Frame], *, whole: bool) -> list[Frame]:
-        """A native stack (leaf first) with Python's frames in it. `whole`: it reached the thread's start."""
+    def merge(self, stack: int, native: Sequence[T], evaluating: Sequence[int], *, whole: bool) -> list[T | Frame]:
+        """A native stack (leaf first) with Python's frames in it. `evaluating`: where in it frames are that evaluate (`evaluates`); `whole`:
+        it reached the thread's start."""
         walked = self._stacks.get(stack)
         if walked is None:
             return list(native)
         groups = self._groups(walked)
-        evaluating = [index for index, frame in enumerate(native) if self._evaluates(frame)]
         if not whole or not walked.whole:
             pairs = dict(zip(evaluating, groups, strict=False))
             return _merged(native, pairs, [], [frame for group in groups[len(evaluating) :] for frame in group])
@@ -110,7 +114,8 @@ class Interpreters:
         inner = groups[: max(0, len(groups) - len(evaluating))]
         return _merged(native, pairs, [frame for group in inner for frame in group], [])
 
-    def _evaluates(self, frame: Frame) -> bool:
+    def evaluates(self, frame: Frame) -> bool:
+        """Whether Python's functions run in a native frame."""
         if frame.kind != "native" or (known := self._known.get(frame.build_id)) is None:
             return False
         return any(begin <= frame.address < end for begin, end in known[1].evaluates)
@@ -195,10 +200,10 @@ def _stack(value: bytes) -> Stack:
 
 
 def _merged(
-    native: Sequence[Frame], pairs: dict[int, list[Frame]], inner: list[Frame], outer: list[Frame]
-) -> list[Frame]:
+    native: Sequence[T], pairs: dict[int, list[Frame]], inner: list[Frame], outer: list[Frame]
+) -> list[T | Frame]:
     """`inner` are Python's frames without an evaluating C frame, at the leaf: they come before the innermost that has one."""
-    merged: list[Frame] = []
+    merged: list[T | Frame] = []
     for index, frame in enumerate(native):
         if index not in pairs:
             merged.append(frame)
