@@ -182,8 +182,8 @@ async def test_ready_is_what_each_kind_means_by_it(world: ComposingWorld) -> Non
         return await world.raw("Deployment", "lab-web") is not None
 
     await world.until(second, "what waits for the job comes after it")
-    said = await world.claim_says("lab", "ResourceNotReady", "Ready")
-    assert said.startswith("web (Deployment lab-web): ")
+    said = "web (Deployment lab-web): its newest form was not looked at yet"
+    await world.claim_says("lab", "ResourceNotReady", "Ready", message=said)
     counts = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1, "observedGeneration": 1}
     await status("Deployment", "lab-web", counts)
     await world.claim_says("lab", "AllReady", "Ready")

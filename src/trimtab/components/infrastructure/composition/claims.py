@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -38,6 +40,7 @@ RETRY_S = 60.0
 JOIN_S = 5.0
 """Kinds that are needed for the first time are watched at once; should that fail, it is tried again."""
 NAMED_MAX = 5
+NAME_MAX = 48
 
 
 class KindMissing(LookupError):
@@ -54,10 +57,12 @@ class Kinds(Protocol):
 def function_of(made: CompositeDefinition, packages: Packages) -> Function:
     """What a definition runs. Raises `NotInstalled`."""
     compose = made.spec.compose
+    place = packages.place(compose.package) if compose.package else ""
     return Function(
         name=f"{made.spec.names.kind.lower()}.py" if compose.source else compose.package,
         source=compose.source,
-        package=packages.place(compose.package) if compose.package else "",
+        package=place,
+        edition=str(os.stat(place).st_mtime_ns) if place else "",
         entry=compose.function,
         fields=msgspec.json.encode(made.spec.fields).decode(),
         timeout_s=compose.timeout_seconds,
@@ -75,7 +80,7 @@ def claims(
         return await Run(subject, ctx, name, children, kinds).outcome()
 
     return Reconciler(
-        name=f"{kind.resource_type.plural}-{kind.resource_type.group.replace('.', '-')}",
+        name=_short(f"{kind.resource_type.plural}-{kind.resource_type.group.replace('.', '-')}"),
         subject=kind,
         function=compose,
         reads=(CompositeDefinition,),
@@ -84,6 +89,13 @@ def claims(
         dismantles=True,
         workers=8,
     )
+
+
+def _short(name: str) -> str:
+    """A reconciler's name, as a label can have it, with the component's before it."""
+    if len(name) <= NAME_MAX:
+        return name
+    return f"{name[: NAME_MAX - 9].rstrip('-')}-{hashlib.blake2s(name.encode(), digest_size=4).hexdigest()}"
 
 
 class Run:
@@ -302,7 +314,7 @@ class Run:
         return {
             "observedGeneration": self._subject.metadata.generation,
             "conditions": [synced, ready],
-            "resources": [msgspec.to_builtins(row) for row in rows],
+            "resources": [msgspec.to_builtins(row) | {"ready": row.ready} for row in rows],
         }
 
     def _tell(self, names: set[str], rows: Sequence[Composed], ready: JSON) -> None:

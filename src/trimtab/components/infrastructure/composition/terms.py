@@ -19,6 +19,8 @@ class Function(Struct, frozen=True):
     name: str
     source: str = ""
     package: str = ""
+    edition: str = ""
+    """Another one is another function: a package that was installed anew."""
     entry: str = "source:compose"
     fields: str = ""
     """JSON."""
