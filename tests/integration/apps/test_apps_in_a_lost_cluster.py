@@ -106,3 +106,33 @@ def test_a_lost_cluster_comes_back_with_everything_in_it(story: Any) -> None:
         assert reasons.index(before) < reasons.index(after), reasons
     timed = {reason for _, reason, entry in told if entry["duration_ms"]}
     assert {"Created", "Applied", "Restored", "Ready"} <= timed
+
+
+def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
+    """After the story: new credentials; a cluster that is made half way; an image that cannot be pulled."""
+    number = story.until(story.whole, "the cluster of the test before")
+    before = story.access()
+    story.cloud("POST", f"clusters/{number}/rotate")
+    story.until(lambda: story.access() != before, "the new credentials in the Secret")
+    assert story.until(story.whole, "the cluster with its new credentials") == number
+
+    broken = [
+        {**one, "spec": {**one["spec"], "image": "nowhere.invalid/app:1"}} if one["kind"] == "App" else one
+        for one in story.app_objects
+    ]
+    story.declare(broken)
+    message = story.until(
+        lambda: _message(story, "clustermanifests", "NotReady"), "the manifests to say that the app is not ready"
+    )
+    assert message.startswith("App default/shipnotes: ")
+    story.cloud("PUT", "faults", {"half": 1})
+    story.declare(story.app_objects)
+    story.lose()
+    anew = story.until(lambda: story.whole(but=number), "the cluster after one that was made half way")
+    assert story.has("Written before the loss")
+    assert [one["id"] for one in story.cloud("GET", "clusters")] == [anew]
+
+
+def _message(story: Any, kind: str, reason: str) -> str:
+    one = story.condition(kind)
+    return one["message"] if one.get("reason") == reason else ""
