@@ -189,6 +189,11 @@ def identity_of(value: dict[str, Any], kind: str = LISTED, field: str = "identit
     return {field: {"identity_data": {"msgpack": encode(IDENTITY, {"id": value["id"]})}}}
 
 
+def emptied(of: Type, value: Any) -> Any:
+    """What the older SDK makes of nothing."""
+    return {"string": "", "bool": False, "number": 0, "map": {}}.get(of.kind) if value is None else value
+
+
 class Servicer:
     def schema(self, _: Any) -> dict[str, Any]:
         return {
@@ -263,6 +268,8 @@ class Servicer:
         if "nonsense" in FAULTS:
             return {"new_state": {"msgpack": b"\x93\x01\x02\x03"}}
         new = None if found is None else state_of(kind, found, known)
+        if "legacy" in FAULTS and new is not None:
+            new = {name: emptied(of.attributes[name], value) for name, value in new.items()}
         answer = {"new_state": {"msgpack": encode(of, new)}, "private": request.private}
         return answer | (identity_of(new, kind, "new_identity") if new is not None else {})
 
@@ -282,11 +289,14 @@ class Servicer:
         for disk in proposed.get("disk") or []:
             if disk["serial"] is None:
                 disk["serial"] = UNKNOWN
+        if "twisted" in FAULTS:
+            proposed["region"] = "mars"
         changed = [name for name in KINDS[kind]["replace"] if prior is not None and prior[name] != proposed[name]]
         return {
             "planned_state": {"msgpack": encode(of, proposed)},
             "requires_replace": [{"steps": [{"attribute_name": name}]} for name in changed],
             "planned_private": b"planned",
+            "legacy_type_system": "legacy" in FAULTS,
         }
 
     def _unknown(self, kind: str, proposed: dict[str, Any]) -> None:

@@ -245,3 +245,25 @@ async def test_what_a_provider_cannot_plan_yet_waits(cloud: Cloud, tmp_path: Pat
         assert verdict.message == "nothing can be planned yet: something it needs is not there yet"
         cloud.serve("POST", "/networks", "Bearer secret", {"name": "main"})
         assert await once(keeper, memory, GIVEN) == "create"
+
+
+async def test_a_plan_that_does_not_keep_what_is_given_is_refused_in_one_line(cloud: Cloud, tmp_path: Path) -> None:
+    told = "cloud_server: the provider produced an invalid plan, which is a bug of its: region: given is 'eu', planned is 'mars'"
+    async with running(cloud, tmp_path, "6", "twisted") as keeper:
+        with pytest.raises(ProviderError) as err:
+            await once(keeper, Memory(), GIVEN)
+    assert str(err.value) == told
+    assert cloud.all("servers") == []
+
+
+async def test_nothing_and_what_is_empty_are_one_to_the_older_sdk(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "5", "legacy") as keeper:
+        assert await once(keeper, memory, GIVEN) == "create"
+        for _ in range(100):
+            look = await keeper.look(memory.kept, GIVEN)
+            assert (look.action, look.drifted) == ("none", ())
+        assert look.live.value["network"] == ""
+        cloud.change("servers", cloud.all("servers")[0]["id"], network="7")
+        look = await keeper.look(memory.kept, GIVEN)
+        assert [(c.path, c.cause) for c in look.lines] == [("network", "drift")]

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from trimtab.components.infrastructure.changes import SENSITIVE, Change, changes, differences, digest, ignoring, overlap
 from trimtab.components.infrastructure.finding import LOST, Finder, tag_of
-from trimtab.components.infrastructure.protocol.planned import alike, nonsense
+from trimtab.components.infrastructure.protocol.planned import alike, nonsense, softened
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
@@ -255,13 +255,16 @@ class Keeper:
             planned = msgspec.structs.replace(
                 anew, replace=forced, deferred=anew.deferred or planned.deferred, warnings=planned.warnings
             )
+        shown = planned.value
+        if planned.legacy and action == "update":
+            shown = softened(self._type, live.value, shown)
         lines = tuple(
             changes(
                 self._schema.block,
                 prior=prior.value,
                 live=live.value,
                 config=full,
-                planned=planned.value,
+                planned=shown,
                 replace=planned.replace,
             )
             if action != "none"

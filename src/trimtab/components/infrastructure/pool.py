@@ -203,6 +203,7 @@ class Pool:
         self._talks: dict[str, Talk] = {}
         self._starting: dict[str, asyncio.Task[Talk]] = {}
         self._troubles: dict[str, Trouble] = {}
+        self._shared: dict[str, tuple[Rate, deque[float]]] = {}
 
     @property
     def running(self) -> list[Talk]:
@@ -225,16 +226,14 @@ class Pool:
             if (trouble := self._troubles.get(key)) is not None:
                 trouble.pause(asyncio.get_running_loop().time())
             task = self._starting[key] = asyncio.get_running_loop().create_task(
-                self._started(key, provider, config, secrets, talk)
+                self._started(key, provider, config, secrets)
             )
             task.add_done_callback(lambda _: self._starting.pop(key, None))
         return await asyncio.shield(task)
 
-    async def _started(
-        self, key: str, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str], before: Talk | None
-    ) -> Talk:
+    async def _started(self, key: str, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
         try:
-            started = self._talks[key] = await self._start(provider, config, secrets, before)
+            started = self._talks[key] = await self._start(provider, config, secrets)
         except NotReady as err:
             self._trouble(key, err)
             raise
@@ -253,9 +252,7 @@ class Pool:
         raw = msgspec.json.encode([parts, config.spec.config, dict(secrets)], order="deterministic")
         return hashlib.sha256(raw).hexdigest()
 
-    async def _start(
-        self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str], before: Talk | None
-    ) -> Talk:
+    async def _start(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
         command, sockets, environment = self._command(provider)
         clock = asyncio.get_running_loop().time
         try:
@@ -273,8 +270,9 @@ class Pool:
             await started.close()
             raise
         spec = config.spec
-        rate = before.rate if before is not None else Rate(spec.requests_per_second, clock)
-        anew = before.anew if before is not None else deque()
+        # Of the ProviderConfig, not of the process: neither an idle end nor another token makes anybody forget.
+        rate, anew = self._shared.setdefault(config.metadata.uid, (Rate(spec.requests_per_second, clock), deque()))
+        rate.per_second = spec.requests_per_second
         return Talk(
             started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew, began=clock()
         )

@@ -15,11 +15,14 @@ from trimtab.components.infrastructure.protocol.schema import (
     ProviderSchema,
     Schema,
 )
-from trimtab.components.infrastructure.protocol.types import DEPTH_MAX, Type, parse
+from trimtab.components.infrastructure.protocol.types import DEPTH_MAX, Type, one_line, parse
 
 
 class SchemaFault(ValueError):
     """A schema that a provider should not have sent: where, and what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def provider_schema(answer: Any, identities: Any = None) -> ProviderSchema:

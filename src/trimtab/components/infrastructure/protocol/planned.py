@@ -101,6 +101,18 @@ def alike(of: Type, a: Value, b: Value) -> bool:
     return same(of, _bare(of, a), _bare(of, b))
 
 
+def softened(of: Type, before: Value, after: Value) -> Value:
+    """What comes after, but as it was wherever both are alike."""
+    if before is None or after is None or after is UNKNOWN:
+        return after if not alike(of, before, after) else before
+    if of.kind == "object" and isinstance(before, dict) and isinstance(after, dict):
+        return {n: softened(of.attributes[n], before.get(n), v) if n in of.attributes else v for n, v in after.items()}
+    if of.kind == "list" and of.element is not None and isinstance(before, list) and isinstance(after, list):
+        pairs = zip(before, after, strict=False)
+        return [softened(of.element, a, b) for a, b in pairs] + after[len(before) :]
+    return before if alike(of, before, after) else after
+
+
 def _bare(of: Type, value: Value) -> Value:
     """A value with null for everything that is empty, as deep as its objects go."""
     match value:
@@ -115,4 +127,4 @@ def _bare(of: Type, value: Value) -> Value:
     return value
 
 
-__all__ = ["alike", "nonsense"]
+__all__ = ["alike", "nonsense", "softened"]

@@ -16,6 +16,11 @@ Collection = Literal["list", "set", "map"]
 DEPTH_MAX = 64
 
 
+def one_line(text: str) -> str:
+    """A text that others wrote some of, with what cannot be shown in a line as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Type(Struct, frozen=True, omit_defaults=True):
     """One type.
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from trimtab.components.infrastructure.protocol.types import DEPTH_MAX, Type, from_json, to_json
+from trimtab.components.infrastructure.protocol.types import DEPTH_MAX, Type, from_json, one_line, to_json
 
 Value = Any
 """What JSON has, `Decimal`, `UNKNOWN` and `Dynamic`."""
@@ -57,7 +57,7 @@ class ValueFault(ValueError):
     """A value that does not fit its type: one line that names the field."""
 
     def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}" if path else message)
+        super().__init__(one_line(f"{path}: {message}" if path else message))
         self.path = path
 
 
@@ -236,6 +236,8 @@ def _json(of: Type, wire: Any, path: str) -> Any:
         case "dynamic":
             kind = json.loads(wire[0])
             return {"type": kind, "value": _json(from_json(kind), wire[1], path)}
+    if isinstance(wire, float) and wire.is_integer():
+        return int(wire)  # every digit of it: as text a double is rounded
     return wire
 
 
@@ -310,9 +312,11 @@ def _shape(of: Type, value: Value) -> Any:
 
 
 def _plain_number(value: Value) -> Value:
-    """One form of a number, so that what compares equal also prints equal."""
+    """One form of a number, so that what compares equal also prints equal: 0.1 is the double that is written so, too."""
     if isinstance(value, float | Decimal) and value == int(value):
         return int(value)
+    if isinstance(value, Decimal) and Decimal(repr(float(value))) == value:
+        return float(value)
     return value
 
 
