@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from trimtab.api import JSON
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.composition import declaration as composition
@@ -19,7 +20,7 @@ from trimtab.components.infrastructure.remote import ClusterManifests, Clusters,
 from trimtab.components.infrastructure.shelf import Shelf
 from trimtab.components.infrastructure.terms import Providers, WhenAsked
 from trimtab.components.infrastructure.users import credentials
-from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store
+from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store, View
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 async def _asking(process: Any) -> None:
     await gateway(process)
+
+
+async def _view(client: Any) -> JSON:
+    from trimtab.components.infrastructure.views import infrastructure
+
+    return await infrastructure(client)
 
 
 async def _pool(process: Any) -> None:
@@ -73,6 +80,7 @@ COMPONENT = Component(
         ),
         composition.COMMAND,
     ),
+    views=(View("infrastructure", "Infrastructure", _view),),
     needs=(Need("bubblewrap", _bubblewrap, optional=True),),
     conditions={**REASONS, **OF_MANIFESTS, **composition.REASONS},
 )

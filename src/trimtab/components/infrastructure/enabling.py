@@ -15,6 +15,7 @@ from trimtab.components.infrastructure.protocol.schema import Block, ProviderSch
 from trimtab.runtime.crd import kind_schema
 
 CONTROLLERS = "system:trimtab:controllers"
+WEB = "system:trimtab:web"
 _RBAC = "rbac.authorization.k8s.io"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
@@ -42,7 +43,7 @@ def _in_common() -> tuple[JSON, JSON]:
 
 
 def roles(provider: Provider) -> list[JSON]:
-    """What the controllers, and those who view and edit, may do with a provider's kinds: manifests."""
+    """What the controllers, the dashboard, and those who view and edit, may do with a provider's kinds: manifests."""
     group = naming.group(provider.name)
     name = f"trimtab:provider:{provider.name}"
 
@@ -57,16 +58,19 @@ def roles(provider: Provider) -> list[JSON]:
             "rules": [{"apiGroups": [group], "resources": resources, "verbs": verbs}],
         }
 
-    binding = {
-        "apiVersion": f"{_RBAC}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": CONTROLLERS}],
-    }
+    def binding(suffix: str, user: str) -> JSON:
+        return {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name + suffix},
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name + suffix},
+            "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user}],
+        }
+
     return [
         role("", ["get", "list", "watch", "patch", "update", "delete"], ["*"], []),
         role(":view", _READ, ["*"], ["view"]),
         role(":edit", _WRITE, ["*"], ["edit", "admin"]),
-        binding,
+        binding("", CONTROLLERS),
+        binding(":view", WEB),
     ]

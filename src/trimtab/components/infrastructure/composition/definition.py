@@ -13,6 +13,7 @@ from trimtab.runtime.crd import kind_schema
 __all__ = ["ROLE", "crd", "crd_name", "granted", "refused"]
 
 CONTROLLERS = "system:trimtab:controllers"
+WEB = "system:trimtab:web"
 ROLE = "trimtab:compositions"
 """What the controllers may do with claims and what they are composed of; `:view` and `:edit` beside it are for people."""
 OWN_GROUPS = ("trimtab.dev", "k8s.io", "kubernetes.io")
@@ -120,10 +121,13 @@ def granted(
         ClusterRole(metadata=ObjectMeta(name=ROLE), rules=control),
         ClusterRole(metadata=_labelled(f"{ROLE}:view", "view"), rules=rules(own, _READ)),
         ClusterRole(metadata=_labelled(f"{ROLE}:edit", "edit", "admin"), rules=rules(own, _WRITE)),
-        ClusterRoleBinding(
-            metadata=ObjectMeta(name=ROLE),
-            role_ref=RoleRef(kind="ClusterRole", name=ROLE),
-            subjects=[Subject(kind="User", name=CONTROLLERS, api_group=group)],
+        *(
+            ClusterRoleBinding(
+                metadata=ObjectMeta(name=name),
+                role_ref=RoleRef(kind="ClusterRole", name=name),
+                subjects=[Subject(kind="User", name=user, api_group=group)],
+            )
+            for name, user in ((ROLE, CONTROLLERS), (f"{ROLE}:view", WEB))
         ),
     ]
 
