@@ -102,8 +102,9 @@ def test_a_real_provider_keeps_a_network_and_its_subnet(world: tuple[CloudEngine
     cloud.change("networks", network["id"], name="hacked")
     wait_for(lambda: cloud.all("networks")[0]["name"] == "inner", 60, "the name set back")
 
+    engine.engine.run("delete", "Network", "inner", "-n", "default", "--no-wait")
     engine.engine.run("delete", "NetworkSubnet", "first", "-n", "default")
-    engine.engine.run("delete", "Network", "inner", "-n", "default")
+    wait_for(lambda: not cloud.all("networks"), 60, "the network deleted, once its subnet is")
     assert cloud.order[-2:] == ["POST networks actions delete_subnet", "DELETE networks"]
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -43,6 +44,27 @@ def test_an_applied_object_exists_in_the_cloud_and_comes_back_when_it_is_deleted
     assert "Drifted: changed outside: tags" in world.engine.run("why", "Server/web").stdout
     world.engine.run("delete", "Server", "web", "-n", "default")
     wait_for(lambda: not world.cloud.all("servers"), 60, "the server deleted with its object")
+
+
+def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: CloudEngine) -> None:
+    def rows() -> dict[str, list[str]]:
+        with urlopen(f"http://127.0.0.1:{world.engine.web_port}/api/views/infrastructure/infrastructure") as answer:
+            table = json.loads(answer.read())
+        assert "cloud 1.0.0 (1 kinds enabled)" in table["note"]
+        return {row[2]: row for row in table["rows"]}
+
+    world.apply(server("shown"))
+    world.until("Server", "shown")
+    [there] = world.cloud.all("servers")
+    assert rows()["shown"] == ["Server", "default", "shown", "True", "", "", there["id"]]
+
+    world.apply(server("shown", region="us"))
+    denied = "ReplaceDenied: a change of region would delete it and make it anew; spec.policy.replace is deny"
+    found = wait_for(lambda: (row := rows()["shown"])[5] and row, 60, "what stands in the way")
+    assert found[3:] == ["True", found[4], denied, there["id"]]
+    assert found[4].startswith("replace: ")
+    assert "1 spec" in found[4]
+    world.engine.run("delete", "Server", "shown", "-n", "default")
 
 
 def refusal(world: CloudEngine, *arguments: str) -> str:
