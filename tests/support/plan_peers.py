@@ -74,18 +74,20 @@ async def asked(planner: Planner, folder: Path) -> AsyncIterator[tuple[Peer, lis
     """A running provider, and all questions about it."""
 
     async def start() -> Provider:
-        sockets = Path(tempfile.mkdtemp(dir=folder))
+        sockets = Path(tempfile.mkdtemp(dir=short))
         started = await Provider.start(planner.command, sockets, name=planner.name, environment=environment(folder))
         await started.schema()
         await started.configure(ANSWERS.get(planner.name, {}))
         return started
 
-    peer = Peer(start)
-    try:
-        kinds = sorted((await (await peer.provider()).schema()).resources)
-        yield peer, await cases(peer, kinds, SEED, planner.per_kind)
-    finally:
-        await peer.close()
+    # A socket's path has 107 bytes at the most, which pytest's folders nearly fill.
+    with tempfile.TemporaryDirectory(prefix="tt-") as short:
+        peer = Peer(start)
+        try:
+            kinds = sorted((await (await peer.provider()).schema()).resources)
+            yield peer, await cases(peer, kinds, SEED, planner.per_kind)
+        finally:
+            await peer.close()
 
 
 def environment(folder: Path) -> dict[str, str]:
