@@ -32,15 +32,16 @@ _SIGNS: list[JSON] = [
     }
 ]
 """What no declaration tells: whose CertificateSigningRequests `workloads` signs."""
+_COMPOSED = "trimtab:compositions"
 _COMPOSES: list[JSON] = [
     {
         "apiGroups": [_RBAC],
         "resources": ["clusterroles"],
-        "resourceNames": ["trimtab:compositions", "trimtab:compositions:view", "trimtab:compositions:edit"],
-        "verbs": ["escalate", "bind"],
+        "resourceNames": [_COMPOSED, f"{_COMPOSED}:view", f"{_COMPOSED}:edit"],
+        "verbs": ["escalate"],
     }
 ]
-"""Nor that `infrastructure` says in these roles what may be done with kinds that an administrator composed."""
+"""Nor that `infrastructure` says in these roles, and in no other, what may be done with kinds that an administrator composed."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -139,13 +140,17 @@ def roles(components: Sequence[Component]) -> list[JSON]:
                 "rules": as_json(granted) + ([*_SIGNS, *_COMPOSES] if name == CONTROLLERS else []),
             }
         )
-        found.append(
-            {
-                "apiVersion": f"{_RBAC}/v1",
-                "kind": "ClusterRoleBinding",
-                "metadata": {"name": name},
-                "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
-                "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": name}],
-            }
-        )
-    return found
+        found.append(_binding(name, name))
+    # What is in them the controllers say.
+    found += [_cluster_role(f"{_COMPOSED}{suffix}", None) for suffix in ("", ":view", ":edit")]
+    return [*found, _binding(_COMPOSED, CONTROLLERS), _binding(f"{_COMPOSED}:view", WEB)]
+
+
+def _binding(role: str, user: str) -> JSON:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user}],
+    }

@@ -131,10 +131,11 @@ class Owned:
 @dataclass(frozen=True)
 class Writes:
     """Fields of other owners' objects that a reconciler may write: dotted paths, `status.conditions[TYPE]` for one
-    entry of a keyed list."""
+    entry of a keyed list. names: only of the objects with these names."""
 
     kind: type[Resource]
     fields: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

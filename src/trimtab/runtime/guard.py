@@ -74,6 +74,8 @@ class DeclaredTransport:
         allowed = self._writes.get(place)
         if allowed is None or request.method != "PATCH":
             raise Undeclared(f"{self._who} writes {name}: add the kind to owns=(...) of the Service")
+        if allowed.names and request.path.rpartition("/")[2] not in allowed.names:
+            raise Undeclared(f"{self._who} writes {name}: its writes allow only those named {', '.join(allowed.names)}")
         fields = msgspec.json.decode(request.body)
         if not isinstance(fields, dict):
             raise Undeclared(f"{self._who} sends a JSON patch to {name}: write declared fields by apply or merge patch")

@@ -15,23 +15,25 @@ OWN = ("get", "list", "watch", "create", "patch", "delete")
 
 
 class _Grants:
-    """(group, resource) -> verbs."""
+    """(group, resource, names of objects) -> verbs; no names: of all."""
 
     def __init__(self) -> None:
-        self._verbs: dict[tuple[str, str], set[str]] = {}
+        self._verbs: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
 
-    def add(self, kind: type[Resource], verbs: Iterable[str], subresource: str = "") -> None:
+    def add(
+        self, kind: type[Resource], verbs: Iterable[str], subresource: str = "", names: tuple[str, ...] = ()
+    ) -> None:
         place = kind.resource_type
         resource = f"{place.plural}/{subresource}" if subresource else place.plural
-        self._verbs.setdefault((place.group, resource), set()).update(verbs)
+        self._verbs.setdefault((place.group, resource, names), set()).update(verbs)
 
     def rules(self) -> list[PolicyRule]:
-        merged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for (group, resource), verbs in sorted(self._verbs.items()):
-            merged.setdefault((group, tuple(sorted(verbs))), []).append(resource)
+        merged: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        for (group, resource, names), verbs in sorted(self._verbs.items()):
+            merged.setdefault((group, tuple(sorted(verbs)), names), []).append(resource)
         return [
-            PolicyRule(api_groups=[group], resources=resources, verbs=list(verbs))
-            for (group, verbs), resources in merged.items()
+            PolicyRule(api_groups=[group], resources=resources, verbs=list(verbs), resource_names=list(names))
+            for (group, verbs, names), resources in merged.items()
         ]
 
 
@@ -96,9 +98,14 @@ def _common(grants: _Grants, reads: Sequence[type[Resource]], owns: Sequence[Own
     for write in writes:
         grants.add(write.kind, READ)
         for field in write.fields:
-            grants.add(write.kind, ("patch",), "status" if field.partition(".")[0] == "status" else "")
+            subresource = "status" if field.partition(".")[0] == "status" else ""
+            grants.add(write.kind, ("patch",), subresource, write.names)
 
 
 def as_json(found: Iterable[PolicyRule]) -> list[JSON]:
     """The rules as they stand in a manifest."""
-    return [{"apiGroups": rule.api_groups, "resources": rule.resources, "verbs": rule.verbs} for rule in found]
+    return [
+        {"apiGroups": rule.api_groups, "resources": rule.resources, "verbs": rule.verbs}
+        | ({"resourceNames": rule.resource_names} if rule.resource_names else {})
+        for rule in found
+    ]

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.cluster import ClusterRole, ClusterRoleBinding, CustomResourceDefinition, PolicyRule, RoleRef, Subject
+from trimtab.api.cluster import ClusterRole, CustomResourceDefinition, PolicyRule
 from trimtab.components.infrastructure.composition.fields import schema, status_schema
 from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, plural
+from trimtab.components.infrastructure.composition.terms import EDIT_ROLE, ROLE, VIEW_ROLE
 from trimtab.runtime.crd import kind_schema
 
-__all__ = ["ROLE", "crd", "crd_name", "granted", "refused"]
+__all__ = ["crd", "crd_name", "granted", "refused"]
 
-CONTROLLERS = "system:trimtab:controllers"
-WEB = "system:trimtab:web"
-ROLE = "trimtab:compositions"
-"""What the controllers may do with claims and what they are composed of; `:view` and `:edit` beside it are for people."""
 OWN_GROUPS = ("trimtab.dev", "k8s.io", "kubernetes.io")
 COLUMNS: list[JSON] = [
     {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
@@ -93,10 +90,8 @@ def crd(made: CompositeDefinition) -> CustomResourceDefinition:
     )
 
 
-def granted(
-    made: Iterable[CompositeDefinition], children: Iterable[tuple[str, str]]
-) -> list[ClusterRole | ClusterRoleBinding]:
-    """The roles for all of these kinds. children: (group, plural) of what claims are composed of, for the controllers alone."""
+def granted(made: Iterable[CompositeDefinition], children: Iterable[tuple[str, str]]) -> list[ClusterRole]:
+    """The roles for all of these kinds, which the engine binds. children: (group, plural) of what claims are composed of, for the controllers alone."""
     own: dict[str, set[str]] = {}
     for one in made:
         own.setdefault(one.spec.group, set()).add(plural(one.spec))
@@ -116,19 +111,10 @@ def granted(
         *rules(own, ["update"], "/finalizers"),
         *rules(parts, _CHILDREN),
     ]
-    group = "rbac.authorization.k8s.io"
     return [
         ClusterRole(metadata=ObjectMeta(name=ROLE), rules=control),
-        ClusterRole(metadata=_labelled(f"{ROLE}:view", "view"), rules=rules(own, _READ)),
-        ClusterRole(metadata=_labelled(f"{ROLE}:edit", "edit", "admin"), rules=rules(own, _WRITE)),
-        *(
-            ClusterRoleBinding(
-                metadata=ObjectMeta(name=name),
-                role_ref=RoleRef(kind="ClusterRole", name=name),
-                subjects=[Subject(kind="User", name=user, api_group=group)],
-            )
-            for name, user in ((ROLE, CONTROLLERS), (f"{ROLE}:view", WEB))
-        ),
+        ClusterRole(metadata=_labelled(VIEW_ROLE, "view"), rules=rules(own, _READ)),
+        ClusterRole(metadata=_labelled(EDIT_ROLE, "edit", "admin"), rules=rules(own, _WRITE)),
     ]
 
 

@@ -23,7 +23,7 @@ from trimtab.client.informer import Informer
 from trimtab.client.wire import encode
 from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, child_kind, claim_kind
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
-from trimtab.components.infrastructure.composition.terms import Compositions, Failed
+from trimtab.components.infrastructure.composition.terms import ROLE, Compositions, Failed
 from trimtab.components.infrastructure.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler
 
@@ -210,8 +210,6 @@ class Claims:
                 await self._part(name)
 
     async def _remember(self) -> None:
-        from trimtab.components.infrastructure.composition.definition import ROLE
-
         path = ClusterRole.resource_type.path(None, ROLE)
         try:
             answer = await self._process.client.wire.send("GET", path)
@@ -246,7 +244,7 @@ class Claims:
         return encode([spec.group, spec.version, to_builtins(spec.names), bool(spec.connection), children])
 
     async def _grant(self, served: Mapping[str, CompositeDefinition]) -> None:
-        from trimtab.components.infrastructure.composition.definition import ROLE, granted
+        from trimtab.components.infrastructure.composition.definition import granted
 
         children = {
             (v.rpartition("/")[0], plural) for kinds in self._children.values() for (v, _), plural in kinds.items()
@@ -256,7 +254,7 @@ class Claims:
             for name, kinds in self._children.items()
         }
         for role in granted(served.values(), sorted(children)):
-            if role.name == ROLE and isinstance(role, ClusterRole):
+            if role.name == ROLE:
                 role.metadata.annotations[CHILDREN] = json.dumps(known, sort_keys=True)
             await self._process.client.apply(role, manager=MANAGER)
 
