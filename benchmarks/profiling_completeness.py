@@ -121,7 +121,8 @@ class Agent:
 
 
 def kilobytes(status: str, name: str) -> float:
-    return float(status.partition(f"{name}:")[2].split()[0])
+    """0 of a process that has just ended."""
+    return float((status.partition(f"{name}:")[2].split() or ["0"])[0])
 
 
 def children(pid: int) -> list[int]:
