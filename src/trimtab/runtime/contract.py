@@ -17,7 +17,7 @@
     def test_contract(case): case.run()
 
 A failing seed is told in the error; `TRIMTAB_SEED=n` runs that one alone. `TRIMTAB_SEEDS` says how many (default 1,000;
-those after the first 400 are `Case.long`).
+those after the first 200 are `Case.long`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 SEEDS_DEFAULT = 1000
 OTHER_MACHINE_SEED = 1
 """Of rehearsals that begin with what another machine stored: with its seed they would give new objects the uids of old ones."""
-SEEDS_QUICK = 400
+SEEDS_QUICK = 200
 """So many of them run at every change; the others are `Case.long`."""
 BLOCK = 100
 """Seeds of one test case, for several workers to share."""

@@ -108,9 +108,13 @@ def test_a_lost_cluster_comes_back_with_everything_in_it(story: Any) -> None:
     assert {"Created", "Applied", "Restored", "Ready"} <= timed
 
 
+@pytest.mark.long
 def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
-    """After the story: new credentials; a cluster that is made half way; an image that cannot be pulled."""
-    number = story.until(story.whole, "the cluster of the test before")
+    """New credentials; a cluster that is made half way; an image that cannot be pulled."""
+    story.declare(story.app_objects)
+    number = story.until(story.whole, "the cluster with the app in it")
+    story.write("Written before the next loss")
+    story.dump()
     before = story.access()
     story.cloud("POST", f"clusters/{number}/rotate")
     story.until(lambda: story.access() != before, "the new credentials in the Secret")
@@ -129,7 +133,7 @@ def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
     story.declare(story.app_objects)
     story.lose()
     anew = story.until(lambda: story.whole(but=number), "the cluster after one that was made half way")
-    assert story.has("Written before the loss")
+    assert story.has("Written before the next loss")
     assert [one["id"] for one in story.cloud("GET", "clusters")] == [anew]
 
 
