@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine_under_test import wait_for
 from trimtab.components.volumes import ImageFiles, Staging, filesystems, loop
 from trimtab.components.volumes.images import ImageProblem
 from trimtab.components.volumes.staging import StagingProblem, device_at
@@ -28,10 +29,19 @@ def root(tmp_path: Path) -> Iterator[Path]:
         mounts = tmp_path / name
         for entry in sorted(mounts.glob("*")) if mounts.exists() else ():
             if device_at(entry):
-                subprocess.run(["umount", str(entry)], check=True)
+                unmount(entry)
         if device_at(mounts):
-            subprocess.run(["umount", str(mounts)], check=True)
+            unmount(mounts)
     assert str(tmp_path) not in subprocess.run(["losetup", "-a"], capture_output=True, text=True).stdout
+
+
+def unmount(path: Path) -> None:
+    """What held it may be on its way out still."""
+    wait_for(
+        lambda: subprocess.run(["umount", str(path)], capture_output=True, check=False).returncode == 0,
+        60,
+        f"{path} unmounted",
+    )
 
 
 @pytest.fixture
