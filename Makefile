@@ -6,7 +6,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 python3-venv ca-certificates bubblewrap git libbpf1 clang libbpf-dev
 CLIENTS := kopf==1.45.* kr8s==0.20.* kubernetes_asyncio==36.* lightkube==1.0.* patroni==4.1.* "psycopg[binary]==3.3.*"
-TEST_PACKAGES := docker-registry curl busybox-static buildah age skopeo zstd xfsprogs debuginfod dwz g++
+TEST_PACKAGES := docker-registry curl busybox-static buildah age skopeo zstd xfsprogs debuginfod dwz gnupg g++
 # Of `make test-long` alone.
 LONG_PACKAGES := postgresql
 # Where a demo keeps its data; another engine can run beside it.

@@ -6,13 +6,15 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cloud_provider
 from api_process import ApiProcess
 from cloud import Cloud
+from eventually import eventually
 from trimtab.api import ObjectMeta, Resource
 from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import Namespace, Secret
@@ -41,7 +43,6 @@ from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 from trimtab.runtime.process import RUNTIME_KINDS, Process
 from trimtab.runtime.settings import Settings
 
-PATIENCE_S = 60.0
 RESOURCES = ("cloud_server", "cloud_network", "cloud_cluster")
 NAMESPACE = "default"
 K = TypeVar("K", bound=Resource)
@@ -174,16 +175,7 @@ class World:
 
     async def until(self, holds: Callable[[], Any], what: str) -> Any:
         """Waits until `holds` gives something true, and returns it."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"waited {PATIENCE_S:.0f} s: {what}; {await self.state()}")
-            await asyncio.sleep(0.05)
+        return await eventually(holds, what, self.state)
 
     async def state(self) -> str:
         """What the objects say of themselves, for a failing test."""
@@ -216,3 +208,15 @@ class World:
 
         await self.until(holds, f"{resource} {name} says {reason}")
         return (await self.condition(resource, name, "Synced"))[2]
+
+
+@asynccontextmanager
+async def a_world(folder: Path) -> AsyncIterator[World]:
+    """One that keeps a cloud of its own."""
+    with Cloud() as cloud:
+        one = World(folder, cloud)
+        await one.start()
+        try:
+            yield one
+        finally:
+            await one.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from api_process import ApiProcess
+from eventually import eventually
 from trimtab.api import JSON, ObjectMeta, ResourceType
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import Client, SocketTransport
@@ -23,7 +24,6 @@ from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 from trimtab.runtime.process import RUNTIME_KINDS, Process
 from trimtab.runtime.settings import Settings
 
-PATIENCE_S = 60.0
 NAMESPACE, SECRET, NAME = "default", "prod", "shop"
 EVENT = ResourceType("events.k8s.io/v1", "Event", "events")
 
@@ -144,15 +144,10 @@ class ManifestsWorld:
 
     async def until(self, holds: Callable[[], Any], what: str) -> Any:
         """Waits until `holds` gives something true, and returns it."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            if asyncio.get_running_loop().time() > deadline:
-                one = await self.get()
-                said = [f"{c.type}={c.status} {c.reason} {c.message}" for c in one.status.conditions] if one else []
-                raise AssertionError(f"waited {PATIENCE_S:.0f} s: {what}; {said}; {list(self.process.failing.items())}")
-            await asyncio.sleep(0.05)
+        return await eventually(holds, what, self.state)
+
+    async def state(self) -> str:
+        """What it says of itself, for a failing test."""
+        one = await self.get()
+        said = [f"{c.type}={c.status} {c.reason} {c.message}" for c in one.status.conditions] if one else []
+        return f"{said}; {list(self.process.failing.items())}"

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab.confinement.outside import WAY_OUT
 from trimtab.engine.datadir import SETTINGS, supervisor_run
 from trimtab.engine.machine import command as machine_command
 from trimtab.engine.plan import NOTIFY, PLAN, write_json
@@ -23,17 +24,7 @@ from trimtab.engine.privileges import CAP_NET_BIND_SERVICE
 from trimtab.runtime.heartbeat import health_path
 from trimtab.runtime.settings import Settings
 
-INHERITED = (
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "TZ",
-)
+INHERITED = (*WAY_OUT, "TZ")
 """What of the caller's environment reaches the engine: the way to the world outside. Everything else stays out."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NODE_STOP_TIMEOUT_S = 15.0

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from cloud import Cloud
-from managed_world import NAMESPACE, World
+from managed_world import NAMESPACE, World, a_world
 from trimtab.api import JSON, ObjectMeta, to_wire
 from trimtab.components.infrastructure.asking import Answer, Asker, Program, key_of
 from trimtab.components.infrastructure.gathering import Blocked
@@ -24,13 +23,8 @@ GROUP = "cloud.tf.trimtab.dev/v1"
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    with Cloud() as cloud:
-        one = World(tmp_path, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
+    async with a_world(tmp_path) as one:
+        yield one
 
 
 def asker(world: World) -> Asker:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloud import Cloud
-from managed_world import NAMESPACE, World
+from managed_world import NAMESPACE, World, a_world
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.client.errors import Invalid
@@ -23,13 +22,8 @@ SERVER = "cloud_server"
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    with Cloud() as cloud:
-        one = World(tmp_path, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
+    async with a_world(tmp_path) as one:
+        yield one
 
 
 async def test_the_life_of_a_server(world: World) -> None:

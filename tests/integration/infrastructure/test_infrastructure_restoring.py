@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud import Cloud
-from managed_world import NAMESPACE, World
+from managed_world import NAMESPACE, World, a_world
 from trimtab.api import JSON, ResourceType
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.kinds import Connection, RestoreFrom
@@ -39,13 +38,8 @@ FAILED: JSON = STARTED | {
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    with Cloud() as cloud:
-        one = World(tmp_path, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
+    async with a_world(tmp_path) as one:
+        yield one
 
 
 async def declare(world: World, hook: JSON = HOOK) -> None:

@@ -24,23 +24,12 @@ from trimtab.api.quantity import whole
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.terms import NotReady
+from trimtab.confinement.outside import READABLE, WAY_OUT, libraries
 
 PROGRAM = "terraform-provider"
 SCHEMA = "schema.msgpack"
 READS = "reads"
 SCHEMA_FORMAT = 1
-PASSED = (
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
-"""Of the environment: the way to the world outside."""
-READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")  # fmt: skip
 
 
 class Shelf:
@@ -133,7 +122,7 @@ class ShutIn:
             )
         self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         sockets = Path(tempfile.mkdtemp(prefix=f"{provider.name}-", dir=self._sockets))
-        passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+        passed = {name: os.environ[name] for name in WAY_OUT if name in os.environ}
         user = self._user if os.geteuid() == 0 else ""
         if user:
             shutil.chown(sockets, user)
@@ -167,11 +156,7 @@ def confined(
         become = []
         command += ["--unshare-user"]
     command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]
-    for path in READABLE:
-        if Path(path).is_symlink() and not path.startswith("/etc"):
-            command += ["--symlink", os.readlink(path), path]
-        else:
-            command += ["--ro-bind-try", path, path]
+    command += libraries()
     inside = f"/provider/{PROGRAM}"
     for folder in _folders(inside, str(sockets), *reads):
         command += ["--perms", "0755", "--dir", folder]  # by itself it makes them so that root alone may pass

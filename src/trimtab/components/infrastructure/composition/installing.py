@@ -18,20 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.components.infrastructure.composition.packages import REQUIREMENT, Shelf
+from trimtab.confinement.outside import WAY_OUT, libraries
 
 WITHIN_S = 600.0
-ENVIRONMENT = (
-    "PIP_",
-    "SSL_CERT_",
-    "REQUESTS_CA_BUNDLE",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-)
-READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl", "/etc/ca-certificates", "/etc/pki", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/pip.conf", "/etc/ld.so.cache")  # fmt: skip
+ENVIRONMENT = (*WAY_OUT, "PIP_", "REQUESTS_CA_BUNDLE")
+"""What pip gets of it: what begins so."""
 ROOM = "/install"
 """The new directory, as pip sees it."""
 SAID_MAX = 300
@@ -149,11 +140,7 @@ def _shut_in(fresh: Path, reads: Sequence[Path], more: Sequence[str]) -> list[st
     ]
     command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     python = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent)}
-    for path in READABLE:
-        if Path(path).is_symlink() and not path.startswith("/etc"):
-            command += ["--symlink", os.readlink(path), path]
-        else:
-            command += ["--ro-bind-try", path, path]
+    command += libraries("/etc/pip.conf", "/etc/ld.so.cache")
     for place in sorted({*python, *map(str, reads)}):
         if not place.startswith("/usr/"):
             command += ["--ro-bind", place, place]
