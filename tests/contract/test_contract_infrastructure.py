@@ -36,7 +36,9 @@ from trimtab.components.infrastructure.kinds import (
     Source,
     managed_kind,
 )
-from trimtab.components.infrastructure.pool import Rate, Talk
+from trimtab.components.infrastructure.programs.pool import Rate, Talk
+from trimtab.components.infrastructure.programs.shelf import Shelf
+from trimtab.components.infrastructure.programs.terms import Providers
 from trimtab.components.infrastructure.protocol.provider import (
     Applied,
     Diagnostic,
@@ -50,8 +52,6 @@ from trimtab.components.infrastructure.protocol.types import STRING
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value
 from trimtab.components.infrastructure.reconcile import managed
 from trimtab.components.infrastructure.remote import Clusters, OverHttp
-from trimtab.components.infrastructure.shelf import Shelf
-from trimtab.components.infrastructure.terms import Providers
 from trimtab.runtime.contract import Case, Scenario, Stage, contract
 
 FIELDS = {

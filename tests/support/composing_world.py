@@ -22,7 +22,7 @@ from trimtab.components.infrastructure.composition.kinds import (
 from trimtab.components.infrastructure.composition.publishing import Claims
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
-from trimtab.components.infrastructure.naming import plural
+from trimtab.components.infrastructure.schemas.naming import plural
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.settings import Settings

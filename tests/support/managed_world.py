@@ -19,8 +19,6 @@ from trimtab.api import ObjectMeta, Resource
 from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import Namespace, Secret
 from trimtab.client import Client, SocketTransport
-from trimtab.components.infrastructure.definition import definition
-from trimtab.components.infrastructure.installed import configured
 from trimtab.components.infrastructure.kinds import (
     Managed,
     ManagedSpec,
@@ -32,10 +30,12 @@ from trimtab.components.infrastructure.kinds import (
     SecretKey,
     managed_kind,
 )
-from trimtab.components.infrastructure.pool import Pool, Providers
+from trimtab.components.infrastructure.loop.users import credentials
+from trimtab.components.infrastructure.programs.installed import configured
+from trimtab.components.infrastructure.programs.pool import Pool, Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
-from trimtab.components.infrastructure.users import credentials
+from trimtab.components.infrastructure.schemas.definition import definition
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds, kind_schema
 from trimtab.runtime.journal import Journal

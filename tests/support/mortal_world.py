@@ -22,11 +22,11 @@ from managed_world import NAMESPACE, World
 from trimtab.client import Client, SocketTransport
 from trimtab.client.transport import Request, Response
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.pool import Rate, Talk
+from trimtab.components.infrastructure.loop.remembering import kept_of
+from trimtab.components.infrastructure.programs.pool import Rate, Talk
+from trimtab.components.infrastructure.programs.terms import Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
-from trimtab.components.infrastructure.remembering import kept_of
-from trimtab.components.infrastructure.terms import Providers
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import Process

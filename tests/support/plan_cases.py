@@ -15,11 +15,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from trimtab.components.infrastructure.changes import bare
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, fill
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, ValueFault, implied
+from trimtab.components.infrastructure.schemas.changes import bare
 
 TRIES = 14
 META = {"count", "for_each", "provider", "lifecycle", "depends_on", "connection", "provisioner", "timeouts"}

@@ -17,12 +17,12 @@ from typing import Any
 from msgspec import Struct
 
 from plan_cases import Case
-from trimtab.components.infrastructure.changes import bare
-from trimtab.components.infrastructure.keeping import Keeper, Kept
+from trimtab.components.infrastructure.loop.keeping import Keeper, Kept
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, Provider, State
 from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, encode_json, known
+from trimtab.components.infrastructure.schemas.changes import bare
 
 UNKNOWN_MARK = "(known after apply)"
 SOURCE = "oracle/{name}"

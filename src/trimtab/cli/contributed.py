@@ -9,7 +9,7 @@ CONTRIBUTED: dict[str, tuple[str, str]] = {
     "remote": ("trimtab.components.pipelines.remote:remote", "Let git push to a Pipeline of the engine."),
     "profile": ("trimtab.components.profiling.commands:profile", "What every process spends its time on."),
     "provider": (
-        "trimtab.components.infrastructure.commands:provider",
+        "trimtab.components.infrastructure.commands.provider:provider",
         "Terraform providers, whose resources become kinds.",
     ),
     "composition": (

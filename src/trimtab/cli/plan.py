@@ -21,9 +21,10 @@ from trimtab.cli.differences import differences, given
 from trimtab.cli.files import manifests
 from trimtab.cli.output import dump
 from trimtab.cli.target import MANAGER, Target
-from trimtab.components.infrastructure import planning, questions
 from trimtab.components.infrastructure.kinds import ProviderConfig
-from trimtab.components.infrastructure.ordering import is_managed
+from trimtab.components.infrastructure.questions import outside as questions
+from trimtab.components.infrastructure.questions import planning
+from trimtab.components.infrastructure.questions.ordering import is_managed
 
 if TYPE_CHECKING:
     from trimtab.client import WireClient

@@ -12,8 +12,9 @@ import pytest
 
 from cloud import Cloud
 from mortal_world import COLLECTIONS, Death, Manner, MortalWorld
-from trimtab.components.infrastructure import keeping, reconcile
+from trimtab.components.infrastructure import reconcile
 from trimtab.components.infrastructure.kinds import PolicySpec
+from trimtab.components.infrastructure.loop import keeping
 
 POLICY = PolicySpec(replace="auto")
 LONG_RUNS = 1000

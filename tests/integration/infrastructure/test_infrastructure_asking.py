@@ -11,10 +11,10 @@ import pytest
 
 from managed_world import NAMESPACE, World, a_world
 from trimtab.api import JSON, ObjectMeta, to_wire
-from trimtab.components.infrastructure.asking import Answer, Asker, Program, key_of
-from trimtab.components.infrastructure.gathering import Blocked
 from trimtab.components.infrastructure.kinds import Maintenance, ManagedSpec, PolicySpec, ProviderRef, Reference, Source
-from trimtab.components.infrastructure.pool import NotReady
+from trimtab.components.infrastructure.loop.gathering import Blocked
+from trimtab.components.infrastructure.programs.pool import NotReady
+from trimtab.components.infrastructure.questions.asking import Answer, Asker, Program, key_of
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
 SERVER, NETWORK = "cloud_server", "cloud_network"

@@ -12,8 +12,8 @@ import pytest
 
 import cloud_provider
 from cloud import Cloud
-from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept
-from trimtab.components.infrastructure.permission import Policy, gate
+from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept
+from trimtab.components.infrastructure.loop.permission import Policy, gate
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
 
 NAMED = "servers.cloud.tf.trimtab.dev web -n default"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.components.infrastructure.registry import (
+from trimtab.components.infrastructure.programs.registry import (
     InstallError,
     dearmored,
     from_mirror,
@@ -26,7 +26,7 @@ from trimtab.components.infrastructure.registry import (
     source_of,
     system,
 )
-from trimtab.components.infrastructure.shelf import Shelf
+from trimtab.components.infrastructure.programs.shelf import Shelf
 
 PROGRAM = b"\x7fELF and so on"
 OS, ARCH = system()

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.components.infrastructure.changes import (
+from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, fill
+from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, map_of, object_of, set_of
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, same
+from trimtab.components.infrastructure.schemas.changes import (
     ABSENT,
     SENSITIVE,
     at,
@@ -20,9 +23,6 @@ from trimtab.components.infrastructure.changes import (
     put,
     steps,
 )
-from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, fill
-from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, map_of, object_of, set_of
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, same
 
 BLOCK = Block(
     attributes={

@@ -7,9 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from trimtab.components.infrastructure.definition import BYTES_MAX, definition
-from trimtab.components.infrastructure.mapping import FieldFault, Output, api_path, configured, hidden, shown, to_type
-from trimtab.components.infrastructure.naming import api_names, kind_name, plural
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Schema
 from trimtab.components.infrastructure.protocol.types import (
     BOOL,
@@ -22,6 +19,17 @@ from trimtab.components.infrastructure.protocol.types import (
     object_of,
     set_of,
 )
+from trimtab.components.infrastructure.schemas.definition import BYTES_MAX, definition
+from trimtab.components.infrastructure.schemas.mapping import (
+    FieldFault,
+    Output,
+    api_path,
+    configured,
+    hidden,
+    shown,
+    to_type,
+)
+from trimtab.components.infrastructure.schemas.naming import api_names, kind_name, plural
 from trimtab.server.custom_checks import problems
 
 POOL = Block(

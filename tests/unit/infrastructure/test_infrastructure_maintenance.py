@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.components.infrastructure.kinds import Maintenance
-from trimtab.components.infrastructure.maintenance import DAYS, WindowFault, opening
+from trimtab.components.infrastructure.loop.maintenance import DAYS, WindowFault, opening
 
 SATURDAY = datetime(2026, 1, 3, 12, 0, tzinfo=UTC)
 TIMES = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.sampled_from([0, 15, 30, 59]))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from trimtab.api import JSON
 from trimtab.cli.differences import differences, given
-from trimtab.components.infrastructure import planning
-from trimtab.components.infrastructure.asking import Outputs
-from trimtab.components.infrastructure.ordering import Circle, needs, place_of, waves
 from trimtab.components.infrastructure.protocol.values import UNKNOWN
+from trimtab.components.infrastructure.questions import planning
+from trimtab.components.infrastructure.questions.asking import Outputs
+from trimtab.components.infrastructure.questions.ordering import Circle, needs, place_of, waves
 
 GROUP = "cloud.tf.trimtab.dev/v1"
 

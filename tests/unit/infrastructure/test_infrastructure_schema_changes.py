@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trimtab.components.infrastructure.importing import given_of
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, ProviderSchema, Schema
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, map_of
-from trimtab.components.infrastructure.schema_changes import schema_changes
+from trimtab.components.infrastructure.questions.importing import given_of
+from trimtab.components.infrastructure.schemas.schema_changes import schema_changes
 
 
 def schema(version: int = 1, blocks: dict[str, NestedBlock] | None = None, **attributes: Attribute) -> ProviderSchema:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trimtab.components.infrastructure.definition import block_schema
-from trimtab.components.infrastructure.mapping import api_path, configured, shown
 from trimtab.components.infrastructure.protocol.provider import given_timeout_s
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, fill
 from trimtab.components.infrastructure.protocol.types import STRING
 from trimtab.components.infrastructure.protocol.written import unwritten, written
+from trimtab.components.infrastructure.schemas.definition import block_schema
+from trimtab.components.infrastructure.schemas.mapping import api_path, configured, shown
 
 PLAIN = Attribute(type=STRING, optional=True)
 ONLY = Attribute(type=STRING, optional=True, write_only=True)

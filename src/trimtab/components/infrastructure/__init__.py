@@ -1,10 +1,13 @@
 """Infrastructure: any Terraform provider becomes kinds that keep themselves true, with the plan shown before anything is done.
 
-    trimtab provider install --registry.py--> shelf.py (DATA/providers) --protocol/--> schema
-                     enable  --enabling.py, definition.py--> kinds of the API, a role; joining.py: a reconciler each
-    object --mapping.py--> configuration --keeping.py (look, plan, carry out), permission.py (gate)--> the cloud, through pool.py's providers
+    trimtab provider install --programs/registry.py--> programs/shelf.py (DATA/providers) --protocol/--> schema
+                     enable  --commands/enabling.py, schemas/definition.py--> kinds of the API, a role; loop/joining.py: a reconciler each
+    object --schemas/mapping.py--> configuration --loop/keeping.py (look, plan, carry out), loop/permission.py (gate)--> the cloud,
+           through the providers of programs/pool.py
            --reconcile.py--> status, state Secret, connection Secret
-    trimtab plan, dry runs, writes --gateway.py, asking.py--> what would be, and whether the provider takes it; nothing is done
+    trimtab plan, dry runs, writes --questions/gateway.py, questions/asking.py--> what would be, and whether the provider takes it;
+           nothing is done
+    CompositeDefinition, claim --composition/--> what it is composed of
     ClusterManifests, connection Secret of a cluster --remote/--> what is to be in that cluster
 
 Providers are programs of others: they run shut in, one for each credential, started when first asked. Until there is a Provider nothing

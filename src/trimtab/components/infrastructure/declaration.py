@@ -9,23 +9,23 @@ from trimtab.api import JSON
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.composition import declaration as composition
-from trimtab.components.infrastructure.gateway import SOCKET, gateway
-from trimtab.components.infrastructure.installed import configured, installed
-from trimtab.components.infrastructure.joining import kinds
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-from trimtab.components.infrastructure.naming import GROUP_SUFFIX
+from trimtab.components.infrastructure.loop.joining import kinds
+from trimtab.components.infrastructure.loop.users import credentials
+from trimtab.components.infrastructure.programs.installed import configured, installed
+from trimtab.components.infrastructure.programs.shelf import Shelf
+from trimtab.components.infrastructure.programs.terms import Providers, WhenAsked
+from trimtab.components.infrastructure.questions.gateway import SOCKET, gateway
 from trimtab.components.infrastructure.reasons import REASONS
 from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
 from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
-from trimtab.components.infrastructure.shelf import Shelf
-from trimtab.components.infrastructure.terms import Providers, WhenAsked
-from trimtab.components.infrastructure.users import credentials
+from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store, View
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from trimtab.components.infrastructure.pool import Pool
+    from trimtab.components.infrastructure.programs.pool import Pool
 
 
 async def _asking(process: Any) -> None:
@@ -75,7 +75,7 @@ COMPONENT = Component(
     commands=(
         Command(
             "provider",
-            "trimtab.components.infrastructure.commands:provider",
+            "trimtab.components.infrastructure.commands.provider:provider",
             "Terraform providers, whose resources become kinds.",
         ),
         composition.COMMAND,
@@ -91,8 +91,8 @@ def adapters(settings: Settings) -> dict[type, Any]:
     shelf = Shelf(settings.data_path("providers"))
 
     def pool() -> Pool:
-        from trimtab.components.infrastructure.pool import Pool
-        from trimtab.components.infrastructure.shelf import ShutIn
+        from trimtab.components.infrastructure.programs.pool import Pool
+        from trimtab.components.infrastructure.programs.shelf import ShutIn
 
         return Pool(ShutIn(shelf, settings.run_path("user", "providers"), settings.user))
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, MsgspecError, field, json
 
 from trimtab.api import Condition, Model, Resource, resource
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.changes import Change
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.changes import Change
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Duration = Annotated[str, Meta(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2)]

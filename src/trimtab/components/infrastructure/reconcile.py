@@ -19,9 +19,10 @@ import msgspec
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
-from trimtab.components.infrastructure.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.gathering import (
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.loop.gathering import (
     BLOCKED_S,
     RETRY_S,
     Blocked,
@@ -29,18 +30,17 @@ from trimtab.components.infrastructure.gathering import (
     existing,
     ignored_paths,
 )
-from trimtab.components.infrastructure.keeping import Failed, Keeper, Kept, Look
-from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, hidden, shown
-from trimtab.components.infrastructure.permission import permission
-from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.permission import permission
+from trimtab.components.infrastructure.loop.remembering import RETRY, Memory
+from trimtab.components.infrastructure.loop.restoring import Restore, restore
+from trimtab.components.infrastructure.loop.unhurried import to_its_end
+from trimtab.components.infrastructure.loop.users import Unseen, referring, told
+from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault
-from trimtab.components.infrastructure.remembering import RETRY, Memory
-from trimtab.components.infrastructure.restoring import Restore, restore
-from trimtab.components.infrastructure.unhurried import to_its_end
-from trimtab.components.infrastructure.users import Unseen, referring, told
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_path, hidden, shown
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 from trimtab.runtime.effects import NotDone
 

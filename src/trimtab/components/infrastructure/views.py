@@ -10,10 +10,10 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.client import ApiError, Client
-from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition, plural
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.remote import ClusterManifests
+from trimtab.components.infrastructure.schemas import naming
 
 COLUMNS = ["Kind", "Namespace", "Name", "Ready", "Plan", "State", "Id"]
 NONE = "No provider is installed: trimtab provider install NAMESPACE/NAME"

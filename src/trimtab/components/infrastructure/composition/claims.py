@@ -32,8 +32,8 @@ from trimtab.components.infrastructure.composition.output import BadOutput, Part
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
 from trimtab.components.infrastructure.composition.readiness import readiness
 from trimtab.components.infrastructure.composition.terms import Compositions, Failed, Function
-from trimtab.components.infrastructure.connection import TemplateFault, filled
-from trimtab.components.infrastructure.naming import GROUP_SUFFIX
+from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
+from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 
 RETRY_S = 60.0

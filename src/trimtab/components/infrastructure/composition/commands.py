@@ -15,12 +15,12 @@ import click
 import yaml
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure.commanding import Refused, Target
+from trimtab.components.infrastructure.commands.commanding import Refused, Target
 from trimtab.components.infrastructure.composition.output import BadOutput, Wanted, checked
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Shelf
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Failed, Function
-from trimtab.components.infrastructure.naming import plural
+from trimtab.components.infrastructure.schemas.naming import plural
 
 T = TypeVar("T")
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from trimtab.api import Condition, Model, Resource, ResourceType, resource
-from trimtab.components.infrastructure import naming
+from trimtab.components.infrastructure.schemas import naming
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 KindName = Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")]

@@ -24,7 +24,7 @@ from trimtab.client.wire import encode
 from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, child_kind, claim_kind
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
 from trimtab.components.infrastructure.composition.terms import ROLE, Compositions, Failed
-from trimtab.components.infrastructure.naming import GROUP_SUFFIX
+from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler
 
 MANAGER = "trimtab-infrastructure-compositions"

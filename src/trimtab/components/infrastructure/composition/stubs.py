@@ -11,9 +11,9 @@ import keyword
 import re
 from collections.abc import Iterable
 
-from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import Type
+from trimtab.components.infrastructure.schemas import naming
 from trimtab.compose import camel
 
 LEVELS = 8

@@ -18,8 +18,8 @@ from msgspec import Struct
 from trimtab.api import JSON, InvalidObject, Ref, from_wire
 from trimtab.api.core import Pod
 from trimtab.api.jobs import Job
-from trimtab.components.infrastructure.gathering import Blocked
 from trimtab.components.infrastructure.kinds import Managed, RestoreFrom
+from trimtab.components.infrastructure.loop.gathering import Blocked
 from trimtab.runtime import Context
 
 CONNECTION = "/run/trimtab/connection"

@@ -22,8 +22,8 @@ import msgspec
 
 from trimtab.api.quantity import whole
 from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
-from trimtab.components.infrastructure.terms import NotReady
 from trimtab.confinement.outside import READABLE, WAY_OUT, libraries
 
 PROGRAM = "terraform-provider"

@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.client import WireClient
-from trimtab.components.infrastructure import enabling, planning, registry
-from trimtab.components.infrastructure.commanding import (
+from trimtab.components.infrastructure.commands import enabling
+from trimtab.components.infrastructure.commands.commanding import (
     READ,
     Refused,
     Target,
@@ -34,9 +34,11 @@ from trimtab.components.infrastructure.commanding import (
     with_api,
 )
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
+from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
-from trimtab.components.infrastructure.questions import kept_objects, plans_of
-from trimtab.components.infrastructure.schema_changes import GONE, SchemaChange, by_resource, schema_changes
+from trimtab.components.infrastructure.questions import planning
+from trimtab.components.infrastructure.questions.outside import kept_objects, plans_of
+from trimtab.components.infrastructure.schemas.schema_changes import GONE, SchemaChange, by_resource, schema_changes
 
 
 class Trial(Struct):

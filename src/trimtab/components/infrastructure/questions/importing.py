@@ -15,14 +15,14 @@ from typing import Any
 from msgspec import Struct
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.gathering import Blocked, existing
-from trimtab.components.infrastructure.keeping import Keeper, Kept, Look
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, configured, shown
-from trimtab.components.infrastructure.pool import Talk
+from trimtab.components.infrastructure.loop.gathering import Blocked, existing
+from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
+from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, plain
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_path, configured, shown
 
 LIST_MAX = 500
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")

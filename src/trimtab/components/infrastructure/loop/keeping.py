@@ -20,8 +20,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from trimtab.components.infrastructure.changes import SENSITIVE, Change, changes, differences, digest, ignoring, overlap
-from trimtab.components.infrastructure.finding import LOST, Finder, tag_of
+from trimtab.components.infrastructure.loop.finding import LOST, Finder, tag_of
 from trimtab.components.infrastructure.protocol.planned import alike, nonsense, softened
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
@@ -38,6 +37,15 @@ from trimtab.components.infrastructure.protocol.values import (
     unknowns,
 )
 from trimtab.components.infrastructure.protocol.written import unwritten, written
+from trimtab.components.infrastructure.schemas.changes import (
+    SENSITIVE,
+    Change,
+    changes,
+    differences,
+    digest,
+    ignoring,
+    overlap,
+)
 
 UNSEEN_S = 600.0
 """For so long what was made and has not been seen since is taken to be there: many clouds show what is new a while later."""

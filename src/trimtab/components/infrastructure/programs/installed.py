@@ -7,9 +7,9 @@ import base64
 from trimtab.api import JSON
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.shelf import Shelf
-from trimtab.components.infrastructure.terms import NotReady, Providers
-from trimtab.components.infrastructure.users import config_ends, provider_ends
+from trimtab.components.infrastructure.loop.users import config_ends, provider_ends
+from trimtab.components.infrastructure.programs.shelf import Shelf
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.runtime import Context, Desired, Requeue, reconciler
 
 CHECK_S = 300.0

@@ -7,10 +7,10 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.commanding import Refused, Target, finished, known, with_api
+from trimtab.components.infrastructure.commands.commanding import Refused, Target, finished, known, with_api
 from trimtab.components.infrastructure.kinds import ProviderConfig
-from trimtab.components.infrastructure.questions import refusal
+from trimtab.components.infrastructure.questions.outside import refusal
+from trimtab.components.infrastructure.schemas import naming
 
 APPLIES_AS = "trimtab-cli"
 """The field manager of `trimtab apply`: what was imported is changed by applying its manifest."""

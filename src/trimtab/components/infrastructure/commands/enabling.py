@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.definition import definition
 from trimtab.components.infrastructure.kinds import Managed, Provider
 from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.definition import definition
 from trimtab.runtime.crd import kind_schema
 
 CONTROLLERS = "system:trimtab:controllers"

@@ -22,12 +22,12 @@ import msgspec
 from trimtab.api import Resource
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import Managed
-from trimtab.components.infrastructure.terms import NotReady, Providers
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.runtime import deeds
 
 if TYPE_CHECKING:
-    from trimtab.components.infrastructure.asking import Asker
-    from trimtab.components.infrastructure.gathering import Reads
+    from trimtab.components.infrastructure.loop.gathering import Reads
+    from trimtab.components.infrastructure.questions.asking import Asker
 
 SOCKET = "user/infrastructure.sock"
 """In the directory of the engine's user, as which this runs."""
@@ -92,7 +92,7 @@ class Answers:
     @property
     def asker(self) -> Asker:
         if self._asker is None:
-            from trimtab.components.infrastructure.asking import Asker
+            from trimtab.components.infrastructure.questions.asking import Asker
 
             self._asker = Asker(self._reads, self._process.adapter(Providers))
         return self._asker
@@ -125,7 +125,7 @@ class Answers:
         if request.method != "POST":
             raise Refused(405, "POST")
         if request.target == "/admit":
-            from trimtab.components.infrastructure.admission import admit
+            from trimtab.components.infrastructure.questions.admission import admit
 
             return msgspec.json.encode(await admit(self.asker, msgspec.json.decode(request.body)))
         match = _PATH.fullmatch(request.target.partition("?")[0])
@@ -133,7 +133,7 @@ class Answers:
         if match is None or not name:
             raise Refused(404, "there is no such endpoint")
         if match[1] == "plan":
-            from trimtab.components.infrastructure.asking import Question
+            from trimtab.components.infrastructure.questions.asking import Question
 
             question = msgspec.json.decode(request.body, type=Question)
             return msgspec.json.encode(await self.asker.answers(question, namespace, name))
@@ -155,9 +155,9 @@ class Answers:
             raise Refused(422, str(err)) from None
 
     async def _imported(self, body: bytes, namespace: str, config: str) -> bytes:
-        from trimtab.components.infrastructure.gathering import Blocked
-        from trimtab.components.infrastructure.importing import Wanted, imported
+        from trimtab.components.infrastructure.loop.gathering import Blocked
         from trimtab.components.infrastructure.protocol.provider import ProviderError
+        from trimtab.components.infrastructure.questions.importing import Wanted, imported
 
         wanted = msgspec.json.decode(body, type=Wanted)
         try:

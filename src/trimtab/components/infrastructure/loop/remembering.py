@@ -13,9 +13,9 @@ import zlib
 
 from trimtab.api import ObjectMeta, Ref
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.gathering import STATE_KEY, Blocked, named, state_name
-from trimtab.components.infrastructure.keeping import Kept
 from trimtab.components.infrastructure.kinds import Managed
+from trimtab.components.infrastructure.loop.gathering import STATE_KEY, Blocked, named, state_name
+from trimtab.components.infrastructure.loop.keeping import Kept
 from trimtab.runtime import Context
 
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from trimtab.components.infrastructure.mapping import api_path
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema, Schema, fields
 from trimtab.components.infrastructure.protocol.types import to_json
+from trimtab.components.infrastructure.schemas.mapping import api_path
 
 GONE = "there is no such resource any more"
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, plain
+from trimtab.components.infrastructure.schemas import naming
 
 Secrets = Callable[[str, str], Value]
 """(name, key) -> the text in that Secret, or unknown. Raises `LookupError`: one line."""

@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from trimtab.api import JSON, InvalidObject, ObjectMeta, Resource, from_wire, kind_of
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.changes import Change, at, within
-from trimtab.components.infrastructure.gathering import (
+from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source, versions_of
+from trimtab.components.infrastructure.loop.gathering import (
     Blocked,
     Reads,
     Sources,
@@ -29,16 +29,16 @@ from trimtab.components.infrastructure.gathering import (
     state_name,
     text_of,
 )
-from trimtab.components.infrastructure.keeping import Keeper, Kept, Look
-from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source, versions_of
-from trimtab.components.infrastructure.mapping import FieldFault, api_path, shown
-from trimtab.components.infrastructure.ordering import key_of
-from trimtab.components.infrastructure.permission import permission
-from trimtab.components.infrastructure.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.permission import permission
+from trimtab.components.infrastructure.loop.remembering import kept_of
+from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
-from trimtab.components.infrastructure.remembering import kept_of
+from trimtab.components.infrastructure.questions.ordering import key_of
+from trimtab.components.infrastructure.schemas.changes import Change, at, within
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_path, shown
 
 K = TypeVar("K", bound=Resource)
 TOGETHER = 8
@@ -364,7 +364,7 @@ def _subject(obj: JSON) -> Managed:
 
 def _resource(talk: Talk, subject: Managed) -> str:
     """The provider's name of an object's kind. Raises `Blocked`."""
-    from trimtab.components.infrastructure import naming
+    from trimtab.components.infrastructure.schemas import naming
 
     kind = subject.resource_type
     provider = talk.provider.plugin.name

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.changes import at
 from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.changes import at
 
 PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 DEFAULT = re.compile(r'default\((".*")\)')

@@ -14,14 +14,14 @@ from typing import Any, Protocol, TypeVar
 
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.changes import at, put
-from trimtab.components.infrastructure.finding import tagged
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
-from trimtab.components.infrastructure.mapping import FieldFault, Output, api_path, configured
-from trimtab.components.infrastructure.pool import Providers, Talk
+from trimtab.components.infrastructure.loop.finding import tagged
+from trimtab.components.infrastructure.programs.pool import Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block, fields
 from trimtab.components.infrastructure.protocol.values import Value
+from trimtab.components.infrastructure.schemas.changes import at, put
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, configured
 
 K = TypeVar("K", bound=Resource)
 

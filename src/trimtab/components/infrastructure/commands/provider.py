@@ -1,4 +1,4 @@
-"""`trimtab provider`: providers and which of their kinds are enabled. `trimtab plan` is in planning.py.
+"""`trimtab provider`: providers and which of their kinds are enabled. `trimtab plan` is in cli/plan.py.
 
 install: a registry, a mirror or a path -> DATA/providers, a Provider. enable, disable: its kinds. list, kinds, remove.
 """
@@ -15,10 +15,8 @@ import msgspec
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.client import WireClient
-from trimtab.components.infrastructure import enabling, naming, registry, serving
-from trimtab.components.infrastructure.command_import import import_
-from trimtab.components.infrastructure.command_upgrade import upgrade
-from trimtab.components.infrastructure.commanding import (
+from trimtab.components.infrastructure.commands import enabling, serving
+from trimtab.components.infrastructure.commands.commanding import (
     READ,
     Refused,
     Target,
@@ -34,7 +32,11 @@ from trimtab.components.infrastructure.commanding import (
     shelf_of,
     with_api,
 )
+from trimtab.components.infrastructure.commands.provider_import import import_
+from trimtab.components.infrastructure.commands.provider_upgrade import upgrade
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
+from trimtab.components.infrastructure.programs import registry
+from trimtab.components.infrastructure.schemas import naming
 
 LISTED_MAX = 10
 

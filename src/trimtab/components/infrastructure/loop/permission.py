@@ -11,12 +11,12 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from trimtab.components.infrastructure.gathering import APPROVE, named
-from trimtab.components.infrastructure.keeping import Look
 from trimtab.components.infrastructure.kinds import Managed
-from trimtab.components.infrastructure.maintenance import WindowFault, opening
-from trimtab.components.infrastructure.mapping import api_path
+from trimtab.components.infrastructure.loop.gathering import APPROVE, named
+from trimtab.components.infrastructure.loop.keeping import Look
+from trimtab.components.infrastructure.loop.maintenance import WindowFault, opening
 from trimtab.components.infrastructure.protocol.schema import Block
+from trimtab.components.infrastructure.schemas.mapping import api_path
 
 
 class Policy(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting, Schema
 from trimtab.components.infrastructure.protocol.types import Type
+from trimtab.components.infrastructure.schemas import naming
 
 LEVELS = 12
 """So many levels of blocks are said; deeper ones are open: some providers' nest in themselves (rules of firewalls within rules)."""

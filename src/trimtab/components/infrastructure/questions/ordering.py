@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure.naming import GROUP_SUFFIX
+from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 
 Place = tuple[str, str]
 """Namespace, and `key_of` the object in it."""

@@ -13,7 +13,7 @@ import msgspec
 from trimtab.api import JSON, ResourceType
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import ProviderConfig
-from trimtab.components.infrastructure.ordering import Circle, key_of, place_of, waves
+from trimtab.components.infrastructure.questions.ordering import Circle, key_of, place_of, waves
 
 AT_ONCE = 20
 """Objects of one question: a credential's reads are rationed, and a question must be answered within a minute."""

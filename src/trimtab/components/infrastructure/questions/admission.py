@@ -12,11 +12,11 @@ import asyncio
 from typing import Any
 
 from trimtab.api import JSON, InvalidObject
-from trimtab.components.infrastructure import planning
-from trimtab.components.infrastructure.asking import Asker, Said
-from trimtab.components.infrastructure.gathering import Blocked
-from trimtab.components.infrastructure.pool import NotReady
+from trimtab.components.infrastructure.loop.gathering import Blocked
+from trimtab.components.infrastructure.programs.pool import NotReady
 from trimtab.components.infrastructure.protocol.provider import ProviderError
+from trimtab.components.infrastructure.questions import planning
+from trimtab.components.infrastructure.questions.asking import Asker, Said
 
 VALIDATE_S = 4.5
 """A little less than the API waits, so that who writes is told why."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-    from trimtab.components.infrastructure.pool import Pool, Talk
+    from trimtab.components.infrastructure.programs.pool import Pool, Talk
 
 
 class NotReady(Exception):

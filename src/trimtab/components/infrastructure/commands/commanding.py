@@ -18,14 +18,14 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure import registry
 from trimtab.components.infrastructure.kinds import VERSIONS, Provider, versions_of
-from trimtab.components.infrastructure.pool import NotReady
+from trimtab.components.infrastructure.programs import registry
+from trimtab.components.infrastructure.programs.pool import NotReady
+from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.protocol.provider import ProviderError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
-from trimtab.components.infrastructure.shelf import Shelf, ShutIn
 from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-provider"

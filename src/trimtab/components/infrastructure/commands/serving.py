@@ -12,8 +12,8 @@ import msgspec
 
 from trimtab.api import JSON, Ref
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure import naming
-from trimtab.components.infrastructure.commanding import PLURALS, Refused, apply, drop
+from trimtab.components.infrastructure.commands.commanding import PLURALS, Refused, apply, drop
+from trimtab.components.infrastructure.schemas import naming
 
 SERVED_WITHIN_S = 60.0
 LOOK_S = 0.1

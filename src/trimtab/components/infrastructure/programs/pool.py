@@ -21,14 +21,14 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from trimtab.components.infrastructure.finding import Finder
-from trimtab.components.infrastructure.keeping import Keeper
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.loop.finding import Finder
+from trimtab.components.infrastructure.loop.keeping import Keeper
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault
-from trimtab.components.infrastructure.terms import NotReady, Providers
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from trimtab.api import Ref, kind_of
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure import naming
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.schemas import naming
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
 IN_USE = "trimtab.dev/credential-in-use"

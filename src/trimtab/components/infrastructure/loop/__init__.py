@@ -1,0 +1,1 @@
+"""One resource kept true: looked at, planned, allowed, carried out, remembered, and let go in order."""

@@ -1,0 +1,1 @@
+"""What would be, asked and answered without doing it: plans, admission, imports."""

@@ -1,0 +1,1 @@
+"""What a provider's kinds are called and look like in the API, and what differs between two values of one."""
