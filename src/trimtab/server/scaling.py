@@ -108,7 +108,8 @@ def _configuration(request: Request, body: bytes, options: Options) -> JSON:
     config = decode_object(body, request.content_type, options)
     version, name = config.get("apiVersion") or "", config.get("kind") or ""
     if (version, name) != _NAMES:
-        raise errors.bad_request(f"invalid object type: {version if '/' in version else '/' + version}, Kind={name}")
+        said = str(version)
+        raise errors.bad_request(f"invalid object type: {said if '/' in said else '/' + said}, Kind={name}")
     schema = builtin(*_NAMES)
     assert schema is not None
     meta = config.get("metadata")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api_in_process import JSON_PATCH, JSON_TYPE, MERGE, Api
+from api_in_process import APPLY, JSON_PATCH, JSON_TYPE, MERGE, Api
 from trimtab.server.bodies import DEPTH_MAX, PROBLEMS_MAX
 from trimtab.server.cel import DYN, CompileError, Declared, Environment
 from trimtab.server.protobuf import MAGIC, RECORDS_MAX
@@ -212,6 +212,19 @@ async def test_what_is_no_scale_is_refused(api: Api, method: str, scale: Any) ->
 
     assert refused.status == 400
     assert refused.message.startswith('Scale in version "v1" cannot be handled as a Scale: ')
+
+
+@pytest.mark.parametrize("version", [[1, "v1"], {"a": "b"}, 1])
+async def test_an_applied_scale_of_a_version_that_is_no_text_is_refused(api: Api, version: Any) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    (await api.post(path, {"metadata": {"name": "d"}, "spec": spec})).ok()
+
+    refused = await api.call("PATCH", f"{path}/d/scale?fieldManager=a", {"apiVersion": version, "kind": "Scale"}, APPLY)
+
+    assert (refused.status, refused.body["reason"]) == (400, "BadRequest")
+    assert refused.message.startswith("invalid object type: ")
 
 
 async def test_a_null_among_others_is_the_zero_of_its_type(api: Api) -> None:
