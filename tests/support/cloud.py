@@ -1,10 +1,11 @@
-"""A cloud to test with: servers, networks, clusters and buckets (whose names are their ids) over HTTP, kept in a file, with faults on demand.
+"""A cloud to test with: servers, networks, clusters, buckets (whose names are their ids) and keys over HTTP, with faults on demand.
 
     POST /KIND {..} -> 201 {"id": ..}    GET /KIND?name=    GET|PUT|DELETE /KIND/ID        PUT /faults {..}    GET /calls
 
 A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
 next so many requests: `gone` (404), `busy` (429), `broken` (500), `lost` (does it, then hangs up), `stale` (reads do not see the last
-write), `hidden` (reads of one thing say 404, though lists have it), `slow_s` (seconds before each answer).
+write), `hidden` (reads of one thing say 404, though lists have it), `half` (made, but not started), `late` (a write is done a while
+after it was asked for, whoever waits for it); `slow_s`: seconds before each answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from json_service import JsonService
 
-KINDS = ("servers", "networks", "clusters", "buckets")
+KINDS = ("servers", "networks", "clusters", "buckets", "keys")
+LATE_S = 0.2
 
 
 class Cloud(JsonService):
@@ -60,6 +62,8 @@ class Cloud(JsonService):
             self.log.append((time.monotonic(), method, url.path))
             self.calls[f"{method} {url.path.split('/')[1]}"] += 1
             slow = self.faults.get("slow_s", 0)
+            if method != "GET" and url.path != "/faults" and self._take("late"):
+                slow += LATE_S
         if slow:
             threading.Event().wait(slow)
         with self._lock:
@@ -102,7 +106,7 @@ class Cloud(JsonService):
             self._remember()
             given = {name: value for name, value in body.items() if value is not None}
             self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
-            return 201, self.objects[kind][number]
+            return 201, {**self.objects[kind][number], **({"half": True} if self._take("half") else {})}
         if method == "GET" and self._take("hidden"):
             return 404, {"error": "not found"}
         if number not in seen[kind]:

@@ -4,7 +4,7 @@
 Written with the project's own messages and values; that those are right is for providers that others wrote to say. FAULT: `silent`
 (never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
 `restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state),
-`many-N` (N more kinds).
+`many-N` (N more kinds), `plural` (a data source that lists clusters), `keys` (a kind that nothing can look for, ever).
 """
 
 from __future__ import annotations
@@ -119,10 +119,19 @@ if "next" in FAULTS:
 if "pins" in FAULTS:
     KINDS["cloud_server"]["type"] = object_of({**KINDS["cloud_server"]["type"].attributes, "pin": STRING})
     KINDS["cloud_server"]["block"]["attributes"].append(attribute("pin", STRING, optional=True, write_only=True))
+if "keys" in FAULTS:
+    KINDS["cloud_key"] = {
+        "path": "keys",
+        "replace": (),
+        "type": object_of({"id": STRING, "name": STRING, "text": STRING}),
+        "block": {"attributes": [ID, NAME, attribute("text", STRING, optional=True)]},
+    }
 IDENTITY = object_of({"id": STRING})
 LISTED = "cloud_server"
 """Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
 NETWORK_DATA = object_of({"id": STRING, "name": STRING})
+ONE_OF_MANY = object_of({"id": STRING, "name": STRING})
+CLUSTERS_DATA = object_of({"name": STRING, "clusters": Type("list", ONE_OF_MANY)})
 PROVIDER = object_of({"url": STRING, "token": STRING})
 
 
@@ -137,6 +146,13 @@ def of_network(number: int) -> dict[str, Any]:
 
 MANY = sum(int(one.removeprefix("many-")) for one in FAULTS if one.startswith("many-"))
 KINDS |= {f"cloud_kind_{i:04d}": of_network(i) for i in range(MANY)}
+
+CLUSTERS_BLOCK = {
+    "attributes": [
+        attribute("name", STRING, optional=True),
+        attribute("clusters", Type("list", ONE_OF_MANY), computed=True),
+    ]
+}
 
 
 class Api:
@@ -209,7 +225,10 @@ class Servicer:
                 {"key": k, "value": {"version": SERVER_VERSION if k == LISTED else 1, "block": v["block"]}}
                 for k, v in KINDS.items()
             ],
-            "data_source_schemas": [{"key": "cloud_network", "value": {"block": {"attributes": [ID, NAME]}}}],
+            "data_source_schemas": [
+                {"key": "cloud_network", "value": {"block": {"attributes": [ID, NAME]}}},
+                *([{"key": "cloud_clusters", "value": {"block": CLUSTERS_BLOCK}}] if "plural" in FAULTS else []),
+            ],
             "list_resource_schemas": [{"key": LISTED, "value": {"block": {}}}],
         }
 
@@ -218,6 +237,9 @@ class Servicer:
         return {"identity_schemas": [{"key": LISTED, "value": {"version": 1, "identity_attributes": [part]}}]}
 
     def data(self, request: Any) -> dict[str, Any]:
+        if request.type_name == "cloud_clusters":
+            found = [{"id": one["id"], "name": one["name"]} for one in API.call("GET", "clusters")]
+            return {"state": {"msgpack": encode(CLUSTERS_DATA, {"name": None, "clusters": found})}}
         name = decode(NETWORK_DATA, request.config.msgpack)["name"]
         found = API.call("GET", f"networks?name={name}")
         if not found:
@@ -325,12 +347,13 @@ class Servicer:
         found = API.call("POST", path, body) if prior is None else API.call("PUT", f"{path}/{prior['id']}", body)
         if found is None:
             return {**error("The server is gone"), "new_state": {"msgpack": encode(of, prior)}}
+        half = found.pop("half", False)
         new = state_of(kind, found, planned)
         if "vague" in FAULTS:
             new["size"] = UNKNOWN
         answer: dict[str, Any] = {"new_state": {"msgpack": encode(of, new)}, "private": b"applied"}
         answer |= identity_of(new, kind, "new_identity")
-        if planned["name"] == "half":
+        if planned["name"] == "half" or half:
             answer |= error("The server was made, but not started", "name")
         return answer
 

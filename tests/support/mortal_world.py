@@ -1,9 +1,8 @@
-"""A control plane that is killed: at the n-th thing that it does to the API or to the provider, in one of three manners.
+"""A control plane that is killed: the controllers as a process of their own (mortal_controllers.py), the API server as another.
 
-    Death(at, manner) --transport, provider--> from that step on all that it does hangs, and `died` says so --life--> buried; the next life
+    Order(at, manner) --arm--> a life --steps--> SIGKILL: dead --the next life--> the goal, and all at rest
 
-before: the step is not taken. after: it is taken, and its answer is not heard. under way: it is begun, and goes on when we are dead.
-The API server and the provider are real processes; of a life nothing goes on but what it left there, as after kill -9.
+What is asked of a life goes over a socket of its own: it says each step before it takes it. All that it started must end with it.
 """
 
 from __future__ import annotations
@@ -13,224 +12,225 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+import mortal_controllers
+from cloud import Cloud
+from infrastructure_engine import READS, provider_program
 from managed_world import NAMESPACE, World
-from trimtab.client import Client, SocketTransport
-from trimtab.client.transport import Request, Response
-from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.api import ObjectMeta
+from trimtab.client.errors import NotFound
+from trimtab.components.infrastructure import COMPONENT
+from trimtab.components.infrastructure.kinds import (
+    Managed,
+    Provider,
+    ProviderConfig,
+    ProviderConfigSpec,
+    ProviderSpec,
+    SecretKey,
+)
 from trimtab.components.infrastructure.loop.remembering import kept_of
-from trimtab.components.infrastructure.programs.pool import Rate, Talk
-from trimtab.components.infrastructure.programs.terms import Providers
+from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
-from trimtab.components.infrastructure.reconcile import managed
+from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.effects import Effect
-from trimtab.runtime.journal import Journal
-from trimtab.runtime.process import Process
-from trimtab.runtime.settings import Settings
 
 Manner = Literal["before", "after", "under way"]
-ASKED = frozenset({"plan", "apply", "read", "import_", "import_identity", "data", "list_", "upgrade"})
+MANNERS: tuple[Manner, ...] = ("before", "after", "under way")
 COLLECTIONS = {
     "cloud_server": "servers",
     "cloud_network": "networks",
     "cloud_cluster": "clusters",
     "cloud_bucket": "buckets",
+    "cloud_key": "keys",
 }
+"""By listing, a data source of the name, a data source of all, a known id; of keys nothing tells whether they are there."""
+UNSEEABLE = "cloud_key"
+FAULTS = ("pins", "plural", "keys")
+READY_S = 60.0
+ASKS_A_PERSON = ("CreateUnknown", "StateLost")
 
 
-class Death:
-    """Comes at step `at`, counted from 1; never when it is 0. steps: what was done, by name."""
+@dataclass
+class Order:
+    """When a life ends. at: the step, counted from 1; 0: never. victim: instead of the controllers the provider."""
 
-    def __init__(self, at: int = 0, manner: Manner = "after") -> None:
-        self.at, self.manner = at, manner
-        self.steps: list[str] = []
-        self.died = asyncio.Event()
-        self.buried = False
-        """What it still tries on its way out fails at once."""
-        self._resting: list[asyncio.Future[NoReturn]] = []
-        self.loose: list[asyncio.Task[Any]] = []
-        self.kills_peer: Callable[[], None] | None = None
-        """Instead of us, the provider dies."""
+    at: int = 0
+    manner: Manner = "after"
+    victim: Literal["controllers", "provider"] = "controllers"
+    under_way_s: float = 0.002
+    steps: list[str] = field(default_factory=list)
+    carried_out: bool = False
+    """Whether it came so far."""
 
-    def bury(self) -> None:
-        self.buried = True
-        self.died.set()
-        for one in self._resting:
-            if not one.done():
-                one.set_exception(ConnectionError("this process is dead"))
-
-    async def around(self, step: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        if self.buried:
-            raise ConnectionError("this process is dead")
-        if self.died.is_set():
-            await self._rest()
-        self.steps.append(step)
-        mine = len(self.steps) == self.at
-        if mine and self.kills_peer is not None:
-            return await self._without_peer(call)
-        if mine and self.manner == "before":
-            await self._die()
-        if mine and self.manner == "under way":
-            self.loose.append(asyncio.ensure_future(call()))
-            await asyncio.sleep(0)
-            await self._die()
-        answer = await call()
-        if mine:
-            await self._die()
-        if self.died.is_set():
-            await self._rest()
-        return answer
-
-    async def _without_peer(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        assert self.kills_peer is not None
-        if self.manner == "before":
-            self.kills_peer()
-            return await call()
-        running = asyncio.ensure_future(call())
-        await asyncio.sleep(0 if self.manner == "under way" else 0.02)
-        self.kills_peer()
-        return await running
-
-    async def _die(self) -> NoReturn:
-        self.died.set()
-        await self._rest()
-
-    async def _rest(self) -> NoReturn:
-        resting: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
-        self._resting.append(resting)
-        await resting
-        raise AssertionError("unreachable")
+    def wire(self) -> dict[str, Any]:
+        return {"at": self.at, "manner": self.manner, "victim": self.victim, "under_way_s": self.under_way_s}
 
 
-class MortalTransport:
-    def __init__(self, inner: SocketTransport, death: Death) -> None:
-        self._inner = inner
-        self._death = death
+class Life:
+    """One process of controllers, seen from outside."""
 
-    async def send(self, request: Request) -> Response:
-        if request.method == "GET" or "/events" in request.path:
-            return await self._inner.send(request)
-        kind = request.path.split("/namespaces/default/")[-1].split("/")[0]
-        part = "status" if request.path.endswith("/status") else ""
-        name = " ".join(filter(None, (request.method, kind, part)))
-        answer: Response = await self._death.around(name, lambda: self._inner.send(request))
-        return answer
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.dead = asyncio.Event()
+        self.failing: dict[str, str] = {}
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._count = 0
 
-    async def close(self) -> None:
-        await self._inner.close()
+    async def begin(self, zygote: socket.socket) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(zygote, [json.dumps(self.order.wire()).encode()], [theirs.fileno()])
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        self._listening = asyncio.create_task(self._listen())
 
+    async def _listen(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                said = json.loads(line)
+                if "step" in said:
+                    self.order.steps.append(said["step"])
+                elif "killed" in said:
+                    self.order.carried_out = True
+                else:
+                    self._asked.pop(said["answer"]).set_result(said)
+        self.dead.set()
+        for one in self._asked.values():
+            one.set_result({"idle": False})
+        self._writer.close()
 
-class MortalPeer:
-    """A provider, each question to which is a step."""
-
-    def __init__(self, peer: Peer, death: Death) -> None:
-        self._peer = peer
-        self._death = death
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._peer, name)
-        if name not in ASKED:
-            return found
-
-        async def ask(*arguments: Any) -> Any:
-            return await self._death.around(name, lambda: found(*arguments))
-
-        return ask
-
-
-class OnePeer:
-    """Providers: one process for all lives, started anew when it was killed."""
-
-    def __init__(self, world: MortalWorld) -> None:
-        self._world = world
-        self.peer: Peer | None = None
-        self._death = Death()
-        self._talk: Talk | None = None
-        self._lock = asyncio.Lock()
-
-    def begin(self, death: Death) -> None:
-        self._death, self._talk = death, None
-
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
-        async with self._lock:
-            if self.peer is None or not self.peer.plugin.running:
-                await self.close()
-                command, sockets, environment = self._world.command(provider)
-                self.peer = await Peer.start(command, sockets, environment=environment, name="cloud", timeout_s=120)
-                await self.peer.configure({**config.spec.config, **secrets})
-                self._talk = None
-            if self._talk is None:
-                clock = asyncio.get_running_loop().time
-                peer: Any = MortalPeer(self.peer, self._death)
-                self._talk = Talk(
-                    peer, await self.peer.schema(), Rate(10_000, clock), 10_000, clock, self._world.folder / "none"
-                )
-            return self._talk
-
-    def kill(self) -> None:
-        assert self.peer is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.peer.plugin.pid, signal.SIGKILL)
-
-    async def close(self) -> None:
-        if self.peer is not None:
-            await self.peer.close()
-            self.peer = None
-
-    async def run(self) -> None:
-        await asyncio.get_running_loop().create_future()
+    async def ask(self, **question: Any) -> dict[str, Any]:
+        """Its answer; of one that is dead, or dies, that it is not idle."""
+        if self.dead.is_set():
+            return {"idle": False}
+        self._count += 1
+        answer = self._asked[self._count] = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(ConnectionError):
+            self._writer.write(json.dumps({"n": self._count, "joined": len(COLLECTIONS), **question}).encode() + b"\n")
+        found = await answer
+        self.failing = found.get("failing", self.failing)
+        return found
 
 
 class MortalWorld(World):
-    """As `World`, with lives that end. persons: what people had to be asked."""
+    """As `World`, with lives that end. persons: what people had to be asked. deaths: how many lives ended."""
 
     resources = tuple(COLLECTIONS)
 
-    def __init__(self, folder: Path, *arguments: Any) -> None:
-        super().__init__(folder, *arguments)
+    def __init__(self, folder: Path, cloud: Cloud) -> None:
+        super().__init__(folder, cloud, *FAULTS)
         self.persons: list[str] = []
+        self.deaths = 0
+        self.life: Life | None = None
 
     async def work(self) -> None:
-        self.peers = OnePeer(self)
+        """The zygote, and the provider on its shelf: installed, enabled, with a credential."""
+        await ensure_crds(self.client, COMPONENT.kinds)
+        settings = mortal_controllers.settings_of(self.folder)
+        (self.folder / "run" / "user").mkdir(parents=True)
+        shelf = Shelf(settings.data_path("providers"))
+        checksum = shelf.put(provider_program(self.folder, *FAULTS).read_bytes(), READS)
+        command, sockets, environment = self.command(Provider())
+        peer = await Peer.start(command, sockets, environment=environment, name="cloud")
+        shelf.keep_schema(checksum, await peer.schema())
+        await peer.close()
+        await self.make(
+            Provider(
+                metadata=ObjectMeta(name="cloud"),
+                spec=ProviderSpec(source="trimtab/cloud", kinds=list(self.resources), checksum=checksum),
+            )
+        )
+        spec = ProviderConfigSpec(
+            provider="cloud",
+            config={"url": self.cloud.url},
+            secrets={"token": SecretKey(name="cloud", key="token")},
+            requests_per_second=1000,
+            removals_per_interval=100_000,
+        )
+        await self.make(ProviderConfig(metadata=ObjectMeta(name="default", namespace=NAMESPACE), spec=spec))
+        self._orders, theirs = socket.socketpair()
+        with theirs:
+            self._zygote = subprocess.Popen(  # noqa: ASYNC220 (it outlives loops, and is waited for at the end)
+                [sys.executable, mortal_controllers.__file__, str(self.folder), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
+            )
+        self._orders.settimeout(READY_S)
+        assert await asyncio.to_thread(self._orders.recv, 16) == b"ready\n"
 
     async def rest(self) -> None:
-        await self.peers.close()
+        await self.kill()
+        self._orders.close()
+        self._zygote.wait(READY_S)
 
-    @asynccontextmanager
-    async def life(self, death: Death) -> AsyncIterator[None]:
-        self.peers.begin(death)
-        client = Client(MortalTransport(SocketTransport(self.api.socket), death))
-        settings = Settings(id="te57ed", data=str(self.folder), run=str(self.folder))
-        self.process = Process(
-            client=client, journal=Journal(None), settings=settings, adapters={Providers: self.peers}, components=[]
-        )
-        running = asyncio.create_task(self.process.run())
-        await asyncio.sleep(0)
-        for name, kind in self.kinds.items():
-            self.process.join("infrastructure", managed(kind, name))
-        try:
-            yield
-        finally:
-            death.bury()
-            running.cancel()
-            await asyncio.wait([running])
-            await asyncio.gather(*death.loose, return_exceptions=True)
-            self.process = None
-            await client.close()
+    # Lives
 
-    async def through(self, death: Death, goal: Callable[[], Awaitable[bool]], what: str) -> bool:
+    async def living(self, order: Order) -> Life:
+        """The life that there is, armed with an order; a new one when there is none."""
+        if self.life is None:
+            self.life = Life(order)
+            await self.life.begin(self._orders)
+            return self.life
+        self.life.order = order
+        await self.life.ask(ask="arm", order=order.wire())
+        return self.life
+
+    async def kill(self) -> None:
+        """kill -9 at this moment, if there is a life."""
+        if self.life is not None:
+            pids = Path(f"/proc/{self._zygote.pid}/task/{self._zygote.pid}/children").read_text().split()
+            os.kill(int(pids[0]), signal.SIGKILL)
+            await self.life.dead.wait()
+            await self.buried()
+
+    async def buried(self) -> None:
+        """Checks that the life that ended was killed, and that nothing of it goes on."""
+        said = json.loads(await asyncio.to_thread(self._orders.recv, 1 << 16))
+        self.life = None
+        self.deaths += 1
+        assert os.WIFSIGNALED(said["status"]), f"it ended by itself: {said}"
+        assert os.WTERMSIG(said["status"]) == signal.SIGKILL, said
+        assert said["left"] == [], said
+
+    async def through(self, order: Order, goal: Callable[[], Awaitable[bool]], what: str) -> bool:
         """Lives until death, or until the goal is reached and all is at rest; whether it died."""
+        await self.living(order)
+        return await self.through_armed(goal, what)
+
+    async def through_armed(self, goal: Callable[[], Awaitable[bool]], what: str) -> bool:
+        """As `through`, by the order of the life that there is."""
+        life = self.life
+        assert life is not None
+        order = life.order
 
         async def reached() -> bool:
-            return death.died.is_set() or (self.process is not None and await goal() and self.process.idle)
+            return life.dead.is_set() or (await goal() and (await life.ask(ask="idle"))["idle"] and await goal())
 
-        async with self.life(death):
-            await self.until(reached, f"{what}, killed at {death.at} {death.manner}: {death.steps[-3:]}")
-            return death.died.is_set()
+        await self.until(reached, f"{what}, killed at {order.at} {order.manner}: {order.steps[-3:]}")
+        if not life.dead.is_set():
+            await life.ask(ask="arm", order=Order().wire())  # what comes later is another's
+        if life.dead.is_set():
+            await self.buried()
+            return True
+        return False
+
+    async def at_rest(self) -> None:
+        """Until nothing runs in the life that there is, or in a new one."""
+
+        async def holds() -> bool:
+            return True
+
+        await self.through(Order(), holds, "all is at rest")
+
+    async def state(self) -> str:
+        failing = self.life.failing if self.life is not None else {}
+        return f"{await super().state()}; failing: {failing}; cloud: {self.cloud.objects} {self.cloud.faults}"
 
     async def restart_api(self) -> None:
         """kill -9, and again on the same data."""
@@ -254,7 +254,7 @@ class MortalWorld(World):
         said = {c.type: c for c in found.status.conditions} if found is not None else {}
         if found is None or "Synced" not in said or found.status.observed_generation != found.metadata.generation:
             return False
-        if said["Synced"].reason in ("CreateUnknown", "StateLost"):
+        if said["Synced"].reason in ASKS_A_PERSON:
             await self.obey(resource, found, said["Synced"].message)
         return said["Synced"].status == "True" and said["Ready"].status == "True"
 
@@ -275,8 +275,9 @@ class MortalWorld(World):
         found = await self.get(resource, name)
         if found is not None:
             said = {c.type: c for c in found.status.conditions}
-            if "Synced" in said and said["Synced"].reason in ("CreateUnknown", "StateLost"):
-                await self.obey(resource, found, said["Synced"].message)
+            if "Synced" in said and said["Synced"].reason in ASKS_A_PERSON:
+                with contextlib.suppress(NotFound):
+                    await self.obey(resource, found, said["Synced"].message)
             return False
         left = (await self.client.list(Effect, NAMESPACE)).items
         return await self.secret(self.state_of(resource, name)) is None and not any(

@@ -12,9 +12,13 @@ import pytest
 
 import cloud_provider
 from cloud import Cloud
+from trimtab.components.infrastructure.loop import keeping
+from trimtab.components.infrastructure.loop.finding import Finder, ids_in
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept
 from trimtab.components.infrastructure.loop.permission import Policy, gate
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
+from trimtab.components.infrastructure.protocol.schema import Attribute, Block
+from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, object_of, set_of
 
 NAMED = "servers.cloud.tf.trimtab.dev web -n default"
 GIVEN = {"name": "web", "region": "eu", "password": "hush", "disk": [{"label": "root", "size": 20}]}
@@ -33,13 +37,16 @@ async def keeper(request: pytest.FixtureRequest, cloud: Cloud, tmp_path: Path) -
 
 
 @asynccontextmanager
-async def running(cloud: Cloud, tmp_path: Path, *arguments: str) -> AsyncIterator[Keeper]:
+async def running(
+    cloud: Cloud, tmp_path: Path, *arguments: str, kind: str = "cloud_server", finds: bool = False
+) -> AsyncIterator[Keeper]:
     command = [sys.executable, cloud_provider.__file__, *arguments]
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     provider = await Provider.start(command, tmp_path, environment=environment, name="cloud", timeout_s=120)
     try:
         await provider.configure({"url": cloud.url, "token": "secret"})
-        yield Keeper(provider, "cloud_server", (await provider.schema()).resources["cloud_server"])
+        schema = await provider.schema()
+        yield Keeper(provider, kind, schema.resources[kind], Finder(provider, schema, kind) if finds else None)
     finally:
         await provider.close()
 
@@ -267,3 +274,80 @@ async def test_nothing_and_what_is_empty_are_one_to_the_older_sdk(cloud: Cloud, 
         cloud.change("servers", cloud.all("servers")[0]["id"], network="7")
         look = await keeper.look(memory.kept, GIVEN)
         assert [(c.path, c.cause) for c in look.lines] == [("network", "drift")]
+
+
+# What was made and whose answer never came
+
+
+@asynccontextmanager
+async def clusters(cloud: Cloud, tmp_path: Path) -> AsyncIterator[Keeper]:
+    """Of these the provider has a data source that gives all of them, and no other way to look."""
+    async with running(cloud, tmp_path, "6", "plural", kind="cloud_cluster", finds=True) as keeper:
+        yield keeper
+
+
+async def _unheard(keeper: Keeper, cloud: Cloud) -> Memory:
+    """What is remembered when the cloud did not say whether it made a cluster."""
+    memory = Memory()
+    look = await keeper.look(memory.kept, {"name": "prod"})
+    cloud.faults = {"lost": 1}
+    with pytest.raises(Failed):
+        await keeper.carry_out(memory.kept, look, memory.save, now=1000.0)
+    return memory
+
+
+async def test_what_a_data_source_of_all_lists_is_found_after_a_lost_answer(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.serve("POST", "/clusters", "Bearer secret", {"name": "prod"})
+    cloud.serve("POST", "/clusters", "Bearer secret", {"name": "other"})
+    async with clusters(cloud, tmp_path) as keeper:
+        memory = await _unheard(keeper, cloud)
+        assert memory.kept.pending == "create"
+        found = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert (found.outcome, found.names) == ("found", ("103",))
+        assert found.kept is not None
+        assert (found.kept.pending, found.kept.state["id"], found.kept.state["name"]) == ("", "103", "prod")
+
+        cloud.serve("POST", "/clusters", "Bearer secret", {"name": "prod"})
+        found = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert (found.outcome, found.names) == ("unknown", ("103", "104"))
+
+
+async def test_what_is_not_found_is_waited_for_from_the_first_look_on(cloud: Cloud, tmp_path: Path) -> None:
+    async with clusters(cloud, tmp_path) as keeper:
+        memory = await _unheard(keeper, cloud)
+        cloud.remove("clusters", "101")  # it is not shown yet
+        hour = 1000.0 + 3600.0
+        early = await keeper.recover(memory.kept, "uid", hour)
+        assert early.outcome == "early"
+        assert early.kept is not None
+        again = await keeper.recover(early.kept, "uid", hour + keeping.SETTLE_S - 1)
+        assert (again.outcome, again.kept) == ("early", early.kept)
+        nothing = await keeper.recover(early.kept, "uid", hour + keeping.SETTLE_S)
+        assert nothing.outcome == "nothing"
+        assert nothing.kept is not None
+        assert (nothing.kept.pending, nothing.kept.attempt) == ("", None)
+
+
+async def test_a_list_that_may_be_one_page_of_many_says_nothing(cloud: Cloud, tmp_path: Path) -> None:
+    for n in range(20):
+        cloud.serve("POST", "/clusters", "Bearer secret", {"name": f"other-{n}"})
+    async with clusters(cloud, tmp_path) as keeper:
+        memory = await _unheard(keeper, cloud)
+        assert memory.kept.attempt is not None
+        assert memory.kept.attempt.before is None
+        assert (await keeper.recover(memory.kept, "uid", 1001.0)).outcome == "unknown"
+
+
+def test_the_field_of_a_data_source_that_has_all_ids() -> None:
+    rows = Attribute(type=list_of(object_of({"id": STRING, "label": STRING})), computed=True)
+    numbered = Attribute(type=set_of(object_of({"id": NUMBER})), computed=True)
+    nameless = Attribute(type=list_of(object_of({"label": STRING})), computed=True)
+    ids = Attribute(type=list_of(STRING), computed=True)
+    given = Attribute(type=list_of(STRING), optional=True)
+    assert ids_in(Block({"clusters": rows, "other": nameless})) == "clusters"
+    assert ids_in(Block({"clusters": numbered, "ids": ids})) == "clusters"
+    assert ids_in(Block({"ids": ids, "names": ids})) == "ids"
+    assert ids_in(Block({"a": rows, "b": rows})) is None
+    assert ids_in(Block({"a": rows, "b": rows, "ids": ids})) is None
+    assert ids_in(Block({"ids": given})) is None
+    assert ids_in(Block({"other": nameless})) is None

@@ -277,6 +277,8 @@ class Run:
             return keeper.keep(kept, State(None), agreed=kept.agreed)
         recovered = await keeper.recover(kept, self._subject.metadata.uid, self._now_s)
         if recovered.outcome == "early":
+            if recovered.kept is not None and recovered.kept != kept:
+                await self._save(recovered.kept)
             raise Blocked("NotVisibleYet", "the answer to making it never came: it is looked for", UNSEEN_RETRY_S)
         if recovered.kept is None:
             raise self._memory.unknown(token, recovered.names)

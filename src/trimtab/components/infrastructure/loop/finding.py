@@ -4,8 +4,9 @@
     before it is made --Finder.there--> keys of what is there           (kept with the attempt)
     answer lost       --Finder.ours---> what is there now, was not there then, and is as it was given; or bears the uid
 
-Four ways to look, the first that the provider has: ListResource; import by an identity of which every part is given; import by an id
-that the plan knows; a data source of the same name that takes a `name`. Where there is none, only a person can say.
+Five ways to look, the first that the provider has: ListResource; import by an identity of which every part is given; import by an id
+that the plan knows; a data source of the same name that takes a `name`; one of its plural that gives the ids of all. Where there is none,
+only a person can say.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from msgspec import Struct
 
 from trimtab.components.infrastructure.protocol.provider import Imported, Listed, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema
-from trimtab.components.infrastructure.protocol.types import STRING
+from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, plain, same
 
 LIST_MAX = 5000
 """Where more are there, nobody lists them for each that is made."""
+PAGES = frozenset({10, 20, 25, 30, 40, 50, 100, 200, 250, 500, 1000})
+"""A data source that gives so many may have given a page of them: that something is not among them means nothing then."""
+CANDIDATES_MAX = 20
+"""So many of what nothing but the id is known of are looked at, to see whether one is ours."""
+NAMES = ("name", "label")
 TAG_KEY, TAG_PREFIX = "trimtab-object", "trimtab:"
 """Of a map of tags, and of a list of them: in letters that every cloud takes, 44 characters at most."""
 TAGS = ("tags", "labels")
@@ -73,7 +79,7 @@ class Finder:
         Raises:
             ProviderError: it did not answer.
         """
-        for way in (self._listed, self._by_identity, self._by_id, self._by_data):
+        for way in (self._listed, self._by_identity, self._by_id, self._by_data, self._by_plural):
             try:
                 found = await way(config, expected)
             except ProviderError as err:
@@ -85,36 +91,41 @@ class Finder:
         return None
 
     async def ours(self, config: Value, expected: str, before: list[str], uid: str) -> list[Found] | None:
-        """Of what is there, what can be the one that was begun: it bears the uid, or, where nothing does, came since and is as given."""
+        """Of what is there, what can be the one that was begun: it bears the uid, or, where nothing does, came since and is as given.
+        None: nobody can say."""
         found = await self.there(config, expected)
         if found is None:
             return None
         tag = tag_of(self._block, config)
+        fresh = [one for one in found if tag is not None or one.key not in before]
+        if sum(one.value is None for one in fresh) > CANDIDATES_MAX:
+            return None
         out = []
-        for one in found:
-            if tag is None and one.key in before:
-                continue
-            if one.value is None:
-                one = await self._whole(one)
-            if one.value is None:
-                continue
+        for one in fresh:
+            if one.value is None and (one := await self._whole(one)).value is None:
+                return None  # it could be this one, and nobody can look at it
             if tag_of(self._block, one.value) == uid if tag is not None else as_given(self._block, one.value, config):
                 out.append(one)
         return out
 
     async def take(self, one: Found) -> State:
         """The state of what was found, with what the provider itself remembers of it; value None when it is gone."""
-        name = one.value.get("id") if isinstance(one.value, dict) else None
+        name = one.value.get("id") if isinstance(one.value, dict) else one.key
         imported: list[Imported] = []
         if one.identity is not None:
             imported = await self._imported(self._provider.import_identity(self._kind, one.identity))
         elif isinstance(name, str) and name:
             imported = await self._imported(self._provider.import_(self._kind, name))
         state = imported[0].state if imported else State(one.value, b"", one.identity)
-        return await self._provider.read(self._kind, state)
+        return state if state.value is None else await self._provider.read(self._kind, state)
 
     async def _whole(self, one: Found) -> Found:
-        state = await self.take(one)
+        try:
+            state = await self.take(one)
+        except ProviderError as err:
+            if not err.diagnostics or PASSING.search(str(err)):
+                raise
+            return one  # not to be imported by what it was listed as
         return Found(one.key, state.value, one.identity)
 
     # The ways
@@ -164,6 +175,22 @@ class Finder:
             return []
         return await self._read(await self._imported(self._provider.import_(self._kind, str(name))))
 
+    async def _by_plural(self, config: Value, _: str) -> list[Found] | None:
+        for name in plurals(self._kind):
+            schema = self._served.data_sources.get(name)
+            if schema is not None and (place := ids_in(schema.block)) is not None:
+                break
+        else:
+            return None
+        if (asked := _asked(schema.block, config, required_only=True)) is None:
+            return None
+        value = await self._provider.data(name, asked)
+        rows = value.get(place) if isinstance(value, dict) else None
+        if not isinstance(rows, list) or len(rows) > LIST_MAX or len(rows) in PAGES:
+            return None
+        ids = [str(row["id"] if isinstance(row, dict) else row) for row in rows if not _named_otherwise(row, config)]
+        return [Found(one, None) for one in ids]
+
     async def _imported(self, question: Any) -> list[Imported]:
         try:
             found: list[Imported] = await question
@@ -176,6 +203,36 @@ class Finder:
     async def _read(self, imported: list[Imported]) -> list[Found]:
         states = [await self._provider.read(self._kind, one.state) for one in imported]
         return [Found(_key(s.value, s.identity), s.value, s.identity) for s in states if s.value is not None]
+
+
+def plurals(kind: str) -> list[str]:
+    """What a data source of all of a kind is called."""
+    return [f"{kind}s", f"{kind}es", *([f"{kind[:-1]}ies"] if kind.endswith("y") else [])]
+
+
+def ids_in(block: Block) -> str | None:
+    """The one field of a data source that has all ids: in a list of objects with an `id`, or as `ids`; None when it is not plain which."""
+    types = {name: one.implied for name, one in block.attributes.items() if one.computed and not one.required}
+    types |= {name: one.implied for name, one in block.blocks.items()}
+    rows = [name for name, of in types.items() if of.kind in ("list", "set") and _has_id(of.element)]
+    if len(rows) == 1:
+        return rows[0]
+    ids = types.get("ids")
+    return "ids" if not rows and ids is not None and ids.kind in ("list", "set") and ids.element == STRING else None
+
+
+def _has_id(of: Type | None) -> bool:
+    return of is not None and of.kind == "object" and of.attributes.get("id") in (STRING, NUMBER)
+
+
+def _named_otherwise(row: Value, config: Value) -> bool:
+    """Whether the row of a list has another name than what is given."""
+    if not isinstance(row, dict):
+        return False
+    return any(
+        isinstance(row.get(name), str) and isinstance(config.get(name), str) and row[name] != config[name]
+        for name in NAMES
+    )
 
 
 def _asked(block: Block, config: Value, *, required_only: bool) -> dict[str, Value] | None:

@@ -50,7 +50,8 @@ from trimtab.components.infrastructure.schemas.changes import (
 UNSEEN_S = 600.0
 """For so long what was made and has not been seen since is taken to be there: many clouds show what is new a while later."""
 SETTLE_S = 30.0
-"""So long after an attempt whose answer never came, not finding it means nothing yet."""
+"""So long after it was first looked for, not finding what was begun means nothing yet: how long the call itself took says nothing of how
+long the cloud goes on with it."""
 
 Action = Literal["none", "create", "update", "replace", "delete"]
 KEY_BYTES = 32
@@ -70,7 +71,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     """Something that was begun to be made.
 
     token: names this attempt. at: when, in seconds since 1970. config: JSON of what was given. expected: its id, where the plan knew it.
-    before: keys of what was there and looked like it; None when there was no way to look.
+    before: keys of what was there and looked like it; None when there was no way to look. missed_at: when it was first looked for in
+    vain; 0 before.
     """
 
     token: str
@@ -78,6 +80,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     config: Any = None
     expected: str = ""
     before: list[str] | None = None
+    missed_at: float = 0.0
 
 
 class Kept(Struct, frozen=True, omit_defaults=True):
@@ -151,7 +154,8 @@ class Look(Struct, frozen=True):
 
 
 class Recovered(Struct, frozen=True):
-    """What came of an attempt: found, nothing, early (too soon to say), unknown (nobody can say; names: what it could be)."""
+    """What came of an attempt: found, nothing, early (too soon to say), unknown (nobody can say; names: what it could be). kept: what is
+    to be remembered then."""
 
     outcome: Literal["found", "nothing", "early", "unknown"]
     kept: Kept | None = None
@@ -444,13 +448,19 @@ class Keeper:
             return Recovered("unknown")
         config = decode_json(self._type, json.dumps(attempt.config).encode())
         found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
-        if found is None or len(found) > 1:
-            return Recovered("unknown", names=tuple(one.key for one in found or ()))
+        if found is not None and len(found) > 1:
+            return Recovered("unknown", names=tuple(one.key for one in found))
         state = await self._finder.take(found[0]) if found else State(None)
         if state.value is None:
-            if now - attempt.at < SETTLE_S:
-                return Recovered("early")
+            if not attempt.missed_at:
+                missed = msgspec.structs.replace(attempt, missed_at=now)
+                return Recovered("early", msgspec.structs.replace(kept, attempt=missed))
+            if now - attempt.missed_at < SETTLE_S:
+                return Recovered("early", kept)
+            if found is None:
+                return Recovered("unknown")
             return Recovered("nothing", self.keep(kept, State(None), agreed=kept.agreed))
+        assert found
         return Recovered("found", self.keep(kept, state), (found[0].key,))
 
     async def tagged(self, kept: Kept, config: Value, uid: str) -> Kept | None:
