@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +24,7 @@ from trimtab.components.infrastructure.loop import joining
 from trimtab.components.infrastructure.loop.remembering import kept_of
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.programs.pool import NotReady, Pool
-from trimtab.components.infrastructure.programs.shelf import confined
+from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn, confined
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu"}
 SERVER = "cloud_server"
@@ -217,3 +221,41 @@ print([name for name in (*heavy, *(ours + one for one in mine)) if name in sys.m
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ORPHAN = """
+import os, pathlib, signal, sys, time
+from trimtab.api import ObjectMeta
+from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
+from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn
+
+folder, checksum, user = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+made = Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud", checksum=checksum))
+command, _, environment = ShutIn(Shelf(folder / "shelf"), folder / "sockets", user)(made)
+me = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == me:
+        time.sleep(0.001)
+    os.execvpe(command[0], command, environment)
+os.kill(me, signal.SIGKILL)
+"""
+"""A process that is killed just before the provider that it starts is there."""
+
+
+def test_a_provider_does_not_outlive_who_started_it_however_early_that_ended() -> None:
+    with tempfile.TemporaryDirectory(prefix="tt-shelf-", dir="/tmp") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        checksum = Shelf(folder / "shelf").put(b"#!/bin/sh\nexec sleep 600\n")
+        user = "nobody" if os.geteuid() == 0 else getpass.getuser()
+        arguments = [sys.executable, "-c", ORPHAN, place, checksum, user]
+        # What is left of it holds the pipe: its end says that nothing is.
+        done = subprocess.run(arguments, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+        (left,) = (folder / "sockets").iterdir()
+
+        made = Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud", checksum=checksum))
+        start = ShutIn(Shelf(folder / "shelf"), folder / "sockets", user)
+        ours = {start(made)[1], start(made)[1]}
+        assert left not in ours
+        assert set((folder / "sockets").iterdir()) == ours

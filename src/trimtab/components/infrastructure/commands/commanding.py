@@ -80,7 +80,7 @@ async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSch
         shelf.remove(made.spec.checksum)
         raise Refused(str(err)) from None
     finally:
-        shutil.rmtree(sockets.parent, ignore_errors=True)
+        shutil.rmtree(sockets, ignore_errors=True)
     shelf.keep_schema(made.spec.checksum, schema)
     return schema
 

@@ -1,7 +1,7 @@
 """Installed providers on disk, each by the hash of its program, and how one is started: shut in.
 
     DATA/providers/SHA256/terraform-provider      the program         DATA/providers/SHA256/schema      its schema, read once
-                          reads                   what else it reads  RUN/user/providers/...            sockets
+                          reads                   what else it reads  RUN/user/providers/NAME.PID.xxx   sockets, of whom it is asked by
 
 A provider may use the network, which is its job. It sees its program, the system's libraries and certificates, what its installer let it
 read, and nothing else: no data of the engine, no other process, of the environment only the way to the world; it has no privileges and
@@ -30,6 +30,9 @@ PROGRAM = "terraform-provider"
 SCHEMA = "schema.msgpack"
 READS = "reads"
 SCHEMA_FORMAT = 1
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+"""Before a process id and a command: ends with that process, also when that ended before it was asked for. (bwrap's --die-with-parent alone
+does not look whether its parent still is there.)"""
 
 
 class Shelf:
@@ -110,6 +113,7 @@ class ShutIn:
         self._shelf = shelf
         self._sockets = sockets
         self._user = user
+        self._ours: set[Path] = set()
 
     def __call__(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
         """Raises `NotReady`."""
@@ -121,7 +125,9 @@ class ShutIn:
                 + (f"@{provider.spec.version}" if provider.spec.version else ""),
             )
         self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sockets = Path(tempfile.mkdtemp(prefix=f"{provider.name}-", dir=self._sockets))
+        self._sweep()
+        sockets = Path(tempfile.mkdtemp(prefix=f"{provider.name}.{os.getpid()}.", dir=self._sockets))
+        self._ours.add(sockets)
         passed = {name: os.environ[name] for name in WAY_OUT if name in os.environ}
         user = self._user if os.geteuid() == 0 else ""
         if user:
@@ -130,14 +136,28 @@ class ShutIn:
         command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user, memory_bytes)
         return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": str(sockets)} | passed
 
+    def _sweep(self) -> None:
+        """What processes that were killed left behind; one of them may have had our number."""
+        for one in self._sockets.iterdir():
+            pid = one.name.split(".")[-2] if one.name.count(".") > 1 else ""
+            if one not in self._ours and (pid == str(os.getpid()) or not _runs(pid)):
+                shutil.rmtree(one, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
 
 def confined(
     program: Path, sockets: Path, reads: Sequence[str] = (), user: str = "", memory_bytes: int = 2 << 30
 ) -> list[str]:
-    """The command that runs a provider shut in, as this user (of root) or as whoever runs it. Raises `NotReady`: bubblewrap is missing."""
+    """The command that runs a provider shut in, as this user (of root) or as whoever runs it, for as long as this process runs, which has
+    to start it. Raises `NotReady`: bubblewrap is missing."""
     if shutil.which("bwrap") is None:
         raise NotReady("ProviderFailed", "bwrap is missing, which shuts providers in: apt-get install bubblewrap")
     command = [
+        *WITH_US,
+        str(os.getpid()),
         "prlimit",
         f"--data={memory_bytes}",
         "--core=0",
