@@ -9,7 +9,6 @@ asks for a while, longer each time. What was made anew is counted, so that a cre
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
 import shutil
@@ -55,35 +54,47 @@ class Command(Protocol):
 
 @dataclass
 class Rate:
-    """A token bucket, and the pause after a refusal."""
+    """A token bucket, and the pause after a refusal. Questions overlap: only what is asked after a pause says how the next one is."""
 
     per_second: float
     clock: Callable[[], float]
     next_at: float = 0.0
     busy_until: float = 0.0
     busy_s: float = BUSY_FIRST_S
+    pauses: int = 0
 
     def open(self) -> None:
         """Raises `NotReady` while its cloud is said to be busy."""
         left_s = self.busy_until - self.clock()
         if left_s > 0:
-            raise NotReady("RateLimited", f"the cloud asks for fewer requests: nothing is asked for {left_s:.0f} s")
+            raise NotReady(
+                "RateLimited", f"the cloud asks for fewer requests: nothing is asked for {left_s:.0f} s", left_s
+            )
 
     async def turn(self) -> None:
-        """Waits until the credential may ask again. Raises `NotReady` while its cloud is said to be busy."""
+        """Waits until the credential may ask again. Raises `NotReady` while its cloud is said to be busy, or was in the meantime."""
         self.open()
-        now = self.clock()
+        now, pauses = self.clock(), self.pauses
         at = max(now, self.next_at)
         self.next_at = at + 1 / self.per_second
         if at > now:
             await asyncio.sleep(at - now)
+            self.open()
+            if self.pauses != pauses:  # the turns are dealt out anew
+                raise NotReady("RateLimited", "the cloud asked for fewer requests while this waited for its turn")
 
     def answered(self) -> None:
-        self.busy_s = BUSY_FIRST_S
+        """Something that the cloud was asked was not refused."""
+        if self.clock() >= self.busy_until:
+            self.busy_s = BUSY_FIRST_S
 
     def refused(self) -> None:
-        self.busy_until = self.clock() + self.busy_s
+        """It was asked too often. What was asked together is refused together, and is one refusal."""
+        if self.clock() < self.busy_until:
+            return
+        self.busy_until = self.next_at = self.clock() + self.busy_s
         self.busy_s = min(self.busy_s * 2, BUSY_LAST_S)
+        self.pauses += 1
 
 
 @dataclass
@@ -131,20 +142,22 @@ class Talk:
         return True
 
     async def plan(self, kind: str, prior: State, config: Value) -> Planned:
-        return await self._asking(self.provider.plan(kind, prior, config))
+        return await self._asking(self.provider.plan(kind, prior, config), cloud=False)
 
     async def read(self, kind: str, state: State) -> State:
         await self.rate.turn()
         return await self._asking(self.provider.read(kind, state))
 
     async def apply(self, kind: str, prior: State, planned: Planned, config: Value) -> Applied:
-        done = await self._asking(self.provider.apply(kind, prior, planned, config))
+        done = await self._asking(self.provider.apply(kind, prior, planned, config), cloud=False)
         if any(BUSY.search(str(one)) for one in done.errors):
             self.rate.refused()
+        else:
+            self.rate.answered()
         return done
 
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
-        return await self._asking(self.provider.upgrade(kind, version, state))
+        return await self._asking(self.provider.upgrade(kind, version, state), cloud=False)
 
     async def import_(self, kind: str, name: str) -> list[protocol.Imported]:
         await self.rate.turn()
@@ -163,9 +176,10 @@ class Talk:
         return await self._asking(self.provider.list_(kind, config, limit))
 
     async def validate(self, kind: str, config: Value) -> tuple[protocol.Diagnostic, ...]:
-        return await self._asking(self.provider.validate(kind, config))
+        return await self._asking(self.provider.validate(kind, config), cloud=False)
 
-    async def _asking(self, question: Awaitable[T]) -> T:
+    async def _asking(self, question: Awaitable[T], *, cloud: bool = True) -> T:
+        """cloud: an answer means that the cloud gave one; many a plan does without it."""
         self.asked += 1
         try:
             answer = await question
@@ -174,7 +188,8 @@ class Talk:
                 self.rate.refused()
             raise
         else:
-            self.rate.answered()
+            if cloud:
+                self.rate.answered()
             return answer
         finally:
             self.asked -= 1
@@ -204,6 +219,7 @@ class Pool:
         self._starting: dict[str, asyncio.Task[Talk]] = {}
         self._troubles: dict[str, Trouble] = {}
         self._shared: dict[str, tuple[Rate, deque[float]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> list[Talk]:
@@ -220,7 +236,7 @@ class Pool:
             del self._talks[key]
             if talk.clock() - talk.began < STEADY_S:
                 self._trouble(key, NotReady("ProviderFailed", f"{provider.name}: {talk.provider.plugin.epitaph()}"))
-            await talk.close()
+            self._end(talk)
         task = self._starting.get(key)
         if task is None:
             if (trouble := self._troubles.get(key)) is not None:
@@ -228,7 +244,7 @@ class Pool:
             task = self._starting[key] = asyncio.get_running_loop().create_task(
                 self._started(key, provider, config, secrets)
             )
-            task.add_done_callback(lambda _: self._starting.pop(key, None))
+            task.add_done_callback(lambda done: self._begun(key, done))
         return await asyncio.shield(task)
 
     async def _started(self, key: str, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
@@ -238,6 +254,18 @@ class Pool:
             self._trouble(key, err)
             raise
         return started
+
+    def _begun(self, key: str, done: asyncio.Task[Talk]) -> None:
+        self._starting.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may be gone: nobody else hears of it
+
+    def _end(self, talk: Talk) -> asyncio.Task[None]:
+        """Closes what nobody finds any more, whatever becomes of who says so; meanwhile another may be started."""
+        task = asyncio.get_running_loop().create_task(talk.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
 
     def _trouble(self, key: str, err: NotReady) -> None:
         """Remembers that it did not run, or not for long: it is started again later, each time later."""
@@ -257,17 +285,19 @@ class Pool:
         clock = asyncio.get_running_loop().time
         try:
             started = await protocol.Provider.start(command, sockets, name=provider.name, environment=environment)
-        except protocol.LaunchError as err:
+        except BaseException as err:
             shutil.rmtree(sockets, ignore_errors=True)
-            raise NotReady("ProviderFailed", str(err)) from None
+            if isinstance(err, protocol.LaunchError):
+                raise NotReady("ProviderFailed", str(err)) from None
+            raise
         try:
             schema = await started.schema()
             await started.configure({**config.spec.config, **secrets})
-        except (ProviderError, ValueFault) as err:
+        except BaseException as err:
             await started.close()
-            raise NotReady("ConfigurationRefused", f"ProviderConfig {config.name}: {err}") from None
-        except BaseException:
-            await started.close()
+            shutil.rmtree(sockets, ignore_errors=True)
+            if isinstance(err, ProviderError | ValueFault):
+                raise NotReady("ConfigurationRefused", f"ProviderConfig {config.name}: {err}") from None
             raise
         spec = config.spec
         # Of the ProviderConfig, not of the process: neither an idle end nor another token makes anybody forget.
@@ -291,16 +321,16 @@ class Pool:
         for key, talk in list(self._talks.items()):
             if talk.asked == 0 and talk.used + IDLE_S <= talk.clock():
                 del self._talks[key]
-                await talk.close()
+                await asyncio.shield(self._end(talk))
 
     async def close(self) -> None:
-        for task in list(self._starting.values()):
+        starting = list(self._starting.values())
+        for task in starting:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, NotReady):
-                await task
+        await asyncio.gather(*starting, return_exceptions=True)
         talks, self._talks = list(self._talks.values()), {}
         await asyncio.gather(*(talk.quiet(QUIET_S) for talk in talks))
-        await asyncio.gather(*(talk.close() for talk in talks))
+        await asyncio.gather(*self._ending, *map(self._end, talks))
 
 
 __all__ = ["Command", "NotReady", "Pool", "Providers", "Rate", "Talk"]

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from trimtab.components.infrastructure.programs.pool import Pool, Talk
 
 
-class NotReady(Exception):
-    """A provider that cannot be asked now. reason: for a condition; its text is one line."""
+RETRY_S = 15.0
 
-    def __init__(self, reason: str, message: str) -> None:
+
+class NotReady(Exception):
+    """A provider that cannot be asked now. reason: for a condition; its text is one line; retry_s: when asking again makes sense."""
+
+    def __init__(self, reason: str, message: str, retry_s: float = RETRY_S) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_s = retry_s
 
 
 class Providers(Protocol):

@@ -1,0 +1,149 @@
+"""Providers' processes under two events at once: one process a credential, nothing left of one that ended; and how often a cloud is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+import cloud_provider
+from cloud import Cloud
+from trimtab.api import ObjectMeta
+from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec
+from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, NotReady, Pool, Rate, Talk
+
+
+class Started:
+    """Starts the cloud's provider, and counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def __call__(self, provider: Provider) -> tuple[Sequence[str], Path, Mapping[str, str]]:
+        self.count += 1
+        sockets = self.folder / f"s{self.count}"
+        sockets.mkdir()
+        return (
+            [sys.executable, cloud_provider.__file__, "6"],
+            sockets,
+            {"PYTHONPATH": ":".join(filter(None, sys.path))},
+        )
+
+
+PROVIDER = Provider(metadata=ObjectMeta(name="cloud", uid="p"))
+
+
+def config_of(cloud: Cloud) -> ProviderConfig:
+    spec = ProviderConfigSpec(provider="cloud", config={"url": cloud.url})
+    return ProviderConfig(metadata=ObjectMeta(name="default", uid="c"), spec=spec)
+
+
+class SlowToEnd(Talk):
+    """What is left of a process that ended takes long to be cleared up."""
+
+    let: asyncio.Event
+
+    async def close(self) -> None:
+        await self.let.wait()
+        await super().close()
+
+
+async def test_what_asks_while_a_process_that_ended_is_cleared_up_starts_no_second_one(tmp_path: Path) -> None:
+    started = Started(tmp_path)
+    pool = Pool(started)
+    with Cloud() as cloud:
+        config = config_of(cloud)
+        first = await pool.talk(PROVIDER, config, {"token": "secret"})
+        first.began -= 3600  # it ran well
+        first.__class__ = SlowToEnd
+        first.let = asyncio.Event()  # type: ignore[attr-defined]
+        os.killpg(first.provider.plugin.pid, signal.SIGKILL)
+        await first.provider.plugin.wait()
+
+        one = asyncio.create_task(pool.talk(PROVIDER, config, {"token": "secret"}))
+        await asyncio.sleep(0)
+        other = await pool.talk(PROVIDER, config, {"token": "secret"})
+        first.let.set()  # type: ignore[attr-defined]
+
+        assert await one is other
+        assert started.count == 2
+        await pool.close()
+        assert not other.provider.plugin.running
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_of_a_configuration_that_is_refused_nothing_is_left(tmp_path: Path) -> None:
+    pool = Pool(Started(tmp_path))
+    with Cloud() as cloud, pytest.raises(NotReady, match="token: a token is needed"):
+        await pool.talk(PROVIDER, config_of(cloud), {"token": ""})
+    assert list(tmp_path.iterdir()) == []
+    await pool.close()
+
+
+async def test_a_stop_in_the_middle_of_clearing_up_clears_up_all_the_same(tmp_path: Path) -> None:
+    pool = Pool(Started(tmp_path))
+    with Cloud() as cloud:
+        talk = await pool.talk(PROVIDER, config_of(cloud), {"token": "secret"})
+        talk.used -= 3600
+        talk.__class__ = SlowToEnd
+        talk.let = asyncio.Event()  # type: ignore[attr-defined]
+        reaping = asyncio.create_task(pool.reap())
+        await asyncio.sleep(0)
+        reaping.cancel()
+        await asyncio.wait([reaping])
+        talk.let.set()  # type: ignore[attr-defined]
+        await pool.close()
+    assert not talk.provider.plugin.running
+    assert list(tmp_path.iterdir()) == []
+
+
+# How often a cloud is asked
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_many_refusals_of_what_was_asked_together_are_one() -> None:
+    clock = Clock()
+    rate = Rate(2.0, clock)
+    for _ in range(8):
+        rate.refused()
+    assert rate.busy_until == BUSY_FIRST_S
+    clock.now = BUSY_FIRST_S
+    rate.open()
+    rate.refused()
+    assert rate.busy_until == BUSY_FIRST_S * 3
+
+
+def test_what_was_asked_before_a_refusal_and_answered_after_it_does_not_end_it() -> None:
+    clock = Clock()
+    rate = Rate(2.0, clock)
+    rate.refused()
+    rate.answered()
+    clock.now = BUSY_FIRST_S
+    rate.refused()
+    assert rate.busy_until == BUSY_FIRST_S * 3
+    clock.now = BUSY_FIRST_S * 3
+    rate.answered()
+    rate.refused()
+    assert rate.busy_until == BUSY_FIRST_S * 4
+
+
+async def test_who_waits_for_a_turn_does_not_ask_after_a_refusal() -> None:
+    rate = Rate(20.0, asyncio.get_running_loop().time)
+    await rate.turn()
+    waiting = asyncio.create_task(rate.turn())
+    await asyncio.sleep(0)
+    rate.refused()
+    with pytest.raises(NotReady, match=r"^the cloud asks for fewer requests: nothing is asked for 5 s$"):
+        await waiting
