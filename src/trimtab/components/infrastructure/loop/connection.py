@@ -18,6 +18,8 @@ from trimtab.components.infrastructure.schemas import naming
 from trimtab.components.infrastructure.schemas.changes import at
 
 PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+PARTS = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^|])+')
+"""What `|` separates; it may be within quotes."""
 DEFAULT = re.compile(r'default\((".*")\)')
 
 
@@ -52,14 +54,14 @@ def filled(key: str, template: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def _value(key: str, expression: str, fields: Mapping[str, Any]) -> bytes:
-    field, *filters = [part.strip() for part in expression.split("|")]
+    field, *filters = [part.strip() for part in PARTS.findall(expression)]
     try:
-        value: Any = at(fields, field)
+        value: Any = at(fields, field) if field else None
     except ValueError:
         raise TemplateFault(f"{key}: {field} is no field") from None
     for name in filters:
         if found := DEFAULT.fullmatch(name):
-            value = json.loads(found[1]) if value is None else value
+            value = _default(key, found[1]) if value is None else value
             continue
         if value is None:
             break
@@ -70,17 +72,29 @@ def _value(key: str, expression: str, fields: Mapping[str, Any]) -> bytes:
     return _text(value)
 
 
+def _default(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise TemplateFault(f"{key}: default({text}): what is within is no JSON text") from None
+
+
 def _filter(key: str, name: str, value: Any) -> Any:
     match name:
         case "b64decode":
             try:
-                return base64.b64decode(_text(value), validate=True)
+                return base64.b64decode(b"".join(_text(value).split()), validate=True)  # in lines, as many write it
             except binascii.Error as err:
                 raise TemplateFault(f"{key}: b64decode: {err}") from None
         case "b64encode":
             return base64.b64encode(_text(value)).decode()
         case "json":
-            return json.dumps(value)
+            if not isinstance(value, bytes):
+                return json.dumps(value)
+            try:
+                return json.dumps(value.decode())
+            except UnicodeDecodeError:
+                raise TemplateFault(f"{key}: json: it is bytes, not text") from None
     raise TemplateFault(f'{key}: there is no filter {name}; there are b64decode, b64encode, json, default("...")')
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import io
 import json
 import platform
@@ -20,6 +21,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,16 +157,19 @@ def _fetch(url: str, what: str, most: int) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             data: bytes = answer.read(most + 1)
+            promised = int(answer.headers.get("content-length") or len(data))
     except urllib.error.HTTPError as err:
         with err:
             if err.code == 404:
                 raise InstallError(f"{what}: not there ({url}: 404)") from None
             raise InstallError(f"{what}: {url}: {err.code} {err.reason}") from None
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, http.client.HTTPException) as err:
         reason = getattr(err, "reason", err)
         raise InstallError(f"{what}: {url}: {reason}") from None
     if len(data) > most:
         raise InstallError(f"{what}: {url}: more than {most} bytes")
+    if len(data) < promised:
+        raise InstallError(f"{what}: {url}: it broke off after {len(data)} of {promised} bytes: try again")
     return data
 
 
@@ -249,7 +254,7 @@ def from_mirror(directory: Path, source: Source, wanted: str) -> Fetched:
         )
     path = versions[version]
     if path.is_file():
-        return _unpacked(f"{path}", version, path.read_bytes())
+        return from_path(path, version)
     programs = [entry for entry in sorted(path.iterdir()) if PROGRAM.match(entry.name)]
     if not programs:
         raise InstallError(f"{path}: there is no terraform-provider-* in it")
@@ -286,4 +291,6 @@ def _unpacked(what: str, version: str, archive: bytes) -> Fetched:
             data = packed.read(info)
     except zipfile.BadZipFile as err:
         raise InstallError(f"{what}: not a zip archive ({err})") from None
+    except (RuntimeError, EOFError, zlib.error) as err:  # encrypted, packed in a way of its own, broken within
+        raise InstallError(f"{what}: cannot be unpacked ({err})") from None
     return Fetched(version or _version_in(names[0]), data, f"sha256:{hashlib.sha256(data).hexdigest()}")

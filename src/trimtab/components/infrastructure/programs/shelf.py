@@ -80,7 +80,8 @@ class Shelf:
         """Checksums of all that is there."""
         if not self._root.is_dir():
             return []
-        return sorted(f"sha256:{p.name}" for p in self._root.iterdir() if (p / PROGRAM).exists())
+        found = (p for p in self._root.iterdir() if not p.name.startswith("."))  # those are what a crash left half-way
+        return sorted(f"sha256:{p.name}" for p in found if (p / PROGRAM).exists())
 
     # Schemas
 

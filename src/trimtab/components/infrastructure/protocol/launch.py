@@ -44,21 +44,24 @@ class Greeting:
     certificate: bytes
 
 
-def read_greeting(line: str) -> Greeting:
-    """Raises `ValueError`: one line."""
+def read_greeting(line: str, sockets: Path) -> Greeting:
+    """sockets: the directory in which it may listen: what is elsewhere is somebody else's. Raises `ValueError`: one line."""
     fields = line.strip().split("|")
     if len(fields) < 5 or fields[0] != CORE_PROTOCOL:
         raise ValueError(f"it greets with {line.strip()!r:.100}, which is no greeting of a Terraform provider")
     _, version, network, address, transport = fields[:5]
     if transport != "grpc" or version not in ("5", "6"):
         raise ValueError(f"it speaks protocol {version} over {transport}; 5 and 6 over grpc are known")
+    certificate = _certificate(fields[5] if len(fields) > 5 else "")
     if network == "unix":
+        if not Path(address).resolve().is_relative_to(sockets.resolve()):
+            raise ValueError(f"it listens at {address!r:.100}, which is not in the directory that it was given")
         target = f"unix:{address}"
     elif network == "tcp" and address.startswith(("127.0.0.1:", "[::1]:")):
         target = address
     else:
         raise ValueError(f"it listens on {network} {address!r:.100}, neither a unix socket nor loopback")
-    return Greeting(cast(Version, int(version)), target, _certificate(fields[5] if len(fields) > 5 else ""))
+    return Greeting(cast(Version, int(version)), target, certificate)
 
 
 def _certificate(text: str) -> bytes:
@@ -76,8 +79,9 @@ def _certificate(text: str) -> bytes:
 class Plugin:
     """A running provider process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, name: str, sockets: Path) -> None:
         self._process = process
+        self._sockets = sockets
         self.name = name
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._panic = ""
@@ -133,7 +137,7 @@ class Plugin:
             await self._finished()
             raise LaunchError(f"{self.name}: {self.epitaph()}, before it greeted: is it a Terraform provider?")
         try:
-            found = read_greeting(line.decode(errors="replace"))
+            found = read_greeting(line.decode(errors="replace"), self._sockets)
         except ValueError as err:
             raise LaunchError(f"{self.name}: {err}") from None
         self._read_all()
@@ -213,7 +217,7 @@ async def launch(
         )
     except OSError as err:
         raise LaunchError(f"{name}: cannot be started: {err.strerror or err}: {command[0]}") from None
-    plugin = Plugin(process, name)
+    plugin = Plugin(process, name, sockets)
     try:
         return plugin, await plugin.greeting(timeout_s)
     except BaseException:

@@ -175,7 +175,7 @@ def decode_json(of: Type, raw: bytes) -> Value:
     """As `decode`, of the JSON form, which some answers have."""
     try:
         wire = json.loads(raw, parse_float=Decimal)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ValueFault("", f"the provider sent no JSON: {err}") from None
     return _in(of, wire, "", 0, text=True)
 
@@ -283,6 +283,11 @@ def _number_in(wire: Any, path: str, of: Type) -> int | float | Decimal:
 def same(of: Type, a: Value, b: Value) -> bool:
     """Whether two values mean the same: sets in any order, 1 and 1.0 alike. Unknown is only the same as unknown."""
     return bool(_shape(of, a) == _shape(of, b))
+
+
+def fingerprint(of: Type, value: Value) -> str:
+    """A text that two values have in common exactly when they are the `same`, to look one up among many."""
+    return repr(_shape(of, value))
 
 
 def _shape(of: Type, value: Value) -> Any:
