@@ -54,7 +54,10 @@ class Handover:
             await self._lift(run, lift.ref, lift.finalizer)
 
     async def discard(self, run: Run, obj: Resource, finalizers: Sequence[str]) -> None:
-        """Takes finalizers off an owned object and deletes it."""
+        """Takes finalizers off an owned object and deletes it. What another made under this name is left alone."""
+        _, live = self._live(obj.ref)
+        if live is None or live.obj.metadata.labels.get(RECONCILER_LABEL) != self._identity.label:
+            return
         for finalizer in finalizers:
             await self._lift(run, obj.ref, finalizer)
         _, live = self._live(obj.ref)

@@ -23,6 +23,8 @@ REASONS = {
     "sees them. removalsPerInterval of the ProviderConfig is the limit.",
     "CreateUnknown": "Making it was begun and the answer never came. The message has the commands for either case.",
     "StateLost": "The Secret with what is known of the resource was deleted or cannot be read. The message has the commands for either case.",
+    "NameTaken": "An object of the same name, of another provider's kind of the same name, has its state in the Secret that this one would "
+    "have; the message names it. Give one of the two another name.",
     "NotVisibleYet": "It was made, or may have been, and the cloud does not show it yet. It is looked for, and not made a second time.",
     "Deleted": "The resource is deleted, or left to itself as spec.policy.delete says; the object goes next.",
     "InUse": "It is being deleted and others still refer to it, which go first; the message names them.",

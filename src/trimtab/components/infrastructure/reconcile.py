@@ -29,10 +29,11 @@ from trimtab.components.infrastructure.loop.gathering import (
     Sources,
     existing,
     ignored_paths,
+    initial_paths,
 )
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
-from trimtab.components.infrastructure.loop.remembering import RETRY, Memory
+from trimtab.components.infrastructure.loop.remembering import RETRY, Memory, reconciler_name
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.loop.users import Unseen, referring, told
@@ -61,7 +62,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         return await Run(subject, ctx, resource).outcome()
 
     return Reconciler(
-        name=f"{kind.resource_type.plural}-{kind.resource_type.group.split('.')[0]}",
+        name=reconciler_name(kind),
         subject=kind,
         function=keep,
         reads=(Provider, ProviderConfig, Secret, Pod),
@@ -94,10 +95,8 @@ class Run:
             return Desired(keep=self._kept_refs(), status=self._status("Unknown", "Paused", "spec.pause is true"))
         try:
             return await self._kept_true()
-        except Blocked as err:
+        except (Blocked, NotReady) as err:
             return self._blocked(err.reason, str(err), err.retry_s)
-        except NotReady as err:
-            return self._blocked(err.reason, str(err), RETRY_S)
         except FieldFault as err:
             return self._blocked("InvalidField", str(err), BLOCKED_S)
         except ValueFault as err:
@@ -118,18 +117,20 @@ class Run:
             kept = found
             await self._save(kept)
             self._ctx.event("Adopted", f"found {self._resource} by its tag")
-        ignored = ignored_paths(block, spec.ignore_changes)
-        look = await self._looked(keeper, kept, config, ignored)
+        ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, self._subject)
+        look = await self._looked(keeper, kept, config, ignored, initial)
         self._seen(look, block)
         if look.action != "none":
             self._permitted(look, talk)
+            if look.gone or look.action == "replace":
+                await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
             restless = kept.restless
             began = self._ctx.now
             kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(_verb(look), self._deed(look, block, kept), duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
-            look = self._look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+            look = self._look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
             if look.unseen:
                 self._seen(look, block)
             if look.action != "none":
@@ -140,8 +141,10 @@ class Run:
                     f"applied, and planned again at once: {_summary(look, block)}",
                     min(RETRY_S * 2.0 ** min(kept.restless, 16), RESTLESS_S_MAX),
                 )
-        if not same_state(keeper, kept, look.live):
-            kept = keeper.keep(kept, look.live)
+        connections = self._connection(block, look.live.value)
+        settled = await self._reconnected(keeper.keep(kept, look.live), connections)
+        if settled != kept:
+            kept = settled
             await self._save(kept)
         restored = await self._restored(kept)
         status = self._status("True", "Synced", "")
@@ -149,7 +152,7 @@ class Run:
             reason = "Restoring" if restored.state == "running" else "RestoreFailed"
             self._unready(status, reason, restored.message)
         return Desired(
-            objects=[*self._connection(block, look.live.value), *(restored.create if restored is not None else ())],
+            objects=[*connections, *(restored.create if restored is not None else ())],
             keep=self._kept_refs() if restored is None else [self._memory.ref, *restored.keep],
             status=status,
             requeue_after_s=self._interval_s * (0.9 + 0.2 * self._ctx.random.random()),
@@ -173,12 +176,14 @@ class Run:
     def _now_s(self) -> float:
         return self._ctx.now.timestamp()
 
-    async def _looked(self, keeper: Keeper, kept: Kept, config: Value, ignored: list[str]) -> Look:
-        look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+    async def _looked(
+        self, keeper: Keeper, kept: Kept, config: Value, ignored: Sequence[str] = (), initial: Sequence[str] = ()
+    ) -> Look:
+        look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
         if look.gone:
             # One answer of a cloud that is not of one mind is not enough.
             await asyncio.sleep(GONE_AGAIN_S)
-            look = await keeper.look(kept, config, ignored=ignored, now=self._now_s)
+            look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
         self._look = look
         return look
 
@@ -304,10 +309,8 @@ class Run:
         if not self._over():
             try:
                 await self._end()
-            except Blocked as err:
+            except (Blocked, NotReady) as err:
                 return self._stays(err.reason, str(err), err.retry_s)
-            except NotReady as err:
-                return self._stays(err.reason, str(err), RETRY_S)
             except (ProviderError, Failed, ValueFault) as err:
                 return self._stays("ProviderError", str(err), RETRY_S)
             # Written down before what is remembered goes, so that its absence is understood.
@@ -333,9 +336,13 @@ class Run:
         keeper = talk.keeper(self._resource)
         self._block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
-        if kept.state is None:
-            return
-        look = await self._looked(keeper, kept, None, [])
+        if kept.state is not None:
+            await self._deleted(keeper, talk, kept)
+        if kept.connected:
+            await self._disconnected(kept)
+
+    async def _deleted(self, keeper: Keeper, talk: Talk, kept: Kept) -> None:
+        look = await self._looked(keeper, kept, None)
         if look.unseen:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
         if look.gone and not talk.may_make_anew():
@@ -361,7 +368,18 @@ class Run:
         after_s = retry_s * (0.9 + 0.2 * self._ctx.random.random())
         return Requeue(after_s, status=self._status("False", reason, message))
 
-    # Telling
+    # Its connection Secret
+
+    async def _reconnected(self, kept: Kept, wanted: Sequence[Secret]) -> Kept:
+        """What is remembered once the connection Secret is the one that is wanted: one of another name is deleted."""
+        name = wanted[0].name if wanted else ""
+        if kept.connected and kept.connected != name:
+            await self._disconnected(kept)
+        return msgspec.structs.replace(kept, connected=name)
+
+    async def _disconnected(self, kept: Kept) -> None:
+        meta = ObjectMeta(name=kept.connected, namespace=self._subject.namespace)
+        await self._ctx.discard(Secret(metadata=meta))
 
     def _connection(self, block: Block, value: Any) -> list[Secret]:
         connection = self._subject.spec.connection
@@ -374,6 +392,8 @@ class Run:
             raise Blocked("ConnectionInvalid", f"spec.connection.data: {err}") from None
         meta = ObjectMeta(name=connection.secret_name, namespace=self._subject.namespace)
         return [Secret(metadata=meta, data={key: base64.b64encode(raw).decode() for key, raw in data.items()})]
+
+    # Telling
 
     def _say(self, look: Look, block: Block) -> None:
         if look.gone:
@@ -423,11 +443,6 @@ class Run:
         if before is not None and before.status == "True" and there:
             return {"type": "Ready", "status": "True", "reason": before.reason, "message": before.message}
         return {"type": "Ready", "status": "False", "reason": reason, "message": message}
-
-
-def same_state(keeper: Keeper, kept: Kept, live: State) -> bool:
-    """Whether what is remembered is what is there."""
-    return keeper.keep(kept, live) == kept
 
 
 async def _nothing() -> Any | None:

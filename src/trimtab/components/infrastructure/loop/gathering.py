@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from trimtab.api import Resource, kind_of
@@ -17,17 +17,18 @@ from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
 from trimtab.components.infrastructure.loop.finding import tagged
 from trimtab.components.infrastructure.programs.pool import Providers, Talk
+from trimtab.components.infrastructure.programs.terms import RETRY_S
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block, fields
 from trimtab.components.infrastructure.protocol.values import Value
-from trimtab.components.infrastructure.schemas.changes import at, put
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.changes import at, put, steps
 from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, configured
 
 K = TypeVar("K", bound=Resource)
 
 APPROVE = "trimtab.dev/approve"
 STATE_KEY = "state"
-RETRY_S = 15.0
 BLOCKED_S = 60.0
 
 
@@ -80,16 +81,24 @@ class Sources:
     async def configuration(self, block: Block, *, new: bool) -> Value:
         """What is given, with what only making it needs, with references and secrets filled in.
 
+        new: it is to be made. Else what is only for that may name Secrets that are gone by now.
+
         Raises:
             Blocked: something that it refers to is not there. FieldFault: a field cannot be what it says.
         """
         spec = self.subject.spec
-        given = {**(spec.init_provider if new else {}), **spec.for_provider}
+        given = {**spec.init_provider, **spec.for_provider}
         for reference in spec.references:
             given = put_given(given, reference.field, Output(await self.referred(reference.source)))
+        lasting = set(secret_refs(spec.for_provider))
         secrets: dict[tuple[str, str], Value] = {}
         for name, key in set(secret_refs(given)):
-            secrets[name, key] = await self.given_secret(name, key)
+            try:
+                secrets[name, key] = await self.given_secret(name, key)
+            except Blocked:
+                if new or (name, key) in lasting:
+                    raise
+                secrets[name, key] = None
         config = configured(block, given, lambda name, key: secrets[name, key])
         if spec.policy.adopt != "ifTagged":
             return config
@@ -115,7 +124,10 @@ class Sources:
         where = f"{source.kind} {source.name}"
         if found is None:
             raise Blocked("Waiting", f"{where} is not there, whose {source.field} is referred to", RETRY_S)
-        value = at(found.status.at_provider, source.field)
+        try:
+            value = at(found.status.at_provider, source.field)
+        except ValueError as err:
+            raise Blocked("InvalidField", f"spec.references: {err}") from None
         if value is None:
             raise Blocked("Waiting", f"{where} has no {source.field} yet", RETRY_S)
         return value
@@ -152,12 +164,30 @@ def secret_refs(value: Any) -> list[tuple[str, str]]:
 
 
 def put_given(given: dict[str, Any], path: str, value: Value) -> dict[str, Any]:
-    """What is given, with a value at one place more."""
-    name, _, rest = path.partition(".")
-    if not rest and "[" not in name:
-        return {**given, name: value}
+    """What is given, with a value at one place more. Raises `FieldFault`: that is within something that is not given."""
+    try:
+        *above, last = steps(path)
+    except ValueError:
+        above, last = [], 0
+    parent = within_given(given, above)
+    if not (isinstance(parent, dict) and isinstance(last, str)) and not (
+        isinstance(parent, list) and isinstance(last, int) and last < len(parent)
+    ):
+        raise FieldFault("spec.references", f"{path} is no place in forProvider")
     done: dict[str, Any] = put(given, path, value)
     return done
+
+
+def within_given(given: Any, where: Sequence[str | int]) -> Any:
+    """What is given at a place; None where nothing is."""
+    for step in where:
+        if isinstance(given, dict) and isinstance(step, str):
+            given = given.get(step)
+        elif isinstance(given, list) and isinstance(step, int) and step < len(given):
+            given = given[step]
+        else:
+            return None
+    return given
 
 
 def ignored_paths(block: Block, patterns: list[str]) -> list[str]:
@@ -167,6 +197,15 @@ def ignored_paths(block: Block, patterns: list[str]) -> list[str]:
         if re.sub(r"\[\d+\]", "[*]", pattern) not in known:
             raise FieldFault("spec.ignoreChanges", f"{pattern} is no field of forProvider")
     return [known[re.sub(r"\[\d+\]", "[*]", pattern)] for pattern in patterns]
+
+
+def initial_paths(block: Block, subject: Managed) -> list[str]:
+    """The fields that only making it needs, in the provider's names: what is there of them stays as it is."""
+    spec = subject.spec
+    lasting = {*spec.for_provider, *(reference.field for reference in spec.references)}
+    initial = spec.init_provider.keys() - lasting
+    names = naming.of_block(block)
+    return sorted(name for name, mine in names.items() if {mine, mine + naming.SECRET_REF} & initial)
 
 
 def state_name(subject: Managed) -> str:
@@ -196,6 +235,7 @@ __all__ = [
     "Sources",
     "existing",
     "ignored_paths",
+    "initial_paths",
     "named",
     "put_given",
     "secret_refs",

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -97,6 +97,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     agreed: seal of the configuration for which it was permitted to be made anew, while it is not.
     restless: how many times in a row the same was planned again right after it was applied.
     written: seal of the write-only fields that were last sent: no state has them.
+    connected: name of the connection Secret that was made of it; empty when there is none.
     """
 
     state: Any = None
@@ -114,6 +115,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     agreed: str = ""
     restless: int = 0
     written: str = ""
+    connected: str = ""
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -228,6 +230,7 @@ class Keeper:
             made_at=made_at if state.value is not None else 0.0,
             agreed=agreed,
             written=kept.written if sent is None else sent,
+            connected=kept.connected,
         )
 
     def _sent(self, kept: Kept, config: Value) -> str:
@@ -239,8 +242,12 @@ class Keeper:
     def _seal(self, kept: Kept, config: Value) -> str:
         return hmac.new(bytes.fromhex(kept.key), encode(self._type, config), hashlib.sha256).hexdigest()
 
-    async def look(self, kept: Kept, config: Value, *, ignored: list[str] | None = None, now: float = 0.0) -> Look:
-        """Reads what is there and plans what would make `config` true; config None: what would delete it. now: seconds since 1970.
+    async def look(
+        self, kept: Kept, config: Value, *, ignored: Sequence[str] = (), initial: Sequence[str] = (), now: float = 0.0
+    ) -> Look:
+        """Reads what is there and plans what would make `config` true; config None: what would delete it.
+
+        ignored: places of which what is there stays; initial: such that only making it needs, also when it is made anew. now: seconds since 1970.
 
         Raises:
             ProviderError: it did not answer, or refuses the configuration, in its words.
@@ -250,6 +257,9 @@ class Keeper:
         full = None if config is None else fill(self._schema.block, config)
         if ignored and full is not None and live.value is not None:
             full = ignoring(self._schema.block, live.value, full, ignored)
+        anew_full = full
+        if initial and full is not None and live.value is not None:
+            full = ignoring(self._schema.block, live.value, full, initial)
         gone = prior.value is not None and live.value is None
         if gone and kept.made_at and now - kept.made_at < UNSEEN_S:
             return Look("none", prior, None, full, unseen=True)
@@ -263,6 +273,7 @@ class Keeper:
             action = "update"
         if action == "replace":
             # What comes after is planned as if there were nothing, so that what the provider makes up is new, too.
+            full = anew_full
             anew = await self._planned(State(None), full)
             planned = msgspec.structs.replace(
                 anew, replace=forced, deferred=anew.deferred or planned.deferred, warnings=planned.warnings

@@ -17,6 +17,7 @@ from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import STATE_KEY, Blocked, named, state_name
 from trimtab.components.infrastructure.loop.keeping import Kept
 from trimtab.runtime import Context
+from trimtab.runtime.ownership import RECONCILER_LABEL
 
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"
 PACKED_KEY = "state.zlib"
@@ -39,9 +40,9 @@ class Memory:
         return self._secret({}).ref
 
     async def load(self) -> Kept | None:
-        """None when there is none. Raises `ValueError`: one line, when it cannot be read."""
+        """None when there is none. Raises `ValueError`: one line, when it cannot be read. `Blocked`: it is another object's."""
         secret = await self._ctx.get(Secret, self.name)
-        return kept_of(secret) if secret is not None else None
+        return kept_for(self._subject, secret) if secret is not None else None
 
     async def save(self, kept: Kept) -> None:
         raw = kept.encode()
@@ -79,6 +80,22 @@ class Memory:
     def retried(self, token: str) -> bool:
         """Whether somebody said of this attempt that it made nothing."""
         return self._subject.metadata.annotations.get(RETRY) == token
+
+
+def reconciler_name(kind: type[Managed]) -> str:
+    """Of the reconciler that keeps objects of a kind."""
+    return f"{kind.resource_type.plural}-{kind.resource_type.group.partition('.')[0]}"
+
+
+def kept_for(subject: Managed, secret: Secret) -> Kept | None:
+    """As `kept_of`, of an object's own. Raises `Blocked`: kinds of two providers have one name, and so have an object of each."""
+    keeper = secret.metadata.labels.get(RECONCILER_LABEL)
+    if keeper is not None and keeper.rpartition(".")[2] != reconciler_name(type(subject)):
+        raise Blocked(
+            "NameTaken",
+            f"the Secret {secret.name} holds what is known of another object, which {keeper} keeps: give one of the two another name",
+        )
+    return kept_of(secret)
 
 
 def kept_of(secret: Secret) -> Kept | None:

@@ -26,12 +26,13 @@ from trimtab.components.infrastructure.loop.gathering import (
     Sources,
     existing,
     ignored_paths,
+    initial_paths,
     state_name,
     text_of,
 )
 from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
-from trimtab.components.infrastructure.loop.remembering import kept_of
+from trimtab.components.infrastructure.loop.remembering import kept_for
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -288,14 +289,15 @@ class Asker:
                 text = "; ".join(": ".join(_field_and_text(block, one)) for one in refused)
                 return msgspec.structs.replace(answer, action="", reason="InvalidField", error=text)
             warnings = [": ".join(_field_and_text(block, one)) for one in said]
-            look = await keeper.look(kept, config, ignored=ignored_paths(block, spec.ignore_changes))
+            ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, subject)
+            look = await keeper.look(kept, config, ignored=ignored, initial=initial)
         return _answer(answer, subject, block, kept, look, sources.missing, warnings)
 
     async def _kept(self, subject: Managed, talk: Talk, resource: str, keeper: Keeper) -> Kept:
         """What is remembered of it, or is to be taken over; nothing is written down."""
         secret = await self._reads(subject.namespace or "")(Secret, state_name(subject))
         try:
-            kept = (kept_of(secret) if secret is not None else None) or Kept()
+            kept = (kept_for(subject, secret) if secret is not None else None) or Kept()
         except ValueError as err:
             raise Blocked("StateLost", f"the Secret {state_name(subject)}: {err}") from None
         adopt = subject.spec.policy.adopt

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +17,15 @@ from msgspec import Struct
 
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.types import DYNAMIC, Type
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, implied, plain, same
+from trimtab.components.infrastructure.protocol.values import (
+    UNKNOWN,
+    Dynamic,
+    Value,
+    fingerprint,
+    implied,
+    plain,
+    same,
+)
 
 Cause = Literal["drift", "spec", "provider"]
 """drift: it was as planned, and somebody changed it. spec: what is given has changed. provider: the provider makes it so."""
@@ -91,15 +99,17 @@ def _dynamic(before: Value, after: Value, path: str) -> Iterator[Difference]:
 
 def _members(of: Type, before: list[Value], after: list[Value], path: str) -> Iterator[Difference]:
     assert of.element is not None
-    left = list(after)
+    left: dict[str, list[Value]] = {}
+    for one in after:
+        left.setdefault(fingerprint(of.element, one), []).append(one)
     for one in before:
-        found = next((i for i, other in enumerate(left) if same(of.element, one, other)), None)
-        if found is None:
-            yield Difference(f"{path}[]", plain(one), ABSENT)
+        if alike := left.get(fingerprint(of.element, one)):
+            alike.pop()
         else:
-            left.pop(found)
-    for one in left:
-        yield Difference(f"{path}[]", ABSENT, plain(one))
+            yield Difference(f"{path}[]", plain(one), ABSENT)
+    for alike in left.values():
+        for one in alike:
+            yield Difference(f"{path}[]", ABSENT, plain(one))
 
 
 def changes(
@@ -189,17 +199,22 @@ def given_at(config: Value, path: str) -> bool:
 
 
 def steps(path: str) -> list[str | int]:
-    """`pool[0].labels["a.b"]` -> pool, 0, labels, a.b."""
+    """`pool[0].labels["a.b"]` -> pool, 0, labels, a.b. Raises `ValueError`: one line."""
     out: list[str | int] = []
     rest = path
     while rest:
         if rest[0] == "[":
             if rest[1:2] == '"':
-                key, end = json.JSONDecoder().raw_decode(rest[1:])
+                try:
+                    key, end = json.JSONDecoder().raw_decode(rest[1:])
+                except ValueError:
+                    raise ValueError(f"{path} is no path of a field") from None
                 out.append(key)
                 rest = rest[end + 2 :]
             else:
                 number, _, rest = rest[1:].partition("]")
+                if not (number.isascii() and number.isdigit()):
+                    raise ValueError(f"{path} is no path of a field")
                 out.append(int(number))
         else:
             rest = rest.removeprefix(".")
@@ -239,7 +254,7 @@ def _put(value: Value, where: list[str | int], new: Value) -> Value:
     return value
 
 
-def ignoring(block: Block, live: Value, config: Value, patterns: list[str]) -> Value:
+def ignoring(block: Block, live: Value, config: Value, patterns: Sequence[str]) -> Value:
     """The configuration, with what is there now at every place that a pattern names: `pool[*].count`, in the provider's names.
     Places that are not there are left alone."""
     for pattern in patterns:

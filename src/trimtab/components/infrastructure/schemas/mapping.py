@@ -18,7 +18,7 @@ from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, 
 from trimtab.components.infrastructure.schemas import naming
 
 Secrets = Callable[[str, str], Value]
-"""(name, key) -> the text in that Secret, or unknown. Raises `LookupError`: one line."""
+"""(name, key) -> the text in that Secret, unknown, or None when it is no longer needed. Raises `LookupError`: one line."""
 
 
 class Output(NamedTuple):
@@ -106,8 +106,8 @@ def _secret(attribute: Attribute, value: Any, secrets: Secrets, path: str) -> Va
         text = secrets(value["name"], value["key"])
     except LookupError as err:
         raise FieldFault(path, str(err)) from None
-    if text is UNKNOWN:
-        return UNKNOWN
+    if text is None or text is UNKNOWN:
+        return text
     of = attribute.implied
     if of.kind == "string":
         return text

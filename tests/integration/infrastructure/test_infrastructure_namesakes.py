@@ -1,0 +1,136 @@
+"""What belongs to whom: fields that only making it needs, states of others under the same name, connection Secrets that are no longer wanted."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from managed_world import NAMESPACE, World, a_world
+from trimtab.api import ObjectMeta
+from trimtab.api.core import Secret
+from trimtab.components.infrastructure.kinds import Connection, PolicySpec
+from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.remembering import STATE_FINALIZER
+from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL
+
+GIVEN: dict[str, Any] = {"name": "web", "region": "eu"}
+SERVER, CLUSTER = "cloud_server", "cloud_cluster"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_world(tmp_path) as one:
+        yield one
+
+
+async def test_what_only_making_it_needs_is_not_taken_away_and_is_given_again_when_it_is_made_anew(
+    world: World,
+) -> None:
+    await world.make(Secret(metadata=ObjectMeta(name="root", namespace=NAMESPACE), string_data={"password": "hush"}))
+    first: dict[str, Any] = {
+        "network": "7",
+        "disk": [{"label": "root", "size": 20}],
+        "passwordSecretRef": {"name": "root", "key": "password"},
+    }
+    await world.declare(SERVER, "web", GIVEN, init_provider=first)
+    await world.ready(SERVER, "web")
+    (server,) = world.cloud.all("servers")
+    assert (server["network"], server["disk"]) == ("7", [{"label": "root", "size": 20}])
+
+    # Whoever has it changes it: it was for the beginning only, and so is the Secret.
+    world.cloud.change("servers", server["id"], network="8")
+    root = await world.secret("root")
+    assert root is not None
+    await world.client.delete(root)
+    await world.declare(SERVER, "web", GIVEN | {"size": "large"}, init_provider=first)
+    await world.until(lambda: world.cloud.all("servers")[0]["size"] == "large", "the change is made")
+    await world.ready(SERVER, "web")
+    assert world.cloud.all("servers")[0]["network"] == "8"
+
+    world.cloud.remove("servers", server["id"])
+    assert await world.says(SERVER, "web", "SecretMissing") == (
+        f"spec.forProvider: there is no Secret root in namespace {NAMESPACE}: create it"
+    )
+    await world.make(Secret(metadata=ObjectMeta(name="root", namespace=NAMESPACE), string_data={"password": "hush"}))
+    await world.until(lambda: world.cloud.all("servers"), "it is made anew")
+    assert world.cloud.all("servers")[0]["network"] == "7"
+
+
+async def test_the_state_of_another_providers_object_of_the_same_kind_and_name_is_not_taken(world: World) -> None:
+    _, theirs = world.cloud.serve("POST", "/servers", "Bearer secret", {"name": "web", "region": "eu"})
+    kept = Kept(state={**dict.fromkeys(("id", "name", "region")), "id": theirs["id"]}, version=1, key="ab" * 32)
+    state = Secret(
+        metadata=ObjectMeta(
+            name="web-server-state",
+            namespace=NAMESPACE,
+            labels={RECONCILER_LABEL: "infrastructure.servers-other", OWNER_LABEL: "of-another"},
+            finalizers=[STATE_FINALIZER],
+        ),
+        data={"state": base64.b64encode(kept.encode()).decode()},
+    )
+    await world.make(state)
+
+    await world.declare(SERVER, "web", GIVEN)
+
+    assert await world.says(SERVER, "web", "NameTaken") == (
+        "the Secret web-server-state holds what is known of another object, which infrastructure.servers-other keeps: "
+        "give one of the two another name"
+    )
+    there = await world.get(SERVER, "web")
+    assert there is not None
+    await world.client.delete(there)
+
+    async def gone() -> bool:
+        return await world.get(SERVER, "web") is None
+
+    await world.until(gone, "it is gone, as it never had anything")
+    left = await world.secret("web-server-state")
+    assert left is not None
+    assert left.metadata.finalizers == [STATE_FINALIZER]
+    assert left.data == state.data
+    assert [one["id"] for one in world.cloud.all("servers")] == [theirs["id"]]
+
+
+async def test_a_connection_secret_goes_when_it_has_another_name_or_its_resource_is_deleted(world: World) -> None:
+    given = {"name": "prod"}
+    await world.declare(CLUSTER, "prod", given, connection=Connection(secret_name="first"))
+    await world.ready(CLUSTER, "prod")
+    assert await world.secret("first") is not None
+
+    await world.declare(CLUSTER, "prod", given, connection=Connection(secret_name="second"))
+    await world.until(lambda: named(world, "second", "first"), "it has the other name alone")
+
+    await world.declare(CLUSTER, "prod", given)
+    await world.until(lambda: named(world, None, "second"), "there is none, as none is asked for")
+
+    await world.declare(CLUSTER, "prod", given, connection=Connection(secret_name="third"))
+    await world.until(lambda: named(world, "third", "second"), "there is one again")
+    there = await world.get(CLUSTER, "prod")
+    assert there is not None
+    await world.client.delete(there)
+    await world.until(lambda: named(world, None, "third"), "who could use what is deleted has nothing to use it with")
+    assert world.cloud.all("clusters") == []
+
+
+async def test_what_is_left_to_itself_keeps_its_connection_secret(world: World) -> None:
+    connection = Connection(secret_name="prod")
+    await world.declare(CLUSTER, "prod", {"name": "prod"}, connection=connection, policy=PolicySpec(delete="orphan"))
+    there = await world.ready(CLUSTER, "prod")
+    await world.client.delete(there)
+
+    async def gone() -> bool:
+        return await world.get(CLUSTER, "prod") is None
+
+    await world.until(gone, "it is gone")
+    assert await world.secret("prod") is not None
+    assert len(world.cloud.all("clusters")) == 1
+
+
+async def named(world: World, there: str | None, gone: str) -> bool:
+    """Whether there is the one Secret and not the other."""
+    is_there = there is None or await world.secret(there) is not None
+    return is_there and await world.secret(gone) is None
