@@ -210,13 +210,15 @@ class Managed(Resource, Generic[F]):
 class ClusterManifests(Resource):
     """Objects inside of another cluster, reached by the kubeconfig in `cluster`'s connection Secret."""
 
+    API_VERSION: ClassVar[str] = "trimtab.dev/v1alpha1"
+    KIND: ClassVar[str] = "ClusterManifests"
     cluster: Managed[Any] = field(kw_only=False)
     manifests: Sequence[Mapping[str, Any]] = field(kw_only=False)
     key: str = "kubeconfig"
     """Of the Secret."""
 
     def place(self) -> tuple[str, str]:
-        return "trimtab.dev/v1alpha1", "ClusterManifests"
+        return self.API_VERSION, self.KIND
 
     def body(self, xr: Claim[Any]) -> dict[str, Any]:
         if self.cluster.connection is None or self.key not in self.cluster.connection:
@@ -247,6 +249,15 @@ Composed = list[Resource | Status | Waiting]
 # The definition
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of objects that claims are composed of. plural: as its API calls them, where that is not the regular form."""
+
+    api_version: str
+    kind: str
+    plural: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Definition:
     """What `definition` said of a function."""
@@ -258,6 +269,7 @@ class Definition:
     short_names: tuple[str, ...] = ()
     status: type | None = None
     connection: Mapping[str, str] = field(default_factory=dict)
+    composes: tuple[type[Resource] | Kind, ...] | None = None
 
 
 def definition(
@@ -269,11 +281,13 @@ def definition(
     short_names: tuple[str, ...] = (),
     status: type | None = None,
     connection: Mapping[str, str] | None = None,
+    composes: Sequence[type[Resource] | Kind] | None = None,
 ) -> Callable[[C], C]:
     """Says of a `compose` function which API it is behind; the fields are those of the class `X` in its `xr: Claim[X]`.
 
     kind: the name of that class, unless given. connection: key -> template over the connection Secrets and the status of what it is
-    composed of: `{{ cluster.kubeconfig }}`, `{{ net.status.atProvider.id }}`.
+    composed of: `{{ cluster.kubeconfig }}`, `{{ net.status.atProvider.id }}`. composes: the kinds of all that it may return, which an
+    administrator allows it: `[Network, Server, Kind("v1", "ConfigMap")]`; unless given, the stubs that its file imports.
     """
 
     def decorate(function: C) -> C:
@@ -285,6 +299,7 @@ def definition(
             short_names=tuple(short_names),
             status=status,
             connection=dict(connection or {}),
+            composes=None if composes is None else tuple(composes),
         )
         function.__trimtab__ = said  # type: ignore[attr-defined]
         return function
@@ -341,6 +356,7 @@ __all__ = [
     "Composed",
     "Definition",
     "Fields",
+    "Kind",
     "Limit",
     "Managed",
     "Manifest",

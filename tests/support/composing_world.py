@@ -1,8 +1,12 @@
-"""A control plane that composes: `managed_world`, with the reconciler of definitions and the service that keeps their claims."""
+"""A control plane that composes: `managed_world`, with the reconciler of definitions and the service that keeps their claims.
+
+Its controllers are `system:trimtab:controllers` to the API, with the roles that an engine gives them and no other.
+"""
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,16 @@ import msgspec
 from cloud import Cloud
 from managed_world import NAMESPACE, World
 from trimtab.api import JSON, ObjectMeta
+from trimtab.api.cluster import ClusterRole, ClusterRoleBinding
+from trimtab.client import SocketTransport, Transport
 from trimtab.client.errors import NotFound
+from trimtab.client.transport import Request, Response
+from trimtab.components.infrastructure import COMPONENT
+from trimtab.components.infrastructure.commands.enabling import roles as provider_roles
 from trimtab.components.infrastructure.composition.declaration import SERVICE, adapters, defined
+from trimtab.components.infrastructure.composition.grants import roles
 from trimtab.components.infrastructure.composition.kinds import (
+    ComposedKind,
     ComposeSpec,
     CompositeDefinition,
     CompositeDefinitionSpec,
@@ -22,7 +33,10 @@ from trimtab.components.infrastructure.composition.kinds import (
 from trimtab.components.infrastructure.composition.publishing import Claims
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
+from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.schemas.naming import plural
+from trimtab.engine.access_roles import CONTROLLERS
+from trimtab.engine.access_roles import roles as engine_roles
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds
 from trimtab.runtime.settings import Settings
@@ -75,6 +89,25 @@ def compose(xr: Claim[Lab], observed: Observed) -> Composed:
 '''
 
 
+COMPOSES = [
+    ComposedKind("cloud.tf.trimtab.dev/v1", "Network"),
+    ComposedKind("cloud.tf.trimtab.dev/v1", "Server"),
+    ComposedKind("v1", "ConfigMap"),
+    ComposedKind("batch/v1", "Job"),
+    ComposedKind("apps/v1", "Deployment"),
+]
+
+
+WHO = {"impersonate-user": CONTROLLERS, "impersonate-group": CONTROLLERS}
+
+
+class AsControllers(SocketTransport):
+    """The API's socket, at which root says that it is the controllers."""
+
+    async def send(self, request: Request) -> Response:
+        return await super().send(replace(request, headers={**request.headers, **WHO}))
+
+
 class ComposingWorld(World):
     """`define`, `claim`, `lab`; the rest as in `World`."""
 
@@ -89,7 +122,13 @@ class ComposingWorld(World):
             )
         ]
 
+    def transport(self) -> Transport:
+        return AsControllers(self.api.socket)
+
     async def work(self) -> None:
+        for role in [*engine_roles((COMPONENT,)), *provider_roles(Provider(metadata=ObjectMeta(name="cloud")))]:
+            kind = ClusterRole if role["kind"] == "ClusterRole" else ClusterRoleBinding
+            await self.client.wire.apply(kind.resource_type, role, manager="test")
         await ensure_crds(self.client, (CompositeDefinition,))
         self.adapters = adapters(Settings(id="te57ed", data=str(self.folder), run=str(self.folder)))
         await super().work()
@@ -105,20 +144,24 @@ class ComposingWorld(World):
         return found
 
     async def define(
-        self, source: str = LAB, *, kind: str = "Lab", ready: bool = True, **spec: Any
+        self, source: str = LAB, *, kind: str = "Lab", ready: bool = True, granted: bool = True, **spec: Any
     ) -> CompositeDefinition:
-        """Applies a definition, with the fields of LAB unless others are given."""
+        """Applies a definition, with the fields of LAB unless others are given, and the roles that go with it."""
         compose = ComposeSpec(source=textwrap.dedent(source), **spec.pop("compose", {}))
         fields = {"region": {"type": "string"}, "hosts": {"type": "integer", "default": 1}}
         given = {
             "fields": fields,
             "status": {"addresses": {"type": "array", "items": {"type": "string"}}},
             "connection": {},
+            "composes": COMPOSES,
         } | spec
         made = CompositeDefinition(
             metadata=ObjectMeta(name=f"{plural(kind)}.{GROUP}"),
             spec=CompositeDefinitionSpec(group=GROUP, names=Names(kind=kind), compose=compose, **given),
         )
+        if granted:
+            for role in roles(made):
+                await self.make(role)
         await self.make(made)
         if ready:
             await self.until(lambda: self.defined(made.name, "Served", made), f"{kind} is served")

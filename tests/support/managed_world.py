@@ -18,7 +18,7 @@ from eventually import eventually
 from trimtab.api import ObjectMeta, Resource
 from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.api.core import Namespace, Secret
-from trimtab.client import Client, SocketTransport
+from trimtab.client import Client, SocketTransport, Transport
 from trimtab.components.infrastructure.kinds import (
     Managed,
     ManagedSpec,
@@ -118,11 +118,15 @@ class World:
             return False
         return True
 
+    def transport(self) -> Transport:
+        """How the controllers reach the API: as somebody who may do everything."""
+        return SocketTransport(self.api.socket)
+
     async def work(self) -> None:
         """Starts the controllers; `rest` ends them."""
         self.pool = Pool(self.command)
         self.process = Process(
-            client=Client(SocketTransport(self.api.socket)),
+            client=Client(self.transport()),
             journal=Journal(None),
             settings=Settings(id="te57ed", data=str(self.folder), run=str(self.folder)),
             adapters={Providers: self.pool, **self.adapters},

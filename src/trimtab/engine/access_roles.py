@@ -33,15 +33,8 @@ _SIGNS: list[JSON] = [
 ]
 """What no declaration tells: whose CertificateSigningRequests `workloads` signs."""
 _COMPOSED = "trimtab:compositions"
-_COMPOSES: list[JSON] = [
-    {
-        "apiGroups": [_RBAC],
-        "resources": ["clusterroles"],
-        "resourceNames": [_COMPOSED, f"{_COMPOSED}:view", f"{_COMPOSED}:edit"],
-        "verbs": ["escalate"],
-    }
-]
-"""Nor that `infrastructure` says in these roles, and in no other, what may be done with kinds that an administrator composed."""
+_TO_COMPOSED = "trimtab.dev/aggregate-to-compositions"
+"""On the roles with which an administrator grants what a CompositeDefinition needs (`trimtab composition render`)."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -137,12 +130,13 @@ def roles(components: Sequence[Component]) -> list[JSON]:
                 "apiVersion": f"{_RBAC}/v1",
                 "kind": "ClusterRole",
                 "metadata": {"name": name},
-                "rules": as_json(granted) + ([*_SIGNS, *_COMPOSES] if name == CONTROLLERS else []),
+                "rules": as_json(granted) + (_SIGNS if name == CONTROLLERS else []),
             }
         )
         found.append(_binding(name, name))
-    # What is in them the controllers say.
-    found += [_cluster_role(f"{_COMPOSED}{suffix}", None) for suffix in ("", ":view", ":edit")]
+    # What is in them comes from administrators alone: rules of their own they have none (an earlier version's controllers wrote some).
+    found += [_cluster_role(_COMPOSED, [], gathers=[_TO_COMPOSED])]
+    found += [_cluster_role(f"{_COMPOSED}:view", [], gathers=[f"{_TO_COMPOSED}-view"])]
     return [*found, _binding(_COMPOSED, CONTROLLERS), _binding(f"{_COMPOSED}:view", WEB)]
 
 

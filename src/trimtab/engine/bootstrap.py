@@ -29,6 +29,8 @@ MANAGER = "trimtab-engine"
 SYSTEM_NAMESPACE = "trimtab-system"
 CA_SECRET = "engine-ca"
 OBJECTS = "objects.json"
+RETIRED = ("trimtab:compositions:edit",)
+"""ClusterRoles that an earlier version made and nothing needs any more."""
 _TYPES = {
     kind.resource_type.kind: kind.resource_type for kind in (CustomResourceDefinition, ClusterRole, ClusterRoleBinding)
 }
@@ -61,6 +63,9 @@ async def apply_objects(settings: Settings, transport: Transport) -> None:
     definitions: list[JSON] = json.loads((supervisor_run(settings) / OBJECTS).read_bytes())
     for definition in definitions:
         await wire.apply(_TYPES[definition["kind"]], definition, manager=MANAGER)
+    for name in RETIRED:
+        if await wire.get(ClusterRole.resource_type, name) is not None:
+            await wire.delete(ClusterRole.resource_type, name)
 
 
 def api_service(settings: Settings) -> list[tuple[type[Resource], JSON]]:

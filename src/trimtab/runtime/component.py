@@ -126,6 +126,8 @@ class Owned:
     by_reference: bool = False
     quiet: bool = False
     """What a run itself writes of it does not bring its subject back: it is what the run remembers, and its failure has a time to come back."""
+    granted: bool = False
+    """Writing it is granted by an administrator, object by object: from this declaration comes the right to read alone."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ K = TypeVar("K", bound=Resource)
 Place = tuple[str, str]
 """(apiVersion, plural)."""
 
-ALWAYS: frozenset[Place] = frozenset({("v1", "events")})
+ALWAYS: frozenset[Place] = frozenset({("v1", "events"), ("authorization.k8s.io/v1", "selfsubjectaccessreviews")})
+"""Telling what happened, and asking what one may do oneself, is everybody's."""
 
 
 def resource_place(path: str) -> Place | None:

@@ -94,7 +94,7 @@ def _common(grants: _Grants, reads: Sequence[type[Resource]], owns: Sequence[Own
     for kind in reads:
         grants.add(kind, READ)
     for owned in owns:
-        grants.add(owned.kind, OWN)
+        grants.add(owned.kind, READ if owned.granted else OWN)
     for write in writes:
         grants.add(write.kind, READ)
         for field in write.fields:

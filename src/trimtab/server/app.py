@@ -147,7 +147,7 @@ class Application:
             counted.begin()
         asking.set(Asking(user, request.headers.get("user-agent", "").partition("/")[0]))
         if target is None:
-            self._authorize(user, Attributes(_VERBS.get(request.method, "get"), path=path))
+            self._server.authorizer.require(user, Attributes(_VERBS.get(request.method, "get"), path=path))
             counted.verb = "get"
             counted.asked = Asked(counted.asked.verb, subresource=_plain_name(path))
             return self._plain(request)
@@ -157,7 +157,7 @@ class Application:
         counted.asked = _asked(server, request, target, verb)
         namespace = target.namespace or (target.name if target.plural == "namespaces" and not target.group else "")
         asked = Attributes(verb, target.group, resource, namespace, target.name)
-        self._authorize(user, asked)
+        self._server.authorizer.require(user, asked)
         if server.stopping and verb != "get":
             raise errors.unavailable("the API server is stopping")
         answer = await self._handlers.handle(request, target, verb)
@@ -183,7 +183,7 @@ class Application:
 
     def _still_allowed(self, request: Request, user: User, asked: Attributes) -> bool:
         try:
-            self._authorize(user, asked)
+            self._server.authorizer.require(user, asked)
             return self._user(request, passwords=_takes_passwords(parse_target(request.path))).name == user.name
         except StatusError:
             return False
@@ -202,22 +202,7 @@ class Application:
             if group not in implied and not (group.startswith("system:serviceaccounts") and len(asked[0].namespace))
         ]
         for attributes in asked:
-            self._authorize(user, attributes)
-
-    def _authorize(self, user: User, asked: Attributes) -> None:
-        if self._server.authorizer.allows(user, asked):
-            return
-        if asked.path:
-            raise StatusError(
-                403, "Forbidden", f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
-            )
-        where = f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
-        raise errors.forbidden(
-            asked.resource.partition("/")[0],
-            asked.group,
-            asked.name,
-            f'User "{user.name}" cannot {asked.verb} resource "{asked.resource}" in API group "{asked.group}"{where}',
-        )
+            self._server.authorizer.require(user, attributes)
 
     def _plain(self, request: Request) -> Reply:
         """Paths that are no resources: health, version, metrics, discovery, OpenAPI."""

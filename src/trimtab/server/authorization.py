@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from trimtab.api.labels import LabelSelector
+from trimtab.api.selector import selects
+from trimtab.server import errors
 from trimtab.server.authentication import MASTERS, User
 from trimtab.store import Compacted, Store, StoreClosed
 
@@ -25,12 +28,8 @@ class Rule(msgspec.Struct, rename="camel", frozen=True):
     non_resource_urls: tuple[str, ...] = msgspec.field(default=(), name="nonResourceURLs")
 
 
-class _Expression(msgspec.Struct, rename="camel"):
-    match_labels: dict[str, str] = {}
-
-
 class _Aggregation(msgspec.Struct, rename="camel"):
-    cluster_role_selectors: list[_Expression] = []
+    cluster_role_selectors: list[LabelSelector] = []
 
 
 class _RoleMeta(msgspec.Struct):
@@ -85,6 +84,22 @@ class Authorizer:
             return True
         return any(_covers(rule, asked) for rule in self.rules(user, asked.namespace))
 
+    def require(self, user: User, asked: Attributes) -> None:
+        """Raises `StatusError` 403 for what the user may not do."""
+        if self.allows(user, asked):
+            return
+        if asked.path:
+            raise errors.StatusError(
+                403, "Forbidden", f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
+            )
+        where = f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
+        raise errors.forbidden(
+            asked.resource.partition("/")[0],
+            asked.group,
+            asked.name,
+            f'User "{user.name}" cannot {asked.verb} resource "{asked.resource}" in API group "{asked.group}"{where}',
+        )
+
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:
         """The rules that bind a user, cluster-wide and in a namespace."""
         if MASTERS in user.groups:
@@ -129,8 +144,7 @@ class Authorizer:
     def _aggregated(self, aggregation: _Aggregation) -> Iterator[Rule]:
         for record in self._store.list(f"{PREFIX}clusterroles/"):
             role = msgspec.json.decode(record.value, type=_Role)
-            labels = role.metadata.labels.items()
-            if any(selector.match_labels.items() <= labels for selector in aggregation.cluster_role_selectors):
+            if any(selects(selector, role.metadata.labels) for selector in aggregation.cluster_role_selectors):
                 yield from role.rules or ()
 
     def _refresh(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.api import JSON
 from trimtab.server import errors
+from trimtab.server.authorization import Attributes
 from trimtab.server.bodies import (
     APPLY_TYPES,
     JSON_PATCH,
@@ -167,6 +168,7 @@ class Handlers:
             if uid := obj["metadata"].get("uid"):
                 why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
                 raise errors.conflict(kind.plural, kind.group, target.name, why)
+            self._refuse_creation(kind, target, request)
             self._refuse_escalation(kind, target.namespace, obj, request)
             written = await self._server.writer.create(kind, target.namespace, obj, options, name=target.name)
             return self._written(kind, request, written, options)
@@ -290,6 +292,7 @@ class Handlers:
                         target.name,
                         "uid mismatch: the object that was applied to does not exist",
                     )
+                self._refuse_creation(kind, target, request)
                 made = change(None)
                 check_name(made["metadata"], target.name)
                 try:
@@ -364,6 +367,11 @@ class Handlers:
         return list_answer(kind, page, rendering_of(request, self._server.clock))
 
     # Rights
+
+    def _refuse_creation(self, kind: Kind, target: Target, request: Request) -> None:
+        """What an update or an apply would create, its sender has to be allowed to create. Raises `StatusError` 403."""
+        asked = Attributes("create", kind.group, kind.plural, target.namespace, target.name)
+        self._server.authorizer.require(request.user, asked)
 
     def _refuse_escalation(
         self,

@@ -281,7 +281,7 @@ def _list_errors(schema: JSON, path: str) -> Iterator[FieldError]:
         if not isinstance(declared, dict):
             text = f"Invalid value: {value_text(key)}: must be a key defined in items.properties"
             yield FieldError(where, text)
-        elif key not in item.get("required", []) and "default" not in declared:
+        elif key not in (item.get("required") or ()) and "default" not in declared:
             text = "Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
             yield FieldError(f"{path}.items.properties[{key}].default", text, REQUIRED)
         if key in seen:

@@ -11,8 +11,12 @@ import msgspec
 import pytest
 
 from cloud import Cloud
-from composing_world import LAB, ComposingWorld
+from composing_world import COMPOSES, LAB, ComposingWorld
+from trimtab.api import ObjectMeta
+from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
 from trimtab.api.core import Secret
+from trimtab.components.infrastructure.composition.grants import roles
+from trimtab.components.infrastructure.composition.kinds import ComposedKind, CompositeDefinition
 
 
 @pytest.fixture
@@ -60,6 +64,11 @@ async def test_the_life_of_a_claim(world: ComposingWorld) -> None:
     await world.until(gone, "the claim goes")
 
 
+FOREIGN = [
+    ComposedKind("example.org/v1", "Moon"),
+    ComposedKind("cloud.tf.trimtab.dev/v1", "Moon"),
+    ComposedKind("v1", "Namespace"),
+]
 CONFIG = """
 from trimtab.compose import Manifest, Waiting
 def compose(xr, observed):
@@ -82,7 +91,7 @@ async def test_a_function_that_fails_changes_nothing(world: ComposingWorld) -> N
         ("def compose(xr, o): return [{'apiVersion': 'v1', 'kind': 'Secret', 'metadata': {'name': 'm'}}]",
          "BadOutput", "m: a Secret cannot be composed, for a function knows no secrets: refer to one by name, or use spec.connection of the definition"),
     ):  # fmt: skip
-        await world.define(source, ready=False)
+        await world.define(source, ready=False, composes=[*COMPOSES, *FOREIGN])
         await world.claim_says("lab", reason, message=said)
         assert await world.raw("ConfigMap", "lab-config") is not None
     await world.define(CONFIG.replace("region", "zone").replace("xr.spec.zone", "xr.spec.region"))
@@ -193,7 +202,8 @@ async def test_ready_is_what_each_kind_means_by_it(world: ComposingWorld) -> Non
 async def test_claims_are_composed_of_claims(world: ComposingWorld) -> None:
     await world.define(CONFIG)
     outer = "def compose(xr, o): return [{'apiVersion': 'acme.example/v1alpha1', 'kind': 'Lab', 'metadata': {'name': 'inner'}, 'spec': {'region': 'eu'}}]"
-    await world.define(outer, kind="Campus", fields={}, status={})
+    inner = [ComposedKind("acme.example/v1alpha1", "Lab")]
+    await world.define(outer, kind="Campus", fields={}, status={}, composes=inner)
     await world.claim("one", kind="Campus")
     await world.claim_says("one-inner", "AllReady", "Ready")
     await world.claim_says("one", "AllReady", "Ready", kind="Campus")
@@ -211,6 +221,7 @@ async def test_a_definition_that_cannot_be_is_said(world: ComposingWorld) -> Non
         ({"fields": {"a": {"type": "string", "wanted": True}}}, "spec.fields.a: Object contains unknown field `wanted`"),
         ({"status": {"conditions": {"type": "string"}}}, "spec.status.conditions: every claim's status has it; call yours otherwise"),
         ({"compose": {"package": "acme==1"}}, "spec.compose: give either source or package"),
+        ({"composes": [ComposedKind("v1", "Secret")]}, "spec.composes[0]: a Secret cannot be composed: refer to one by name, or use spec.connection"),
     ):  # fmt: skip
         await world.define(CONFIG, ready=False, **spec)
         assert await world.until(lambda: world.defined("labs.acme.example", "Invalid"), f"{spec}") == said
@@ -220,3 +231,88 @@ async def test_a_definition_that_cannot_be_is_said(world: ComposingWorld) -> Non
     await world.define("", ready=False, compose={"package": "acme==1.0", "function": "acme:compose"})
     said = await world.until(lambda: world.defined(made.name, "PackageMissing"), "the package is missing")
     assert said == "the package acme==1.0 is not on this machine: trimtab composition install acme==1.0"
+
+
+async def test_nothing_is_done_before_an_administrator_grants_it(world: ComposingWorld) -> None:
+    one = [ComposedKind("v1", "ConfigMap")]
+    made = await world.define(CONFIG, ready=False, granted=False, composes=one)
+    said = await world.until(lambda: world.defined(made.name, "NotGranted"), "it says that it is not granted")
+    command = "as an administrator, trimtab composition grant labs.acme.example | kubectl apply -f -"
+    assert said == (
+        "the controllers may not create customresourcedefinitions.apiextensions.k8s.io labs.acme.example (and 17 more): "
+        + command
+    )
+    assert await world.client.get(CustomResourceDefinition, made.name) is None
+
+    for role in roles(made):
+        await world.make(role)
+    await world.until(lambda: world.defined(made.name, "Served", made), "it is served once it is granted")
+    await world.claim("lab", region="eu")
+    await world.claim_says("lab", "AllReady", "Ready")
+
+    # A kind more is named, and not granted: what there is stays.
+    more = await world.define(
+        CONFIG, ready=False, granted=False, composes=[*one, ComposedKind("apps/v1", "Deployment")]
+    )
+    said = await world.until(lambda: world.defined(made.name, "NotGranted"), "the new kind is not granted")
+    assert said == f"the controllers may not get deployments.apps (and 5 more): {command}"
+    assert await world.raw("ConfigMap", "lab-config") is not None
+    for role in roles(more):
+        await world.make(role)
+    await world.until(lambda: world.defined(made.name, "Served", more), "it is served again")
+
+    # The grant goes before the definition: it says so, and ends when it is back.
+    await world.client.wire.delete(ClusterRole.resource_type, "trimtab:composition:labs.acme.example")
+    await world.until(lambda: world.defined(made.name, "NotGranted"), "the grant is gone")
+    await world.client.wire.delete(CompositeDefinition.resource_type, made.name)
+    await world.drop("Lab", "lab")
+    for role in roles(more):
+        await world.make(role)
+
+    async def gone() -> bool:
+        return await world.client.get(CustomResourceDefinition, made.name) is None
+
+    await world.until(gone, "the definition ends with its claims")
+
+
+async def test_a_kind_that_is_not_named_is_refused_with_what_to_add(world: ComposingWorld) -> None:
+    await world.define(CONFIG, composes=[ComposedKind("batch/v1", "Job"), ComposedKind("v1", "ConfigMap", "maps")])
+    await world.claim("lab", region="eu")
+    said = "spec.composes: ConfigMap of v1 is called configmaps in this API, not maps: give its plural"
+    await world.claim_says("lab", "KindNotEnabled", message=said)
+    await world.define(CONFIG, composes=[ComposedKind("batch/v1", "Job")])
+    said = (
+        "spec.composes: it does not name ConfigMap of v1, which config is: add "
+        'Kind("v1", "ConfigMap") to @definition(composes=[...]), and render and apply it again'
+    )
+    await world.claim_says("lab", "KindNotNamed", message=said)
+    assert await world.raw("ConfigMap", "lab-config") is None
+    await world.define(CONFIG)
+    await world.claim_says("lab", "AllReady", "Ready")
+
+
+async def test_a_crd_of_somebody_else_is_neither_changed_nor_deleted(world: ComposingWorld) -> None:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": "Lab", "plural": "labs", "singular": "lab", "listKind": "LabList"}
+    theirs = CustomResourceDefinition(
+        metadata=ObjectMeta(name="labs.acme.example"),
+        spec={"group": "acme.example", "names": names, "scope": "Namespaced", "versions": [version]},
+    )
+    await world.make(theirs)
+    made = await world.define(CONFIG, ready=False)
+    said = await world.until(lambda: world.defined(made.name, "Invalid"), "it says whose it is")
+    assert said == (
+        "the API refused it: CustomResourceDefinition labs.acme.example exists already and belongs to somebody else (it has no "
+        'owner label); delete or rename it, or hand it over with the annotation trimtab.dev/adopt: "true"'
+    )
+    await world.client.wire.delete(CompositeDefinition.resource_type, made.name)
+
+    async def gone() -> bool:
+        return await world.client.get(CompositeDefinition, made.name) is None
+
+    await world.until(gone, "the definition goes")
+    there = await world.client.get(CustomResourceDefinition, made.name)
+    assert there is not None
+    assert [one["name"] for one in there.spec["versions"]] == ["v1"]
+    assert there.metadata.labels == {}

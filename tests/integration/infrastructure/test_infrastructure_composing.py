@@ -45,8 +45,27 @@ def _plan(world: CloudEngine, *objects: dict[str, Any]) -> Any:
 
 @pytest.mark.engine
 def test_an_engine_composes(world: CloudEngine) -> None:
-    world.apply(DEFINITION)
+    world.apply(DEFINITION)  # as an earlier version took it: nobody granted it anything
+    said = world.until("CompositeDefinition", "labs.acme.example", status="False", reason="NotGranted")["message"]
+    command = "trimtab composition grant labs.acme.example | kubectl apply -f -"
+    assert said.endswith(f"as an administrator, {command}")
+    granted = world.engine.run("composition", "grant", "labs.acme.example").stdout
+    world.engine.run("apply", "-f", "-", input=granted)
     world.until("CompositeDefinition", "labs.acme.example")
+    named = (world.get("CompositeDefinition", "labs.acme.example") or {})["spec"]["composes"]
+    assert [one["kind"] for one in named] == ["Network", "Server"]
+    held = json.loads(world.engine.run("get", "clusterrole", "system:trimtab:controllers", "-o", "json").stdout)[
+        "rules"
+    ]
+    assert not {"escalate", "bind", "impersonate"} & {verb for rule in held for verb in rule["verbs"]}
+    for kind in ("clusterroles", "customresourcedefinitions"):
+        verbs = {
+            verb
+            for rule in held
+            for verb in rule["verbs"]
+            if kind in rule["resources"] and not rule.get("resourceNames")
+        }
+        assert verbs <= {"get", "list", "watch"}, kind
     planned = _plan(world, CLAIM)
     assert planned.returncode == 2, planned
     assert "+ Lab default/lab: create" in planned.stdout

@@ -233,3 +233,40 @@ def test_a_definition_that_cannot_be_is_refused_when_it_is_written() -> None:
         with pytest.raises(Denied) as denied:
             check_definition(good | {"spec": good["spec"] | spec}, None)  # type: ignore[operator]
         assert str(denied.value) == text
+
+
+SAYS = """
+from dataclasses import dataclass
+from typing import Any
+from trimtab.compose import Claim, ClusterManifests, Composed, Kind, Managed, Observed, definition
+
+@dataclass
+class Lab:
+    region: str = ""
+
+class Network(Managed[Any]):
+    API_VERSION = "cloud.tf.trimtab.dev/v1"
+    KIND = "Network"
+
+@definition(group="acme.example"{more})
+def compose(xr: Claim[Lab], observed: Observed) -> Composed:
+    return []
+"""
+
+
+async def test_the_kinds_that_a_function_composes(functions: Functions) -> None:
+    network = {"apiVersion": "cloud.tf.trimtab.dev/v1", "kind": "Network"}
+    manifests = {"apiVersion": "trimtab.dev/v1alpha1", "kind": "ClusterManifests"}
+    moons = {"apiVersion": "example.org/v1", "kind": "Moon", "plural": "moonen"}
+    for more, named in (
+        ("", [network, manifests]),
+        (", composes=[]", []),
+        (", composes=[Network, Kind('example.org/v1', 'Moon', 'moonen'), Network]", [network, moons]),
+    ):
+        said = await functions.describe(Function("lab.py", SAYS.replace("{more}", more)))
+        assert said["composes"] == named
+    with pytest.raises(Failed) as failed:
+        await functions.describe(Function("lab.py", SAYS.replace("{more}", ", composes=['Network']")))
+    assert str(failed.value) == (
+        'composes: a str is no kind: give a class of a provider\'s stubs, ClusterManifests, or Kind("v1", "ConfigMap")'
+    )

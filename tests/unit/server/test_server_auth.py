@@ -348,3 +348,49 @@ def unpadded(text: str) -> bytes:
 
 def number(data: bytes) -> int:
     return int.from_bytes(data)
+
+
+async def test_an_apply_creates_only_for_who_may_create(api: Api) -> None:
+    change = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "patch", "update"]}]
+    named = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"], "resourceNames": ["mine"]}]
+    await grant(api, change + named, BOB)
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    async def applied(name: str) -> Any:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}}
+        return await bob.patch(f"{CONFIGS}/{name}?fieldManager=bob", body, "application/apply-patch+yaml")
+
+    other = await applied("others")
+    assert (other.status, other.message) == (
+        403,
+        'configmaps "others" is forbidden: User "bob" cannot create resource "configmaps" in API group "" in the namespace "default"',
+    )
+    assert (await api.get(f"{CONFIGS}/others")).status == 404
+    assert (await applied("mine")).status == 201
+    assert (await applied("mine")).status == 200
+
+
+async def test_a_role_gathers_what_its_selectors_say(api: Api) -> None:
+    label = {"example.org/to-bob": "true", "tier": "low"}
+    for name, labels in (("chosen", label), ("other", {"tier": "high"})):
+        rule = {"apiGroups": ["example.org"], "resources": [name], "verbs": ["get"]}
+        (await api.post(ROLES_OF_ALL, {"metadata": {"name": name, "labels": labels}, "rules": [rule]})).ok()
+    chosen = [
+        {"key": "example.org/to-bob", "operator": "Exists"},
+        {"key": "tier", "operator": "NotIn", "values": ["high"]},
+    ]
+    gathered = {"clusterRoleSelectors": [{"matchExpressions": chosen}]}
+    (await api.post(ROLES_OF_ALL, {"metadata": {"name": "bobs"}, "rules": [], "aggregationRule": gathered})).ok()
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bobs"}
+    url = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    (await api.post(url, {"metadata": {"name": "bobs"}, "roleRef": reference, "subjects": [BOB]})).ok()
+    bob = api.with_headers(trusted=True, impersonate_user="bob", impersonate_group="none")
+
+    async def may(resource: str) -> bool:
+        asked = {"verb": "get", "group": "example.org", "resource": resource}
+        return bool((await bob.post(REVIEW, {"spec": {"resourceAttributes": asked}})).ok()["status"]["allowed"])
+
+    assert await may("chosen")
+    assert not await may("other")
+    (await api.delete(f"{ROLES_OF_ALL}/chosen")).ok()
+    assert not await may("chosen")

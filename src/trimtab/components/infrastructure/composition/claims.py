@@ -2,8 +2,8 @@
 
     claim, its CompositeDefinition, what there is --Compositions.compose--> output.Wanted --> objects, status, connection Secret
 
-What a function returned last stays when the next call fails: the claim says why. Kinds that it returns for the first time are watched
-from then on (`Kinds.need`), and the claim is looked at again. What refers to another is deleted before it.
+What a function returned last stays when the next call fails: the claim says why. Kinds that the API has
+only by now are watched from then on (`Kinds.need`), and the claim is looked at again. What refers to another is deleted before it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ from trimtab.components.infrastructure.composition.kinds import (
     Composed,
     CompositeDefinition,
 )
-from trimtab.components.infrastructure.composition.output import BadOutput, Part, Wanted, checked, needs, secret_of
+from trimtab.components.infrastructure.composition.output import (
+    BadOutput,
+    NotNamed,
+    Part,
+    Wanted,
+    checked,
+    needs,
+    refuse_unnamed,
+    secret_of,
+)
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
 from trimtab.components.infrastructure.composition.readiness import readiness
 from trimtab.components.infrastructure.composition.terms import Compositions, Failed, Function
@@ -38,7 +47,7 @@ from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 
 RETRY_S = 60.0
 JOIN_S = 5.0
-"""Kinds that are needed for the first time are watched at once; should that fail, it is tried again."""
+"""Kinds that are there by now are watched at once; should that fail, it is tried again."""
 NAMED_MAX = 5
 NAME_MAX = 48
 
@@ -50,8 +59,8 @@ class KindMissing(LookupError):
 class Kinds(Protocol):
     """The kinds of what claims are composed of."""
 
-    async def need(self, definition: str, places: Sequence[tuple[str, str]]) -> None:
-        """Has claims of a definition composed of these (apiVersion, kind), too. Raises `KindMissing`."""
+    async def need(self, definition: CompositeDefinition, places: Sequence[tuple[str, str]]) -> None:
+        """Has claims of a definition composed of these (apiVersion, kind), too, which it names. Raises `KindMissing`."""
 
 
 def function_of(made: CompositeDefinition, packages: Packages) -> Function:
@@ -73,7 +82,7 @@ def function_of(made: CompositeDefinition, packages: Packages) -> Function:
 def claims(
     definition: CompositeDefinition, kind: type[Claim], children: Sequence[type[Child]], kinds: Kinds
 ) -> Reconciler[Claim]:
-    """The reconciler of a definition's claims. children: the kinds of what they were composed of so far."""
+    """The reconciler of a definition's claims. children: the kinds of what they are composed of, as far as the API has them."""
     name, connected = definition.name, bool(definition.spec.connection)
 
     async def compose(subject: Claim, ctx: Context) -> Desired | Requeue:
@@ -121,9 +130,10 @@ class Run:
             return self._stays("FunctionMissing", f"there is no CompositeDefinition {self._definition} any more")
         try:
             wanted = await self._wanted(made)
+            refuse_unnamed(wanted, made.spec.composes)
             missing = [p for p in _places(wanted) if p not in self._children]
             if missing:
-                await self._kinds.need(self._definition, missing)
+                await self._kinds.need(made, missing)
                 return Requeue(JOIN_S, f"watches {', '.join(kind for _, kind in missing)} from now on")
             objects = [self._object(part) for part in wanted.parts]
         except NotInstalled as err:
@@ -132,6 +142,8 @@ class Run:
             return self._stays(err.reason, str(err))
         except BadOutput as err:
             return self._stays("BadOutput", str(err))
+        except NotNamed as err:
+            return self._stays("KindNotNamed", str(err))
         except KindMissing as err:
             return self._stays("KindNotEnabled", str(err))
         return await self._composed(made, wanted, objects)

@@ -1,6 +1,7 @@
 """`trimtab composition`: from a Python file to a CompositeDefinition, tried out here; packages of compositions on this machine.
 
-render FILE: what to apply. test FILE --xr xr.yaml: what it would make. install, list, remove: packages.
+render FILE: what to apply. grant NAME: what a definition lacks that is there. test FILE --xr xr.yaml: what it would make. install, list,
+remove: packages.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from typing import Any, TypeVar
 
 import click
 import yaml
+from msgspec import convert
 
-from trimtab.api import JSON
-from trimtab.components.infrastructure.commands.commanding import Refused, Target
-from trimtab.components.infrastructure.composition.output import BadOutput, Wanted, checked
+from trimtab.api import JSON, from_wire, to_wire
+from trimtab.api.resource import InvalidObject
+from trimtab.client import WireClient
+from trimtab.client.errors import NotFound
+from trimtab.components.infrastructure.commands.commanding import Refused, Target, finished, with_api
+from trimtab.components.infrastructure.composition import grants
+from trimtab.components.infrastructure.composition.kinds import ComposedKind, CompositeDefinition, plural_of
+from trimtab.components.infrastructure.composition.output import BadOutput, NotNamed, Wanted, checked, refuse_unnamed
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Shelf
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Failed, Function
@@ -33,6 +40,7 @@ def composition() -> None:
 
     \b
     trimtab composition render lab.py | kubectl apply -f -      publishes the API that lab.py describes
+    trimtab composition grant labs.acme.example                 what a definition that is there lacks, to be applied
     trimtab composition test lab.py --xr lab.yaml               what it would make of a claim, here and now
     trimtab composition install acme-platform==1.2.0            a function that comes as a package
     """
@@ -44,7 +52,10 @@ def composition() -> None:
 @click.option("--function", "entry", default="source:compose", metavar="MODULE:FUNCTION", help="Within the package.")
 @click.pass_obj
 def render(target: Target, file: Path | None, package: str, entry: str) -> None:
-    """Print the CompositeDefinition that FILE, or a package's function, describes."""
+    """Print the CompositeDefinition that FILE, or a package's function, describes, and the roles that go with it.
+
+    It is for an administrator to apply: with the roles the controllers may publish this one API, and make what its claims are composed of.
+    """
     function = _function(target, file, package, entry)
     said = _run(_with(lambda running: running.describe(function)))
     many = said["plural"] or plural(said["kind"])
@@ -54,13 +65,80 @@ def render(target: Target, file: Path | None, package: str, entry: str) -> None:
     compose: JSON = {"source": _Text(function.source)} if file is not None else {"package": package, "function": entry}
     spec: JSON = {"group": said["group"], "names": names, "version": said["version"], "fields": said["fields"]}
     spec |= {key: said[key] for key in ("status", "connection") if said[key]}
-    made: JSON = {
-        "apiVersion": "trimtab.dev/v1alpha1",
-        "kind": "CompositeDefinition",
-        "metadata": {"name": f"{many}.{said['group']}"},
-        "spec": spec | {"compose": compose},
-    }
-    click.echo(yaml.dump(made, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    _print(_definition(f"{many}.{said['group']}", spec | {"composes": said["composes"], "compose": compose}))
+
+
+def _definition(name: str, spec: JSON) -> JSON:
+    place = CompositeDefinition.resource_type
+    return {"apiVersion": place.api_version, "kind": place.kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _print(made: JSON, *, roles_alone: bool = False) -> None:
+    """The roles of a definition, then the definition. Raises `Refused`."""
+    try:
+        found = from_wire(CompositeDefinition, made)
+    except InvalidObject as err:
+        raise Refused(f"{made['metadata']['name']}: {err.problem}") from None
+    documents = [*map(to_wire, grants.roles(found)), *([] if roles_alone else [made])]
+    click.echo(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+@composition.command()
+@click.argument("name")
+@click.pass_obj
+def grant(target: Target, name: str) -> None:
+    """Print the roles that the definition NAME, which is in the API, needs: for an administrator to apply.
+
+    One that names no kinds of what its claims are composed of is printed with them: those that its function says, and those of the
+    claims that there are.
+    """
+    found, used = finished(with_api(target, lambda wire: _granted(wire, name)))
+    spec = found["spec"]
+    if spec.get("composes"):
+        _print(found, roles_alone=True)
+        return
+    source, package = spec["compose"].get("source", ""), spec["compose"].get("package", "")
+    if source or package:
+        try:
+            function = (
+                Function(name=name, source=source, timeout_s=WITHIN_S)
+                if source
+                else _function(target, None, package, spec["compose"]["function"])
+            )
+            said = _run(_with(lambda running: running.describe(function)))
+            used |= {(one["apiVersion"], one["kind"]): one.get("plural", "") for one in said["composes"]}
+        except Refused:
+            pass  # a definition that was written by hand: its function says no API
+    composes = [
+        {"apiVersion": version, "kind": kind} | ({"plural": plural} if plural else {})
+        for (version, kind), plural in sorted(used.items())
+    ]
+    if source:
+        spec["compose"]["source"] = _Text(source)
+    _print(_definition(name, spec | {"composes": composes}))
+
+
+async def _granted(wire: WireClient, name: str) -> tuple[JSON, dict[tuple[str, str], str]]:
+    """A definition, and the kinds of what its claims are composed of now: (apiVersion, kind) -> nothing, or an irregular plural."""
+    place = CompositeDefinition.resource_type
+    made = await wire.get(place, name)
+    if made is None:
+        raise Refused(f"there is no CompositeDefinition {name}: trimtab get compositedefinitions lists them")
+    spec = made["spec"]
+    try:
+        group = f"/apis/{spec['group']}/{spec.get('version', 'v1alpha1')}"
+        claims = (await wire.read(f"{group}/{name.partition('.')[0]}"))["items"]
+    except NotFound:
+        claims = []
+    used: dict[tuple[str, str], str] = {}
+    for row in (row for claim in claims for row in (claim.get("status") or {}).get("resources") or ()):
+        used[row["apiVersion"], row["kind"]] = ""
+    for version, kind in used:
+        served = (await wire.read(f"/apis/{version}" if "/" in version else f"/api/{version}"))["resources"]
+        regular = plural_of(ComposedKind(version, kind))
+        called = next((one["name"] for one in served if one["kind"] == kind and "/" not in one["name"]), regular)
+        used[version, kind] = "" if called == regular else called
+    return _definition(name, spec), used
 
 
 @composition.command()
@@ -87,10 +165,20 @@ def test(
         "spec": given.get("spec") or {},
     }
     there = {name: _child(name, one) for name, one in (_read(observed) if observed is not None else {}).items()}
-    returned = _run(_with(lambda running: running.compose(function, xr, there)))
+
+    async def work(running: Functions) -> tuple[Any, list[JSON] | None]:
+        returned = await running.compose(function, xr, there)
+        try:
+            return returned, (await running.describe(function))["composes"]
+        except Failed:  # it says no API: its definition was written by hand
+            return returned, None
+
+    returned, composes = _run(_with(work))
     try:
         wanted = checked(returned, xr["name"], xr["namespace"])
-    except BadOutput as err:
+        if composes is not None:
+            refuse_unnamed(wanted, [convert(one, ComposedKind) for one in composes])
+    except (BadOutput, NotNamed) as err:
         raise Refused(str(err)) from None
     objects = _objects(wanted)
     if output == "json":

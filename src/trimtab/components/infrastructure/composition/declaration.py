@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimtab.api.cluster import ClusterRole
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.composition.admission import check_definition
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.composition.packages import Packages, Shelf
 from trimtab.components.infrastructure.composition.publishing import Claims, defined
 from trimtab.components.infrastructure.composition.reasons import REASONS
-from trimtab.components.infrastructure.composition.terms import ROLES, Compositions, WhenAsked
-from trimtab.runtime import Admission, Command, Owned, Service, Store, Writes
+from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
+from trimtab.runtime import Admission, Command, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
@@ -30,7 +29,6 @@ SERVICE = Service(
     reads=(CompositeDefinition,),
     # What the reconcilers of claims have in common: those are known only while it runs.
     owns=(Owned(Effect), Owned(Secret)),
-    writes=(Writes(ClusterRole, ("rules", "metadata.labels", "metadata.annotations"), names=ROLES),),
 )
 COMMAND = Command(
     "composition",

@@ -1,17 +1,14 @@
-"""A CompositeDefinition -> the CustomResourceDefinition of its kind, and who may do what with all such kinds."""
+"""A CompositeDefinition -> the CustomResourceDefinition of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.cluster import ClusterRole, CustomResourceDefinition, PolicyRule
+from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.components.infrastructure.composition.fields import schema, status_schema
 from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, plural
-from trimtab.components.infrastructure.composition.terms import EDIT_ROLE, ROLE, VIEW_ROLE
 from trimtab.runtime.crd import kind_schema
 
-__all__ = ["crd", "crd_name", "granted", "refused"]
+__all__ = ["crd", "crd_name", "refused"]
 
 OWN_GROUPS = ("trimtab.dev", "k8s.io", "kubernetes.io")
 COLUMNS: list[JSON] = [
@@ -20,11 +17,6 @@ COLUMNS: list[JSON] = [
     {"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].message", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
-_LABEL = "rbac.authorization.k8s.io/aggregate-to-"
-_READ = ["get", "list", "watch"]
-_WRITE = ["create", "update", "patch", "delete", "deletecollection"]
-_CONTROL = ["get", "list", "watch", "patch", "update", "delete"]
-_CHILDREN = ["get", "list", "watch", "create", "patch", "delete"]
 
 
 def refused(made: CompositeDefinition) -> str:
@@ -36,6 +28,9 @@ def refused(made: CompositeDefinition) -> str:
         return "spec.compose: give either source or package"
     if spec.compose.package and spec.compose.function.startswith("source:"):
         return "spec.compose.function: name the function of the package: acme_platform:compose"
+    for number, one in enumerate(spec.composes):
+        if (one.api_version, one.kind) == ("v1", "Secret"):
+            return f"spec.composes[{number}]: a Secret cannot be composed: refer to one by name, or use spec.connection"
     if made.name != crd_name(made):
         return f"metadata.name: it has to be {crd_name(made)}"
     return ""
@@ -88,35 +83,3 @@ def crd(made: CompositeDefinition) -> CustomResourceDefinition:
         metadata=ObjectMeta(name=crd_name(made)),
         spec={"group": spec.group, "names": names, "scope": "Namespaced", "versions": [version]},
     )
-
-
-def granted(made: Iterable[CompositeDefinition], children: Iterable[tuple[str, str]]) -> list[ClusterRole]:
-    """The roles for all of these kinds, which the engine binds. children: (group, plural) of what claims are composed of, for the controllers alone."""
-    own: dict[str, set[str]] = {}
-    for one in made:
-        own.setdefault(one.spec.group, set()).add(plural(one.spec))
-    parts: dict[str, set[str]] = {}
-    for group, resource in children:
-        parts.setdefault(group, set()).add(resource)
-
-    def rules(found: dict[str, set[str]], verbs: list[str], suffix: str = "") -> list[PolicyRule]:
-        return [
-            PolicyRule(api_groups=[group], resources=[f"{one}{suffix}" for one in sorted(found[group])], verbs=verbs)
-            for group in sorted(found)
-        ]
-
-    control = [
-        *rules(own, _CONTROL),
-        *rules(own, ["patch", "update"], "/status"),
-        *rules(own, ["update"], "/finalizers"),
-        *rules(parts, _CHILDREN),
-    ]
-    return [
-        ClusterRole(metadata=ObjectMeta(name=ROLE), rules=control),
-        ClusterRole(metadata=_labelled(VIEW_ROLE, "view"), rules=rules(own, _READ)),
-        ClusterRole(metadata=_labelled(EDIT_ROLE, "edit", "admin"), rules=rules(own, _WRITE)),
-    ]
-
-
-def _labelled(name: str, *roles: str) -> ObjectMeta:
-    return ObjectMeta(name=name, labels={f"{_LABEL}{role}": "true" for role in roles})

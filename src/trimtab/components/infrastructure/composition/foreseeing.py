@@ -12,7 +12,7 @@ from msgspec import Struct
 from trimtab.api import JSON
 from trimtab.components.infrastructure.composition.claims import function_of
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
-from trimtab.components.infrastructure.composition.output import BadOutput, checked
+from trimtab.components.infrastructure.composition.output import BadOutput, NotNamed, checked, refuse_unnamed
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
 from trimtab.components.infrastructure.composition.terms import Compositions, Failed
 
@@ -46,7 +46,8 @@ async def foretold(process: Any, made: CompositeDefinition, asked: Claimed) -> F
     try:
         function = function_of(made, process.adapter(Packages))
         wanted = checked(await process.adapter(Compositions).compose(function, xr, asked.observed), name, namespace)
-    except (Failed, BadOutput, NotInstalled) as err:
+        refuse_unnamed(wanted, made.spec.composes)
+    except (Failed, BadOutput, NotNamed, NotInstalled) as err:
         raise Unforeseen(str(err)) from None
     objects = [{**one.object, "apiVersion": one.api_version, "kind": one.kind} for one in wanted.parts]
     return Foretold(objects, [one.name for one in wanted.parts], wanted.waiting)

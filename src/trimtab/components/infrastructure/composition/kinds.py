@@ -22,6 +22,8 @@ Group = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$", max_length=200)
 ]
 Version = Annotated[str, Meta(pattern=r"^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$")]
+ApiVersion = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$", max_length=253)]
+PluralName = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)]
 Function = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 
 COMPOSITE_LABEL = "trimtab.dev/composite"
@@ -31,6 +33,7 @@ NAME_ANNOTATION = "trimtab.dev/composed-name"
 AFTER_ANNOTATION = "trimtab.dev/composed-after"
 """The names of others that it needs, where no field says so."""
 SOURCE_BYTES_MAX = 256 << 10
+COMPOSES_MAX = 100
 
 
 class Names(Model):
@@ -54,6 +57,15 @@ class ComposeSpec(Model):
     """Of its process, all of Python included."""
 
 
+class ComposedKind(Model):
+    """A kind of objects that claims are composed of."""
+
+    api_version: ApiVersion
+    kind: KindName
+    plural: PluralName = ""
+    """As its API calls them; unless given, the kind's regular plural."""
+
+
 class CompositeDefinitionSpec(Model):
     group: Group
     names: Names
@@ -65,6 +77,8 @@ class CompositeDefinitionSpec(Model):
     """What the function may say in a claim's status, in the same form."""
     connection: dict[str, str] = {}
     """Key -> template, of a claim's connection Secret: `{{ cluster.kubeconfig }}`, `{{ net.status.atProvider.id }}`."""
+    composes: Annotated[list[ComposedKind], Meta(max_length=COMPOSES_MAX)] = []
+    """The kinds of what its function returns: it may return no other, and an administrator grants the controllers just these."""
     compose: ComposeSpec = field(default_factory=ComposeSpec)
 
 
@@ -135,6 +149,15 @@ def claim_kind(spec: CompositeDefinitionSpec) -> type[Claim]:
 
 def plural(spec: CompositeDefinitionSpec) -> str:
     return spec.names.plural or naming.plural(spec.names.kind)
+
+
+IRREGULAR = {("trimtab.dev/v1alpha1", "ClusterManifests"): "clustermanifests", ("v1", "Endpoints"): "endpoints"}
+"""Kinds whose plural is not the regular form."""
+
+
+def plural_of(one: ComposedKind) -> str:
+    """What the API calls the objects of a kind."""
+    return one.plural or IRREGULAR.get((one.api_version, one.kind)) or naming.plural(one.kind)
 
 
 class Child(Resource, omit_defaults=True):

@@ -21,6 +21,7 @@ from trimtab.components.infrastructure.composition.kinds import (
     COMPOSITE_LABEL,
     FIELDS,
     NAME_ANNOTATION,
+    ComposedKind,
 )
 
 PARTS_MAX = 500
@@ -35,6 +36,10 @@ META = frozenset({"name", "namespace", "labels", "annotations"})
 
 class BadOutput(ValueError):
     """What a function returned cannot be applied: one line."""
+
+
+class NotNamed(ValueError):
+    """A function returned a kind that its definition does not name: one line."""
 
 
 class Part(Struct, frozen=True):
@@ -85,6 +90,17 @@ def checked(returned: Any, claim: str, namespace: str) -> Wanted:
             )
         parts[part.name] = part
     return Wanted(tuple(ordered(parts)), answer.status, "; ".join(answer.waiting)[:500])
+
+
+def refuse_unnamed(wanted: Wanted, composes: Iterable[ComposedKind]) -> None:
+    """What a function returns is of the kinds that its definition names, and of no other. Raises `NotNamed`."""
+    named = {(one.api_version, one.kind) for one in composes}
+    for part in wanted.parts:
+        if (part.api_version, part.kind) not in named:
+            raise NotNamed(
+                f"spec.composes: it does not name {part.kind} of {part.api_version}, which {part.name} is: add "
+                f'Kind("{part.api_version}", "{part.kind}") to @definition(composes=[...]), and render and apply it again'
+            )
 
 
 def _part(one: JSON, claim: str, namespace: str) -> Part:

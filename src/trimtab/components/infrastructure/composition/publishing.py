@@ -1,39 +1,51 @@
 """A CompositeDefinition -> its kind in the API, its function looked at, and its claims kept while it runs.
 
-    definition --defined--> CRD, conditions      definitions --publish (a service)--> roles, one reconciler of claims for each
+    definition, what the controllers may do --defined--> CRD, conditions      definitions --a service--> one reconciler of claims for each
 
-The roles say also which kinds claims were composed of: written before the first object of a kind is made, so that a controller that
-starts anew knows what there may be.
+Nothing is published before an administrator has granted it (`grants.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 from msgspec import to_builtins
 
 from trimtab.api import JSON, Resource, ResourceType
-from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
+from trimtab.api.cluster import CustomResourceDefinition
 from trimtab.client.errors import NotFound
 from trimtab.client.informer import Informer
 from trimtab.client.wire import encode
-from trimtab.components.infrastructure.composition.kinds import Claim, CompositeDefinition, child_kind, claim_kind
+from trimtab.components.infrastructure.composition.grants import Grant, command, lacking, role_name
+from trimtab.components.infrastructure.composition.kinds import (
+    Claim,
+    CompositeDefinition,
+    child_kind,
+    claim_kind,
+    plural_of,
+)
 from trimtab.components.infrastructure.composition.packages import NotInstalled, Packages
-from trimtab.components.infrastructure.composition.terms import ROLE, Compositions, Failed
+from trimtab.components.infrastructure.composition.terms import Compositions, Failed
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler
 
-MANAGER = "trimtab-infrastructure-compositions"
-CHILDREN = "trimtab.dev/composed-kinds"
-"""On the controllers' role: what claims were composed of, by definition."""
 PUBLISHED = "trimtab.dev/composed-api"
 CHECK_S = 300.0
 WAIT_S = 1.0
+GRANT_S = 5.0
+"""A grant is looked for so often: a cluster takes a while to put aggregated roles together, and it may be in a role of another name."""
 NAMED_MAX = 3
+
+
+class Rights(Protocol):
+    """What the controllers may do."""
+
+    async def lacking(self, made: CompositeDefinition) -> list[str]:
+        """What they may not do of what a definition needs, one line each."""
 
 
 class Published(Resource, omit_defaults=True):
@@ -59,6 +71,10 @@ async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
     except BadField as err:
         keep = [one.ref for one in await ctx.owned(Published)]
         return Desired(keep=keep, status=_status(subject, bool(keep), "False", "Invalid", str(err)))
+    if problem := await _not_granted(subject, ctx):
+        keep = [one.ref for one in await ctx.owned(Published)]
+        status = _status(subject, False, "False", "NotGranted", problem)
+        return Desired(keep=keep, status=status, requeue_after_s=GRANT_S)
     live = await ctx.get(Published, wanted.name)
     if live is None or not _established(live):
         status = _status(subject, False, "False", "Establishing", "the API does not serve it yet")
@@ -78,7 +94,8 @@ defined: Reconciler[CompositeDefinition] = Reconciler(
     name="defined",
     subject=CompositeDefinition,
     function=_defined,
-    owns=(Owned(Published),),
+    reads=(Grant,),
+    owns=(Owned(Published, granted=True),),
     effects=True,
     dismantles=True,
     workers=2,
@@ -88,6 +105,17 @@ defined: Reconciler[CompositeDefinition] = Reconciler(
 def _established(live: Published) -> bool:
     found = live.status.get("conditions") or ()
     return any(c.get("type") == "Established" and c.get("status") == "True" for c in found)
+
+
+async def _not_granted(subject: CompositeDefinition, ctx: Context) -> str:
+    """What the controllers may not do, and what an administrator types; empty when they may do all."""
+    await ctx.get(Grant, role_name(subject.name))  # so that it is looked again when that comes
+    rights: Rights = ctx.adapter(Claims)
+    missing = await rights.lacking(subject)
+    if not missing:
+        return ""
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    return f"the controllers may not {missing[0]}{more}: as an administrator, {command(subject.name)}"
 
 
 async def _callable(subject: CompositeDefinition, ctx: Context) -> tuple[str, str, str]:
@@ -117,7 +145,12 @@ async def _ending(subject: CompositeDefinition, ctx: Context) -> Desired:
     """The kind goes when there are no claims any more: with it they would all be deleted."""
     published = [one.ref for one in await ctx.owned(Published)]
     left = ctx.adapter(Claims).of(subject.name)
-    if not published or left == []:
+    if not published:
+        return Desired()
+    if problem := await _not_granted(subject, ctx):
+        status = _status(subject, False, "False", "NotGranted", problem)
+        return Desired(keep=published, status=status, requeue_after_s=GRANT_S)
+    if left == []:
         return Desired()
     if left is None:
         message = "its claims are not known yet"
@@ -145,14 +178,19 @@ def _status(subject: CompositeDefinition, served: bool, status: str, reason: str
 
 
 class Claims:
-    """The claims of all definitions: who keeps them, and the kinds of what they are composed of. Implements `claims.Kinds`."""
+    """The claims of all definitions: who keeps them, and the kinds of what they are composed of. Implements `claims.Kinds`, `Rights`."""
 
     def __init__(self) -> None:
         self._process: Any = None
+        self._runs = asyncio.Event()
         self._joined: dict[str, tuple[bytes, Any]] = {}
-        self._children: dict[str, dict[tuple[str, str], str]] = {}
-        """Definition -> (apiVersion, kind) -> plural."""
+        self._children: dict[str, tuple[Any, dict[tuple[str, str], str]]] = {}
+        """Definition -> what it names; of that, what the API has: (apiVersion, kind) -> plural."""
         self._woken = asyncio.Event()
+
+    async def lacking(self, made: CompositeDefinition) -> list[str]:
+        await self._runs.wait()
+        return await lacking(self._process.client.wire, made)
 
     def of(self, definition: str) -> list[Claim] | None:
         """Its claims; None while they are not known."""
@@ -162,16 +200,30 @@ class Claims:
         informer = joined[1].claims
         return list(informer.list()) if informer.synced else None
 
-    async def need(self, definition: str, places: Sequence[tuple[str, str]]) -> None:
+    async def need(self, definition: CompositeDefinition, places: Sequence[tuple[str, str]]) -> None:
         """Raises `KindMissing`."""
-        known = self._children.setdefault(definition, {})
-        for api_version, kind in places:
-            if (api_version, kind) not in known:
-                known[api_version, kind] = await self._plural(api_version, kind)
+        known = (await self._known(definition))[1]
+        for one in definition.spec.composes:
+            place = (one.api_version, one.kind)
+            if place in places and place not in known:
+                known[place] = await self._plural(*place, plural_of(one))
         self._woken.set()
 
-    async def _plural(self, api_version: str, kind: str) -> str:
-        """Raises `KindMissing`."""
+    async def _known(self, made: CompositeDefinition) -> tuple[Any, dict[tuple[str, str], str]]:
+        """What the API has of the kinds that a definition names; looked up when they change."""
+        from trimtab.components.infrastructure.composition.claims import KindMissing
+
+        found = self._children.get(made.name)
+        if found is None or found[0] != made.spec.composes:
+            kinds = {}
+            for one in made.spec.composes:
+                with contextlib.suppress(KindMissing):
+                    kinds[one.api_version, one.kind] = await self._plural(one.api_version, one.kind, plural_of(one))
+            found = self._children[made.name] = (made.spec.composes, kinds)
+        return found
+
+    async def _plural(self, api_version: str, kind: str, named: str) -> str:
+        """named: as the definition calls it, and the grant. Raises `KindMissing`."""
         from trimtab.components.infrastructure.composition.claims import KindMissing
 
         path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
@@ -185,7 +237,11 @@ class Claims:
             if one.get("kind") == kind and "/" not in one["name"]:
                 if not one.get("namespaced"):
                     raise KindMissing(f"{kind} of {api_version} has no namespace: claims are composed of what has one")
-                return str(one["name"])
+                if one["name"] != named:
+                    raise KindMissing(
+                        f"spec.composes: {kind} of {api_version} is called {one['name']} in this API, not {named}: give its plural"
+                    )
+                return named
         provider = api_version.partition(".")[0] if api_version.partition("/")[0].endswith(f".{GROUP_SUFFIX}") else ""
         hint = f": trimtab provider enable {provider} ..." if provider else ""
         raise KindMissing(f"there is no kind {kind} of {api_version} in this API{hint}")
@@ -193,12 +249,11 @@ class Claims:
     async def run(self, process: Any) -> None:
         """The service. Until cancelled."""
         self._process = process
+        self._runs.set()
         informer = process.informer(CompositeDefinition)
         end = informer.subscribe(lambda _: self._woken.set())
         try:
             await informer.wait_synced()
-            if informer.list():
-                await self._remember()
             self._woken.set()
             while True:
                 await self._woken.wait()
@@ -209,54 +264,29 @@ class Claims:
             for name in list(self._joined):
                 await self._part(name)
 
-    async def _remember(self) -> None:
-        path = ClusterRole.resource_type.path(None, ROLE)
-        try:
-            answer = await self._process.client.wire.send("GET", path)
-        except NotFound:
-            return
-        said = msgspec.json.decode(answer.body)["metadata"].get("annotations", {}).get(CHILDREN, "{}")
-        for name, places in json.loads(said).items():
-            self._children[name] = {(api_version, kind): plural for api_version, kind, plural in places}
-
     async def _keep(self, served: Mapping[str, CompositeDefinition]) -> None:
-        """Grants, then starts and ends what is new and old."""
+        """Starts and ends what is new and old."""
         if not served and not self._joined:
             return
         from trimtab.components.infrastructure.composition.claims import COMPOSED
 
-        self._children = {name: kinds for name, kinds in self._children.items() if name in served}
-        shapes = {name: self._shape(one) for name, one in served.items()}
+        self._children = {name: known for name, known in self._children.items() if name in served}
+        shapes = {name: self._shape(one, (await self._known(one))[1]) for name, one in served.items()}
         if shapes == {name: shape for name, (shape, _) in self._joined.items()}:
             return
         COMPOSED.clear()
         COMPOSED.update((f"{one.spec.group}/{one.spec.version}", one.spec.names.kind) for one in served.values())
-        await self._grant(served)
         for name in [name for name, (shape, _) in self._joined.items() if shapes.get(name) != shape]:
             await self._part(name)
         for name in sorted(served.keys() - self._joined.keys()):
             self._joined[name] = (shapes[name], self._join(served[name]))
 
-    def _shape(self, one: CompositeDefinition) -> bytes:
+    def _shape(self, one: CompositeDefinition, children: Mapping[tuple[str, str], str]) -> bytes:
         """What its reconciler is made from."""
         spec = one.spec
-        children = sorted(self._children.get(one.name, {}).items())
-        return encode([spec.group, spec.version, to_builtins(spec.names), bool(spec.connection), children])
-
-    async def _grant(self, served: Mapping[str, CompositeDefinition]) -> None:
-        from trimtab.components.infrastructure.composition.definition import granted
-
-        children = {
-            (v.rpartition("/")[0], plural) for kinds in self._children.values() for (v, _), plural in kinds.items()
-        }
-        known = {
-            name: [[*place, plural] for place, plural in sorted(kinds.items())]
-            for name, kinds in self._children.items()
-        }
-        for role in granted(served.values(), sorted(children)):
-            if role.name == ROLE:
-                role.metadata.annotations[CHILDREN] = json.dumps(known, sort_keys=True)
-            await self._process.client.apply(role, manager=MANAGER)
+        return encode(
+            [spec.group, spec.version, to_builtins(spec.names), bool(spec.connection), sorted(children.items())]
+        )
 
     def _join(self, made: CompositeDefinition) -> Joined:
         from trimtab.components.infrastructure.composition.claims import claims
@@ -264,7 +294,7 @@ class Claims:
         kind = claim_kind(made.spec)
         children = [
             child_kind(ResourceType(api_version, name, plural))
-            for (api_version, name), plural in sorted(self._children.get(made.name, {}).items())
+            for (api_version, name), plural in sorted(self._children[made.name][1].items())
         ]
         controller = self._process.join("infrastructure", claims(made, kind, children, self))
         return Joined(controller, self._process.informers[kind])

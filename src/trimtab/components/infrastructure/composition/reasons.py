@@ -2,6 +2,8 @@
 
 REASONS = {
     "Served": "Objects of the kind can be made, and its function can be called.",
+    "NotGranted": "The controllers may not do what the definition needs: an administrator applies what the command in the message prints.",
+    "KindNotNamed": "The function returned a kind that spec.composes does not name; the message has what to add.",
     "Establishing": "The API does not serve the kind yet.",
     "Invalid": "The definition cannot be an API; the message names the field.",
     "ClaimsLeft": "The definition is deleted and there are claims of it, which would be deleted with it.",

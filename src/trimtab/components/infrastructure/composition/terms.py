@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from trimtab.components.infrastructure.composition.sandbox import Functions
 
 
-ROLES = ROLE, VIEW_ROLE, EDIT_ROLE = "trimtab:compositions", "trimtab:compositions:view", "trimtab:compositions:edit"
-"""ClusterRoles: what the controllers may do with claims and what they are composed of; what people may. The engine makes and binds them."""
-
-
 class Function(Struct, frozen=True):
     """What runs. name: for messages. package: its directory, or empty. fields: of its definition, where the function names no class."""
 

@@ -246,10 +246,36 @@ class Function:
             "plural": said.plural,
             "shortNames": list(said.short_names),
             "connection": dict(said.connection),
+            "composes": self._composes(said.composes),
             "fields": fields,
             "status": status,
             "doc": (self._spec.__doc__ or "").strip(),
         }
+
+    def _composes(self, named: Any) -> list[dict[str, str]]:
+        """The kinds that it may return: those that it names, or the classes of kinds in its file. Raises `Refused`."""
+        kit = self._compose
+        here = getattr(self._call, "__globals__", {}).values()
+        chosen = list(named) if named is not None else [one for one in here if self._is_kind(one)]
+        found: dict[tuple[str, str], dict[str, str]] = {}
+        for one in chosen:
+            if isinstance(one, kit.Kind):
+                place = (one.api_version, one.kind)
+                found[place] = {"plural": one.plural} if one.plural else {}
+            elif self._is_kind(one):
+                found[one.API_VERSION, one.KIND] = {}
+            else:
+                told = getattr(one, "__name__", None) or _type(one)
+                raise Refused(
+                    "FunctionFailed",
+                    f'composes: {told} is no kind: give a class of a provider\'s stubs, ClusterManifests, or Kind("v1", "ConfigMap")',
+                )
+        return [
+            {"apiVersion": version, "kind": kind, **more} for (version, kind), more in sorted(found.items(), key=str)
+        ]
+
+    def _is_kind(self, one: Any) -> bool:
+        return isinstance(one, type) and issubclass(one, self._compose.Resource) and bool(getattr(one, "KIND", ""))
 
     # Calling
 
