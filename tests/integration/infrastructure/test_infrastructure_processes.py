@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cloud_provider
 from cloud import Cloud
+from managed_world import World
 from trimtab.api import ObjectMeta
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec
 from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, NotReady, Pool, Rate, Talk
@@ -101,6 +104,53 @@ async def test_a_stop_in_the_middle_of_clearing_up_clears_up_all_the_same(tmp_pa
         await pool.close()
     assert not talk.provider.plugin.running
     assert list(tmp_path.iterdir()) == []
+
+
+# Objects that change while a cloud is asked
+
+
+class LateToTell(Cloud):
+    """Answers to reads of servers only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+        self.let.set()
+        self.asked = 0
+
+    def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
+        if method == "GET" and not self.let.is_set():
+            self.asked += 1
+            self.let.wait()
+        return super().serve(method, target, login, body)
+
+
+async def test_what_was_taken_back_while_the_cloud_was_asked_is_not_done(tmp_path: Path) -> None:
+    given = {"name": "web", "region": "eu"}
+    with LateToTell() as cloud:
+        world = World(tmp_path, cloud)
+        await world.start()
+        try:
+            await world.declare("cloud_server", "web", given)
+            await world.ready("cloud_server", "web")
+            cloud.let.clear()
+            await world.declare("cloud_server", "web", given | {"size": "large"})
+            await world.until(lambda: cloud.asked, "it is looked at")
+            await world.declare("cloud_server", "web", given | {"size": "large"}, pause=True)
+            assert world.process is not None
+            server = world.process.informer(world.kinds["cloud_server"])
+
+            def paused() -> bool:
+                found = server.get("web", "default")
+                return found is not None and found.spec.pause
+
+            await world.until(paused, "the controllers know that it is paused")
+            cloud.let.set()
+            await world.says("cloud_server", "web", "Paused")
+            assert cloud.all("servers")[0]["size"] == "small"
+        finally:
+            cloud.let.set()
+            await world.stop()
 
 
 # How often a cloud is asked

@@ -25,7 +25,7 @@ class ProviderSpec(Model):
     version: str = ""
     checksum: str = ""
     """`sha256:` of its program: what was installed is what runs."""
-    kinds: list[str] = []
+    kinds: list[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=128)]] = []
     """The resources that are enabled, by the provider's names: `linode_lke_cluster`."""
     memory: Annotated[str, Meta(pattern=r"^[1-9][0-9]*(Mi|Gi)$")] = "2Gi"
     """What each of its processes may have; there is one for each credential in use."""

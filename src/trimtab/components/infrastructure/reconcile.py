@@ -23,6 +23,7 @@ from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.loop.gathering import (
+    APPROVE,
     BLOCKED_S,
     RETRY_S,
     Blocked,
@@ -106,7 +107,7 @@ class Run:
 
     # Living
 
-    async def _kept_true(self) -> Desired:
+    async def _kept_true(self) -> Desired | Requeue:
         spec = self._subject.spec
         talk = await self._sources.talk()
         keeper = talk.keeper(self._resource)
@@ -121,6 +122,8 @@ class Run:
         look = await self._looked(keeper, kept, config, ignored, initial)
         self._seen(look, block)
         if look.action != "none":
+            if await self._outdated():
+                return Requeue(0.0)
             self._permitted(look, talk)
             if look.gone or look.action == "replace":
                 await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
@@ -171,6 +174,15 @@ class Run:
             took_ms = done.seconds * 1000 or None
             self._ctx.event(reason, done.message, warning=done.state == "failed", duration_ms=took_ms)
         return done
+
+    async def _outdated(self) -> bool:
+        """Whether the object says something else by now: a turn to ask the cloud may be minutes in coming, and nothing is done for what was
+        taken back meanwhile."""
+        now, then = await self._ctx.get(type(self._subject), self._subject.name), self._subject.metadata
+        if now is None or now.metadata.uid != then.uid:
+            return True
+        said = [(m.generation, m.deletion_timestamp, m.annotations.get(APPROVE)) for m in (then, now.metadata)]
+        return said[0] != said[1]
 
     @property
     def _now_s(self) -> float:

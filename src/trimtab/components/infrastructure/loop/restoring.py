@@ -62,10 +62,11 @@ async def restore(subject: Managed, ctx: Context, hook: RestoreFrom, life: int) 
 
 def job_of(subject: Managed, hook: RestoreFrom, life: int) -> Job:
     """The Job for one life of a resource. Raises `Blocked`: what the user gave is none."""
-    digest = hashlib.blake2s(msgspec.json.encode(hook, order="sorted"), digest_size=4).hexdigest()
-    suffix = f"-restore-{life}-{digest}"
-    kind = type(subject).resource_type.kind.lower()
-    name = f"{subject.name}-{kind}"[: NAME_MAX - len(suffix)].rstrip("-.") + suffix
+    place = type(subject).resource_type
+    # The group and the uid: others have objects of this name of kinds of this name, and this one may have had a life before.
+    said = msgspec.json.encode([hook, place.group, subject.metadata.uid], order="sorted")
+    suffix = f"-restore-{life}-{hashlib.blake2s(said, digest_size=4).hexdigest()}"
+    name = f"{subject.name}-{place.kind.lower()}"[: NAME_MAX - len(suffix)].rstrip("-.") + suffix
     connection = subject.spec.connection
     spec = msgspec.json.decode(msgspec.json.encode(hook.job))
     try:

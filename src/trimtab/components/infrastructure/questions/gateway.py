@@ -120,6 +120,11 @@ class Answers:
             return err.status, msgspec.json.encode({"message": str(err)})
         except msgspec.MsgspecError as err:
             return 400, msgspec.json.encode({"message": f"the question is not understood: {err}"})
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as err:
+            log.exception("a question was not answered")
+            return 500, msgspec.json.encode({"message": f"it could not be answered: {err or type(err).__name__}"})
 
     async def _answered(self, request: _Request) -> bytes:
         if request.method != "POST":
@@ -143,7 +148,7 @@ class Answers:
             return await self._composed(request.body, name)
         raise Refused(404, "there is no such endpoint")
 
-    async def _composed(self, body: bytes, name: str) -> bytes:
+    async def _composed(self, body: bytearray, name: str) -> bytes:
         from trimtab.components.infrastructure.composition.foreseeing import Claimed, Unforeseen, foretold
 
         made = await self._process.client.get(CompositeDefinition, name, None)
@@ -154,7 +159,7 @@ class Answers:
         except Unforeseen as err:
             raise Refused(422, str(err)) from None
 
-    async def _imported(self, body: bytes, namespace: str, config: str) -> bytes:
+    async def _imported(self, body: bytearray, namespace: str, config: str) -> bytes:
         from trimtab.components.infrastructure.loop.gathering import Blocked
         from trimtab.components.infrastructure.protocol.provider import ProviderError
         from trimtab.components.infrastructure.questions.importing import Wanted, imported
@@ -174,7 +179,7 @@ class _Request:
         self.target = ""
         self.method = ""
         self.headers: dict[str, str] = {}
-        self.body = b""
+        self.body = bytearray()
         self.whole = False
 
     def on_url(self, url: bytes) -> None:
