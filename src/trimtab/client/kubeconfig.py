@@ -21,6 +21,8 @@ from typing import Any
 import msgspec
 
 EXEC_TIMEOUT_S = 60
+FOREIGN_BYTES_MAX = 128 << 10
+"""A kubeconfig has a few KiB: of somebody else's no more is read, for reading YAML holds everything else up meanwhile."""
 
 
 class KubeconfigError(ValueError):
@@ -112,9 +114,26 @@ def foreign_kubeconfig(text: str, where: str) -> ClusterAccess:
     """The access that a kubeconfig of somebody else's describes for its current-context. where: what it is from, for error texts.
 
     Raises:
-        KubeconfigError: as `read_kubeconfig`, and for `exec` and for files: what it says would be done with our rights.
+        KubeconfigError: as `read_kubeconfig`, and for `exec` and for files: what it says would be done with our rights. For YAML that
+            stands for more than it is (aliases), too.
     """
+    if len(text) > FOREIGN_BYTES_MAX:
+        raise KubeconfigError(
+            f"{where}: it is longer than the {FOREIGN_BYTES_MAX >> 10} KiB that a kubeconfig may have"
+        )
+    _refuse_aliases(where, text)
     return _described(_Source(where, None), _parsed(where, text), None)
+
+
+def _refuse_aliases(where: str, text: str) -> None:
+    """Raises `KubeconfigError`. What is no YAML is said when it is read."""
+    import yaml
+
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise KubeconfigError(f"{where}: it has aliases (*name): write out what they stand for")
+    except yaml.YAMLError:
+        return
 
 
 def _described(path: _Source, document: dict[str, Any], context: str | None) -> ClusterAccess:
@@ -176,6 +195,10 @@ def _parsed(path: Path | str, text: str) -> dict[str, Any]:
 
     try:
         document = yaml.safe_load(text)
+    except RecursionError:
+        raise KubeconfigError(
+            f"{path}: not valid YAML: it is nested too deeply; restore the file or write it anew"
+        ) from None
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from urllib.request import urlopen
 import pytest
 
 from engine_under_test import wait_for
-from infrastructure_engine import CloudEngine, cloud_engine, server
+from infrastructure_engine import READS, CloudEngine, cloud_engine, server
+from trimtab.components.infrastructure.programs.shelf import confined
 
 pytestmark = pytest.mark.engine
 
@@ -74,6 +78,73 @@ def refusal(world: CloudEngine, *arguments: str) -> str:
     lines: list[str] = done.stderr.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+REACH = """
+import json, os, socket, ssl, sys, urllib.request
+files, sockets, api = json.loads(os.environ["ASKED"])
+def readable(path):
+    try:
+        return bool(os.listdir(path)) if os.path.isdir(path) else bool(open(path, "rb").read(1)) or True
+    except OSError:
+        return False
+def answers(path):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        return True
+    except OSError:
+        return False
+def status(path):
+    try:
+        return urllib.request.urlopen(api + path, context=ssl._create_unverified_context(), timeout=30).status
+    except urllib.error.HTTPError as err:
+        return err.code
+abstract = [line.split()[-1] for line in open("/proc/net/unix") if line.split()[-1].startswith("@")]
+print(json.dumps({
+    "files": [one for one in files if readable(one)],
+    "sockets": [one for one in sockets if answers(one)],
+    "abstract": [one for one in abstract if answers(chr(0) + one[1:])],
+    "api": [status("/version"), status("/api/v1/secrets"), status("/apis/trimtab.dev/v1alpha1/providerconfigs")],
+    "processes": len([one for one in os.listdir("/proc") if one.isdigit()]),
+    "environment": sorted(os.environ),
+}))
+"""
+
+
+def test_a_provider_comes_to_nothing_of_the_engine(world: CloudEngine) -> None:
+    """What its own code would find, whatever a user puts into `config_path` or `credentials`."""
+    engine = world.engine
+    settings = json.loads((engine.data / "engine.json").read_text())
+    run = Path("/run/trimtab") / settings["id"]
+    sockets = [str(one) for one in run.rglob("*") if one.is_socket()]
+    assert len(sockets) >= 3
+    secret = [
+        engine.data,
+        run,
+        *(p for p in engine.data.iterdir()),
+        "/etc/shadow",
+        "/etc/passwd",
+        "/var/run/secrets",
+        "/var/lib",
+    ]
+    own = world.folder / "sockets"
+    own.mkdir(exist_ok=True)
+    shutil.chown(own, "trimtab")
+    program = world.folder / "reach"
+    program.write_text(f"#!{sys.executable}\n{REACH}")
+    program.chmod(0o755)
+    asked = json.dumps([list(map(str, secret)), sockets, f"https://127.0.0.1:{settings['api_port']}"])
+    command = confined(program, own, READS, "trimtab")
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "ASKED": asked}
+    )
+    found = json.loads(done.stdout)
+    assert found["files"] == []
+    assert found["sockets"] == []
+    assert not [one for one in found["abstract"] if "trimtab" in one or "containerd" in one]
+    assert found["api"] == [200, 403, 403]
+    assert found["processes"] <= 3
+    assert set(found["environment"]) <= {"ASKED", "LC_CTYPE", "PATH", "PWD"}
 
 
 def test_what_is_installed_and_enabled_can_be_read_by_programs(world: CloudEngine) -> None:

@@ -11,8 +11,16 @@ import pytest
 
 from managed_world import NAMESPACE, World, a_world
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Secret
-from trimtab.components.infrastructure.kinds import Connection, PolicySpec
+from trimtab.api.core import Namespace, Secret
+from trimtab.components.infrastructure.kinds import (
+    Connection,
+    ManagedSpec,
+    PolicySpec,
+    ProviderConfig,
+    ProviderRef,
+    Reference,
+    Source,
+)
 from trimtab.components.infrastructure.loop.keeping import Kept
 from trimtab.components.infrastructure.loop.remembering import STATE_FINALIZER
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL
@@ -128,6 +136,85 @@ async def test_what_is_left_to_itself_keeps_its_connection_secret(world: World) 
     await world.until(gone, "it is gone")
     assert await world.secret("prod") is not None
     assert len(world.cloud.all("clusters")) == 1
+
+
+async def test_a_connection_takes_neither_a_state_nor_the_connection_of_another(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+    before = await world.secret("web-server-state")
+    forged = Connection(secret_name="web-server-state", data={"state": "{}"})
+    await world.declare(SERVER, "thief", GIVEN | {"name": "thief"}, connection=forged)
+    assert await world.says(SERVER, "thief", "ConnectionInvalid") == (
+        "spec.connection.secretName: names that end in -state are of what is remembered of resources: choose another"
+    )
+    assert before is not None
+    after = await world.secret("web-server-state")
+    assert after is not None
+    assert after.metadata.labels == before.metadata.labels
+
+    await world.declare(CLUSTER, "prod", {"name": "prod"}, connection=Connection(secret_name="prod"))
+    await world.ready(CLUSTER, "prod")
+    theirs = await world.secret("prod")
+    await world.declare(CLUSTER, "other", {"name": "other"}, connection=Connection(secret_name="prod", data={"x": "y"}))
+    assert await world.says(CLUSTER, "other", "ConnectionInvalid") == (
+        "spec.connection.secretName: prod is Cluster prod's: choose another"
+    )
+    there = await world.get(CLUSTER, "other")
+    assert there is not None
+    await world.client.delete(there)
+
+    async def gone() -> bool:
+        return await world.get(CLUSTER, "other") is None
+
+    await world.until(gone, "the other goes, and takes nothing along")
+    left = await world.secret("prod")
+    assert theirs is not None
+    assert left is not None
+    assert left.data == theirs.data
+
+
+async def test_what_another_object_keeps_is_not_taken_over(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    there = (await world.ready(SERVER, "web")).status.id
+    await world.declare(SERVER, "second", GIVEN, policy=PolicySpec(adopt=f"id:{there}"))
+    assert await world.says(SERVER, "second", "InvalidField") == (
+        f"spec.policy.adopt: cloud_server {there} is Server web's already"
+    )
+    assert [one["id"] for one in world.cloud.all("servers")] == [there]
+
+
+async def test_nothing_reaches_into_another_namespace(world: World) -> None:
+    """Neither a credential, nor an output, nor a Secret: each name is looked up in the object's own namespace."""
+    await world.declare("cloud_network", "main", {"name": "main"})
+    await world.ready("cloud_network", "main")
+    await world.make(Secret(metadata=ObjectMeta(name="root", namespace=NAMESPACE), string_data={"password": "hush"}))
+    await world.make(Namespace(metadata=ObjectMeta(name="away")))
+
+    async def says(text: str) -> bool:
+        found = await world.client.get(world.kinds[SERVER], "web", "away")
+        return found is not None and any(one.message == text for one in found.status.conditions)
+
+    async def declare(given: dict[str, Any], **spec: Any) -> None:
+        made = ManagedSpec(for_provider=given, interval="1s", provider_ref=ProviderRef(name="default"), **spec)
+        await world.make(world.kinds[SERVER](metadata=ObjectMeta(name="web", namespace="away"), spec=made))
+
+    await declare(GIVEN)
+    await world.until(lambda: says("there is no ProviderConfig default in namespace away"), "no credential")
+    config = await world.client.get(ProviderConfig, "default", NAMESPACE)
+    assert config is not None
+    await world.make(ProviderConfig(metadata=ObjectMeta(name="default", namespace="away"), spec=config.spec))
+    text = "ProviderConfig default: token: there is no Secret cloud in namespace away: create it"
+    await world.until(lambda: says(text), "no Secret of a credential")
+    token = Secret(metadata=ObjectMeta(name="cloud", namespace="away"), string_data={"token": "secret"})
+    await declare(GIVEN | {"passwordSecretRef": {"name": "root", "key": "password"}})
+    await world.make(token)
+    await world.until(
+        lambda: says("spec.forProvider: there is no Secret root in namespace away: create it"), "no Secret"
+    )
+    reference = Reference(field="network", source=Source(kind="Network", name="main", field="id"))
+    await declare(GIVEN, references=[reference])
+    await world.until(lambda: says("Network main is not there, whose id is referred to"), "no output")
+    assert world.cloud.all("servers") == []
 
 
 async def named(world: World, there: str | None, gone: str) -> bool:

@@ -162,3 +162,21 @@ users: [{{name: u, user: {user}}}]
 def test_the_kubeconfig_of_a_stranger_that_has_all_in_itself() -> None:
     access = foreign_kubeconfig(GOOD, "it")
     assert (access.server, access.token) == ("https://10.0.0.1:6443", "secret")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\nclusters: [{name: *b}]",
+            "it has aliases (*name): write out what they stand for",
+        ),
+        ("clusters: " + "[" * 5000, "not valid YAML"),
+        ("#" * (200 << 10), "it is longer than the 128 KiB that a kubeconfig may have"),
+    ],
+    ids=["aliases", "depth", "length"],
+)
+def test_the_kubeconfig_of_a_stranger_that_is_made_to_hold_us_up(text: str, says: str) -> None:
+    with pytest.raises(KubeconfigError) as refused:
+        foreign_kubeconfig(text, "Secret shop/prod key kubeconfig")
+    assert str(refused.value).startswith(f"Secret shop/prod key kubeconfig: {says}")

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Schema
 from trimtab.components.infrastructure.protocol.types import (
     BOOL,
@@ -230,3 +231,21 @@ def test_names() -> None:
 )
 def test_what_another_resource_gives_becomes_what_the_field_holds(of: Type, output: Any, is_given: Any) -> None:
     assert to_type(of, Output(output), "spec.forProvider.x") == is_given
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        {"key": "{{ kubeconfig }}" * 20_000},
+        {"key": "{{ kubeconfig" + " | b64encode" * 200 + " }}"},
+        {"key": "{{ kubeconfig" + " | json" * 60 + " }}"},
+        {"key": "x" * (2 << 20)},
+        {f"key-{number}": "{{ kubeconfig }}" for number in range(20)},
+    ],
+    ids=["many", "encoded", "quoted", "long", "keys"],
+)
+def test_a_template_makes_no_more_than_a_secret_holds(templates: dict[str, str]) -> None:
+    with pytest.raises(
+        TemplateFault, match=r"^key(-\d+)?: with it the Secret is longer than the 1 MiB that it may have$"
+    ):
+        filled(templates, {"kubeconfig": '"' * (100 << 10)})

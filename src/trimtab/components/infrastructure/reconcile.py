@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from trimtab.components.infrastructure.loop.gathering import (
     APPROVE,
     BLOCKED_S,
     RETRY_S,
+    STATE_SUFFIX,
     Blocked,
     Sources,
     existing,
@@ -45,6 +46,7 @@ from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_path, hidden, shown
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 from trimtab.runtime.effects import NotDone
+from trimtab.runtime.ownership import OWNER_LABEL
 
 INTERVAL_LEAST_S = 1.0
 WORKERS = 256
@@ -144,7 +146,7 @@ class Run:
                     f"applied, and planned again at once: {_summary(look, block)}",
                     min(RETRY_S * 2.0 ** min(kept.restless, 16), RESTLESS_S_MAX),
                 )
-        connections = self._connection(block, look.live.value)
+        connections = await self._connection(block, look.live.value)
         settled = await self._reconnected(keeper.keep(kept, look.live), connections)
         if settled != kept:
             kept = settled
@@ -279,6 +281,11 @@ class Run:
     async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
         """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
         name = adopt[3:]
+        config = self._subject.spec.provider_ref.name
+        other = await self._other(lambda one: one.status.id == name and one.spec.provider_ref.name == config)
+        if other is not None:
+            where = f"{other.resource_type.kind} {other.name}"
+            raise Blocked("InvalidField", f"spec.policy.adopt: {self._resource} {name} is {where}'s already")
         live = await existing(talk, self._resource, name)
         if live.value is None:
             raise Blocked("ProviderError", f"there is no {self._resource} {name} to take over")
@@ -390,13 +397,42 @@ class Run:
         return msgspec.structs.replace(kept, connected=name)
 
     async def _disconnected(self, kept: Kept) -> None:
+        if await self._owner_of(kept.connected) != self._subject.metadata.uid:
+            return  # somebody else has made one of that name since
         meta = ObjectMeta(name=kept.connected, namespace=self._subject.namespace)
         await self._ctx.discard(Secret(metadata=meta))
 
-    def _connection(self, block: Block, value: Any) -> list[Secret]:
+    async def _refuse_taken(self, name: str) -> None:
+        """Nobody's state is overwritten by the name of a connection Secret, and nobody else's connection. Raises `Blocked`."""
+        if name.endswith(STATE_SUFFIX):
+            raise Blocked(
+                "ConnectionInvalid",
+                f"spec.connection.secretName: names that end in {STATE_SUFFIX} are of what is remembered of resources: choose another",
+            )
+        owner = await self._owner_of(name)
+        other = await self._other(lambda one: one.metadata.uid == owner)
+        if other is not None and other.spec.connection is not None and other.spec.connection.secret_name == name:
+            where = f"{other.resource_type.kind} {other.name}"
+            raise Blocked("ConnectionInvalid", f"spec.connection.secretName: {name} is {where}'s: choose another")
+
+    async def _owner_of(self, name: str) -> str:
+        """The uid of the object for which a Secret was made."""
+        secret = await self._ctx.get(Secret, name)
+        return secret.metadata.labels.get(OWNER_LABEL, "") if secret is not None else ""
+
+    async def _other(self, where: Callable[[Managed], bool]) -> Managed | None:
+        """Another object of this kind in the namespace."""
+        subject = self._subject
+        found = await self._ctx.list(
+            type(subject), subject.namespace, where=lambda one: one.metadata.uid != subject.metadata.uid and where(one)
+        )
+        return found[0] if found else None
+
+    async def _connection(self, block: Block, value: Any) -> list[Secret]:
         connection = self._subject.spec.connection
         if connection is None or not isinstance(value, dict):
             return []
+        await self._refuse_taken(connection.secret_name)
         secret = hidden(block, value)
         try:
             data = rendered(connection.data, shown(block, value), secret, block)

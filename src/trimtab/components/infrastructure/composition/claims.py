@@ -243,7 +243,7 @@ class Run:
             values = {key: _decoded(raw) for key, raw in secret.data.items()} if secret is not None else {}
             fields[part.name] = values | {"status": live.get("status") or {}, "name": part.called}
         try:
-            data = {key: filled(key, template, fields) for key, template in templates.items()}
+            data = filled(templates, fields)
         except TemplateFault as err:
             return [], f"spec.connection of {made.name}: {err}"
         meta = ObjectMeta(name=self._secret_name, namespace=self._subject.namespace)

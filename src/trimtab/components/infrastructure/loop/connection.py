@@ -17,6 +17,8 @@ from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.components.infrastructure.schemas.changes import at
 
+BYTES_MAX = 1 << 20
+"""Of all that a Secret holds, which the API bounds: a template may name a long field many times."""
 PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 PARTS = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^|])+')
 """What `|` separates; it may be within quotes."""
@@ -38,19 +40,36 @@ def rendered(
     fields = {**shown, **{names[name]: value for name, value in hidden.items()}}
     if not templates:
         return {names[name]: _text(value) for name, value in hidden.items()}
-    return {key: filled(key, template, fields) for key, template in templates.items()}
+    return filled(templates, fields)
 
 
-def filled(key: str, template: str, fields: Mapping[str, Any]) -> bytes:
-    """A template with what the fields are. key: named in the `TemplateFault`."""
-    out, last = b"", 0
+def filled(templates: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """Templates with what the fields are. Raises `TemplateFault`."""
+    out: dict[str, bytes] = {}
+    left = BYTES_MAX
+    for key, template in templates.items():
+        out[key] = _one(key, template, fields, left)
+        left -= len(out[key])
+    return out
+
+
+def _one(key: str, template: str, fields: Mapping[str, Any], left: int) -> bytes:
+    out, last = bytearray(), 0
     for match in PLACE.finditer(template):
         out += template[last : match.start()].encode() + _value(key, match[1], fields)
         last = match.end()
+        if len(out) > left:
+            break
     rest = template[last:]
+    if len(out) + len(rest) > left:
+        raise _too_long(key)
     if "{{" in rest or "}}" in rest:
         raise TemplateFault(f"{key}: a {{{{ without its }}}}")
-    return out + rest.encode()
+    return bytes(out) + rest.encode()
+
+
+def _too_long(key: str) -> TemplateFault:
+    return TemplateFault(f"{key}: with it the Secret is longer than the {BYTES_MAX >> 20} MiB that it may have")
 
 
 def _value(key: str, expression: str, fields: Mapping[str, Any]) -> bytes:
@@ -66,6 +85,8 @@ def _value(key: str, expression: str, fields: Mapping[str, Any]) -> bytes:
         if value is None:
             break
         value = _filter(key, name, value)
+        if len(value) > BYTES_MAX:  # one after the other they would make it longer and longer
+            raise _too_long(key)
     if value is None:
         known = ", ".join(sorted(fields)) or "none"
         raise TemplateFault(f"{key}: there is no field {field}; there are {known}")

@@ -29,6 +29,7 @@ K = TypeVar("K", bound=Resource)
 
 APPROVE = "trimtab.dev/approve"
 STATE_KEY = "state"
+STATE_SUFFIX = "-state"
 BLOCKED_S = 60.0
 
 
@@ -210,7 +211,7 @@ def initial_paths(block: Block, subject: Managed) -> list[str]:
 
 def state_name(subject: Managed) -> str:
     """The name of the Secret in which the state of an object's resource is kept."""
-    return f"{subject.name}-{subject.resource_type.kind.lower()}-state"
+    return f"{subject.name}-{subject.resource_type.kind.lower()}{STATE_SUFFIX}"
 
 
 def named(subject: Managed) -> str:
@@ -230,6 +231,7 @@ __all__ = [
     "BLOCKED_S",
     "RETRY_S",
     "STATE_KEY",
+    "STATE_SUFFIX",
     "Blocked",
     "Reads",
     "Sources",
