@@ -12,6 +12,7 @@ import msgspec
 
 from trimtab.api import JSON, ResourceType
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
+from trimtab.components.infrastructure.questions.outside import told
 
 if TYPE_CHECKING:
     from trimtab.client import WireClient
@@ -60,21 +61,18 @@ class Claims:
         rows = (claim.get("status") or {}).get("resources") or []
         namespace = claim["metadata"].get("namespace", "")
         observed = {row["name"]: await self._observed(row, namespace) for row in rows}
-        path = CompositeDefinition.resource_type.path(None, definition, "compose")
+        question = {"claim": claim, "observed": observed}
         try:
-            answer = await self._client.send(
-                "POST", path, {}, msgspec.json.encode({"claim": claim, "observed": observed})
-            )
+            found = await told(self._client, CompositeDefinition, namespace, definition, "compose", question)
         except ApiError as err:
             return Expansion(error=str(err))
-        told = msgspec.json.decode(answer.body)
         going = [
             {"apiVersion": row["apiVersion"], "kind": row["kind"], "name": row["object"], "namespace": namespace}
             | {"action": "delete"}
             for row in rows
-            if row["name"] not in told["parts"]
+            if row["name"] not in found["parts"]
         ]
-        return Expansion(objects=told["objects"], going=going, waiting=told.get("waiting", ""))
+        return Expansion(objects=found["objects"], going=going, waiting=found.get("waiting", ""))
 
     async def _observed(self, row: JSON, namespace: str) -> JSON:
         kind = self._kinds.get((row["apiVersion"], row["kind"]))

@@ -247,13 +247,30 @@ def kubeconfig(target: Target) -> None:
     type=click.IntRange(0, 3600),
     help="Seconds that a pod may take to end (60; 10 when its data goes too).",
 )
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --context: the directory of its `trimtab run` (~/.local/state/trimtab/HOST).",
+)
 @click.pass_obj
-def uninstall(target: Target, yes: bool, timeout_s: int | None) -> None:
+def uninstall(target: Target, yes: bool, timeout_s: int | None, state: Path | None) -> None:
     """Stop the engine and remove what it left on this machine.
 
     Networks, cgroups, mounts, sockets and the systemd unit go. The data directory goes only with --yes; without it, the
-    command says what it would delete.
+    command says what it would delete. With --context: what `trimtab run` has put into that cluster, once it has ended.
     """
+    if not target.is_embedded:
+        import asyncio
+
+        from trimtab.engine.departing import depart
+
+        async def leave() -> None:
+            async with target.client() as client:
+                await depart(client, target.runner(), really=yes, say=_say)
+
+        target.state = state
+        asyncio.run(leave())
+        return
     from trimtab.engine import uninstall as engine_uninstall
 
     engine_uninstall.uninstall(target.data, delete_data=yes, say=_say, timeout_s=timeout_s)

@@ -25,6 +25,7 @@ from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions import outside as questions
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.ordering import is_managed
+from trimtab.components.infrastructure.questions.planning import ASKED_APART
 
 if TYPE_CHECKING:
     from trimtab.client import WireClient
@@ -84,6 +85,8 @@ class Planner:
         self._client = client
         self._warnings = warnings
         self._kinds: dict[tuple[str, str], ResourceType] = {}
+        self._reviewed = False
+        """The API does not see which program asks: dry runs are marked, so that their plan is not made twice."""
 
     # Files
 
@@ -140,7 +143,11 @@ class Planner:
         before = await self._client.get(kind, meta["name"], meta.get("namespace"))
         self._warnings.clear()
         try:
-            after = await self._client.apply(kind, obj, manager=MANAGER, force=True, dry_run=True)
+            marks = self._reviewed and is_managed(obj)
+            asked = _marked(obj) if marks else obj
+            after = await self._client.apply(kind, asked, manager=MANAGER, force=True, dry_run=True)
+            if marks:
+                del after["metadata"]["annotations"][ASKED_APART]
         except ApiError as err:
             if err.status == 404 and before is None and meta.get("namespace") in to_come:
                 why = "its namespace is made together with it: nobody has checked it yet"
@@ -157,6 +164,12 @@ class Planner:
 
     async def _discover(self) -> None:
         self._kinds = {(kind.api_version, kind.kind): kind for kind in reversed(await self._client.discover())}
+        self._reviewed = await questions.reviewed(self._client)
+
+
+def _marked(obj: JSON) -> JSON:
+    meta = obj["metadata"]
+    return {**obj, "metadata": {**meta, "annotations": {**(meta.get("annotations") or {}), ASKED_APART: ""}}}
 
 
 def _defined(obj: JSON, objects: Sequence[JSON]) -> bool:

@@ -30,7 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "cluster": ("trimtab.cli.cluster:cluster", "Make, list and delete clusters for tests."),
     },
     "Another cluster (--context)": {
-        "run": ("trimtab.cli.run:run", "Run apps and ingress for a Kubernetes that somebody else runs."),
+        "run": ("trimtab.cli.run:run", "Run apps and infrastructure for a Kubernetes that somebody else runs."),
     },
     "Pipelines": {
         "ci": ("trimtab.cli.ci.group:ci", "Run the pipeline of ship.py; no engine is needed."),

@@ -29,6 +29,8 @@ class Target:
     data: Path
     kubeconfig: Path | None = None
     context: str | None = None
+    state: Path | None = None
+    """Of another cluster: the directory of its `trimtab run`, when a command named it."""
 
     @property
     def is_embedded(self) -> bool:
@@ -43,6 +45,19 @@ class Target:
         from trimtab.engine import datadir
 
         return datadir.load(self.data)
+
+    def runner(self) -> Settings:
+        """The settings of what runs the components for the API that is meant: the engine's, or those of `trimtab run` on this machine.
+
+        Raises:
+            NotRunning, EngineError, KubeconfigError: one line for the user.
+        """
+        if self.is_embedded:
+            return self.settings()
+        from trimtab.engine import beside
+
+        server = self.server()
+        return beside.settings_for(server, beside.Options((self.state or beside.default_state(server)).absolute()))
 
     def transport(self) -> HttpTransport | SocketTransport:
         """A connection to the API that is meant; the embedded engine's over its socket where that may be opened.

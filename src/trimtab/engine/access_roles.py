@@ -98,6 +98,23 @@ def presets(components: Sequence[Component]) -> list[JSON]:
     ]
 
 
+def beside(components: Sequence[Component]) -> list[JSON]:
+    """The ClusterRoles by which those who view, edit and administer a namespace of a cluster that is not ours may do so with the objects of
+    these components' kinds. Nothing else of its roles changes."""
+    guards = {kind for component in components for kind in component.guards}
+    kinds = [kind for component in components for kind in component.kinds if not kind.resource_type.builtin]
+    kinds = [kind for kind in kinds if kind.resource_type.namespaced and kind not in guards]
+    groups: dict[str, list[str]] = {}
+    for kind in kinds:
+        groups.setdefault(kind.resource_type.group, []).append(kind.resource_type.plural)
+    shown = [_rule([group], plurals, _READ) for group, plurals in groups.items()]
+    changed = [_rule([group], plurals, [*_READ, *_WRITE]) for group, plurals in groups.items()]
+    return [
+        _cluster_role("trimtab:aggregate-to-view", shown, [f"{_AGGREGATE}view"]),
+        _cluster_role("trimtab:aggregate-to-edit", changed, [f"{_AGGREGATE}edit", f"{_AGGREGATE}admin"]),
+    ]
+
+
 def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> JSON:
     return {"apiGroups": groups, "resources": resources, "verbs": verbs}
 

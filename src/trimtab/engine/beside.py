@@ -1,9 +1,10 @@
 """`trimtab run`: our components beside a Kubernetes that somebody else runs.
 
-    kubeconfig -> namespace, CRDs, CA, the Service of preStop hooks -> Envoy -> reconcilers and services, while they lead
+    kubeconfig -> namespace, CRDs, roles, CA, the Service of preStop hooks -> Envoy -> reconcilers and services, while they lead
 
 The cluster has controllers, a scheduler, kubelets, storage and DNS; ours for these stay off (`registry.beside_kubernetes`). What
-this machine keeps is a state directory: Envoy's files, its logs, the journal. All of it can be made anew from the cluster.
+this machine keeps is a state directory: Envoy's files, its logs, the journal, the programs of providers and the packages of compositions.
+All of it can be made anew from the cluster, but for the programs: those are installed again.
 
 Envoy is a child of this process and ends with it. It sends requests straight to pods, so this runs where pods are reached: on
 a node, or on a machine that the pod network is routed to.
@@ -17,18 +18,23 @@ import fcntl
 import hashlib
 import os
 import socket
+import ssl
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trimtab.api import ObjectMeta
+from trimtab.api.cluster import ClusterRole
 from trimtab.api.core import Namespace, Pod, Secret
 from trimtab.client import ApiError, Client, HttpTransport
-from trimtab.components import ingress
+from trimtab.components import infrastructure, ingress
 from trimtab.confinement import calls
-from trimtab.engine import pki
+from trimtab.engine import access_roles, accounts, pki
 from trimtab.engine.bootstrap import CA_SECRET, SYSTEM_NAMESPACE
 from trimtab.engine.errors import EngineError
 from trimtab.engine.processes import JOURNAL
@@ -38,9 +44,14 @@ from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import RUNTIME_KINDS, run_process
 from trimtab.runtime.settings import Settings
 
+if TYPE_CHECKING:
+    from trimtab.runtime.component import Component
+
 MANAGER = "trimtab-run"
 SOCKET_PATH_MAX = 107
 """What the kernel takes as the path of a unix socket."""
+CERTIFICATE_LIFE, RENEW_S = timedelta(days=90), 30 * 86_400.0
+"""Of what the API server is shown when it asks about writes."""
 RESTART_FIRST_S, RESTART_MAX_S = 0.2, 10.0
 STOP_S = 10.0
 REACH_S = 2.0
@@ -51,12 +62,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line named. state: the directory that this process keeps things in."""
+    """What the command line named. state: the directory that this process keeps things in. only: as `beside_kubernetes` has it."""
 
     state: Path
     listen: str = "0.0.0.0"
     http_port: int = 80
     https_port: int = 443
+    admission_port: int = 0
+    only: tuple[str, ...] = ()
 
 
 def default_state(server: str) -> Path:
@@ -78,6 +91,7 @@ def settings_for(server: str, options: Options) -> Settings:
         listen=options.listen,
         http_port=options.http_port,
         https_port=options.https_port,
+        admission_port=options.admission_port,
         node_name=socket.gethostname(),
     )
     if len(str(made.envoy_admin_socket)) > SOCKET_PATH_MAX:
@@ -92,43 +106,90 @@ async def run(transport: HttpTransport, server: str, options: Options, say: Say)
         EngineError: one line for the user.
     """
     settings = settings_for(server, options)
+    components = beside_kubernetes(options.only)
+    names = [component.name for component in components]
     lock = _lock(settings)
     try:
-        _check_ports(settings)
+        proxies = ingress.COMPONENT.name in names
+        if proxies:
+            _check_ports(settings)
         client = Client(transport, agent=MANAGER)
-        await prepare(client, settings)
+        await prepare(client, settings, components)
         address = ingress.EnvoyProxy(settings).address
-        if address.startswith("127."):
-            raise EngineError(
-                "the cluster's nodes cannot reach this machine at 127.0.0.1: give its address as --listen"
-            )
-        if line := await unreached(client):
-            say(f"warning: {line}")
-        ingress.raise_watch_limit()
-        ingress.write_bootstrap(settings)
-        components = beside_kubernetes()
-        say(f"{', '.join(c.name for c in components)} for {server}; http {address}:{settings.http_port}, "
-            f"https {address}:{settings.https_port}")  # fmt: skip
+        line = f"{', '.join(names)} for {server}"
+        if proxies:
+            if address.startswith("127."):
+                raise EngineError(
+                    "the cluster's nodes cannot reach this machine at 127.0.0.1: give its address as --listen"
+                )
+            if warning := await unreached(client):
+                say(f"warning: {warning}")
+            ingress.raise_watch_limit()
+            ingress.write_bootstrap(settings)
+            line += f"; http {address}:{settings.http_port}, https {address}:{settings.https_port}"
+        say(line)
+        bound = adapters(settings, "controllers")
         journal = Journal(settings.data_path(*JOURNAL))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_envoy(settings, say), name="envoy")
-                await run_process(
-                    components, "controllers", settings, client, journal, adapters(settings, "controllers"), elect=True
-                )
+                if proxies:
+                    group.create_task(_envoy(settings, say), name="envoy")
+                if infrastructure.COMPONENT.name in names:
+                    if os.geteuid() == 0:
+                        accounts.ensure_user(settings.user)  # as whom providers run
+                    bound |= await _doorway(group, client, settings, address)
+                await run_process(components, "controllers", settings, client, journal, bound, elect=True)
         finally:
             journal.close()
     finally:
         os.close(lock)
 
 
-async def prepare(client: Client, settings: Settings) -> None:
-    """Puts into the cluster what the components need there. What is there already stays as it is.
+async def _doorway(group: asyncio.TaskGroup, client: Client, settings: Settings, address: str) -> dict[type, Any]:
+    """Where the API server asks about writes: TLS by the CA that the cluster keeps, renewed while this runs.
+
+    Raises:
+        EngineError: the CA is damaged, or the directory cannot be written.
+    """
+    from trimtab.components.infrastructure.questions.webhooks import Doorway
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority = await _certified(client, settings, context, address)
+
+    async def renewed() -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with suppress(ApiError, ConnectionError):
+                await _certified(client, settings, context, address)
+
+    group.create_task(renewed(), name="certificate")
+    return {Doorway: Doorway(settings.listen, settings.admission_port, address, authority, context)}
+
+
+async def _certified(client: Client, settings: Settings, context: ssl.SSLContext, address: str) -> str:
+    """Has the context show a new certificate; returns the CA's, as PEM."""
+    secret = await client.get(Secret, CA_SECRET, SYSTEM_NAMESPACE)
+    if secret is None:
+        raise EngineError(f"the Secret {CA_SECRET} in {SYSTEM_NAMESPACE} is gone: start again, which makes it")
+    authority = base64.b64decode(secret.data.get("tls.crt", ""))
+    key = base64.b64decode(secret.data.get("tls.key", ""))
+    pem = await asyncio.to_thread(pki.serving_pem, authority, key, address, CERTIFICATE_LIFE)
+    with tempfile.NamedTemporaryFile(suffix=".pem", dir=settings.run) as file:  # ssl reads certificates from files only
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return authority.decode()
+
+
+async def prepare(client: Client, settings: Settings, components: Sequence[Component] = ()) -> None:
+    """Puts into the cluster what the components need there: all that can run there, or those that are given. What is there already stays
+    as it is.
 
     Raises:
         EngineError: the user may not; says what.
     """
-    kinds = [*RUNTIME_KINDS, *(kind for component in beside_kubernetes() for kind in component.kinds)]
+    components = components or beside_kubernetes()
+    kinds = [*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)]
     try:
         await client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager=MANAGER)
         await ensure_crds(client, kinds, foreign=False)
@@ -140,10 +201,13 @@ async def prepare(client: Client, settings: Settings) -> None:
                 data={"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()},
             )
             await client.create(secret, manager=MANAGER)
-        await client.apply(ingress.hook_service(), manager=MANAGER)
+        for role in access_roles.beside(components):
+            await client.wire.apply(ClusterRole.resource_type, role, manager=MANAGER)
+        if any(component.name == ingress.COMPONENT.name for component in components):
+            await client.apply(ingress.hook_service(), manager=MANAGER)
     except ApiError as err:
         if err.status == 409:  # somebody else has just made it
-            return await prepare(client, settings)
+            return await prepare(client, settings, components)
         raise EngineError(f"the cluster does not let this user prepare it: {err}") from None
 
 

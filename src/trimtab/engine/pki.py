@@ -171,6 +171,38 @@ def new_authority(settings: Settings) -> tuple[bytes, bytes]:
     return _sign_ca(settings, key).public_bytes(serialization.Encoding.PEM), _private_pem(key)
 
 
+def serving_pem(authority: bytes, authority_key: bytes, address: str, lifetime: timedelta) -> bytes:
+    """A new key and a certificate for one address, signed by this CA; all of it PEM.
+
+    Raises:
+        EngineError: the CA is damaged.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    try:
+        ca = x509.load_pem_x509_certificates(authority)[0]
+        ca_key = serialization.load_pem_private_key(authority_key, None)
+    except (ValueError, TypeError) as err:
+        raise EngineError(f"the CA in the Secret engine-ca is damaged ({err}): delete it, and start again") from None
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise EngineError("the key in the Secret engine-ca is no EC key: delete it, and start again")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trimtab")])
+    certificate = (
+        _certificate(subject, ca.subject, key.public_key(), lifetime)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + _private_pem(key)
+
+
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The P-256 key in a file, made when there is none."""
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -5,6 +5,7 @@ An explicit tuple: what is on stands here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +26,19 @@ COMPONENTS: tuple[Component, ...] = (
 )  # fmt: skip
 
 
-def beside_kubernetes() -> tuple[Component, ...]:
-    """The components for a cluster that has controllers, kubelets and storage of its own: those that it lacks."""
-    from trimtab.components.ingress import beside_others
+def beside_kubernetes(only: Sequence[str] = ()) -> tuple[Component, ...]:
+    """The components for a cluster that has controllers, kubelets and storage of its own: those that it lacks. only: `apps`, with the
+    ingress that it needs, or `infrastructure`; none: all of them."""
+    from trimtab.components.infrastructure import beside_others as infrastructure
+    from trimtab.components.ingress import beside_others as ingress
 
-    # What `apps` keeps besides API objects are built images; those are in the registry that the cluster pulls from.
-    return (beside_others(), replace(APPS, services=(), stores=()))
+    found: list[Component] = []
+    if not only or APPS.name in only:
+        # What `apps` keeps besides API objects are built images; those are in the registry that the cluster pulls from.
+        found += [ingress(), replace(APPS, services=(), stores=())]
+    if not only or INFRASTRUCTURE.name in only:
+        found.append(infrastructure())
+    return tuple(found)
 
 
 def adapters(settings: Settings, place: Place) -> dict[type, Any]:

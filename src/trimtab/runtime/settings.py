@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     http_port: int = 80
     https_port: int = 443
     web_port: int = 8080
+    admission_port: int = 0
+    """Where the API server of a cluster that is not ours asks about writes; 0: a free port."""
     listen: str = "127.0.0.1"
     """The address that API, web and ingress listen on. Beyond loopback only when asked."""
     node_name: str = "node-1"

@@ -25,6 +25,9 @@ from trimtab.runtime.journal import Entry, Journal
 from trimtab.server import create_app
 
 SERVER = "https://prod.example.com:6443"
+KINDS = (
+    "apps", "clustermanifests", "compositedefinitions", "effects", "infrastructurereviews", "providerconfigs", "providers"
+)  # fmt: skip
 TRIMTAB = str(Path(sys.executable).with_name("trimtab"))
 
 
@@ -47,7 +50,7 @@ def test_what_it_prepares_is_made_once_and_left_alone_then(tmp_path: Path) -> No
             assert hooks is not None
             assert again.data == first.data
             assert hooks.spec.selector == {}
-            assert definitions == {"apps.trimtab.dev", "effects.trimtab.dev"}
+            assert definitions == {f"{name}.trimtab.dev" for name in KINDS}
             await client.close()
 
     asyncio.run(main())

@@ -6,7 +6,7 @@
            through the providers of programs/pool.py
            --reconcile.py--> status, state Secret, connection Secret
     trimtab plan, dry runs, writes --questions/gateway.py, questions/asking.py--> what would be, and whether the provider takes it;
-           nothing is done
+           nothing is done. On a cluster that is not ours by way of questions/reviews.py and questions/webhooks.py
     CompositeDefinition, claim --composition/--> what it is composed of
     ClusterManifests, connection Secret of a cluster --remote/--> what is to be in that cluster
 
@@ -17,7 +17,7 @@ of this is loaded but the declaration (declaration.py) and what it names.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimtab.components.infrastructure.declaration import COMPONENT, adapters
+    from trimtab.components.infrastructure.declaration import COMPONENT, adapters, beside_others
     from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
     from trimtab.components.infrastructure.remote import ClusterManifests
 
@@ -30,4 +30,4 @@ def __getattr__(name: str) -> Any:
     return getattr(declaration, name)
 
 
-__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters"]
+__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters", "beside_others"]

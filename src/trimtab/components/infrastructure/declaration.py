@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trimtab.api import JSON
@@ -15,7 +16,7 @@ from trimtab.components.infrastructure.loop.users import credentials
 from trimtab.components.infrastructure.programs.installed import configured, installed
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.programs.terms import Providers, WhenAsked
-from trimtab.components.infrastructure.questions.gateway import SOCKET, gateway
+from trimtab.components.infrastructure.questions.gateway import READS, SOCKET, gateway
 from trimtab.components.infrastructure.reasons import REASONS
 from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
 from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
@@ -61,7 +62,7 @@ COMPONENT = Component(
         ),
         Service("providers", _pool),
         composition.SERVICE,
-        Service("asking", _asking, reads=(Provider, ProviderConfig, Secret, composition.CompositeDefinition)),
+        Service("asking", _asking, reads=READS),
     ),
     stores=(Store("providers", "a provider's program until it is removed", owner="node"), composition.STORE),
     guards=(composition.CompositeDefinition,),
@@ -86,6 +87,20 @@ COMPONENT = Component(
 )
 
 
+def beside_others() -> Component:
+    """This component on a cluster whose API server is not ours: it is asked by reviews and webhooks instead of by that server."""
+    from trimtab.components.infrastructure.questions import reviews, webhooks
+
+    services = tuple(one for one in COMPONENT.services if one.name != "asking")
+    return replace(
+        COMPONENT,
+        kinds=(*COMPONENT.kinds, reviews.InfrastructureReview),
+        services=(*services, reviews.SERVICE, webhooks.SERVICE),
+        judges=(),
+        endpoints=(),
+    )
+
+
 def adapters(settings: Settings) -> dict[type, Any]:
     """Running providers, in the controllers of an engine of ours: the engine's user starts them, shut in."""
     shelf = Shelf(settings.data_path("providers"))
@@ -99,4 +114,4 @@ def adapters(settings: Settings) -> dict[type, Any]:
     return {Shelf: shelf, Providers: WhenAsked(pool), Clusters: OverHttp(), **composition.adapters(settings)}
 
 
-__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters"]
+__all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters", "beside_others"]

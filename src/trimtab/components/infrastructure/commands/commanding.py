@@ -1,15 +1,19 @@
 """Between `trimtab provider` and the API: what the commands have in common.
 
-Target (which engine) --with_api--> work(client) --finished--> a result, or one line for the user
+Target (which engine, or which cluster) --with_api--> work(client) --finished--> a result, or one line for the user
+       --runner--> where programs lie: with the engine's data, or with what `trimtab run` of the cluster keeps on this machine
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import shutil
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -17,6 +21,7 @@ import click
 import msgspec
 
 from trimtab.api import JSON
+from trimtab.api.cluster import Lease
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
@@ -26,9 +31,12 @@ from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.protocol.provider import ProviderError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-provider"
+LEASE, LEASE_NAME, LEASE_LIFE_S = Lease.resource_type, "trimtab-controllers", 30.0
+"""Who works for a cluster holds this; one that was not renewed for so long is nobody's."""
 READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 T = TypeVar("T")
 
@@ -39,7 +47,10 @@ class Target(Protocol):
     @property
     def is_embedded(self) -> bool: ...
 
-    def settings(self) -> Settings: ...
+    @property
+    def state(self) -> Path | None: ...
+
+    def runner(self) -> Settings: ...
 
     def client(self) -> AbstractAsyncContextManager[WireClient]: ...
 
@@ -49,6 +60,74 @@ class Refused(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"trimtab: {self.message}", err=True)
+
+
+class Chosen(Target, Protocol):
+    """A target of which a group of commands may say more."""
+
+    state: Path | None
+
+
+STATE = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --context: the directory of its `trimtab run` on this machine (~/.local/state/trimtab/HOST).",
+)
+
+
+def choose_state(target: Chosen, state: Path | None) -> None:
+    """Takes `STATE`. Raises `Refused`."""
+    if state is not None and target.is_embedded:
+        raise Refused("--state belongs to another cluster's `trimtab run`: name it with --context, or give --data")
+    target.state = state
+
+
+async def runs_here(target: Target, wire: WireClient) -> None:
+    """Of another cluster: what this command does to files has an effect only where its `trimtab run` runs.
+
+    Raises:
+        Refused: it runs elsewhere, or was never there.
+    """
+    if target.is_embedded:
+        return
+    try:
+        await wire.send("GET", Provider.resource_type.path(), {"limit": "1"})
+        lease: JSON = await wire.get(LEASE, LEASE_NAME, SYSTEM_NAMESPACE) or {}
+    except ApiError as err:
+        if err.status == 404:
+            raise Refused(
+                "this cluster knows no providers yet: `trimtab run` with the same --context puts their kinds there: start it first"
+            ) from None
+        raise
+    spec = lease.get("spec") or {}
+    host, _, pid = str(spec.get("holderIdentity") or "").rpartition("-")
+    if not host or _age_s(str(spec.get("renewTime") or "")) > LEASE_LIFE_S:
+        return
+    if host != socket.gethostname():
+        raise Refused(f"`trimtab run` of this cluster runs on {host}, and programs lie where it runs: run this there")
+    if not _locked(target.runner().data_path("lock")):
+        raise Refused(
+            f"`trimtab run` of this cluster (process {pid} here) keeps its programs elsewhere than in {target.runner().data}: give its --state"
+        )
+
+
+def _age_s(time: str) -> float:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    except ValueError:
+        return float("inf")
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process holds this file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def fetched(source: registry.Source, version: str, path: Path | None, mirror: Path | None) -> registry.Fetched:
@@ -61,14 +140,14 @@ def fetched(source: registry.Source, version: str, path: Path | None, mirror: Pa
 
 
 def shelf_of(target: Target) -> Shelf:
-    return Shelf(target.settings().data_path("providers"))
+    return Shelf(target.runner().data_path("providers"))
 
 
 async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSchema:
     """A provider's schema: kept, or asked of its program, which runs shut in."""
     if (kept := shelf.schema(made.spec.checksum)) is not None:
         return kept
-    settings = target.settings()
+    settings = target.runner()
     command, sockets, environment = ShutIn(shelf, settings.run_path("installing"), settings.user)(made)
     try:
         peer = await Peer.start(command, sockets, environment=environment, name=made.name)
@@ -86,6 +165,7 @@ async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSch
 
 
 async def known(target: Target, wire: WireClient, name: str) -> tuple[Provider, ProviderSchema]:
+    await runs_here(target, wire)
     made = await provider_named(wire, name)
     if made is None:
         raise Refused(f"there is no Provider {name}: trimtab provider install NAMESPACE/{name}")

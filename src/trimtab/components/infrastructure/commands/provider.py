@@ -18,9 +18,12 @@ from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling, serving
 from trimtab.components.infrastructure.commands.commanding import (
     READ,
+    STATE,
+    Chosen,
     Refused,
     Target,
     apply,
+    choose_state,
     drop,
     fetched,
     finished,
@@ -28,6 +31,7 @@ from trimtab.components.infrastructure.commands.commanding import (
     manifest_of,
     provider_named,
     refuse_other,
+    runs_here,
     schema_of,
     shelf_of,
     with_api,
@@ -42,14 +46,19 @@ LISTED_MAX = 10
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def provider() -> None:
+@STATE
+@click.pass_obj
+def provider(target: Chosen, state: Path | None) -> None:
     """Terraform providers, whose resources become kinds of this API.
 
     \b
     trimtab provider install linode/linode                    from OpenTofu's registry, verified
     trimtab provider kinds linode lke                         what it has
     trimtab provider enable linode linode_lke_cluster         kubectl get lkeclusters works from now on
+
+    With --context they are for that cluster; run them where its `trimtab run` runs.
     """
+    choose_state(target, state)
 
 
 @provider.command()
@@ -69,13 +78,10 @@ def install(
     target: Target, source: str, path: Path | None, mirror: Path | None, reads: tuple[Path, ...], output: str
 ) -> None:
     """Install SOURCE, a provider: [HOST/]NAMESPACE/NAME[@VERSION]."""
-    if not target.is_embedded:
-        raise Refused(
-            "a provider's program is installed on the machine of an engine: leave out --context and --kubeconfig"
-        )
     if reads and path is None:
         raise Refused("--read goes with --path: what a registry has is a program that needs nothing else")
     wanted, _, version = source.partition("@")
+    finished(with_api(target, lambda wire: runs_here(target, wire)))
     try:
         found = registry.source_of(wanted)
         program = fetched(found, version, path, mirror)
@@ -86,7 +92,7 @@ def install(
     try:
         checksum = shelf.put(program.program, [str(one) for one in reads])
     except OSError as err:
-        raise Refused(f"{target.settings().data_path('providers')}: {err.strerror or err}") from None
+        raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
     made = Provider(
         metadata=ObjectMeta(name=found.name),
         spec=ProviderSpec(source=str(found), version=program.version, checksum=checksum),
@@ -135,6 +141,7 @@ def list_(target: Target, output: str) -> None:
     """Installed providers."""
 
     async def work(wire: WireClient) -> list[JSON]:
+        await runs_here(target, wire)
         answer = await wire.send("GET", Provider.resource_type.path())
         items: list[JSON] = msgspec.json.decode(answer.body)["items"]
         return items
@@ -269,6 +276,7 @@ def remove(target: Target, name: str) -> None:
     """Remove provider NAME and its program. Refused while kinds of it are enabled."""
 
     async def work(wire: WireClient) -> Provider:
+        await runs_here(target, wire)
         made = await provider_named(wire, name)
         if made is None:
             raise Refused(f"there is no Provider {name}: trimtab provider list")

@@ -9,7 +9,7 @@ from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.commands.commanding import Refused, Target, finished, known, with_api
 from trimtab.components.infrastructure.kinds import ProviderConfig
-from trimtab.components.infrastructure.questions.outside import refusal
+from trimtab.components.infrastructure.questions.outside import refusal, told
 from trimtab.components.infrastructure.schemas import naming
 
 APPLIES_AS = "trimtab-cli"
@@ -60,12 +60,10 @@ def import_(
 
 
 async def _asked(wire: WireClient, namespace: str, config: str, question: JSON) -> JSON:
-    path = ProviderConfig.resource_type.path(namespace, config, "import")
     try:
-        answer = await wire.send("POST", path, {}, msgspec.json.encode(question))
+        found: JSON = await told(wire, ProviderConfig, namespace, config, "import", question)
     except ApiError as err:
         raise Refused(refusal(err, namespace, config)) from None
-    found: JSON = msgspec.json.decode(answer.body)
     return found
 
 

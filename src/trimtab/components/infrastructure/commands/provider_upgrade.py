@@ -127,7 +127,7 @@ def _program(
         except registry.InstallError as err:
             raise Refused(str(err)) from None
         except OSError as err:
-            raise Refused(f"{target.settings().data_path('providers')}: {err.strerror or err}") from None
+            raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
     spec = ProviderSpec(source=before.spec.source, version=version, checksum=checksum, kinds=before.spec.kinds)
     return Provider(metadata=ObjectMeta(name=before.name), spec=spec)
 

@@ -20,7 +20,16 @@ from trimtab.api import JSON, from_wire, to_wire
 from trimtab.api.resource import InvalidObject
 from trimtab.client import WireClient
 from trimtab.client.errors import NotFound
-from trimtab.components.infrastructure.commands.commanding import Refused, Target, finished, with_api
+from trimtab.components.infrastructure.commands.commanding import (
+    STATE,
+    Chosen,
+    Refused,
+    Target,
+    choose_state,
+    finished,
+    runs_here,
+    with_api,
+)
 from trimtab.components.infrastructure.composition import grants
 from trimtab.components.infrastructure.composition.kinds import ComposedKind, CompositeDefinition, plural_of
 from trimtab.components.infrastructure.composition.output import BadOutput, NotNamed, Wanted, checked, refuse_unnamed
@@ -35,7 +44,9 @@ WITHIN_S = 5.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def composition() -> None:
+@STATE
+@click.pass_obj
+def composition(target: Chosen, state: Path | None) -> None:
     """APIs of your own, each from one Python function.
 
     \b
@@ -44,6 +55,7 @@ def composition() -> None:
     trimtab composition test lab.py --xr lab.yaml               what it would make of a claim, here and now
     trimtab composition install acme-platform==1.2.0            a function that comes as a package
     """
+    choose_state(target, state)
 
 
 @composition.command()
@@ -235,8 +247,8 @@ def remove(target: Target, requirement: str) -> None:
 
 def _shelf(target: Target) -> Shelf:
     if not target.is_embedded:
-        raise Refused("packages are on the machine of an engine: leave out --context and --kubeconfig")
-    return Shelf(target.settings().data_path("compositions"))
+        finished(with_api(target, lambda wire: runs_here(target, wire)))
+    return Shelf(target.runner().data_path("compositions"))
 
 
 def _function(target: Target, file: Path | None, package: str, entry: str) -> Function:

@@ -33,6 +33,9 @@ SCHEMA_FORMAT = 1
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 """Before a process id and a command: ends with that process, also when that ended before it was asked for. (bwrap's --die-with-parent alone
 does not look whether its parent still is there.)"""
+NAME_MAX, SOCKETS_PATH_MAX = 12, 55
+"""A unix socket's path has 107 bytes at most: this directory, `/NAME.PID.12345678`, and the name that the provider gives it. Where a longer
+directory was chosen, sockets are in the temporary one."""
 
 
 class Shelf:
@@ -125,17 +128,29 @@ class ShutIn:
                 f"the program of Provider {provider.name} is not on this machine: trimtab provider install {provider.spec.source}"
                 + (f"@{provider.spec.version}" if provider.spec.version else ""),
             )
-        self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._sweep()
-        sockets = Path(tempfile.mkdtemp(prefix=f"{provider.name}.{os.getpid()}.", dir=self._sockets))
-        self._ours.add(sockets)
+        sockets = self._room(provider.name)
         passed = {name: os.environ[name] for name in WAY_OUT if name in os.environ}
         user = self._user if os.geteuid() == 0 else ""
+        if user and not _there(user):
+            raise NotReady(
+                "ProviderFailed", f"the system user {user}, as whom providers run, is missing: `trimtab run` makes it"
+            )
         if user:
             shutil.chown(sockets, user)
         memory_bytes = whole(provider.spec.memory)
         command = confined(program, sockets, self._shelf.reads(provider.spec.checksum), user, memory_bytes)
         return command, sockets, {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": str(sockets)} | passed
+
+    def _room(self, name: str) -> Path:
+        """A directory for one process's socket."""
+        folder = self._sockets
+        if len(str(folder)) > SOCKETS_PATH_MAX:
+            return Path(tempfile.mkdtemp(prefix="trimtab-"))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
+        sockets = Path(tempfile.mkdtemp(prefix=f"{name[:NAME_MAX]}.{os.getpid()}.", dir=folder))
+        self._ours.add(sockets)
+        return sockets
 
     def _sweep(self) -> None:
         """What processes that were killed left behind; one of them may have had our number."""
@@ -147,6 +162,14 @@ class ShutIn:
 
 def _runs(pid: str) -> bool:
     return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def _there(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def confined(

@@ -27,17 +27,38 @@ WARNINGS_MAX = 40
 
 
 async def admit(asker: Asker, review: Any) -> JSON:
-    """An AdmissionReview's answer."""
+    """An AdmissionReview's answer, and of a dry run the plan with it."""
     request = review["request"]
-    response: JSON = {"uid": request.get("uid", ""), "allowed": True}
+    response = await taken(asker, request)
+    if response["allowed"] and request.get("agent") != ASKS_APART:
+        more = (await foreseen(asker, request)).get("warnings") or []
+        response = {**response, "warnings": [*response.get("warnings", []), *more]}
+    return answered(review, response)
+
+
+def answered(review: Any, response: JSON) -> JSON:
+    """A response as the API is sent it."""
+    told = {"uid": review["request"].get("uid", ""), **response}
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": told}
+
+
+async def taken(asker: Asker, request: Any) -> JSON:
+    """Whether a write is let in."""
     if request["operation"] == "DELETE":
         refused = _deletion(request.get("oldObject") or {})
-        if refused:
-            response |= {"allowed": False, "status": {"code": 403, "message": refused}}
-    else:
-        plans = bool(request.get("dryRun")) and request.get("agent") != ASKS_APART
-        response |= await _write(asker, request["object"], plans=plans)
-    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        return {"allowed": False, "status": {"code": 403, "message": refused}} if refused else {"allowed": True}
+    return await _write(asker, request["object"])
+
+
+async def foreseen(asker: Asker, request: Any) -> JSON:
+    """What a dry run would do, as warnings."""
+    if not request.get("dryRun") or request["operation"] == "DELETE":
+        return {"allowed": True}
+    lines = planning.object_lines(planning.wire(await asker.plan(request["object"])))
+    warnings = [f"plan: {line}" for line in lines[:WARNINGS_MAX]]
+    if len(lines) > WARNINGS_MAX:
+        warnings.append(f"plan: and {len(lines) - WARNINGS_MAX} lines more: trimtab plan shows all")
+    return {"allowed": True, "warnings": warnings}
 
 
 def _deletion(obj: JSON) -> str:
@@ -48,7 +69,7 @@ def _deletion(obj: JSON) -> str:
     return "spec.policy.delete is deny, which keeps the resource and this object: set it to delete or to orphan first"
 
 
-async def _write(asker: Asker, obj: JSON, *, plans: bool) -> JSON:
+async def _write(asker: Asker, obj: JSON) -> JSON:
     try:
         async with asyncio.timeout(VALIDATE_S):
             said = await asker.validate(obj)
@@ -60,13 +81,7 @@ async def _write(asker: Asker, obj: JSON, *, plans: bool) -> JSON:
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in said.errors]
         text = "; ".join(f"{field}: {message}" for field, message in said.errors)
         return {"allowed": False, "status": {"code": 422, "message": text, "details": {"causes": causes}}}
-    warnings = list(said.warnings)
-    if plans:
-        lines = planning.object_lines(planning.wire(await asker.plan(obj)))
-        warnings += [f"plan: {line}" for line in lines[:WARNINGS_MAX]]
-        if len(lines) > WARNINGS_MAX:
-            warnings.append(f"plan: and {len(lines) - WARNINGS_MAX} lines more: trimtab plan shows all")
-    return {"allowed": True, "warnings": warnings}
+    return {"allowed": True, "warnings": list(said.warnings)}
 
 
-__all__ = ["admit"]
+__all__ = ["admit", "answered", "foreseen", "taken"]

@@ -20,8 +20,9 @@ import httptools
 import msgspec
 
 from trimtab.api import Resource
+from trimtab.api.core import Secret
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
-from trimtab.components.infrastructure.kinds import Managed
+from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.runtime import deeds
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SOCKET = "user/infrastructure.sock"
 """In the directory of the engine's user, as which this runs."""
+READS = (Provider, ProviderConfig, Secret, CompositeDefinition)
+"""What answers are made from, beside the objects of enabled kinds."""
 BODY_BYTES_MAX = 32 << 20
 """Of a question: hundreds of objects."""
 READ_S = 30.0
@@ -137,15 +140,21 @@ class Answers:
         namespace, _, name = request.headers.get("x-trimtab-object", "").rpartition("/")
         if match is None or not name:
             raise Refused(404, "there is no such endpoint")
-        if match[1] == "plan":
-            from trimtab.components.infrastructure.questions.asking import Question
+        kind = CompositeDefinition if match[1] == "compose" else ProviderConfig
+        return await self.told(kind.resource_type.kind, match[1], request.body, namespace, name)
 
-            question = msgspec.json.decode(request.body, type=Question)
-            return msgspec.json.encode(await self.asker.answers(question, namespace, name))
-        if match[1] == "import":
-            return await self._imported(request.body, namespace, name)
-        if match[1] == "compose":
-            return await self._composed(request.body, name)
+    async def told(self, kind: str, ask: str, body: bytes, namespace: str, name: str) -> bytes:
+        """The answer, JSON, to one question to a ProviderConfig or a CompositeDefinition. Raises `Refused`, `MsgspecError`."""
+        match kind, ask:
+            case "ProviderConfig", "plan":
+                from trimtab.components.infrastructure.questions.asking import Question
+
+                question = msgspec.json.decode(body, type=Question)
+                return msgspec.json.encode(await self.asker.answers(question, namespace, name))
+            case "ProviderConfig", "import":
+                return await self._imported(body, namespace, name)
+            case "CompositeDefinition", "compose":
+                return await self._composed(body, name)
         raise Refused(404, "there is no such endpoint")
 
     async def _composed(self, body: bytearray, name: str) -> bytes:
@@ -214,4 +223,4 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
     return request
 
 
-__all__ = ["SOCKET", "gateway"]
+__all__ = ["READS", "SOCKET", "Answers", "Refused", "gateway"]

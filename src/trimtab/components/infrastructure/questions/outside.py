@@ -1,10 +1,14 @@
-"""Asking an engine what providers would do with objects, from outside of it, in the order of their references.
+"""Asking what providers would do with objects, from outside of the process that runs them, in the order of their references.
 
-objects --waves, by namespace and ProviderConfig--> POST providerconfigs/NAME/plan --> plans; each sees the outcome of those before
+objects --waves, by namespace and ProviderConfig--> `told` --> plans; each sees the outcome of those before
+`told`: of an engine of ours POST providerconfigs/NAME/plan        of another cluster an InfrastructureReview, answered by its `trimtab run`
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +16,7 @@ import msgspec
 
 from trimtab.api import JSON, ResourceType
 from trimtab.client import ApiError, WireClient
+from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions.ordering import Circle, key_of, place_of, waves
 
@@ -20,6 +25,84 @@ AT_ONCE = 20
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Given = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Data of Secrets that are to be written, by namespace and name."""
+
+
+REVIEWS = ResourceType("trimtab.dev/v1alpha1", "InfrastructureReview", "infrastructurereviews")
+SECRETS = ResourceType("v1", "Secret", "secrets")
+MANAGER = "trimtab-review"
+TAKEN_WITHIN_S, ANSWERED_WITHIN_S = 15.0, 180.0
+LOOK_S = 0.1
+Asked = type[ProviderConfig] | type[CompositeDefinition]
+
+
+async def reviewed(client: WireClient) -> bool:
+    """Whether this API is a cluster's whose `trimtab run` answers reviews; else it is an engine's, which has subresources for questions."""
+    try:
+        found = await client.read(f"/apis/{REVIEWS.api_version}")
+    except ApiError as err:
+        if err.status in (403, 404):
+            return False
+        raise
+    return any(one.get("name") == REVIEWS.plural for one in found.get("resources") or ())
+
+
+async def told(client: WireClient, kind: Asked, namespace: str, name: str, ask: str, question: JSON) -> Any:
+    """The answer of a ProviderConfig in a namespace, or of a CompositeDefinition for it, to `plan`, `import` or `compose`.
+
+    Raises:
+        ApiError: it was refused; nobody answers (503, 504); there is none (404).
+    """
+    if await reviewed(client):
+        return await _reviewed(client, kind, namespace, name, ask, question)
+    answer = await client.send("POST", kind.resource_type.path(namespace, name, ask), {}, msgspec.json.encode(question))
+    return msgspec.json.decode(answer.body)
+
+
+async def _reviewed(client: WireClient, kind: Asked, namespace: str, name: str, ask: str, question: JSON) -> Any:
+    secrets = question.pop("secrets", None) or {}
+    spec = {"kind": kind.resource_type.kind, "name": name, "ask": ask, "given": bool(secrets)}
+    spec["question"] = msgspec.json.encode(question).decode()
+    review: JSON = {"apiVersion": REVIEWS.api_version, "kind": REVIEWS.kind, "spec": spec}
+    review["metadata"] = {"generateName": f"{ask}-", "namespace": namespace}
+    made = await client.create(REVIEWS, review, manager=MANAGER)
+    meta = made["metadata"]
+    try:
+        if secrets:
+            await _give(client, meta, secrets)
+        status = await _answer(client, meta["name"], namespace)
+    finally:
+        with contextlib.suppress(ApiError, ConnectionError):
+            await client.delete(REVIEWS, meta["name"], namespace)
+    if status["code"] != 200:
+        raise ApiError(status["code"], "", status["answer"])
+    return msgspec.json.decode(status["answer"])
+
+
+async def _give(client: WireClient, review: JSON, secrets: Any) -> None:
+    """Values that no other object than a Secret is to have; the Secret goes with the review."""
+    owner = {"apiVersion": REVIEWS.api_version, "kind": REVIEWS.kind, "name": review["name"], "uid": review["uid"]}
+    meta = {"name": review["name"], "namespace": review["namespace"], "ownerReferences": [owner]}
+    text = base64.b64encode(msgspec.json.encode(secrets)).decode()
+    secret: JSON = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"secrets": text}}
+    await client.create(SECRETS, secret, manager=MANAGER)
+
+
+async def _answer(client: WireClient, name: str, namespace: str) -> JSON:
+    """The status of a review that is answered. Raises `ApiError` 504."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    while True:
+        status: JSON = (await client.get(REVIEWS, name, namespace) or {}).get("status") or {}
+        if status.get("code"):
+            return status
+        if now() - began > (ANSWERED_WITHIN_S if status.get("taken") else TAKEN_WITHIN_S):
+            break
+        await asyncio.sleep(LOOK_S)
+    if status.get("taken"):
+        raise ApiError(
+            504, "", f"there was no answer within {ANSWERED_WITHIN_S:.0f} s: ask about fewer objects at once"
+        )
+    raise ApiError(504, "", f"no `trimtab run` of this cluster answered within {TAKEN_WITHIN_S:.0f} s: is it running?")
 
 
 async def kept_objects(client: WireClient, namespace: str | None, provider: str = "") -> list[JSON]:
@@ -60,23 +143,22 @@ async def plans_of(
             for start in range(0, len(group), AT_ONCE):
                 question: JSON = {"objects": group[start : start + AT_ONCE], "foreseen": known}
                 question |= {"secrets": (secrets or {}).get(namespace, {}), "program": program}
-                told = await _ask(client, namespace, config, question, expected=(namespace, config) in to_come)
-                known |= {key_of(one["apiVersion"], one["kind"], one["name"]): one.pop("outputs", {}) for one in told}
-                plans += told
+                found = await _ask(client, namespace, config, question, expected=(namespace, config) in to_come)
+                known |= {key_of(one["apiVersion"], one["kind"], one["name"]): one.pop("outputs", {}) for one in found}
+                plans += found
     return plans
 
 
 async def _ask(client: WireClient, namespace: str, config: str, question: JSON, *, expected: bool) -> list[JSON]:
-    path = ProviderConfig.resource_type.path(namespace, config, "plan")
     try:
-        answer = await client.send("POST", path, {}, msgspec.json.encode(question))
+        answer = await told(client, ProviderConfig, namespace, config, "plan", dict(question))
     except ApiError as err:
         if err.status == 404 and expected:
             why = f"ProviderConfig {config} is made together with it: its provider can be asked then"
             return [unchecked(obj, why) for obj in question["objects"]]
         text = refusal(err, namespace, config)
         return [identity(obj) | {"action": "", "error": text} for obj in question["objects"]]
-    plans: list[JSON] = msgspec.json.decode(answer.body)["plans"]
+    plans: list[JSON] = answer["plans"]
     return plans
 
 
@@ -111,4 +193,4 @@ def _grouped(wave: Sequence[JSON]) -> dict[tuple[str, str], list[JSON]]:
     return out
 
 
-__all__ = ["identity", "kept_objects", "plans_of", "refusal", "unchecked"]
+__all__ = ["identity", "kept_objects", "plans_of", "refusal", "reviewed", "told", "unchecked"]

@@ -26,6 +26,8 @@ SIGNS = {"create": "+", "update": "~", "replace": "-/+", "delete": "-", "none": 
 ABSENT = "(absent)"
 TEXTS = ("(known after apply)", "(sensitive)", ABSENT)
 VALUE_CHARS_MAX = 200
+ASKED_APART = "trimtab.dev/asked-apart"
+"""Annotation of an object whose dry run need not answer a plan, where the API server does not say which program asks."""
 
 EXIT_SAME, EXIT_ERROR, EXIT_CHANGES = 0, 1, 2
 
@@ -148,4 +150,14 @@ def _texts(value: Any) -> Any:
     return value
 
 
-__all__ = ["change_line", "document", "exit_code", "object_lines", "summary", "summary_line", "text", "wire"]
+__all__ = [
+    "ASKED_APART",
+    "change_line",
+    "document",
+    "exit_code",
+    "object_lines",
+    "summary",
+    "summary_line",
+    "text",
+    "wire",
+]

@@ -1,0 +1,216 @@
+"""Admission on a cluster whose API server is not ours: our words about writes of enabled kinds, asked by its webhooks.
+
+    Provider.spec.kinds --rules--> ValidatingWebhookConfiguration --the API server--> https://ADDRESS:PORT/KEY/takes   a write
+                                                                                                          /plans   a dry run
+    admission.py <-- AdmissionReview
+
+A write passes when nobody answers: what could not be judged then, the object's conditions tell. The configuration is there while this
+process works and kinds are enabled; one that a killed process leaves behind points where nobody listens, which holds up nothing.
+
+API servers show no credential to webhooks. Who calls is known by a key in the path: made anew at each start, it stands nowhere but in the
+configuration, which administrators alone read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import logging
+import secrets
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from trimtab.api import JSON, Resource, ResourceType
+from trimtab.client import ApiError
+from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.questions.admission import answered, foreseen, taken
+from trimtab.components.infrastructure.questions.gateway import BODY_BYTES_MAX, READS, Answers
+from trimtab.components.infrastructure.questions.planning import ASKED_APART
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.runtime import Owned, Service
+
+MANAGER = "trimtab-infrastructure-webhooks"
+NAME = "trimtab-infrastructure"
+TAKES_S, PLANS_S = 5, 30
+"""What a write and a dry run wait at most; an API server allows 30 s."""
+WARNING_CHARS_MAX, WARNINGS_CHARS_MAX = 256, 4096
+"""What an API server hands on of one warning, and of all."""
+CUT = "plan: the rest: trimtab plan"
+END_S = 5.0
+CHANGED = "request.operation != 'UPDATE' || (!has(object.metadata.deletionTimestamp) && object.spec != oldObject.spec)"
+"""Writes of labels, finalizers and the like are nobody's business; ours come by dozens."""
+DENIES = (
+    "request.operation != 'DELETE' || (!has(oldObject.metadata.deletionTimestamp) && has(oldObject.spec.policy) && "
+    "has(oldObject.spec.policy.delete) && oldObject.spec.policy.delete == 'deny')"
+)
+IS_DRY_RUN = "has(request.dryRun) && request.dryRun"
+NOT_APART = f"!has(object.metadata.annotations) || !('{ASKED_APART}' in object.metadata.annotations)"
+"""`trimtab plan` asks for plans by themselves."""
+
+log = logging.getLogger(__name__)
+
+
+class ValidatingWebhookConfiguration(Resource):
+    """The kind, as far as it is written here."""
+
+    resource_type: ClassVar[ResourceType] = ResourceType(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        namespaced=False,
+        status=False,
+    )
+
+
+@dataclass(frozen=True)
+class Doorway:
+    """Where the API server reaches this process. Bound where the process is put together.
+
+    listen, port: 0 is a free one. address: by which others reach it. authority: PEM of who signed what `tls` shows.
+    """
+
+    listen: str
+    port: int
+    address: str
+    authority: str
+    tls: ssl.SSLContext
+
+
+async def webhooks(process: Any) -> None:
+    """The service: listens, and says so in the cluster. Until cancelled."""
+    from aiohttp import web
+
+    doorway: Doorway = process.adapter(Doorway)
+    answers = Answers(process)
+    key = secrets.token_urlsafe(32)
+
+    async def asked(request: web.Request) -> web.Response:
+        if not hmac.compare_digest(request.match_info["key"], key):
+            return web.Response(status=404)
+        try:
+            review = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            judge = taken if request.match_info["what"] == "takes" else foreseen
+            said = answered(review, within_limits(await judge(answers.asker, review["request"])))
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            return web.Response(status=400, text="that is no AdmissionReview\n")
+        return web.Response(body=msgspec.json.encode(said), content_type="application/json")
+
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.router.add_post("/{key}/{what:takes|plans}", asked)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, doorway.listen, doorway.port, ssl_context=doorway.tls).start()
+        url = f"https://{doorway.address}:{runner.addresses[0][1]}/{key}"
+        await _told(process, url, doorway.authority)
+    finally:
+        await runner.cleanup()
+
+
+async def _told(process: Any, url: str, authority: str) -> None:
+    """Keeps the configuration as the enabled kinds are, until cancelled; then it goes."""
+    changed = asyncio.Event()
+    informer = process.informer(Provider)
+    end = informer.subscribe(lambda _: changed.set())
+    place = ValidatingWebhookConfiguration.resource_type
+    there: list[JSON] | None = None
+    try:
+        await informer.wait_synced()
+        changed.set()
+        while True:
+            await changed.wait()
+            changed.clear()
+            wanted = rules(informer.list())
+            if wanted == there:
+                continue
+            if wanted:
+                await process.client.wire.apply(place, configuration(wanted, url, authority), manager=MANAGER)
+            else:
+                await _removed(process)
+            there = wanted
+    finally:
+        end()
+        with contextlib.suppress(ApiError, ConnectionError, TimeoutError):
+            async with asyncio.timeout(END_S):
+                await _removed(process, url)
+
+
+async def _removed(process: Any, url: str = "") -> None:
+    """Takes the configuration away. url: only when it is this process's; another may have taken over."""
+    place = ValidatingWebhookConfiguration.resource_type
+    found = await process.client.wire.get(place, NAME)
+    if found is None:
+        return
+    urls = [str(hook["clientConfig"].get("url")) for hook in found.get("webhooks") or ()]
+    if all(one.startswith(url) for one in urls):
+        meta = found["metadata"]
+        with contextlib.suppress(ApiError):
+            await process.client.wire.delete(place, NAME, uid=meta["uid"], resource_version=meta["resourceVersion"])
+
+
+def rules(providers: Sequence[Provider]) -> list[JSON]:
+    """Of which resources writes are told: one rule a provider with enabled kinds."""
+    return [
+        {
+            "apiGroups": [naming.group(one.name)],
+            "apiVersions": [naming.VERSION],
+            "resources": sorted(naming.plural(naming.kind_name(one.name, name)) for name in one.spec.kinds),
+            "scope": "Namespaced",
+        }
+        for one in sorted(providers, key=lambda one: one.name)
+        if one.spec.kinds
+    ]
+
+
+def configuration(wanted: Sequence[JSON], url: str, authority: str) -> JSON:
+    """The ValidatingWebhookConfiguration. url: without the last part of the path. authority: PEM."""
+
+    def hook(what: str, within_s: int, operations: list[str], conditions: dict[str, str]) -> JSON:
+        return {
+            "name": f"{what}.infrastructure.trimtab.dev",
+            "clientConfig": {"url": f"{url}/{what}", "caBundle": base64.b64encode(authority.encode()).decode()},
+            "rules": [{**rule, "operations": operations} for rule in wanted],
+            "matchConditions": [{"name": name, "expression": text} for name, text in conditions.items()],
+            "matchPolicy": "Equivalent",
+            "failurePolicy": "Ignore",
+            "timeoutSeconds": within_s,
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+
+    place = ValidatingWebhookConfiguration.resource_type
+    return {
+        "apiVersion": place.api_version,
+        "kind": place.kind,
+        "metadata": {"name": NAME},
+        "webhooks": [
+            hook("takes", TAKES_S, ["CREATE", "UPDATE", "DELETE"], {"changed": CHANGED, "denies": DENIES}),
+            hook("plans", PLANS_S, ["CREATE", "UPDATE"], {"dry-run": IS_DRY_RUN, "not-apart": NOT_APART}),
+        ],
+    }
+
+
+def within_limits(response: JSON) -> JSON:
+    """The response with no more warnings, and no longer ones, than an API server hands on."""
+    out: list[str] = []
+    left = WARNINGS_CHARS_MAX - len(CUT)
+    for one in response.get("warnings") or ():
+        text = one if len(one) <= WARNING_CHARS_MAX else f"{one[: WARNING_CHARS_MAX - 1]}…"
+        if len(text.encode()) > left:
+            out.append(CUT)
+            break
+        out.append(text)
+        left -= len(text.encode())
+    return {**response, "warnings": out} if out else response
+
+
+SERVICE = Service("webhooks", webhooks, reads=READS, owns=(Owned(ValidatingWebhookConfiguration),))
+"""For a cluster whose API server is not ours."""
+
+__all__ = ["NAME", "SERVICE", "Doorway", "ValidatingWebhookConfiguration", "configuration", "rules", "within_limits"]
