@@ -70,7 +70,7 @@ def roles(provider: Provider) -> list[JSON]:
     return [
         role("", ["get", "list", "watch", "patch", "update", "delete"], ["*"], []),
         role(":view", _READ, ["*"], ["view"]),
-        role(":edit", _WRITE, ["*"], ["edit", "admin"]),
+        role(":edit", [*_READ, *_WRITE], ["*"], ["edit", "admin"]),
         binding("", CONTROLLERS),
         binding(":view", WEB),
     ]
