@@ -45,7 +45,8 @@ class Kubectl:
         with tempfile.TemporaryDirectory() as cache:
             return subprocess.run(
                 [*self._start, "--cache-dir", cache, *arguments, *(() if given is None else ("-f", "-"))],
-                input=None if given is None else json.dumps(given), capture_output=True, text=True, timeout=120, check=False,
+                input=given if given is None or isinstance(given, str) else json.dumps(given),
+                capture_output=True, text=True, timeout=120, check=False,
             )  # fmt: skip
 
     def names(self, kind: str, *more: str) -> list[str]:
@@ -162,7 +163,7 @@ def test_a_claim_is_composed_of_objects_of_providers(
     kubectl = kubectl_as_admin
     (tmp_path / "lab.py").write_text(LAB)
     published = world.engine.run("composition", "render", str(tmp_path / "lab.py")).stdout
-    assert kubectl("apply", given=yaml.safe_load(published)).returncode == 0
+    assert kubectl("apply", given=published).returncode == 0
     world.until("CompositeDefinition", "labs.acme.example")
     claim: dict[str, Any] = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab"}
     claim |= {"metadata": {"name": "lab", "namespace": "default"}, "spec": {"region": "eu", "hosts": 1}}
