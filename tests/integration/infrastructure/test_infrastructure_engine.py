@@ -179,6 +179,8 @@ def test_a_version_is_one_program_for_good(world: CloudEngine) -> None:
         (("disable", "cloud", "cloud_network"), "trimtab: cloud: cloud_network is not enabled"),
         (("remove", "cloud"), "trimtab: cloud: cloud_server are enabled: trimtab provider disable cloud cloud_server"),
         (("install", "trimtab"), "trimtab: trimtab: not the name of a provider; write NAMESPACE/NAME"),
+        (("install", "trimtab/cloud", "--mirror", "/nowhere"), "trimtab: --mirror /nowhere: there is no such directory, and it is no address (https://...)"),
+        (("install", "trimtab/cloud", "--mirror", "/tmp", "--unsigned"), "trimtab: --unsigned is of registries: what comes from a path or a mirror has no signature"),
         (("install", "trimtab/cloud", "--read", "/tmp"), "trimtab: --read goes with --path: what a registry has is a program that needs nothing else"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import json
 import shutil
 import socket
@@ -19,12 +20,14 @@ from typing import IO, Any, Protocol, TypeVar
 
 import click
 import msgspec
+from msgspec import Struct
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
+from trimtab.components.infrastructure.programs.mirror import from_mirror
 from trimtab.components.infrastructure.programs.pool import NotReady
 from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn
 from trimtab.components.infrastructure.protocol.launch import LaunchError
@@ -130,13 +133,67 @@ def _locked(path: Path) -> bool:
     return False
 
 
-def fetched(source: registry.Source, version: str, path: Path | None, mirror: Path | None) -> registry.Fetched:
-    """A provider's program. Raises `registry.InstallError`."""
-    if path is not None:
-        return registry.from_path(path, version)
-    if mirror is not None:
-        return registry.from_mirror(mirror, source, version)
-    return registry.from_registry(source, version, lambda line: click.echo(line, err=True))
+class Origin(Struct, frozen=True):
+    """Where a program is to come from, as the options say; a registry when they say nothing."""
+
+    path: Path | None = None
+    mirror: str | None = None
+    reads: tuple[Path, ...] = ()
+    unsigned: bool = False
+
+    @property
+    def is_registry(self) -> bool:
+        return self.path is None and self.mirror is None
+
+    def fetched(self, source: registry.Source, version: str) -> registry.Fetched:
+        """A provider's program. Raises `InstallError`, `Refused`."""
+        if self.reads and self.path is None:
+            raise Refused("--read goes with --path: what a registry has is a program that needs nothing else")
+        if self.unsigned and not self.is_registry:
+            raise Refused("--unsigned is of registries: what comes from a path or a mirror has no signature")
+        if self.path is not None:
+            return registry.from_path(self.path, version)
+        if self.mirror is not None:
+            if "://" not in self.mirror and not Path(self.mirror).is_dir():
+                raise Refused(f"--mirror {self.mirror}: there is no such directory, and it is no address (https://...)")
+            return from_mirror(self.mirror, source, version, _progress)
+        return registry.from_registry(source, version, _progress, unsigned=self.unsigned)
+
+    @property
+    def readable(self) -> list[str]:
+        return [str(one) for one in self.reads]
+
+
+def origin_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that fetches a program; it is called with an `Origin` in their place."""
+
+    @click.option("--path", type=click.Path(path_type=Path, exists=True), help="Its program, or a zip archive of it.")
+    @click.option(
+        "--mirror",
+        metavar="DIR|URL",
+        help="A file system mirror, or the address of a network mirror.",
+    )
+    @click.option(
+        "--read",
+        "reads",
+        type=READ,
+        multiple=True,
+        help="With --path: a directory that its program reads, as an interpreter does.",
+    )
+    @click.option(
+        "--unsigned", is_flag=True, help="Take it by its checksum alone when the registry names no key for it."
+    )
+    @functools.wraps(command)
+    def with_origin(
+        *, path: Path | None, mirror: str | None, reads: tuple[Path, ...], unsigned: bool, **others: Any
+    ) -> None:
+        command(origin=Origin(path, mirror, reads, unsigned), **others)
+
+    return with_origin
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def shelf_of(target: Target) -> Shelf:

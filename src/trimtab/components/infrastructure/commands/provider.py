@@ -17,18 +17,18 @@ from trimtab.api import JSON, ObjectMeta
 from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling, serving
 from trimtab.components.infrastructure.commands.commanding import (
-    READ,
     STATE,
     Chosen,
+    Origin,
     Refused,
     Target,
     apply,
     choose_state,
     drop,
-    fetched,
     finished,
     known,
     manifest_of,
+    origin_options,
     provider_named,
     refuse_other,
     runs_here,
@@ -40,6 +40,7 @@ from trimtab.components.infrastructure.commands.provider_import import import_
 from trimtab.components.infrastructure.commands.provider_upgrade import upgrade
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
+from trimtab.components.infrastructure.programs.fetching import InstallError
 from trimtab.components.infrastructure.schemas import naming
 
 LISTED_MAX = 10
@@ -63,34 +64,22 @@ def provider(target: Chosen, state: Path | None) -> None:
 
 @provider.command()
 @click.argument("source")
-@click.option("--path", type=click.Path(path_type=Path, exists=True), help="Its program, or a zip archive of it.")
-@click.option("--mirror", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A file system mirror.")
-@click.option(
-    "--read",
-    "reads",
-    type=READ,
-    multiple=True,
-    help="With --path: a directory that its program reads, as an interpreter does.",
-)
+@origin_options
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
-def install(
-    target: Target, source: str, path: Path | None, mirror: Path | None, reads: tuple[Path, ...], output: str
-) -> None:
+def install(target: Target, source: str, origin: Origin, output: str) -> None:
     """Install SOURCE, a provider: [HOST/]NAMESPACE/NAME[@VERSION]."""
-    if reads and path is None:
-        raise Refused("--read goes with --path: what a registry has is a program that needs nothing else")
     wanted, _, version = source.partition("@")
     finished(with_api(target, lambda wire: runs_here(target, wire)))
     try:
         found = registry.source_of(wanted)
-        program = fetched(found, version, path, mirror)
-    except registry.InstallError as err:
+        program = origin.fetched(found, version)
+    except InstallError as err:
         raise Refused(str(err)) from None
     finished(with_api(target, lambda wire: _same_as_locked(wire, found, program)))
     shelf = shelf_of(target)
     try:
-        checksum = shelf.put(program.program, [str(one) for one in reads])
+        checksum = shelf.put(program.program, origin.readable)
     except OSError as err:
         raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
     made = Provider(

@@ -10,7 +10,6 @@ Going back is the same with the old version, which stays on this machine.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 import msgspec
@@ -20,14 +19,14 @@ from trimtab.api import JSON, ObjectMeta
 from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling
 from trimtab.components.infrastructure.commands.commanding import (
-    READ,
+    Origin,
     Refused,
     Target,
     apply,
-    fetched,
     finished,
     known,
     manifest_of,
+    origin_options,
     refuse_other,
     schema_of,
     shelf_of,
@@ -35,6 +34,7 @@ from trimtab.components.infrastructure.commands.commanding import (
 )
 from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
+from trimtab.components.infrastructure.programs.fetching import InstallError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.outside import kept_objects, plans_of
@@ -67,21 +67,11 @@ class Trial(Struct):
 
 @click.command()
 @click.argument("source")
-@click.option("--path", type=click.Path(path_type=Path, exists=True), help="Its program, or a zip archive of it.")
-@click.option("--mirror", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A file system mirror.")
-@click.option("--read", "reads", type=READ, multiple=True, help="With --path: a directory that its program reads.")
+@origin_options
 @click.option("--accept", is_flag=True, help="Switch although something would change: it is done once it has switched.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
-def upgrade(
-    target: Target,
-    source: str,
-    path: Path | None,
-    mirror: Path | None,
-    reads: tuple[Path, ...],
-    accept: bool,
-    output: str,
-) -> None:
+def upgrade(target: Target, source: str, origin: Origin, accept: bool, output: str) -> None:
     """Switch the provider SOURCE, NAME[@VERSION], to another version, once it has planned every object.
 
     Nothing is switched while an object would change, or something that was given can no longer be: the plan is shown, and --accept
@@ -93,7 +83,7 @@ def upgrade(
 
     async def work(wire: WireClient) -> tuple[Trial, bool]:
         before, old = await known(target, wire, name)
-        after = _program(target, before, version, path, mirror, reads)
+        after = _program(target, before, version, origin)
         if after.spec.checksum == before.spec.checksum:
             return Trial(before.spec.version, after.spec.version, [], []), True
         schema = await schema_of(target, shelf_of(target), after)
@@ -113,18 +103,16 @@ def upgrade(
         raise click.exceptions.Exit(planning.EXIT_CHANGES if code == planning.EXIT_SAME else code)
 
 
-def _program(
-    target: Target, before: Provider, version: str, path: Path | None, mirror: Path | None, reads: tuple[Path, ...]
-) -> Provider:
+def _program(target: Target, before: Provider, version: str, origin: Origin) -> Provider:
     """The other version's program, on this machine. Raises `Refused`."""
     shelf = shelf_of(target)
     checksum = versions_of(before).get(version, "")
-    if not (path is None and mirror is None and checksum and shelf.program(checksum).exists()):
+    if not (origin.is_registry and checksum and shelf.program(checksum).exists()):
         try:
-            found = fetched(registry.source_of(before.spec.source), version, path, mirror)
+            found = origin.fetched(registry.source_of(before.spec.source), version)
             refuse_other(before, found.version, found.checksum)
-            checksum, version = shelf.put(found.program, [str(one) for one in reads]), found.version
-        except registry.InstallError as err:
+            checksum, version = shelf.put(found.program, origin.readable), found.version
+        except InstallError as err:
             raise Refused(str(err)) from None
         except OSError as err:
             raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
