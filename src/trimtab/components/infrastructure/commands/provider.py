@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from trimtab.api import JSON, ObjectMeta
+from trimtab.api import JSON, ObjectMeta, from_wire
 from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling, serving
 from trimtab.components.infrastructure.commands.commanding import (
@@ -226,9 +226,12 @@ def disable(target: Target, name: str, resources: tuple[str, ...]) -> None:
 
 async def _disable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> list[str]:
     made, schema = await known(target, wire, name)
-    if strange := [one for one in resources if not fnmatch.filter(made.spec.kinds, one)]:
+    halves = {one["spec"]["names"]["kind"]: one for one in await serving.half_enabled(wire, made)}
+    half = [one for one in schema.resources if naming.kind_name(name, one) in halves]
+    there = [*made.spec.kinds, *half]
+    if strange := [one for one in resources if not fnmatch.filter(there, one)]:
         raise Refused(f"{name}: {strange[0]} is not enabled")
-    chosen = [one for given in resources for one in fnmatch.filter(made.spec.kinds, given)]
+    chosen = [one for given in resources for one in fnmatch.filter(there, given)]
     found = [enabling.definition_of(made, one, schema) for one in sorted(set(chosen))]
     await serving.nothing_left(wire, found, _tell)
     await apply(wire, manifest_of(made, [one for one in made.spec.kinds if one not in chosen], versions_of(made)))
@@ -264,7 +267,7 @@ def stubs(target: Target, name: str, resources: tuple[str, ...], output: Path | 
 def remove(target: Target, name: str) -> None:
     """Remove provider NAME and its program. Refused while kinds of it are enabled."""
 
-    async def work(wire: WireClient) -> Provider:
+    async def work(wire: WireClient) -> None:
         await runs_here(target, wire)
         made = await provider_named(wire, name)
         if made is None:
@@ -273,16 +276,27 @@ def remove(target: Target, name: str) -> None:
             raise Refused(
                 f"{name}: {', '.join(made.spec.kinds)} are enabled: trimtab provider disable {name} {' '.join(made.spec.kinds)}"
             )
+        halves = await serving.half_enabled(wire, made)
+        await serving.nothing_left(wire, halves, _tell)
+        await serving.drop_all(wire, halves, _tell)
         for manifest in enabling.roles(made):
             plural = "clusterrolebindings" if manifest["kind"] == "ClusterRoleBinding" else "clusterroles"
             await drop(wire, f"/apis/rbac.authorization.k8s.io/v1/{plural}/{manifest['metadata']['name']}")
+        # Before the Provider: without it nobody knows which programs there were. One may be another's, too.
+        answer = await wire.send("GET", Provider.resource_type.path())
+        others = [from_wire(Provider, one) for one in msgspec.json.decode(answer.body)["items"]]
+        used = {sum_ for other in others if other.name != name for sum_ in _programs(other)}
+        for checksum in _programs(made) - used:
+            shelf_of(target).remove(checksum)
         await drop(wire, Provider.resource_type.path(None, name))
-        return made
 
-    made = finished(with_api(target, work))
-    for checksum in {made.spec.checksum, *versions_of(made).values()}:
-        shelf_of(target).remove(checksum)
+    finished(with_api(target, work))
     click.echo(f"{name}: removed")
+
+
+def _programs(made: Provider) -> set[str]:
+    """Checksums of all its versions that are on this machine."""
+    return {made.spec.checksum, *versions_of(made).values()}
 
 
 provider.add_command(import_)

@@ -2,9 +2,11 @@
 
     program, installed beside --schema--> what differs for enabled kinds
                               --POST providerconfigs/NAME/plan, with it--> what it would do with each object: states upgraded, nothing kept
-    nothing would change, or --accept --> definitions of the kinds, then the Provider
+    nothing would change, or --accept --> the Provider, then definitions of the kinds
 
-Going back is the same with the old version, which stays on this machine.
+In this order: what the new program does not know it refuses to act on, while an old one would take a field that the new definitions no
+longer have for one that somebody took away. Killed between the two, the same command does the rest. Going back is the same with the old
+version, which stays on this machine.
 """
 
 from __future__ import annotations
@@ -84,9 +86,10 @@ def upgrade(target: Target, source: str, origin: Origin, accept: bool, output: s
     async def work(wire: WireClient) -> tuple[Trial, bool]:
         before, old = await known(target, wire, name)
         after = _program(target, before, version, origin)
-        if after.spec.checksum == before.spec.checksum:
-            return Trial(before.spec.version, after.spec.version, [], []), True
         schema = await schema_of(target, shelf_of(target), after)
+        if after.spec.checksum == before.spec.checksum:
+            await _define(wire, after, schema)
+            return Trial(before.spec.version, after.spec.version, [], []), True
         # From now on it is one of this provider's programs: only such are asked.
         versions = versions_of(before) | {after.spec.version: after.spec.checksum}
         await apply(wire, manifest_of(before, before.spec.kinds, versions))
@@ -130,10 +133,14 @@ async def _tried(
 
 
 async def _switch(wire: WireClient, before: Provider, after: Provider, schema: ProviderSchema) -> None:
-    for manifest in enabling.definitions(after, schema):
-        await apply(wire, manifest)
     versions = versions_of(before) | {before.spec.version: before.spec.checksum}
     await apply(wire, manifest_of(after, after.spec.kinds, versions))
+    await _define(wire, after, schema)
+
+
+async def _define(wire: WireClient, after: Provider, schema: ProviderSchema) -> None:
+    for manifest in enabling.definitions(after, schema):
+        await apply(wire, manifest)
 
 
 def _say(name: str, trial: Trial, switched: bool, output: str) -> None:

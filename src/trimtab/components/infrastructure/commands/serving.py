@@ -1,6 +1,7 @@
 """Putting kinds into the API and taking them out again, many at a time.
 
 manifests --apply_all--> the API --served--> objects of them can be made         nothing_left, drop_all: the way back
+half_enabled: what a command that was killed left, or did not take away
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from trimtab.api import JSON, Ref
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.commands.commanding import PLURALS, Refused, apply, drop
+from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.schemas import naming
 
 SERVED_WITHIN_S = 60.0
@@ -41,6 +43,28 @@ async def served(wire: WireClient, manifests: Sequence[JSON], tell: Tell) -> Non
 async def nothing_left(wire: WireClient, manifests: Sequence[JSON], tell: Tell) -> None:
     """Raises `Refused`: there are objects of these kinds, `ApiError`."""
     await _each(manifests, lambda one: _nothing_left(wire, one), tell, "looked at")
+
+
+async def half_enabled(wire: WireClient, made: Provider) -> list[JSON]:
+    """What the API serves of a provider although the Provider does not name it: as much of each definition as the way back needs."""
+    group = naming.group(made.name)
+    try:
+        answer = await wire.send("GET", f"/apis/{group}/{naming.VERSION}")
+    except ApiError as err:
+        if err.status == 404:
+            return []
+        raise
+    named = {naming.plural(naming.kind_name(made.name, one)) for one in made.spec.kinds}
+    rows = [one for one in msgspec.json.decode(answer.body)["resources"] if "/" not in one["name"]]
+    return [
+        {
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{one['name']}.{group}"},
+            "spec": {"group": group, "names": {"plural": one["name"], "kind": one["kind"]}},
+        }
+        for one in rows
+        if one["name"] not in named
+    ]
 
 
 async def _each(items: Iterable[JSON], do: Callable[[JSON], Awaitable[None]], tell: Tell, what: str) -> None:

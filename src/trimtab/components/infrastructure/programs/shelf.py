@@ -10,12 +10,14 @@ so much memory.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -52,22 +54,34 @@ class Shelf:
         Raises `OSError`."""
         checksum = f"sha256:{hashlib.sha256(program).hexdigest()}"
         path = self.program(checksum)
-        if path.exists():
-            _replace(path.with_name(READS), msgspec.json.encode(list(reads)))
-            return checksum
         self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
-        try:
-            (fresh / PROGRAM).write_bytes(program)
-            (fresh / PROGRAM).chmod(0o755)
-            (fresh / READS).write_bytes(msgspec.json.encode(list(reads)))
-            fresh.chmod(0o755)
-            fresh.rename(path.parent)
-        except OSError:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if not path.exists():
+        with self._alone():
+            for left in self._root.glob(".new-*"):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            if path.exists():
+                _replace(path.with_name(READS), msgspec.json.encode(list(reads)))
+                return checksum
+            fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
+            try:
+                (fresh / PROGRAM).write_bytes(program)
+                (fresh / PROGRAM).chmod(0o755)
+                (fresh / READS).write_bytes(msgspec.json.encode(list(reads)))
+                fresh.chmod(0o755)
+                fresh.rename(path.parent)
+            except OSError:
+                shutil.rmtree(fresh, ignore_errors=True)
                 raise
         return checksum
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes here meanwhile; whoever is killed lets go."""
+        handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def reads(self, checksum: str) -> list[str]:
         """The directories that a program may read beside itself and the system's."""
@@ -98,11 +112,12 @@ class Shelf:
 
     def keep_schema(self, checksum: str, schema: ProviderSchema) -> None:
         """Raises `OSError`."""
-        _replace(self.program(checksum).with_name(SCHEMA), msgspec.msgpack.encode((SCHEMA_FORMAT, schema)))
+        with self._alone():
+            _replace(self.program(checksum).with_name(SCHEMA), msgspec.msgpack.encode((SCHEMA_FORMAT, schema)))
 
 
 def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(data)
     fresh.rename(path)
 
