@@ -30,8 +30,8 @@ from trimtab.components.infrastructure.kinds import (
     SecretKey,
     managed_kind,
 )
+from trimtab.components.infrastructure.loop.installed import configured
 from trimtab.components.infrastructure.loop.users import credentials
-from trimtab.components.infrastructure.programs.installed import configured
 from trimtab.components.infrastructure.programs.pool import Pool, Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed

@@ -19,8 +19,8 @@ import pytest
 from cloud import Cloud
 from managed_world import World
 from trimtab.api import ObjectMeta
+from trimtab.components.infrastructure import joining
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, ProviderSpec
-from trimtab.components.infrastructure.loop import joining
 from trimtab.components.infrastructure.loop.remembering import kept_of
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.programs.pool import NotReady, Pool

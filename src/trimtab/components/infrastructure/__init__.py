@@ -1,7 +1,7 @@
 """Infrastructure: any Terraform provider becomes kinds that keep themselves true, with the plan shown before anything is done.
 
     trimtab provider install --programs/registry.py--> programs/shelf.py (DATA/providers) --protocol/--> schema
-                     enable  --commands/enabling.py, schemas/definition.py--> kinds of the API, a role; loop/joining.py: a reconciler each
+                     enable  --commands/enabling.py, schemas/definition.py--> kinds of the API, a role; joining.py: a reconciler each
     object --schemas/mapping.py--> configuration --loop/keeping.py (look, plan, carry out), loop/permission.py (gate)--> the cloud,
            through the providers of programs/pool.py
            --reconcile.py--> status, state Secret, connection Secret

@@ -10,10 +10,10 @@ from trimtab.api import JSON
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.composition import declaration as composition
+from trimtab.components.infrastructure.joining import kinds
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-from trimtab.components.infrastructure.loop.joining import kinds
+from trimtab.components.infrastructure.loop.installed import configured, installed
 from trimtab.components.infrastructure.loop.users import credentials
-from trimtab.components.infrastructure.programs.installed import configured, installed
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.programs.terms import Providers, WhenAsked
 from trimtab.components.infrastructure.questions.gateway import READS, SOCKET, gateway

@@ -32,6 +32,7 @@ from trimtab.components.infrastructure.loop.gathering import (
     existing,
     ignored_paths,
     initial_paths,
+    keeper_of,
 )
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
@@ -112,7 +113,7 @@ class Run:
     async def _kept_true(self) -> Desired | Requeue:
         spec = self._subject.spec
         talk = await self._sources.talk()
-        keeper = talk.keeper(self._resource)
+        keeper = keeper_of(talk, self._resource)
         block = self._block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
         config = await self._sources.configuration(block, new=kept.state is None)
@@ -352,7 +353,7 @@ class Run:
                 "InUse", f"{told(users)} {'refers' if len(users) == 1 else 'refer'} to it: what refers goes first"
             )
         talk = await self._sources.talk()
-        keeper = talk.keeper(self._resource)
+        keeper = keeper_of(talk, self._resource)
         self._block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
         if kept.state is not None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from trimtab.components.infrastructure.programs.pool import BUSY
 from trimtab.components.infrastructure.protocol.provider import Imported, Listed, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, Type
@@ -42,7 +43,7 @@ LOST = re.compile(
 )
 """Errors after which something may have been made all the same."""
 
-PASSING = re.compile(rf"{LOST.pattern}|\b429\b|too many requests|rate.?limit|throttl", re.I)
+PASSING = re.compile(rf"{LOST.pattern}|{BUSY.pattern}", re.I)
 """Errors that are worth asking again."""
 
 

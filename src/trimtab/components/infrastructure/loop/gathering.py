@@ -15,9 +15,10 @@ from typing import Any, Protocol, TypeVar
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
-from trimtab.components.infrastructure.loop.finding import tagged
+from trimtab.components.infrastructure.loop.finding import Finder, tagged
+from trimtab.components.infrastructure.loop.keeping import Keeper
 from trimtab.components.infrastructure.programs.pool import Providers, Talk
-from trimtab.components.infrastructure.programs.terms import RETRY_S
+from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block, fields
 from trimtab.components.infrastructure.protocol.values import Value
@@ -220,6 +221,15 @@ def named(subject: Managed) -> str:
     return f"{kind.plural}.{kind.group} {subject.name} -n {subject.namespace}"
 
 
+def keeper_of(talk: Talk, resource: str) -> Keeper:
+    """What keeps resources of one kind with this credential. Raises `NotReady`: the provider has no such resource."""
+    schema = talk.schema.resources.get(resource)
+    if schema is None:
+        name = talk.provider.plugin.name
+        raise NotReady("NoSuchResource", f"the provider {name} has no resource {resource}: disable it")
+    return Keeper(talk, resource, schema, Finder(talk, talk.schema, resource))
+
+
 async def existing(talk: Talk, resource: str, name: str) -> State:
     """What exists under a name of the provider's own; value None when nothing does. Raises `ProviderError`."""
     found = [one for one in await talk.import_(resource, name) if one.kind == resource]
@@ -238,6 +248,7 @@ __all__ = [
     "existing",
     "ignored_paths",
     "initial_paths",
+    "keeper_of",
     "named",
     "put_given",
     "secret_refs",

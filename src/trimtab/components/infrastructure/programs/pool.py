@@ -1,6 +1,6 @@
 """Running providers, one for each program and credential: started when first asked, stopped when nobody has asked for a while.
 
-    (program, configuration, secrets) --> Talk: a configured provider, its schema, its rate --> Keeper for a kind
+    (program, configuration, secrets) --> Talk: a configured provider, its schema, its rate
 
 A provider that ended is started anew by the next question. A credential's reads are held to its rate; after a "too many requests" nobody
 asks for a while, longer each time. What was made anew is counted, so that a credential that sees nothing any more does not make a fleet twice.
@@ -21,8 +21,6 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-from trimtab.components.infrastructure.loop.finding import Finder
-from trimtab.components.infrastructure.loop.keeping import Keeper
 from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
@@ -111,15 +109,6 @@ class Talk:
     asked: int = 0
     began: float = 0.0
     anew: deque[float] = field(default_factory=deque)
-
-    def keeper(self, kind: str) -> Keeper:
-        """Raises `NotReady`: the provider has no such resource."""
-        schema = self.schema.resources.get(kind)
-        if schema is None:
-            raise NotReady(
-                "NoSuchResource", f"the provider {self.provider.plugin.name} has no resource {kind}: disable it"
-            )
-        return Keeper(self, kind, schema, Finder(self, self.schema, kind))
 
     async def quiet(self, within_s: float) -> None:
         """Waits until nobody asks anything any more, at most so long."""

@@ -27,6 +27,7 @@ from trimtab.components.infrastructure.loop.gathering import (
     existing,
     ignored_paths,
     initial_paths,
+    keeper_of,
     state_name,
     text_of,
 )
@@ -277,7 +278,7 @@ class Asker:
         talk = await sources.talk()
         resource = _resource(talk, subject)
         block = talk.schema.resources[resource].block
-        keeper = talk.keeper(resource)
+        keeper = keeper_of(talk, resource)
         kept = await self._kept(subject, talk, resource, keeper)
         warnings: list[str] = []
         if deleting:

@@ -141,7 +141,7 @@ class Answers:
         if match is None or not name:
             raise Refused(404, "there is no such endpoint")
         kind = CompositeDefinition if match[1] == "compose" else ProviderConfig
-        return await self.told(kind.resource_type.kind, match[1], request.body, namespace, name)
+        return await self.told(kind.resource_type.kind, match[1], bytes(request.body), namespace, name)
 
     async def told(self, kind: str, ask: str, body: bytes, namespace: str, name: str) -> bytes:
         """The answer, JSON, to one question to a ProviderConfig or a CompositeDefinition. Raises `Refused`, `MsgspecError`."""
@@ -157,7 +157,7 @@ class Answers:
                 return await self._composed(body, name)
         raise Refused(404, "there is no such endpoint")
 
-    async def _composed(self, body: bytearray, name: str) -> bytes:
+    async def _composed(self, body: bytes, name: str) -> bytes:
         from trimtab.components.infrastructure.composition.foreseeing import Claimed, Unforeseen, foretold
 
         made = await self._process.client.get(CompositeDefinition, name, None)
@@ -168,7 +168,7 @@ class Answers:
         except Unforeseen as err:
             raise Refused(422, str(err)) from None
 
-    async def _imported(self, body: bytearray, namespace: str, config: str) -> bytes:
+    async def _imported(self, body: bytes, namespace: str, config: str) -> bytes:
         from trimtab.components.infrastructure.loop.gathering import Blocked
         from trimtab.components.infrastructure.protocol.provider import ProviderError
         from trimtab.components.infrastructure.questions.importing import Wanted, imported

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure.loop.gathering import Blocked, existing
+from trimtab.components.infrastructure.loop.gathering import Blocked, existing, keeper_of
 from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
@@ -47,7 +47,7 @@ class Imported(Struct):
 
 async def imported(talk: Talk, wanted: Wanted, namespace: str, config: str) -> Imported:
     """Raises `Blocked`, `ProviderError`, `NotReady`: one line."""
-    keeper = talk.keeper(wanted.resource)
+    keeper = keeper_of(talk, wanted.resource)
     if not wanted.id:
         return Imported(there=await _there(talk, wanted.resource))
     live = await existing(talk, wanted.resource, wanted.id)
