@@ -5,11 +5,15 @@ The tests are in the order of a story, which begins with an installed provider a
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +58,12 @@ class Kubectl:
         return self("get", kind, "-o", "name", *more).stdout.split()
 
 
+def ask(url: str, authority: str) -> None:
+    """Asks as an API server does."""
+    trusted = ssl.create_default_context(cadata=base64.b64decode(authority).decode())
+    urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=60, context=trusted).close()
+
+
 @pytest.fixture
 def kubectl_as_admin(kubeconfig: Path) -> Kubectl:
     return Kubectl(kubeconfig)
@@ -86,6 +96,11 @@ def test_the_provider_speaks_when_a_write_is_made(world: CloudEngine, kubectl_as
     assert 'Warning: plan:     ~ size: "small" -> "big"  # spec' in tried.stderr
     assert world.cloud.all("servers")[0]["size"] == "small"
 
+    hooks = json.loads(kubectl("get", "validatingwebhookconfigurations", "trimtab-infrastructure", "-o", "json").stdout)
+    address, _, _ = hooks["webhooks"][0]["clientConfig"]["url"].rpartition("/")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        ask(address.rpartition("/")[0] + "/" + "k" * 43 + "/takes", hooks["webhooks"][0]["clientConfig"]["caBundle"])
+
     kept = server("kept", spec={"policy": {"delete": "deny"}})
     assert kubectl("apply", given=kept).returncode == 0
     denied = kubectl("delete", "servers.cloud.tf.trimtab.dev", "kept")
@@ -105,6 +120,8 @@ def test_a_plan_is_made_before_anything_is(world: CloudEngine, tmp_path: Path) -
         network,
         server("web", size="big"),
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "plain"}, "data": {"a": "b"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "to-come"}, "stringData": {"password": "hunter2"}},
+        server("guarded", passwordSecretRef={"name": "to-come", "key": "password"}),
     ]
     file = tmp_path / "all.json"
     file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
@@ -114,7 +131,7 @@ def test_a_plan_is_made_before_anything_is(world: CloudEngine, tmp_path: Path) -
     assert done.returncode == 2, done.stderr
     told = json.loads(done.stdout)
     assert {one["name"]: one["action"] for one in told["objects"]} == {
-        "plain": "create", "inner": "create", "behind": "create", "web": "update",
+        "plain": "create", "to-come": "create", "inner": "create", "behind": "create", "web": "update", "guarded": "create",
     }  # fmt: skip
     behind = next(one for one in told["objects"] if one["name"] == "behind")
     assert {"path": "network", "after": "(known after apply)"}.items() <= next(
@@ -122,6 +139,9 @@ def test_a_plan_is_made_before_anything_is(world: CloudEngine, tmp_path: Path) -
     ).items()
     [change] = next(one for one in told["objects"] if one["name"] == "web")["changes"]
     assert (change["path"], change["before"], change["after"], change["cause"]) == ("size", "small", "big", "spec")
+    guarded = next(one for one in told["objects"] if one["name"] == "guarded")
+    assert (guarded["reason"], guarded["message"]) == ("", "")  # the value was there for who planned it
+    assert "hunter2" not in done.stdout
     assert world.cloud.all("networks") == []
 
     same = world.engine.run("plan", "-A", check=False)
