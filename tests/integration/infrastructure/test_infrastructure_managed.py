@@ -113,6 +113,20 @@ async def test_a_field_is_another_resources_output_and_a_connection_secret_is_ma
     assert base64.b64decode(secret.data["kubeconfig"]).decode() == world.cloud.kubeconfig
     assert base64.b64decode(secret.data["where"]) == b"cluster prod"
 
+    # Under another name it is not under the one before; it goes with what it opens.
+    other = Connection(secret_name="other", data={"where": "cluster {{ name }}"})
+    await world.declare("cloud_cluster", "prod", {"name": "prod"}, connection=other)
+    there = await world.ready("cloud_cluster", "prod")
+    assert await world.secret("prod") is None
+    assert await world.secret("other") is not None
+    await world.client.delete(there)
+
+    async def gone() -> bool:
+        return await world.get("cloud_cluster", "prod") is None
+
+    await world.until(gone, "it is deleted")
+    assert await world.secret("other") is None
+
 
 async def test_what_exists_is_taken_over_only_when_it_is_said(world: World) -> None:
     _, server = world.cloud.serve("POST", "/servers", "Bearer secret", {"name": "old", "region": "eu"})
