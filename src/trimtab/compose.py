@@ -172,6 +172,8 @@ class Managed(Resource, Generic[F]):
     interval: str = ""
     ignore_changes: Sequence[str] = ()
     connection: Mapping[str, str] | None = None
+    restore: Mapping[str, Any] | None = None
+    """The spec of a Job that brings back what was in it, each time that it was made anew."""
 
     def place(self) -> tuple[str, str]:
         return self.API_VERSION, self.KIND
@@ -199,11 +201,22 @@ class Managed(Resource, Generic[F]):
         spec |= {"references": references} if references else {}
         if self.connection is not None:
             spec["connection"] = {"secretName": self.secret_name(xr), "data": dict(self.connection)}
+        if self.restore is not None:
+            spec["restoreFrom"] = {"job": plain(self.restore)}
         return {"spec": spec}
 
     def secret_name(self, xr: Claim[Any]) -> str:
         """Its connection Secret."""
         return f"{xr.named(self.name)}-connection"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """A field of one of the manifests, as it is in the cluster: `Inside(kind="App", name="shop", field="status.url")`."""
+
+    kind: str
+    name: str
+    field: str
 
 
 @dataclass(kw_only=True)
@@ -216,6 +229,13 @@ class ClusterManifests(Resource):
     manifests: Sequence[Mapping[str, Any]] = field(kw_only=False)
     key: str = "kubeconfig"
     """Of the Secret."""
+    secrets: Sequence[str] = ()
+    """Secrets of the claim's namespace that are to be in there, too, under the same name: the function never sees what is in them."""
+    outputs: Mapping[str, Inside] = field(default_factory=dict)
+    """What is to be known of what is in there: `observed[...].at("outputs.KEY")`."""
+    interval: str = ""
+    deletion: Literal["prune", "leave"] = "prune"
+    """What becomes of what is in there when it is deleted."""
 
     def place(self) -> tuple[str, str]:
         return self.API_VERSION, self.KIND
@@ -226,7 +246,11 @@ class ClusterManifests(Resource):
                 f"{self.name}: {self.cluster.name} has no connection with the key {self.key}: give it connection={{...}}"
             )
         kubeconfig = {"name": self.cluster.secret_name(xr), "key": self.key}
-        return {"spec": {"kubeconfig": kubeconfig, "manifests": [dict(one) for one in self.manifests]}}
+        spec: dict[str, Any] = {"kubeconfig": kubeconfig, "manifests": [dict(one) for one in self.manifests]}
+        spec |= {"secrets": [{"name": one} for one in self.secrets]} if self.secrets else {}
+        spec |= {"outputs": plain(self.outputs)} if self.outputs else {}
+        spec |= {"interval": self.interval} if self.interval else {}
+        return {"spec": spec | ({"deletion": self.deletion} if self.deletion != "prune" else {})}
 
 
 @dataclass
@@ -356,6 +380,7 @@ __all__ = [
     "Composed",
     "Definition",
     "Fields",
+    "Inside",
     "Kind",
     "Limit",
     "Managed",

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from manifests_world import NAME, NAMESPACE, SECRET, Elsewhere, ManifestsWorld
-from trimtab.api import JSON, ResourceType
+from trimtab.api import JSON, ObjectMeta, ResourceType
+from trimtab.api.core import Secret
 from trimtab.components.infrastructure.remote import ClusterManifests
+from trimtab.components.infrastructure.remote.kinds import CarriedSecret, OutputField
 
 SPACE = ResourceType("v1", "Namespace", "namespaces", namespaced=False)
 MAP = ResourceType("v1", "ConfigMap", "configmaps")
 WEB = ResourceType("apps/v1", "Deployment", "deployments")
 POD = ResourceType("v1", "Pod", "pods")
+SECRET_KIND = ResourceType("v1", "Secret", "secrets")
 WIDGET = ResourceType("shop.example/v1", "Widget", "widgets")
 
 
@@ -164,6 +167,68 @@ async def test_what_is_no_longer_in_the_list_goes_and_nothing_else(world: Manife
     assert await there.get(MAP, "theirs", "shop") is not None
     left = (await there.client.wire.list(MAP, "kube-system"))["items"]
     assert [one["metadata"]["name"] for one in left if one["metadata"]["name"].startswith("trimtab-manifests")] == []
+
+
+async def test_secrets_are_carried_over_and_what_is_in_there_can_be_shown(world: ManifestsWorld) -> None:
+    there = world.cluster()
+    await world.behind(there.kubeconfig())
+    carried = [CarriedSecret(name="token", namespace="shop")]
+    outputs = {
+        "ready": OutputField(kind="Deployment", name="web", field="status.readyReplicas"),
+        "first": OutputField(kind="Deployment", name="web", field="spec.template.spec.containers[0].image"),
+        "none": OutputField(kind="Deployment", name="web", field="status.no.such"),
+        "token": OutputField(kind="Secret", name="token", field="data.t"),
+    }
+    await world.declare([SHOP, DEPLOYMENT], secrets=carried, outputs=outputs)
+    assert await world.says("Applied", "NoSecret") == (
+        f"spec.secrets: there is no Secret token in namespace {NAMESPACE} yet"
+    )
+    assert await there.get(WEB, "web", "shop") is None
+    meta = ObjectMeta(name="token", namespace=NAMESPACE)
+    await world.client.apply(Secret(metadata=meta, data={"t": "b25l"}), manager="test")
+    await world.says("Ready", "NotReady")
+    await runs(there)
+    await world.says("Ready", "WorkloadsReady")
+    found = await world.get()
+    assert found is not None
+    assert found.status.outputs == {"ready": 2, "first": "example.test/web:1"}
+
+    await world.client.apply(Secret(metadata=meta, data={"t": "dHdv"}), manager="test", force=True)
+
+    async def follows() -> bool:
+        live = await there.get(SECRET_KIND, "token", "shop")
+        return live is not None and live["data"] == {"t": "dHdv"}
+
+    await world.until(follows, "the Secret in there follows")
+    twice = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "namespace": "shop"}}
+    await world.declare([SHOP, twice], secrets=carried)
+    said = "spec.secrets: Secret token is in spec.manifests, too: leave one out"
+    assert await world.says("Applied", "InvalidManifest") == said
+    await world.declare([SHOP])
+    await world.says("Ready", "WorkloadsReady")
+    assert await there.get(SECRET_KIND, "token", "shop") is None
+
+
+async def test_a_pod_that_crashes_is_named_with_its_last_words(world: ManifestsWorld) -> None:
+    there = world.cluster()
+    await world.behind(there.kubeconfig())
+    await world.declare([SHOP, DEPLOYMENT])
+    await world.says("Applied", "Applied")
+    labels = {"app": "web"}
+    spec = {"containers": [{"name": "web", "image": "example.test/web:1"}]}
+    meta = {"name": "web-6c9f", "namespace": "shop", "labels": labels}
+    await there.client.wire.create(
+        POD, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}, manager="x"
+    )
+    times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+    ended = {"exitCode": 1, "reason": "Error", "message": "Traceback\nKeyError: 'DATABASE_URL'\n", **times}
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"}
+    state = {"state": {"waiting": waiting}, "lastState": {"terminated": ended}}
+    container = {"name": "web", "ready": False, "restartCount": 4, "image": "x", "imageID": "", **state}
+    await there.says(POD, "web-6c9f", "shop", {"phase": "Running", "containerStatuses": [container]})
+    await there.says(WEB, "web", "shop", RUNS | {"readyReplicas": 1, "availableReplicas": 1})
+    said = "pod web-6c9f: CrashLoopBackOff: container web ended with 1: KeyError: 'DATABASE_URL'"
+    await world.until(lambda: _message(world, f"Deployment shop/web: 1 of 2 ready: {said}"), "it is named")
 
 
 async def test_what_is_wrong_is_said(world: ManifestsWorld) -> None:

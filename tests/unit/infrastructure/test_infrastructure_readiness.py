@@ -61,6 +61,24 @@ def test_what_counts_as_running(api_version: str, kind: str, spec: JSON, status:
         ({"containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]}, ""),
         (
             {
+                "containerStatuses": [
+                    {
+                        "name": "web",
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
+                        "lastState": {
+                            "terminated": {"exitCode": 1, "message": "Traceback\nKeyError: 'DATABASE_URL'\n"}
+                        },
+                    }
+                ]
+            },
+            "CrashLoopBackOff: container web ended with 1: KeyError: 'DATABASE_URL'",
+        ),
+        (
+            {"containerStatuses": [{"name": "web", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]},
+            "container web ended with OOMKilled",
+        ),
+        (
+            {
                 "conditions": [
                     {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
                 ]

@@ -42,10 +42,14 @@ from trimtab.components.infrastructure.composition.packages import NotInstalled,
 from trimtab.components.infrastructure.composition.readiness import readiness
 from trimtab.components.infrastructure.composition.terms import Compositions, Failed, Function
 from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
+from trimtab.components.infrastructure.remote.kinds import ClusterManifests
+from trimtab.components.infrastructure.remote.reconcile import digest
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
 
 RETRY_S = 60.0
+MISSING_RETRY_S = 10.0
+"""Of a package that is not on this machine: to look costs nothing."""
 JOIN_S = 5.0
 """Kinds that are there by now are watched at once; should that fail, it is tried again."""
 NAMED_MAX = 5
@@ -92,7 +96,7 @@ def claims(
         name=_short(f"{kind.resource_type.plural}-{kind.resource_type.group.replace('.', '-')}"),
         subject=kind,
         function=compose,
-        reads=(CompositeDefinition,),
+        reads=(CompositeDefinition, *(() if connected else (Secret,))),
         owns=(*map(Owned, children), *((Owned(Secret),) if connected else ())),
         effects=True,
         dismantles=True,
@@ -120,6 +124,8 @@ class Run:
         self._children = {(kind.resource_type.api_version, kind.resource_type.kind): kind for kind in children}
         self._there: dict[str, JSON] = {}
         self._refs: dict[str, Ref] = {}
+        self._behind: dict[str, str] = {}
+        """Names of manifests that say of themselves what they saw in a cluster before: why they are not ready."""
 
     async def outcome(self) -> Desired | Requeue:
         made = await self._ctx.get(CompositeDefinition, self._definition)
@@ -137,7 +143,7 @@ class Run:
                 return Requeue(JOIN_S, f"watches {', '.join(kind for _, kind in missing)} from now on")
             objects = [self._object(part) for part in wanted.parts]
         except NotInstalled as err:
-            return self._stays("PackageMissing", str(err))
+            return self._stays("PackageMissing", str(err), MISSING_RETRY_S)
         except Failed as err:
             return self._stays(err.reason, str(err))
         except BadOutput as err:
@@ -156,8 +162,22 @@ class Run:
                 name = one.metadata.annotations.get(NAME_ANNOTATION) or one.name.removeprefix(f"{self._subject.name}-")
                 self._there[name] = to_wire(one) | ({"status": one.status} if one.status is not msgspec.UNSET else {})
                 self._refs[name] = one.ref
+                if (one.ref.api_version, one.ref.kind) == MANIFESTS:
+                    await self._look_behind(name, self._there[name])
 
-    def _ready(self, one: JSON) -> tuple[bool, str]:
+    async def _look_behind(self, name: str, one: JSON) -> None:
+        """What manifests say of themselves holds for the cluster that they were seen in, not for another one behind the same Secret."""
+        ref = one["spec"]["kubeconfig"]
+        secret = await self._ctx.get(Secret, ref["name"])
+        seen = (one.get("status") or {}).get("kubeconfig")
+        if secret is not None and seen not in (None, "", digest(secret.data.get(ref["key"], ""))):
+            self._behind[name] = f"another kubeconfig is in Secret {ref['name']}: what is there was not looked at yet"
+
+    def _ready(self, name: str) -> tuple[bool, str]:
+        """(ready, why not) of one that is there."""
+        one = self._there[name]
+        if name in self._behind:
+            return False, self._behind[name]
         return readiness(one, says=_says(one["apiVersion"]) or (one["apiVersion"], one["kind"]) in COMPOSED)
 
     # What there should be
@@ -174,13 +194,14 @@ class Run:
             "annotations": subject.metadata.annotations,
             "spec": subject.spec,
         }
-        observed = {name: self._observed(one) for name, one in sorted(self._there.items())}
+        observed = {name: self._observed(name) for name in sorted(self._there)}
         compositions: Compositions = self._ctx.adapter(Compositions)  # type: ignore[type-abstract]
         returned = await compositions.compose(function, xr, observed)
         return checked(returned, subject.name, subject.namespace or "")
 
-    def _observed(self, one: JSON) -> JSON:
-        ready, message = self._ready(one)
+    def _observed(self, name: str) -> JSON:
+        one = self._there[name]
+        ready, message = self._ready(name)
         return {"ready": ready, "message": message, "kind": one["kind"], "status": one.get("status") or {}}
 
     def _object(self, part: Part) -> Child:
@@ -210,7 +231,7 @@ class Run:
     def _row(self, part: Part) -> Composed:
         live = self._there.get(part.name)
         same = live is not None and (live["apiVersion"], live["kind"]) == (part.api_version, part.kind)
-        ready, message = self._ready(live) if live is not None and same else (False, "it is being made")
+        ready, message = self._ready(part.name) if same else (False, "it is being made")
         return Composed(part.name, part.api_version, part.kind, part.called, ready, message)
 
     def _verdict(self, rows: Sequence[Composed], wanted: Wanted, lacking: str) -> JSON:
@@ -273,7 +294,7 @@ class Run:
             return Desired()
         held = self._held(self._there)
         first = next(name for name in sorted(self._there) if name not in held or not held)
-        _, message = self._ready(self._there[first])
+        _, message = self._ready(first)
         said = self._synced_of(first)
         text = f"{len(self._there)} resources are left; {first} ({self._refs[first]}): {said or message or 'it is being deleted'}"
         rows = [
@@ -294,7 +315,7 @@ class Run:
 
     # Telling
 
-    def _stays(self, reason: str, message: str) -> Desired:
+    def _stays(self, reason: str, message: str, retry_s: float = RETRY_S) -> Desired:
         """Nothing changes but what the claim says."""
         self._ctx.event(reason, message, warning=True)
         before = self._subject.status
@@ -310,11 +331,10 @@ class Run:
         if before.connection_secret:
             status["connectionSecret"] = before.connection_secret
             keep.append(Ref("v1", "Secret", self._subject.namespace, before.connection_secret))
-        return Desired(keep=keep, status=status, requeue_after_s=RETRY_S * (0.9 + 0.2 * self._ctx.random.random()))
+        return Desired(keep=keep, status=status, requeue_after_s=retry_s * (0.9 + 0.2 * self._ctx.random.random()))
 
     def _again(self, row: Composed) -> Composed:
-        live = self._there.get(row.name)
-        ready, message = self._ready(live) if live is not None else (False, "it is not there")
+        ready, message = self._ready(row.name) if row.name in self._there else (False, "it is not there")
         return msgspec.structs.replace(row, ready=ready, message=message)
 
     def _refused(self, text: str, rows: Sequence[Composed]) -> JSON:
@@ -335,19 +355,19 @@ class Run:
             self._ctx.event("Composes", f"makes {_named([f'{row.name} ({row.kind})' for row in fresh])}")
         if going := sorted(name for name in self._there if name not in names):
             self._ctx.event("Prunes", f"{_named(going)} {'is' if len(going) == 1 else 'are'} no longer wanted")
-        before = next((c.status for c in self._subject.status.conditions if c.type == "Ready"), "")
-        if ready["status"] == "True" and before != "True":
-            since = self._subject.metadata.creation_timestamp
-            took = (
-                f" {(self._ctx.now - since).total_seconds():.1f} s after it was made"
-                if since is not None and not before
-                else ""
-            )
-            self._ctx.event("AllReady", f"all of {len(rows)} resources are ready{took}")
-        elif ready["status"] == "False" and before == "True":
+        before = next((c for c in self._subject.status.conditions if c.type == "Ready"), None)
+        was_ready = before is not None and before.status == "True"
+        if ready["status"] == "True" and not was_ready:
+            # Of one that was not ready from the beginning on, the beginning is that of the claim.
+            since = before.last_transition_time if before is not None else self._subject.metadata.creation_timestamp
+            took_s = (self._ctx.now - since).total_seconds() if since is not None else 0.0
+            text = f"all of {len(rows)} resources are ready after {took_s:.1f} s"  # the time makes it another sentence each time
+            self._ctx.event("AllReady", text, duration_ms=took_s * 1000)
+        elif ready["status"] == "False" and was_ready:
             self._ctx.event(ready["reason"], f"no longer ready: {ready['message']}", warning=True)
 
 
+MANIFESTS = (ClusterManifests.resource_type.api_version, ClusterManifests.resource_type.kind)
 COMPOSED: set[tuple[str, str]] = set()
 """Kinds that are claims themselves: (apiVersion, kind)."""
 

@@ -118,11 +118,13 @@ def type_schema(of: Any, path: str, level: int) -> Schema:
     if origin in (list, tuple, set) and arguments and (origin is not tuple or arguments[-1] is Ellipsis):
         return {"type": "array", "items": type_schema(arguments[0], f"{path}[]", level + 1)}
     if getattr(origin, "__name__", "") in ("dict", "Mapping") and arguments[0] is str:
+        if arguments[1] is Any:
+            return {"type": "object"}
         return {"type": "object", "values": type_schema(arguments[1], f"{path}.*", level + 1)}
     if dataclasses.is_dataclass(of) or hasattr(of, "__struct_fields__"):
         return {"type": "object", "fields": described(of, path, level + 1)}
     raise BadType(
-        f"{path}: {_name(of)} has no form in an API: use str, int, float, bool, Literal, list, dict[str, ...] or a dataclass"
+        f"{path}: {_name(of)} has no form in an API: use str, int, float, bool, Literal, list, dict[str, ...], dict[str, Any] or a dataclass"
     )
 
 

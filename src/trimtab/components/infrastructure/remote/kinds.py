@@ -12,11 +12,32 @@ from trimtab.components.infrastructure.kinds import Duration, SecretKey
 MANIFESTS_MAX = 500
 
 
+class CarriedSecret(Model):
+    """A Secret of this namespace that is in the cluster under the same name, with what it has here."""
+
+    name: str
+    namespace: str = ""
+    """In the cluster; the kubeconfig's when it is empty."""
+
+
+class OutputField(Model):
+    """A field of one of the objects, as the cluster has it."""
+
+    kind: str
+    name: str
+    field: str
+    """Its path: `status.url`, `status.loadBalancer.ingress[0].ip`."""
+
+
 class ClusterManifestsSpec(Model):
     kubeconfig: SecretKey
     """The Secret of this namespace, and the key in it, that hold the kubeconfig. It has its credentials in itself: no `exec`, no files."""
     manifests: Annotated[list[dict[str, Any]], Meta(max_length=MANIFESTS_MAX)] = []
     """Objects, in any order. Namespaces and definitions of kinds come first in there, objects of those kinds last."""
+    secrets: Annotated[list[CarriedSecret], Meta(max_length=MANIFESTS_MAX)] = []
+    """What is secret and has to be in there, too: it is carried over from Secrets of this namespace, again when they change."""
+    outputs: dict[str, OutputField] = {}
+    """What is shown in `status.outputs` of the objects in there; never of a Secret."""
     interval: Duration = "1m"
     """How often it is looked whether all is in there as it should be."""
     deletion: Literal["prune", "leave"] = "prune"
@@ -31,6 +52,9 @@ class ClusterManifestsStatus(Model):
     """Which cluster it was, last: the uid of its namespace kube-system."""
     objects: int = 0
     """How many objects of the list are in there."""
+    kubeconfig: str = ""
+    """A digest of the kubeconfig that all of this was seen with."""
+    outputs: dict[str, Any] = {}
     conditions: list[Condition] = []
 
 

@@ -123,12 +123,22 @@ def pod_says(pod: JSON) -> str:
     for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         state = each.get("state") or {}
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+        before = (each.get("lastState") or {}).get("terminated") or {}
+        if waiting.get("reason") == "CrashLoopBackOff" and before:
+            return f"CrashLoopBackOff: container {each.get('name')} {_ended(before)}"
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return _words(waiting)
         if ended and ended.get("exitCode"):
-            return f"container {each.get('name')} ended with {ended['exitCode']}"
+            return f"container {each.get('name')} {_ended(ended)}"
     scheduled = _condition(status, "PodScheduled")
     return _words(scheduled) if scheduled.get("status") == "False" else ""
+
+
+def _ended(terminated: JSON) -> str:
+    """With its last line, where the container's `terminationMessagePolicy` has it told."""
+    lines = [line.strip() for line in str(terminated.get("message") or "").splitlines() if line.strip()]
+    why = "OOMKilled" if terminated.get("reason") == "OOMKilled" else terminated.get("exitCode")
+    return f"ended with {why}" + (f": {lines[-1]}" if lines else "")
 
 
 def _words(said: JSON) -> str:

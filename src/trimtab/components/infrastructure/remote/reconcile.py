@@ -9,6 +9,8 @@ cluster that is away, or not ready, is asked less and less often the longer it l
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +21,7 @@ from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.remote.access import Clusters, CredentialsRefused, Unreachable, reached
 from trimtab.components.infrastructure.remote.bring import Brought, bring, remove, several
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
-from trimtab.components.infrastructure.remote.order import ManifestFault, named
+from trimtab.components.infrastructure.remote.order import Item, ManifestFault, named
 from trimtab.components.infrastructure.remote.readiness import first_unready
 from trimtab.runtime import Context, Desired, reconciler
 
@@ -35,6 +37,7 @@ REASONS = {
     "NotReady": "Something of it does not run yet in the cluster; the message has the first, and why.",
     "KubeconfigInvalid": "The Secret's kubeconfig cannot be used; the message says what is wrong with it.",
     "NoKubeconfig": "The Secret with the kubeconfig, or its key, is not there yet. It is waited for.",
+    "NoSecret": "A Secret of spec.secrets is not there yet. It is waited for, and what is in the cluster stays as it is.",
     "Unreachable": "The cluster does not answer. It is asked again, less and less often.",
     "CredentialsRefused": "The cluster does not accept the kubeconfig's credentials. A change of the Secret is acted on at once.",
     "InvalidManifest": "A manifest is no object; the message has its place in the list.",
@@ -59,7 +62,9 @@ async def manifests(subject: ClusterManifests, ctx: Context) -> Desired:
         return await _ending(subject, ctx)
     try:
         wanted = named(subject.spec.manifests)
-        access = await _access(subject, ctx)
+        kubeconfig = await _kubeconfig(subject, ctx)
+        access = _access(subject, kubeconfig)
+        wanted += await _carried(subject, ctx, wanted)
         await ctx.effect(EFFECT, find=_nothing, do=_something)
         async with reached(ctx.adapter(Clusters), access) as cluster:  # type: ignore[type-abstract]
             uid = await cluster.uid()
@@ -75,10 +80,17 @@ async def manifests(subject: ClusterManifests, ctx: Context) -> Desired:
         return _not_now(subject, ctx, NotNow("CredentialsRefused", str(err)))
     except NotNow as err:
         return _not_now(subject, ctx, err)
-    return _outcome(subject, ctx, uid, done, unready)
+    seen = {"kubeconfig": digest(kubeconfig), "outputs": _outputs(subject, done.there)}
+    return _outcome(subject, ctx, uid, done, unready, seen)
 
 
-async def _access(subject: ClusterManifests, ctx: Context) -> ClusterAccess:
+def digest(kubeconfig: str) -> str:
+    """Of a kubeconfig as a Secret has it: says whether two are the same, and nothing of what is in it."""
+    return hashlib.blake2s(kubeconfig.encode(), digest_size=16).hexdigest()
+
+
+async def _kubeconfig(subject: ClusterManifests, ctx: Context) -> str:
+    """As the Secret has it. Raises `NotNow`."""
     ref = subject.spec.kubeconfig
     secret = await ctx.get(Secret, ref.name)
     if secret is None:
@@ -86,11 +98,55 @@ async def _access(subject: ClusterManifests, ctx: Context) -> ClusterAccess:
     if (raw := secret.data.get(ref.key)) is None:
         has = ", ".join(sorted(secret.data)) or "none"
         raise NotNow("NoKubeconfig", f"the Secret {ref.name} has no key {ref.key}; it has {has}")
+    return raw
+
+
+def _access(subject: ClusterManifests, kubeconfig: str) -> ClusterAccess:
+    """Raises `NotNow`."""
+    ref = subject.spec.kubeconfig
     try:
-        text = base64.b64decode(raw).decode(errors="replace")
+        text = base64.b64decode(kubeconfig).decode(errors="replace")
         return foreign_kubeconfig(text, f"Secret {ref.name}, key {ref.key}")
     except KubeconfigError as err:
         raise NotNow("KubeconfigInvalid", str(err)) from None
+
+
+async def _carried(subject: ClusterManifests, ctx: Context, wanted: list[tuple[Item, JSON]]) -> list[tuple[Item, JSON]]:
+    """The Secrets of `spec.secrets`, as they are to be in there. Raises `NotNow`."""
+    listed = {(item.kind, item.name, item.namespace) for item, _ in wanted}
+    out: list[tuple[Item, JSON]] = []
+    for one in subject.spec.secrets:
+        if ("Secret", one.name, one.namespace) in listed:
+            raise NotNow("InvalidManifest", f"spec.secrets: Secret {one.name} is in spec.manifests, too: leave one out")
+        secret = await ctx.get(Secret, one.name)
+        if secret is None:
+            where = f"there is no Secret {one.name} in namespace {subject.namespace} yet"
+            raise NotNow("NoSecret", f"spec.secrets: {where}")
+        item = Item("v1", "Secret", one.namespace, one.name)
+        meta = {"name": one.name} | ({"namespace": one.namespace} if one.namespace else {})
+        whole = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": secret.type, "data": dict(secret.data)}
+        out.append((item, whole))
+    return out
+
+
+def _outputs(subject: ClusterManifests, there: Mapping[Item, JSON]) -> JSON:
+    """What `spec.outputs` names, as far as it is there."""
+    out: JSON = {}
+    for key, wanted in subject.spec.outputs.items():
+        for item, live in there.items():
+            if (item.kind, item.name) == (wanted.kind, wanted.name) and item.kind != "Secret":
+                value = _at(live, wanted.field)
+                out |= {key: value} if value is not None else {}
+    return out
+
+
+def _at(live: JSON, path: str) -> Any:
+    from trimtab.components.infrastructure.schemas.changes import at
+
+    try:
+        return at(live, path)
+    except ValueError:
+        return None
 
 
 def _say(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, began: datetime) -> None:
@@ -108,7 +164,9 @@ def _say(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, began
         ctx.event("Pruned", f"no longer in the list, and deleted: {several([str(item) for item in done.removed])}")
 
 
-def _outcome(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, unready: str | None) -> Desired:
+def _outcome(
+    subject: ClusterManifests, ctx: Context, uid: str, done: Brought, unready: str | None, seen: JSON
+) -> Desired:
     if done.refused:
         applied = _condition("Applied", "False", "Refused", several(done.refused))
     elif done.waiting:
@@ -129,14 +187,16 @@ def _outcome(subject: ClusterManifests, ctx: Context, uid: str, done: Brought, u
     interval_s = max(seconds(subject.spec.interval), SOON_S)
     calm = applied["status"] == ready["status"] == "True"
     again_s = interval_s if calm else min(_backed_off(subject, ctx, "Ready"), interval_s)
-    status = _status(subject, [applied, ready]) | {"clusterUid": uid, "objects": len(done.there)}
+    status = _status(subject, [applied, ready]) | {"clusterUid": uid, "objects": len(done.there)} | seen
     return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
 
 
 def _not_now(subject: ClusterManifests, ctx: Context, err: NotNow) -> Desired:
     applied = _condition("Applied", "False", err.reason, str(err))
     status = _status(subject, [applied, applied | {"type": "Ready"}])
-    status |= {"clusterUid": subject.status.cluster_uid, "objects": subject.status.objects}
+    before = subject.status
+    status |= {"clusterUid": before.cluster_uid, "objects": before.objects}
+    status |= {"kubeconfig": before.kubeconfig, "outputs": before.outputs}
     again_s = _backed_off(subject, ctx, "Applied")
     return Desired(status=status, requeue_after_s=_jittered(ctx, again_s))
 
@@ -190,7 +250,7 @@ async def _pruned(subject: ClusterManifests, ctx: Context) -> None:
         return
     owner = subject.metadata.uid
     try:
-        access = await _access(subject, ctx)
+        access = _access(subject, await _kubeconfig(subject, ctx))
         async with reached(ctx.adapter(Clusters), access) as cluster:  # type: ignore[type-abstract]
             items = await cluster.inventory(owner)
             if items is None:
@@ -198,6 +258,7 @@ async def _pruned(subject: ClusterManifests, ctx: Context) -> None:
             _, left = await remove(cluster, owner, items)
             if not left:
                 await cluster.forget(owner)
+                ctx.event("Removed", f"what was brought into cluster {subject.status.cluster_uid} is gone from it")
                 return
     except (NotNow, Unreachable, CredentialsRefused, ApiError) as err:
         _abandon_or_wait(subject, ctx, err)
