@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from composing_world import LAB
 from engine_under_test import wait_for
 from infrastructure_engine import CloudEngine, cloud_engine
+from wheels import wheel
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "lab"
 
 DEFINITION = {
     "apiVersion": "trimtab.dev/v1alpha1",
@@ -97,3 +101,121 @@ def test_an_engine_composes(world: CloudEngine) -> None:
     wait_for(
         lambda: world.engine.run("get", "crd", "labs.acme.example", check=False).returncode != 0, 60, world.engine.logs
     )
+
+
+CAMPUS = """
+from dataclasses import dataclass
+from trimtab.compose import Claim, Composed, Manifest, Observed, Status, definition
+
+@dataclass
+class Campus:
+    labs: list[str]
+
+@dataclass
+class Known:
+    first: str
+
+@definition(group="acme.example", status=Known)
+def compose(xr: Claim[Campus], observed: Observed) -> Composed:
+    labs = [Manifest(name, "acme.example/v1alpha1", "Lab", {"spec": {"region": "eu"}}) for name in xr.spec.labs]
+    addresses = observed[xr.spec.labs[0]].at("addresses", [])
+    return [*labs, Status(Known(addresses[0] if addresses else ""))]
+"""
+
+
+def _lab(name: str, **spec: Any) -> dict[str, Any]:
+    return {**CLAIM, "metadata": {"name": name, "namespace": "default"}, "spec": {"region": "eu", **spec}}
+
+
+def _says(world: CloudEngine, kind: str, name: str, type: str, reason: str) -> str:
+    """The message of a condition once it has this reason."""
+
+    def met() -> dict[str, Any] | None:
+        one = world.condition(kind, name, type)
+        return one if one.get("reason") == reason else None
+
+    found = wait_for(met, 60, lambda: f"{kind} {name}: {world.get(kind, name)}\n{world.engine.logs()}")
+    return str(found["message"])
+
+
+@pytest.mark.engine
+def test_a_package_comes_into_a_running_engine_and_its_claims_follow(world: CloudEngine, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    files = {str(path.relative_to(EXAMPLE)): path.read_text() for path in (EXAMPLE / "acme_lab").glob("*.py")}
+    first = wheel(tmp_path, "acme_lab", "1.0.0", files)
+    tagged = files["acme_lab/__init__.py"].replace(
+        "region=xr.spec.region,", 'region=xr.spec.region, tags={"by": "lab"},'
+    )
+    second = wheel(tmp_path, "acme_lab", "1.1.0", files | {"acme_lab/__init__.py": tagged})
+    engine = world.engine
+
+    def rendered(version: str) -> str:
+        named = ("--package", f"acme-lab=={version}", "--function", "acme_lab:compose")
+        return str(engine.run("composition", "render", *named).stdout)
+
+    # What is declared before its package is there waits for it.
+    assert (
+        engine.run("composition", "install", "--path", str(first)).stdout == "acme-lab==1.0.0: installed, 1 package\n"
+    )
+    definition = rendered("1.0.0")
+    engine.run("composition", "remove", "acme-lab==1.0.0")
+    engine.run("apply", "-f", "-", input=definition)
+    missing = "the package acme-lab==1.0.0 is not on this machine: trimtab composition install acme-lab==1.0.0"
+    assert _says(world, "CompositeDefinition", "labs.acme.example", "Ready", "PackageMissing") == missing
+    world.apply(_lab("one", hosts=2))
+    assert _says(world, "Lab", "one", "Synced", "PackageMissing") == missing
+    engine.run("composition", "install", "--path", str(first))
+    world.until("Lab", "one")
+    world.until("CompositeDefinition", "labs.acme.example")
+    assert len(world.get("Lab", "one")["status"]["addresses"]) == 2  # type: ignore[index]
+    assert set(world.get("Secret", "one-lab-connection")["data"]) == {"network", "first"}  # type: ignore[index]
+    world.apply(_lab("two"))
+    world.until("Lab", "two")
+
+    # A field that stays.
+    refused = world.apply(_lab("one", hosts=2, region="us"), check=False)
+    assert "spec.region" in refused.stderr
+    assert "it stays as it was made" in refused.stderr
+
+    # All claims follow the definition; one whose package is not there changes nothing.
+    servers = sorted(one["id"] for one in world.cloud.all("servers"))
+    engine.run("apply", "-f", "-", input=definition.replace("acme-lab==1.0.0", "acme-lab==1.1.0"))
+    for name in ("one", "two"):
+        assert "acme-lab==1.1.0 is not on this machine" in _says(world, "Lab", name, "Synced", "PackageMissing")
+        assert world.condition("Lab", name, "Ready")["status"] == "True"
+    engine.run("composition", "install", "--path", str(second))
+    wait_for(lambda: all(one.get("tags") == {"by": "lab"} for one in world.cloud.all("servers")), 60, engine.logs)
+    for name in ("one", "two"):
+        world.until("Lab", name)
+    assert sorted(one["id"] for one in world.cloud.all("servers")) == servers
+
+    # Claims of claims, and another definition of the same kind.
+    many = {"type": "array", "items": {"type": "string"}, "required": True}
+    campus = {"group": "acme.example", "names": {"kind": "Campus", "plural": "campuses"}, "fields": {"labs": many}}
+    campus |= {"status": {"first": {"type": "string"}}, "compose": {"source": CAMPUS}}
+    world.apply({**DEFINITION, "metadata": {"name": "campuses.acme.example"}, "spec": campus})
+    world.until("CompositeDefinition", "campuses.acme.example")
+    world.apply(
+        {**CLAIM, "kind": "Campus", "metadata": {"name": "north", "namespace": "default"}, "spec": {"labs": ["a", "b"]}}
+    )
+    world.until("Campus", "north")
+    assert world.get("Campus", "north")["status"]["first"]  # type: ignore[index]
+    assert len(world.cloud.all("networks")) == 4
+    other = {**DEFINITION["spec"], "names": {"kind": "Lab", "plural": "labz"}}
+    world.apply({**DEFINITION, "metadata": {"name": "labz.acme.example"}, "spec": other})
+    said = _says(world, "CompositeDefinition", "labz.acme.example", "Ready", "Invalid")
+    assert said.startswith("the API refused it: ")
+    assert 'spec.names: Invalid value: "Lab": already in use by labs.acme.example' in said
+    engine.run("delete", "compositedefinition", "labz.acme.example")
+    world.until("CompositeDefinition", "labs.acme.example")
+
+    # All goes, in order: hosts before the networks in which they are.
+    world.cloud.log.clear()
+    engine.run("delete", "campus", "north")
+    engine.run("delete", "lab", "one", "two")
+    gone = [path.split("/")[1] for _, method, path in world.cloud.log if method == "DELETE"]
+    assert sorted(gone) == ["networks"] * 4 + ["servers"] * 5
+    assert world.cloud.all("networks") == []
+    for name in ("campuses", "labs"):
+        engine.run("delete", "compositedefinition", f"{name}.acme.example")
+    assert engine.run("get", "crd", "-o", "name").stdout.count("acme.example") == 0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +17,11 @@ from trimtab.components.infrastructure.composition.output import checked
 from trimtab.components.infrastructure.composition.packages import LOCK, NotInstalled, Shelf
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Failed, Function
+from wheels import wheel
 
 EXAMPLE = Path(trimtab.__file__).parents[2] / "examples" / "lab"
 XR: dict[str, Any] = {"name": "one", "namespace": "default", "uid": "", "labels": {}, "annotations": {}}
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed: make setup")
-
-
-def wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: str = "") -> Path:
-    """A wheel, as its specification says: the files, METADATA, WHEEL and a RECORD with their hashes."""
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n" + (
-        f"Requires-Dist: {needs}\n" if needs else ""
-    )
-    whole = files | {
-        f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, text in whole.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(text.encode())}\n"
-    made = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(made, "w") as archive:
-        for path, text in (whole | {f"{info}/RECORD": record + f"{info}/RECORD,,\n"}).items():
-            archive.writestr(path, text)
-    return made
 
 
 @needs_bwrap

@@ -35,6 +35,8 @@ from trimtab.runtime import Context, Desired, Owned, Reconciler
 
 PUBLISHED = "trimtab.dev/composed-api"
 CHECK_S = 300.0
+MISSING_CHECK_S = 10.0
+"""A package that is not on this machine yet is looked for so often: to look costs nothing."""
 WAIT_S = 1.0
 GRANT_S = 5.0
 """A grant is looked for so often: a cluster takes a while to put aggregated roles together, and it may be in a role of another name."""
@@ -77,7 +79,8 @@ async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
         return Desired(keep=keep, status=status, requeue_after_s=GRANT_S)
     live = await ctx.get(Published, wanted.name)
     if live is None or not _established(live):
-        status = _status(subject, False, "False", "Establishing", "the API does not serve it yet")
+        why = "the API does not serve it yet" if live is None else _not_accepted(live)
+        status = _status(subject, False, "False", "Establishing", why)
         return Desired(
             objects=[wanted], status=status, requeue_after_s=WAIT_S, refused=lambda text: _refused(subject, text)
         )
@@ -85,7 +88,7 @@ async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
     return Desired(
         objects=[wanted],
         status=_status(subject, True, ready, reason, message),
-        requeue_after_s=CHECK_S if ready != "True" else None,
+        requeue_after_s=None if ready == "True" else MISSING_CHECK_S if reason == "PackageMissing" else CHECK_S,
         refused=lambda text: _refused(subject, text),
     )
 
@@ -116,6 +119,14 @@ async def _not_granted(subject: CompositeDefinition, ctx: Context) -> str:
         return ""
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     return f"the controllers may not {missing[0]}{more}: as an administrator, {command(subject.name)}"
+
+
+def _not_accepted(live: Published) -> str:
+    """Why a kind is not served: a cluster takes a definition whose names another one has, and says so in its status."""
+    for one in live.status.get("conditions") or ():
+        if one.get("type") == "NamesAccepted" and one.get("status") == "False":
+            return f"the API does not serve it: {one.get('message') or one.get('reason')}"
+    return "the API does not serve it yet"
 
 
 async def _callable(subject: CompositeDefinition, ctx: Context) -> tuple[str, str, str]:
