@@ -3,7 +3,7 @@
     test --order, a socket--> zygote --fork--> a life: API server's socket, infrastructure whole, providers shut in
     test <--each step, before it is taken-- a life --SIGKILL at the n-th--> zygote: everything that it started has ended, or what has not
 
-A step is a write to the API (Events apart), a question to a provider, or the start of one. Three manners. before: the step is not taken.
+A step is a write to the API (Events apart) or to that of another cluster, a question to a provider, or the start of one. Three manners. before: the step is not taken.
 after: it is taken, and its answer is not heard. under way: it is begun, and a moment later we are dead. The zygote has loaded
 everything, so that a life begins within milliseconds; whatever a life leaves running becomes the zygote's, so that it is found.
 """
@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from trimtab.client import Client, SocketTransport
+from trimtab.client import Client, ClusterAccess, SocketTransport, Transport
 from trimtab.client.transport import Request, Response
 from trimtab.components.infrastructure import COMPONENT, reconcile
 from trimtab.components.infrastructure.declaration import adapters
@@ -32,6 +32,7 @@ from trimtab.components.infrastructure.loop import keeping
 from trimtab.components.infrastructure.programs import pool
 from trimtab.components.infrastructure.programs.pool import Pool, Talk
 from trimtab.components.infrastructure.protocol import provider as protocol
+from trimtab.components.infrastructure.remote import Clusters, OverHttp
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import Process
 from trimtab.runtime.settings import Settings
@@ -69,6 +70,11 @@ class Death:
         if self._steps != self._order.get("at", 0):
             return await call()
         manner = self._order["manner"]
+        if self._order["victim"] == "connection":
+            self.tell(killed="connection")
+            if manner != "before":
+                await call()
+            raise ConnectionError("the connection is cut")
         if manner == "before":
             self._kill()
             return await call()
@@ -106,6 +112,35 @@ class MortalTransport:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+class Within:
+    """The API of another cluster, each write to which is a step."""
+
+    def __init__(self, inner: Transport, death: Death) -> None:
+        self._inner = inner
+        self._death = death
+
+    async def send(self, request: Request) -> Response:
+        if request.method == "GET":
+            return await self._inner.send(request)
+        name = f"in there: {request.method} {request.path.split('/')[-2]}"
+        answer: Response = await self._death.around(name, lambda: self._inner.send(request))
+        return answer
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class MortalClusters:
+    """Implements `Clusters`."""
+
+    def __init__(self, death: Death) -> None:
+        self._inner = OverHttp()
+        self._death = death
+
+    def transport(self, access: ClusterAccess) -> Transport:
+        return Within(self._inner.transport(access), self._death)
 
 
 class MortalPeer:
@@ -157,7 +192,7 @@ async def live(folder: Path, control: socket.socket, order: dict[str, Any]) -> N
         client=client,
         journal=Journal(folder / "journal.sqlite"),
         settings=settings,
-        adapters=adapters(settings),
+        adapters={**adapters(settings), Clusters: MortalClusters(death)},
         components=[COMPONENT],
     )
 

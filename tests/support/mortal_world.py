@@ -59,11 +59,11 @@ ASKS_A_PERSON = ("CreateUnknown", "StateLost")
 
 @dataclass
 class Order:
-    """When a life ends. at: the step, counted from 1; 0: never. victim: instead of the controllers the provider."""
+    """When a life ends. at: the step, counted from 1; 0: never. victim: instead of the controllers the provider, or what the step goes over."""
 
     at: int = 0
     manner: Manner = "after"
-    victim: Literal["controllers", "provider"] = "controllers"
+    victim: Literal["controllers", "provider", "connection"] = "controllers"
     under_way_s: float = 0.002
     steps: list[str] = field(default_factory=list)
     carried_out: bool = False
