@@ -5,7 +5,8 @@
 
     POST /networks, /clusters {..} -> 201 {"id": ..}      GET, PUT, DELETE /KIND/ID        GET /KIND
     POST /clusters/ID/rotate                              new credentials; the old ones are worth nothing any more
-    PUT, GET /buckets/NAME/KEY                            files, which outlive every cluster; GET /buckets/NAME: their keys, oldest first
+    PUT, GET /buckets/NAME/KEY                            files, which outlive every cluster
+    GET, DELETE /buckets/NAME                             their keys, oldest first; all of them go
     PUT /faults {"half": 1, "slow_s": 5, "busy": 2}       the next so many: made half way; answered 429; seconds that making takes longer
 
 Every request carries `Authorization: Bearer TOKEN`. A cluster is `creating` until it serves; its record then has its kubeconfig, in
@@ -19,6 +20,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -182,7 +184,10 @@ def handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
                 if self.headers.get("authorization") != f"Bearer {cloud.token}":
                     raise Refused(401, "the token is not known")
                 if parts[0] == "buckets" and len(parts) == 2:
-                    self.answer(200, json.dumps(cloud.keys(parts)).encode())
+                    keys = cloud.keys(parts)
+                    if self.command == "DELETE":
+                        shutil.rmtree(cloud.home / "buckets" / parts[1], ignore_errors=True)
+                    self.answer(200, json.dumps(keys).encode())
                     return
                 if parts[0] == "buckets":
                     self.bucket(cloud.file(parts), raw)

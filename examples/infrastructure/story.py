@@ -24,9 +24,13 @@ from pathlib import Path
 import shop
 import yaml
 
-CLUSTER = f"clusters.{shop.GROUP.partition('/')[0]}"
-TOLD = ("Gone", "Created", "ClusterReplaced", "Applied", "Restored", "Ready")
+PLATFORM = "platforms.acme.example"
+LOST = ("Gone", "ResourceNotReady", "Created", "ClusterReplaced", "Applied", "Restored", "Ready", "AllReady")
+ENDED = ("Removed", "Deleted")
 LOOK_S = 0.3
+UNKNOWN = "(known after apply)"
+NOT_FOUND = 4
+"""How the command ends when there is no such object."""
 
 
 class Story:
@@ -41,18 +45,16 @@ class Story:
 
     # The command, and the cloud
 
-    def run(self, *arguments, text=None, kubeconfig=None, must=True):
+    def run(self, *arguments, text=None, kubeconfig=None, must=True, expected=(0,)):
         command = [self.trimtab, "--kubeconfig", kubeconfig] if kubeconfig else self.command
         done = subprocess.run([*command, *arguments], input=text, capture_output=True, text=True, check=False)
-        if must and done.returncode not in (0, 4):
+        if must and done.returncode not in (*expected, NOT_FOUND):
             raise SystemExit(f"trimtab {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout if done.returncode == 0 else ""
+        return done.stdout if done.returncode in expected else ""
 
-    def get(self, kind, name, kubeconfig=None):
+    def get(self, kind, name):
         """An object; empty when there is none."""
-        return json.loads(
-            self.run("get", kind, name, "-n", shop.NAMESPACE, "-o", "json", kubeconfig=kubeconfig) or "{}"
-        )
+        return json.loads(self.run("get", kind, name, "-n", shop.NAMESPACE, "-o", "json") or "{}")
 
     def cloud(self, method, path, body=None):
         login = {"Authorization": f"Bearer {self.token}"}
@@ -60,6 +62,10 @@ class Story:
         request = urllib.request.Request(f"{self.url}/{path}", data, login, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
+
+    def left(self):
+        """What there is at the cloud."""
+        return {kind: [one["id"] for one in self.cloud("GET", kind)] for kind in ("clusters", "networks")}
 
     def until(self, holds, what):
         """Waits until `holds` gives something true, and returns it."""
@@ -70,37 +76,49 @@ class Story:
             time.sleep(LOOK_S)
         return found
 
-    def condition(self, kind, type_="Ready"):
-        conditions = self.get(kind, shop.NAME).get("status", {}).get("conditions", [])
-        return next((one for one in conditions if one["type"] == type_), {})
+    def condition(self, type_="Ready"):
+        """Of the claim, and of its newest form; empty before that was looked at."""
+        found = self.get(PLATFORM, shop.NAME)
+        status = found.get("status", {})
+        if status.get("observedGeneration") != found.get("metadata", {}).get("generation"):
+            return {}
+        return next((one for one in status["conditions"] if one["type"] == type_), {})
 
     def state(self):
-        """What the objects say of themselves, in a line."""
-        said = [(kind, self.condition(kind)) for kind in (CLUSTER, "clustermanifests")]
-        return "; ".join(f"{kind}: {one.get('status')} {one.get('reason')}: {one.get('message')}" for kind, one in said)
+        """What the claim says of itself, in a line."""
+        one = self.condition()
+        return f"{one.get('status')} {one.get('reason')}: {one.get('message')}"
 
     # The steps
 
-    def declare(self, app):
-        """app: the objects of `trimtab up --print`."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": shop.objects(self.url, self.token, app)})
+    def publish(self):
+        """The administrator's part: the cloud's credential, and the API."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": shop.credential(self.url, self.token)})
         self.run("apply", "-f", "-", text=text)
+        self.run("apply", "-f", "-", text=self.run("composition", "render", str(shop.DEFINITION)))
+        self.until(self.served, "the API to be served")
 
-    def whole(self, but=""):
-        """The id of the cluster, when it and all that is in it are ready; empty before that. but: an id that it is no longer."""
-        found = self.get(CLUSTER, shop.NAME)
-        number = found.get("status", {}).get("id", "")
-        if number in ("", but) or self.condition(CLUSTER).get("status") != "True":
-            return ""
-        behind = self.get("clustermanifests", shop.NAME)
-        of = {one["type"]: one["status"] for one in behind.get("status", {}).get("conditions", [])}
-        looked = behind.get("status", {}).get("observedGeneration") == behind["metadata"]["generation"]
-        return (
-            number if looked and of.get("Ready") == "True" and self.inside("get", "app", shop.APP, must=False) else ""
+    def served(self):
+        made = self.get("compositedefinitions", PLATFORM)
+        return made.get("status", {}).get("observedGeneration") == made["metadata"]["generation"] and any(
+            one["type"] == "Ready" and one["status"] == "True" for one in made["status"]["conditions"]
         )
 
+    def plan(self, app):
+        """What a claim would be made of, as `trimtab plan -o json` has it. app: the object of `trimtab up --print`."""
+        done = self.run("plan", "-f", "-", "-o", "json", text=json.dumps(shop.claim(self.url, app)), expected=(0, 2))
+        return json.loads(done)
+
+    def declare(self, app):
+        self.run("apply", "-f", "-", text=json.dumps(shop.claim(self.url, app)))
+
+    def whole(self, but=""):
+        """The id of the cluster when the claim is ready; empty before that. but: an id that it is no longer."""
+        number = self.get(PLATFORM, shop.NAME).get("status", {}).get("cluster", "")
+        return number if number not in ("", but) and self.condition().get("status") == "True" else ""
+
     def access(self):
-        """The kubeconfig that the connection Secret has."""
+        """The kubeconfig that the claim's connection Secret has."""
         secret = self.get("secret", shop.SECRET)
         return base64.b64decode(secret["data"]["kubeconfig"]).decode()
 
@@ -113,7 +131,7 @@ class Story:
 
     def app(self, path, method="GET", body=None):
         """(status, text) of a request to the app in the cluster, over TLS with the certificate checked; (0, why) when it is not reached."""
-        url = json.loads(self.inside("get", "app", shop.APP, "-o", "json"))["status"]["url"]
+        url = self.get(PLATFORM, shop.NAME)["status"]["url"]
         host, _, port = url.removeprefix("https://").partition(":")
         authority = yaml.safe_load(self.access())["clusters"][0]["cluster"]["certificate-authority-data"]
         context = ssl.create_default_context(cadata=base64.b64decode(authority).decode())
@@ -165,18 +183,24 @@ class Story:
 
     def lose(self):
         """Somebody deletes the cluster at the cloud. Returns its id."""
-        number = self.get(CLUSTER, shop.NAME)["status"]["id"]
+        number = self.get(PLATFORM, shop.NAME)["status"]["cluster"]
         self.cloud("DELETE", f"clusters/{number}")
         return number
 
-    def told(self, since):
-        """What the timeline says of it from then on: (seconds since, reason, sentence)."""
+    def end(self):
+        """Deletes the claim, waits until it and all that it was made of are gone, and throws the dumps away, which outlive it."""
+        self.run("delete", PLATFORM, shop.NAME, "-n", shop.NAMESPACE)
+        self.until(lambda: not self.get(PLATFORM, shop.NAME), "the end of the claim")
+        self.cloud("DELETE", shop.BUCKET)
+
+    def told(self, since, of=LOST):
+        """What the timeline says of it from then on: (seconds since, reason, entry). of: reasons."""
         span = f"{int((datetime.now().astimezone() - since).total_seconds()) + 5}s"
         out = []
         for entry in json.loads(self.run("timeline", "--since", span, "--limit", "1000", "-o", "json")):
             reason = (entry.get("data") or {}).get("reason", "")
             at = datetime.fromisoformat(entry["at"].replace("Z", "+00:00"))
-            if entry["component"] == "infrastructure" and reason in TOLD and at >= since:
+            if entry["component"] == "infrastructure" and reason in of and at >= since:
                 out.append(((at - since).total_seconds(), reason, entry))
         return out
 
@@ -196,10 +220,15 @@ class Clock:
 def tell(story, app):
     """The whole of it."""
     done = Clock()
+    story.publish()
+    done("Platform is a kind of the API: one Python function, examples/infrastructure/acme_platform.py")
+    foreseen = story.plan(app)
+    done("trimtab plan -f shop.yaml: what a claim of it would be made of")
+    print(outline(foreseen))
     story.declare(app)
-    done("declared: network, cluster, what is in it, a backup each minute, what brings the data back")
-    number = story.until(story.whole, "the cluster with the app in it")
-    done(f"cluster {number} is there, and the app serves in it")
+    done("one claim is declared, shop.yaml")
+    number = story.until(story.whole, "the claim to be ready")
+    done(f"it is ready: cluster {number} is there, and the app serves in it")
     title = f"Written before the loss, at {datetime.now().astimezone():%H:%M:%S}"
     story.write(title)
     story.dump()
@@ -208,14 +237,41 @@ def tell(story, app):
     story.lose()
     done(f"cluster {number} was deleted at the cloud, behind Trimtab's back")
     anew = story.until(lambda: story.whole(but=number), "the cluster to come back")
-    done(f"cluster {anew} is there with everything in it")
+    done(f"the claim is ready: cluster {anew} is there with everything in it")
     if not story.has(title):
         raise SystemExit("the note is lost")
     done("the app serves the note")
+    story.until(lambda: any(reason == "AllReady" for _, reason, _ in story.told(since)), "the timeline")
     print(f"\nThe timeline, in seconds since cluster {number} was deleted (trimtab timeline):")
-    for at, reason, entry in story.told(since):
+    print(play(story.told(since)))
+    since, done.last = datetime.now().astimezone(), time.monotonic()
+    print()
+    story.end()
+    if any(story.left().values()):
+        raise SystemExit(f"left at the cloud: {story.left()}")
+    done("the claim is deleted, and all that it was made of, in order; nothing is left at the cloud")
+    print(play(story.told(since, ENDED)))
+
+
+def outline(foreseen):
+    """A plan's objects, a line each, with what nobody can know yet."""
+    lines = []
+    for one in foreseen["objects"]:
+        unknown = [change["path"] for change in one.get("changes", ()) if change.get("after") == UNKNOWN]
+        lines.append(
+            f"             {one['action']:7}{one['kind']} {one['name']}"
+            + (f": {', '.join(unknown)} (known after apply)" if unknown else "")
+        )
+    return "\n".join(lines)
+
+
+def play(told):
+    """Entries of the timeline, a line each."""
+    lines = []
+    for at, reason, entry in told:
         took = f"  (took {entry['duration_ms'] / 1000:.1f} s)" if entry.get("duration_ms") else ""
-        print(f"{at:+7.1f} s  {entry['object'].partition(' ')[0]} {reason}: {entry['message'][:100]}{took}")
+        lines.append(f"{at:+7.1f} s  {entry['object'].partition(' ')[0]} {reason}: {entry['message'][:100]}{took}")
+    return "\n".join(lines)
 
 
 def main():
@@ -225,7 +281,7 @@ def main():
     parser.add_argument("--url", required=True)
     parser.add_argument("--app", type=Path, required=True)
     chosen = parser.parse_args()
-    app = [one for one in yaml.safe_load_all(chosen.app.read_text()) if one]
+    (app,) = [one for one in yaml.safe_load_all(chosen.app.read_text()) if one]
     tell(Story(chosen.trimtab, chosen.data, chosen.url, os.environ["CLOUD_TOKEN"]), app)
 
 

@@ -1,4 +1,7 @@
-"""The story: a cluster at a cloud with an app in it is lost, and comes back with everything in it; each step stands on the timeline."""
+"""The story: a claim is a cluster at a cloud with an app in it; the cluster is lost, and comes back with everything in it.
+
+Each step stands on the timeline; what the claim is made of goes with it, in order, and nothing of it is left at the cloud.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PATIENCE_S = 300
 TOKEN = "of-a-test"
+ENDED = ("Removed", "Deleted")
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,15 @@ def story(running: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) ->
     )  # fmt: skip
     try:
         _provide(running, home)
-        one.app_objects = _app(running)
+        one.example = _app(running)
         running.run("cluster", "--clusters", str(home / "clusters"), "load", timeout_s=300)
         wait_for(lambda: _answers(one), 60, "the cloud")
+        one.publish()
         yield one
-        for kind in ("clustermanifests", telling.CLUSTER, f"networks.{telling.CLUSTER.partition('.')[2]}"):
-            running.run("delete", kind, "shop", "-n", "default", check=False, timeout_s=180)
+        one.end()
+        running.run("delete", "compositedefinitions", telling.PLATFORM)
+        running.run("delete", "providerconfigs", "default", "-n", "default")
+        running.run("delete", "secrets", "cloud", "-n", "default")
         running.run("provider", "disable", "cloud", "cloud_network", "cloud_cluster")
         running.run("provider", "remove", "cloud")
     finally:
@@ -60,9 +67,10 @@ def story(running: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) ->
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _app(running: EngineUnderTest) -> list[dict[str, Any]]:
+def _app(running: EngineUnderTest) -> Any:
     printed = running.run("up", str(EXAMPLES / "shipnotes"), "--print", timeout_s=400).stdout
-    return [one for one in yaml.safe_load_all(printed) if one]
+    (app,) = [one for one in yaml.safe_load_all(printed) if one]
+    return app
 
 
 def _answers(one: Any) -> bool:
@@ -83,9 +91,19 @@ def _provide(running: EngineUnderTest, home: Path) -> None:
     running.run("provider", "enable", "cloud", "cloud_network", "cloud_cluster")
 
 
-def test_a_lost_cluster_comes_back_with_everything_in_it(story: Any) -> None:
-    story.declare(story.app_objects)
-    first = story.until(story.whole, "the cluster with the app in it")
+def test_a_claim_whose_cluster_is_lost_comes_back_with_everything_in_it(story: Any) -> None:
+    foreseen = story.plan(story.example)
+    planned = {(one["kind"], one["name"]): one for one in foreseen["objects"]}
+    assert {one["action"] for one in planned.values()} == {"create"}
+    assert sorted(kind for kind, _ in planned) == ["Cluster", "ClusterManifests", "Network", "Platform"]
+    unknown = [
+        one["path"] for one in planned["Cluster", "shop-cluster"]["changes"] if one["after"] == "(known after apply)"
+    ]
+    assert {"id", "network"} <= set(unknown)
+    assert story.left() == {"clusters": [], "networks": []}
+
+    story.declare(story.example)
+    first = story.until(story.whole, "the claim to be ready")
     story.write("Written before the loss")
     story.dump()
     since = datetime.now().astimezone()
@@ -95,48 +113,62 @@ def test_a_lost_cluster_comes_back_with_everything_in_it(story: Any) -> None:
     second = story.until(lambda: story.whole(but=first), "the cluster to come back")
     assert second != first
     assert story.has("Written before the loss")
-    told = story.told(since)
-    reasons = [reason for _, reason, _ in told]
+    reasons = story.until(lambda: _all_told(story, since), "the timeline to have all of it")
     for before, after in (
         ("Gone", "Created"),
         ("Created", "ClusterReplaced"),
         ("ClusterReplaced", "Restored"),
         ("Applied", "Ready"),
+        ("ResourceNotReady", "AllReady"),
+        ("Restored", "AllReady"),
+        ("Ready", "AllReady"),
     ):
         assert reasons.index(before) < reasons.index(after), reasons
-    timed = {reason for _, reason, entry in told if entry["duration_ms"]}
+    timed = {reason for _, reason, entry in story.told(since) if entry["duration_ms"]}
     assert {"Created", "Applied", "Restored", "Ready"} <= timed
+    chain = story.run("why", "clustermanifests/shop-inside", "-n", "default")
+    assert "Platform default/shop created by trimtab" in chain, chain
+
+    # It ends in order: what is in the cluster, the cluster, its network.
+    since = datetime.now().astimezone()
+    story.end()
+    assert story.left() == {"clusters": [], "networks": []}
+    ended = [(entry["object"].partition(" ")[0], reason) for _, reason, entry in story.told(since, ENDED)]
+    assert ended == [("ClusterManifests", "Removed"), ("Cluster", "Deleted"), ("Network", "Deleted")]
+    assert story.run("get", "secrets,jobs", "-n", "default", "-o", "name").split() == ["secret/cloud"]
+
+
+def _all_told(story: Any, since: datetime) -> list[str]:
+    """The reasons on the timeline, once the claim has said that all of it is ready."""
+    reasons = [reason for _, reason, _ in story.told(since)]
+    return reasons if "AllReady" in reasons else []
 
 
 @pytest.mark.long
 def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
-    """New credentials; a cluster that is made half way; an image that cannot be pulled."""
-    story.declare(story.app_objects)
-    number = story.until(story.whole, "the cluster with the app in it")
+    """New credentials; an image that cannot be pulled; a cluster that is made half way."""
+    story.declare(story.example)
+    number = story.until(story.whole, "the claim to be ready")
     story.write("Written before the next loss")
     story.dump()
     before = story.access()
     story.cloud("POST", f"clusters/{number}/rotate")
-    story.until(lambda: story.access() != before, "the new credentials in the Secret")
-    assert story.until(story.whole, "the cluster with its new credentials") == number
+    story.until(lambda: story.access() != before, "the new credentials in the claim's Secret")
+    assert story.until(story.whole, "the claim with its new credentials") == number
 
-    broken = [
-        {**one, "spec": {**one["spec"], "image": "nowhere.invalid/app:1"}} if one["kind"] == "App" else one
-        for one in story.app_objects
-    ]
-    story.declare(broken)
-    message = story.until(
-        lambda: _message(story, "clustermanifests", "NotReady"), "the manifests to say that the app is not ready"
-    )
-    assert message.startswith("App default/shipnotes: ")
+    example = story.example
+    story.declare({**example, "spec": {**example["spec"], "image": "nowhere.invalid/app:1"}})
+    message = story.until(lambda: _message(story), "the claim to say that the app is not ready")
+    assert "App default/shipnotes: " in message
+    story.declare(example)
+    story.until(story.whole, "the claim with the app that was there before")
     story.cloud("PUT", "faults", {"half": 1})
-    story.declare(story.app_objects)
     story.lose()
     anew = story.until(lambda: story.whole(but=number), "the cluster after one that was made half way")
     assert story.has("Written before the next loss")
-    assert [one["id"] for one in story.cloud("GET", "clusters")] == [anew]
+    assert story.left()["clusters"] == [anew]
 
 
-def _message(story: Any, kind: str, reason: str) -> str:
-    one = story.condition(kind)
-    return one["message"] if one.get("reason") == reason else ""
+def _message(story: Any) -> str:
+    one = story.condition()
+    return one["message"] if "App default/shipnotes" in one.get("message", "") else ""
