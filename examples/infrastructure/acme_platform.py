@@ -58,6 +58,7 @@ class Cluster(Managed[Any]):
 @definition(
     group="acme.example",
     status=PlatformStatus,
+    composes=[Network, Cluster, ClusterManifests],
     connection={"kubeconfig": "{{ cluster.kubeconfig }}", "url": "{{ inside.status.outputs.url }}"},
 )
 def compose(xr: Claim[Platform], observed: Observed) -> Composed:

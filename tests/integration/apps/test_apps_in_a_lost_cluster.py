@@ -53,7 +53,9 @@ def story(running: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) ->
         one.publish()
         yield one
         one.end()
-        running.run("delete", "compositedefinitions", telling.PLATFORM)
+        running.run(
+            "delete", "-f", "-", input=running.run("composition", "render", str(telling.shop.DEFINITION)).stdout
+        )
         running.run("delete", "providerconfigs", "default", "-n", "default")
         running.run("delete", "secrets", "cloud", "-n", "default")
         running.run("provider", "disable", "cloud", "cloud_network", "cloud_cluster")
@@ -167,6 +169,11 @@ def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
     anew = story.until(lambda: story.whole(but=number), "the cluster after one that was made half way")
     assert story.has("Written before the next loss")
     assert story.left()["clusters"] == [anew]
+
+    # Deleted while it is lost: it ends all the same, and nothing is left.
+    story.lose()
+    story.end()
+    assert story.left() == {"clusters": [], "networks": []}
 
 
 def _message(story: Any) -> str:

@@ -193,7 +193,9 @@ def test_a_package_comes_into_a_running_engine_and_its_claims_follow(world: Clou
     many = {"type": "array", "items": {"type": "string"}, "required": True}
     campus = {"group": "acme.example", "names": {"kind": "Campus", "plural": "campuses"}, "fields": {"labs": many}}
     campus |= {"status": {"first": {"type": "string"}}, "compose": {"source": CAMPUS}}
+    campus |= {"composes": [{"apiVersion": "acme.example/v1alpha1", "kind": "Lab"}]}
     world.apply({**DEFINITION, "metadata": {"name": "campuses.acme.example"}, "spec": campus})
+    engine.run("apply", "-f", "-", input=engine.run("composition", "grant", "campuses.acme.example").stdout)
     world.until("CompositeDefinition", "campuses.acme.example")
     world.apply(
         {**CLAIM, "kind": "Campus", "metadata": {"name": "north", "namespace": "default"}, "spec": {"labs": ["a", "b"]}}
@@ -203,6 +205,7 @@ def test_a_package_comes_into_a_running_engine_and_its_claims_follow(world: Clou
     assert len(world.cloud.all("networks")) == 4
     other = {**DEFINITION["spec"], "names": {"kind": "Lab", "plural": "labz"}}
     world.apply({**DEFINITION, "metadata": {"name": "labz.acme.example"}, "spec": other})
+    engine.run("apply", "-f", "-", input=engine.run("composition", "grant", "labz.acme.example").stdout)
     said = _says(world, "CompositeDefinition", "labz.acme.example", "Ready", "Invalid")
     assert said.startswith("the API refused it: ")
     assert 'spec.names: Invalid value: "Lab": already in use by labs.acme.example' in said

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ class Provider:
     """A connection to a running provider. Used and closed in one event loop; calls may overlap."""
 
     def __init__(self, plugin: Plugin, greeting: Greeting) -> None:
+        # A provider that ends its connections as it stops is no news for whoever typed a command.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         import grpc
         import grpc.aio
 
