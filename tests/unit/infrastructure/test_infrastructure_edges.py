@@ -47,13 +47,13 @@ def test_a_duration_of_many_digits_is_very_long() -> None:
 )
 def test_a_template_that_cannot_be_filled_says_why(template: str, said: str) -> None:
     with pytest.raises(TemplateFault) as refused:
-        filled("key", template, {"config": "/w==", "name": "ä"})
+        filled({"key": template}, {"config": "/w==", "name": "ä"})
     assert str(refused.value).startswith(said)
 
 
 def test_base64_may_have_lines() -> None:
-    assert filled("key", "{{ config | b64decode }}", {"config": "aGVs\nbG8=\n"}) == b"hello"
-    assert filled("key", '{{ none | default("a | b") }}', {}) == b"a | b"
+    assert filled({"key": "{{ config | b64decode }}"}, {"config": "aGVs\nbG8=\n"}) == {"key": b"hello"}
+    assert filled({"key": '{{ none | default("a | b") }}'}, {}) == {"key": b"a | b"}
 
 
 # References
