@@ -127,9 +127,9 @@ class Run:
         if look.action != "none":
             if await self._outdated():
                 return Requeue(0.0)
-            self._permitted(look, talk)
             if look.gone or look.action == "replace":
                 await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
+            self._permitted(look, talk)
             restless = kept.restless
             began = self._ctx.now
             kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
@@ -147,11 +147,11 @@ class Run:
                     f"applied, and planned again at once: {_summary(look, block)}",
                     min(RETRY_S * 2.0 ** min(kept.restless, 16), RESTLESS_S_MAX),
                 )
-        connections = await self._connection(block, look.live.value)
-        settled = await self._reconnected(keeper.keep(kept, look.live), connections)
-        if settled != kept:
+        if (settled := keeper.keep(kept, look.live)) != kept:
             kept = settled
             await self._save(kept)
+        connections = await self._connection(block, look.live.value)
+        kept = await self._reconnected(kept, connections)
         restored = await self._restored(kept)
         status = self._status("True", "Synced", "")
         if restored is not None and restored.state != "done":
@@ -393,9 +393,13 @@ class Run:
     async def _reconnected(self, kept: Kept, wanted: Sequence[Secret]) -> Kept:
         """What is remembered once the connection Secret is the one that is wanted: one of another name is deleted."""
         name = wanted[0].name if wanted else ""
-        if kept.connected and kept.connected != name:
+        if kept.connected == name:
+            return kept
+        if kept.connected:
             await self._disconnected(kept)
-        return msgspec.structs.replace(kept, connected=name)
+        kept = msgspec.structs.replace(kept, connected=name)
+        await self._save(kept)
+        return kept
 
     async def _disconnected(self, kept: Kept) -> None:
         if await self._owner_of(kept.connected) != self._subject.metadata.uid:
@@ -411,6 +415,8 @@ class Run:
                 f"spec.connection.secretName: names that end in {STATE_SUFFIX} are of what is remembered of resources: choose another",
             )
         owner = await self._owner_of(name)
+        if owner in ("", self._subject.metadata.uid):
+            return  # as it is at nearly every look: the others need not be gone through
         other = await self._other(lambda one: one.metadata.uid == owner)
         if other is not None and other.spec.connection is not None and other.spec.connection.secret_name == name:
             where = f"{other.resource_type.kind} {other.name}"

@@ -194,6 +194,8 @@ def within_given(given: Any, where: Sequence[str | int]) -> Any:
 
 def ignored_paths(block: Block, patterns: list[str]) -> list[str]:
     """`spec.ignoreChanges` in the provider's names. Raises `FieldFault`."""
+    if not patterns:
+        return []
     known = {api_path(block, path).removesuffix("SecretRef"): path for path, _ in fields(block)}
     for pattern in patterns:
         if re.sub(r"\[\d+\]", "[*]", pattern) not in known:
