@@ -9,9 +9,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trimtab.api import Ref, Resource
+
+if TYPE_CHECKING:
+    from trimtab.runtime.component import FieldWrite
 
 K = TypeVar("K", bound=Resource)
 A = TypeVar("A")
@@ -36,9 +39,10 @@ class Context(Protocol):
     @property
     def log(self) -> logging.Logger: ...
 
-    async def get(self, kind: type[K], name: str, namespace: str | None = None) -> K | None:
+    async def get(self, kind: type[K], name: str, namespace: str | None = None, *, given: bool = False) -> K | None:
         """One object from the cache, or None; of a namespaced kind, in the subject's namespace unless another is named.
 
+        given: a change of what is given in it (its generation) brings the subject back, one of its status alone does not.
         What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
 
     async def list(
@@ -79,6 +83,9 @@ class Context(Protocol):
     async def save(self, obj: Resource) -> None:
         """Applies an owned object at once, before the run goes on: what must be remembered before the next step is taken. Also return it
         in `Desired.objects` or `keep`, or it is swept. Raises as writing it at the end of the run would."""
+
+    async def write(self, write: FieldWrite) -> None:
+        """Writes declared fields of another's object at once, before the run goes on. Raises as writing them at the end of the run would."""
 
     async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
         """Deletes an owned object at once, with these finalizers taken off it; for what was saved, and outlives its subject (`retain`), in

@@ -258,6 +258,7 @@ class Controller:
             run.cause,
             state.said,
             partial(self._applier.apply, run),
+            partial(self._applier.write_fields, run),
             partial(self._handover.discard, run),
             self.follow,
         )

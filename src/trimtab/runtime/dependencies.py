@@ -18,10 +18,11 @@ Kind = type[Resource]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One object by name, whether or not it exists."""
+    """One object by name, whether or not it exists. given: only what is given in it, and not what is said of it in its status."""
 
     kind: Kind
     key: Key
+    given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Dependencies:
     def touched(self, change: Change[Any]) -> list[Key]:
         """The subjects that read what changed."""
         found: dict[Key, None] = dict(self._named.get(Named(change.kind, change.key), {}))
+        if _given_anew(change):
+            found |= self._named.get(Named(change.kind, change.key, given=True), {})
         namespaces: tuple[str | None, ...] = (None, change.key[0]) if change.key[0] else (None,)
         for namespace in namespaces:
             for selector, subjects in self._selected.get((change.kind, namespace), {}).items():
@@ -114,6 +117,14 @@ class Dependencies:
             by_selector.pop(dependency, None)
         if not by_selector:
             self._selected.pop(where, None)
+
+
+def _given_anew(change: Change[Any]) -> bool:
+    """Whether more than the status of an object changed."""
+    if change.old is None or change.new is None:
+        return True
+    old, new = change.old.metadata, change.new.metadata
+    return (old.uid, old.generation, old.deletion_timestamp) != (new.uid, new.generation, new.deletion_timestamp)
 
 
 def _passes(where: Callable[[Any], bool] | None, obj: Resource) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trimtab.api import Ref, Resource
+from trimtab.runtime.component import FieldWrite
 from trimtab.runtime.declared import Declared
 from trimtab.runtime.dependencies import Dependencies, Named, selected
 from trimtab.runtime.effects import Effects
@@ -40,6 +41,7 @@ class RunContext:
         cause: Ref | str | None,
         said: Said,
         save: Callable[[Resource], Awaitable[Ref]],
+        write: Callable[[Sequence[FieldWrite]], Awaitable[None]],
         discard: Callable[[Resource, Sequence[str]], Awaitable[None]],
         follow: Callable[[type[Resource]], bool],
     ) -> None:
@@ -53,6 +55,7 @@ class RunContext:
         self._cause = cause
         self._said = said
         self._save = save
+        self._write = write
         self._discard = discard
         self._follow = follow
 
@@ -72,11 +75,11 @@ class RunContext:
     def log(self) -> logging.Logger:
         return logging.getLogger(f"trimtab.{self._identity.label}")
 
-    async def get(self, kind: type[K], name: str, namespace: str | None = None) -> K | None:
+    async def get(self, kind: type[K], name: str, namespace: str | None = None, *, given: bool = False) -> K | None:
         self._declared.check_read(kind)
         if namespace is None and kind.resource_type.namespaced:
             namespace = self._subject.namespace
-        self._dependencies.add(self._key, Named(kind, (namespace or "", name)))
+        self._dependencies.add(self._key, Named(kind, (namespace or "", name), given))
         if self._declared.of_family(kind) and not self._follow(kind):
             return None
         return self._process.informer(kind).get(name, namespace)
@@ -127,6 +130,9 @@ class RunContext:
 
     async def save(self, obj: Resource) -> None:
         await self._save(obj)
+
+    async def write(self, write: FieldWrite) -> None:
+        await self._write([write])
 
     async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
         self._declared.check_owned(type(obj))

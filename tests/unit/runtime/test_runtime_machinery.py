@@ -148,6 +148,22 @@ def test_reads_are_remembered_from_the_moment_they_are_made() -> None:
     assert dependencies.touched(change(None, config("b"))) == []
 
 
+def test_of_what_is_given_a_status_is_no_change() -> None:
+    dependencies = Dependencies()
+    subject: Key = ("n", "s")
+    dependencies.begin(subject)
+    dependencies.add(subject, Named(ConfigMap, ("n", "a"), given=True))
+
+    def at(generation: int, uid: str = "u") -> ConfigMap:
+        return ConfigMap(metadata=ObjectMeta(name="a", namespace="n", uid=uid, generation=generation))
+
+    assert dependencies.touched(change(at(1), at(1))) == []
+    assert dependencies.touched(change(at(1), at(2))) == [subject]
+    assert dependencies.touched(change(at(1), at(1, "another"))) == [subject]
+    assert dependencies.touched(change(None, at(1))) == [subject]
+    assert dependencies.touched(change(at(1), None)) == [subject]
+
+
 def test_what_a_complete_run_no_longer_reads_is_forgotten_and_a_failed_one_forgets_nothing() -> None:
     dependencies = Dependencies()
     subject: Key = ("n", "s")
