@@ -328,9 +328,11 @@ def check_conditions(component: Component, reasons: set[str]) -> None:
 
 
 def readme_of(component: Component) -> Path | None:
-    """The README.md beside the component's code."""
+    """The README.md beside the component's code, or beside the room in which its first reconciler is."""
     for reconciler in component.reconcilers:
         source = inspect.getsourcefile(reconciler.function)
         if source is not None:
-            return Path(source).parent / "README.md"
+            return next(
+                (folder / "README.md" for folder in Path(source).parents if (folder / "README.md").exists()), None
+            )
     return None
