@@ -174,6 +174,8 @@ class Managed(Resource, Generic[F]):
     connection: Mapping[str, str] | None = None
     restore: Mapping[str, Any] | None = None
     """The spec of a Job that brings back what was in it, each time that it was made anew."""
+    ephemeral: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Write-only fields whose value is had anew each time, as `spec.ephemeral` has them."""
 
     def place(self) -> tuple[str, str]:
         return self.API_VERSION, self.KIND
@@ -196,6 +198,7 @@ class Managed(Resource, Generic[F]):
         spec: dict[str, Any] = {"providerRef": {"name": self.provider}, "forProvider": given}
         spec |= {"policy": policy} if (policy := _changed(self.policy)) else {}
         spec |= {"initProvider": dict(self.initially)} if self.initially else {}
+        spec |= {"ephemeral": plain(dict(self.ephemeral))} if self.ephemeral else {}
         spec |= {"interval": self.interval} if self.interval else {}
         spec |= {"ignoreChanges": list(self.ignore_changes)} if self.ignore_changes else {}
         spec |= {"references": references} if references else {}

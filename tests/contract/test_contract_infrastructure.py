@@ -37,6 +37,7 @@ from trimtab.components.infrastructure.kinds import (
     managed_kind,
 )
 from trimtab.components.infrastructure.programs.pool import Rate, Talk
+from trimtab.components.infrastructure.programs.removals import Removals
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.programs.terms import Providers
 from trimtab.components.infrastructure.protocol.provider import (
@@ -128,9 +129,12 @@ class Grove:
             raise ProviderError(f"there is no {kind} {name}")
         return [Imported(kind, State(dict(self.there[name])))]
 
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+    async def talk(
+        self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str], openings: Any = None
+    ) -> Talk:
         now = asyncio.get_running_loop().time
-        return Talk(self, SCHEMA, Rate(50.0, now), 3, now, Path("none"))  # type: ignore[arg-type]
+        anew = Removals(config.status.made_anew)
+        return Talk(self, SCHEMA, Rate(50.0, now), 3, now, Path("none"), anew=anew)  # type: ignore[arg-type]
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -264,7 +268,7 @@ SCENARIOS = [
         carry=carry,
         leaks=leaks,
         uninstall=fell,
-        ignore=[Secret, Tree],
+        ignore=[Secret, Tree, ProviderConfig],
         within_s=3600.0,
     )
 ]

@@ -1,8 +1,9 @@
 """A cloud to test with: servers, networks, clusters, buckets (whose names are their ids) and keys over HTTP, with faults on demand.
 
     POST /KIND {..} -> 201 {"id": ..}    GET /KIND?name=    GET|PUT|DELETE /KIND/ID        PUT /faults {..}    GET /calls
+    POST /tokens {"ttl_s": ..} -> 201 {"id", "token"}    PUT /tokens/ID, renewed    DELETE /tokens/ID, given back
 
-A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
+A token that was made is as good as the first until its time is over. A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
 next so many requests: `gone` (404), `busy` (429), `broken` (500), `lost` (does it, then hangs up), `stale` (reads do not see the last
 write), `hidden` (reads of one thing say 404, though lists have it), `half` (made, but not started), `late` (a write is done a while
 after it was asked for, whoever waits for it); `slow_s`: seconds before each answer.
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +25,21 @@ from json_service import JsonService
 
 KINDS = ("servers", "networks", "clusters", "buckets", "keys")
 LATE_S = 0.2
+
+
+@dataclass
+class Token:
+    """A credential for a while. until: by the monotonic clock; 0 once it was given back."""
+
+    text: str
+    ttl_s: float
+    until: float
+    scope: str = ""
+    renewed: int = 0
+
+    @property
+    def live(self) -> bool:
+        return time.monotonic() < self.until
 
 
 class Cloud(JsonService):
@@ -36,6 +54,8 @@ class Cloud(JsonService):
         self.log: list[tuple[float, str, str]] = []
         """(time, method, path) of every request."""
         self.kubeconfig = "apiVersion: v1\nkind: Config\n"
+        self.tokens: dict[str, Token] = {}
+        """All that were ever made."""
         self._next = 100
         self._lock = threading.RLock()
         self.listen()
@@ -43,6 +63,10 @@ class Cloud(JsonService):
     def all(self, kind: str) -> list[dict[str, Any]]:
         with self._lock:
             return [dict(one) for one in self.objects[kind].values()]
+
+    def live_tokens(self) -> list[Token]:
+        with self._lock:
+            return [one for one in self.tokens.values() if one.live]
 
     # What happens behind everybody's back
 
@@ -70,7 +94,7 @@ class Cloud(JsonService):
             if url.path == "/faults":
                 self.faults = dict(body)
                 return 200, {}
-            if login != f"Bearer {self.token}":
+            if login != f"Bearer {self.token}" and login not in {f"Bearer {one.text}" for one in self.live_tokens()}:
                 return (
                     (404, {"error": "not found"})
                     if login == "Bearer without-scope"
@@ -90,6 +114,8 @@ class Cloud(JsonService):
 
     def _do(self, method: str, parts: list[str], query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
         kind, number = parts[0], parts[1] if len(parts) > 1 else None
+        if kind == "tokens":
+            return self._token(method, number, body)
         if kind not in KINDS:
             return 404, {"error": f"there are no {kind}"}
         seen = self.before if method == "GET" and self._take("stale") else self.objects
@@ -121,6 +147,19 @@ class Cloud(JsonService):
         changed = {**self.objects[kind][number], **body}
         self.objects[kind][number] = {name: value for name, value in changed.items() if value is not None}
         return 200, self.objects[kind][number]
+
+    def _token(self, method: str, number: str | None, body: Any) -> tuple[int, Any]:
+        if number is None:
+            number, ttl_s = f"t{len(self.tokens) + 1}", body.get("ttl_s") or 60
+            text = f"{number}-{secrets.token_hex(16)}"
+            self.tokens[number] = Token(text, ttl_s, time.monotonic() + ttl_s, body.get("scope", ""))
+            return 201, {"id": number, "token": text}
+        one = self.tokens.get(number)
+        if one is None or not one.live:
+            return 404, {"error": "not found"}
+        one.renewed += method == "PUT"
+        one.until = time.monotonic() + one.ttl_s if method == "PUT" else 0.0
+        return 200, {}
 
     def _remember(self) -> None:
         self.before = json.loads(json.dumps(self.objects))

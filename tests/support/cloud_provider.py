@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent import futures
@@ -132,6 +133,12 @@ LISTED = "cloud_server"
 NETWORK_DATA = object_of({"id": STRING, "name": STRING})
 ONE_OF_MANY = object_of({"id": STRING, "name": STRING})
 CLUSTERS_DATA = object_of({"name": STRING, "clusters": Type("list", ONE_OF_MANY)})
+TOKEN = object_of({"scope": STRING, "ttl": NUMBER, "token": STRING})
+TOKEN_FIELDS = [
+    attribute("scope", STRING, required=True),
+    attribute("ttl", NUMBER, optional=True, computed=True, description="In seconds, if it is not renewed."),
+    attribute("token", STRING, computed=True, sensitive=True),
+]
 PROVIDER = object_of({"url": STRING, "token": STRING})
 
 
@@ -229,6 +236,7 @@ class Servicer:
                 {"key": "cloud_network", "value": {"block": {"attributes": [ID, NAME]}}},
                 *([{"key": "cloud_clusters", "value": {"block": CLUSTERS_BLOCK}}] if "plural" in FAULTS else []),
             ],
+            "ephemeral_resource_schemas": [{"key": "cloud_token", "value": {"block": {"attributes": TOKEN_FIELDS}}}],
             "list_resource_schemas": [{"key": LISTED, "value": {"block": {}}}],
         }
 
@@ -342,6 +350,8 @@ class Servicer:
         if "pins" in FAULTS and kind == LISTED:
             assert planned["pin"] is None  # what is planned is kept: it is in the configuration alone
             body["pin"] = decode(of, request.config.msgpack)["pin"]
+            if planned["name"] == "tells":
+                return error(f"The pin {body['pin']} is too good", "pin")
         if "disk" in planned:
             body["disk"] = [{k: v for k, v in disk.items() if v is not UNKNOWN} for disk in planned["disk"]]
         found = API.call("POST", path, body) if prior is None else API.call("PUT", f"{path}/{prior['id']}", body)
@@ -365,6 +375,35 @@ class Servicer:
             return error(f"There is no {kind} {named}")
         state = encode(KINDS[kind]["type"], state_of(kind, found, None))
         return {"imported_resources": [{"type_name": kind, "state": {"msgpack": state}, **identity_of(found, kind)}]}
+
+    def validate_ephemeral(self, request: Any) -> dict[str, Any]:
+        config = decode(TOKEN, request.config.msgpack)
+        return error("There is no scope moon", "scope") if config["scope"] == "moon" else {}
+
+    def open(self, request: Any) -> dict[str, Any]:
+        config = decode(TOKEN, request.config.msgpack)
+        if config["scope"] == "later":
+            return {"deferred": {"reason": 3}}
+        ttl = config["ttl"] or 60
+        made = API.call("POST", "tokens", {"scope": config["scope"], "ttl_s": ttl})
+        result = {**config, "ttl": ttl, "token": made["token"]}
+        return {"result": {"msgpack": encode(TOKEN, result)}, **self._kept(made["id"], ttl)}
+
+    def renew(self, request: Any) -> dict[str, Any]:
+        number, ttl = json.loads(request.private)
+        if API.call("PUT", f"tokens/{number}", {}) is None:
+            return error(f"The token {number} is gone")
+        return self._kept(number, ttl)
+
+    def close(self, request: Any) -> dict[str, Any]:
+        API.call("DELETE", f"tokens/{json.loads(request.private)[0]}")
+        return {}
+
+    def _kept(self, number: str, ttl: float) -> dict[str, Any]:
+        """What renewing it and closing it need, and when it is to be renewed."""
+        at = time.time() + min(ttl / 2, 1)  # sooner than it has to
+        renew_at = {"seconds": int(at), "nanos": int(at % 1 * 1e9)}
+        return {"private": json.dumps([number, ttl]).encode(), "renew_at": renew_at}
 
     def stop(self, _: Any) -> dict[str, Any]:
         return {}

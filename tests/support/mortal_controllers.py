@@ -41,6 +41,7 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 LEFT_S = 60.0
 """So long what a life started may take to end after it."""
 ASKED = frozenset({"plan", "apply", "read", "import_", "import_identity", "data", "list_", "upgrade"})
+ASKED |= {"open_ephemeral", "renew_ephemeral", "close_ephemeral"}
 USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
 """Whom the provider runs as."""
 

@@ -17,9 +17,10 @@ from cloud import Cloud
 from mortal_world import COLLECTIONS, MANNERS, UNSEEABLE, Manner, MortalWorld, Order
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.kinds import PolicySpec
+from trimtab.components.infrastructure.kinds import Ephemeral, PolicySpec
 
 POLICY = PolicySpec(replace="auto")
+TOKEN = Ephemeral(type="cloud_token", field="token", config={"scope": "pins", "ttl": 2})
 LONG_RUNS = 1000
 SEEDS = 4
 STEPS_MAX = 60
@@ -55,16 +56,26 @@ class Subject:
         self.world, self.resource, self.name = world, resource, name
         self.wanted: dict[str, Any] = {"name": name, **({"region": "eu"} if resource == SERVER else {})}
         self.policy = POLICY
+        self.more: dict[str, Any] = {}
+        """Of its spec."""
 
     async def good(self) -> bool:
-        return await self.world.good(self.resource, self.name)
+        good = await self.world.good(self.resource, self.name)
+        if good and "ephemeral" in self.more:
+            assert self.there["pin"] in {one.text for one in self.world.cloud.tokens.values()}
+        return good
 
     async def over(self) -> bool:
         return await self.world.over(self.resource, self.name)
 
     async def declared(self, **more: Any) -> None:
         self.wanted |= more
-        await self.world.declare(self.resource, self.name, self.wanted, interval="1h", policy=self.policy)
+        await self.world.declare(self.resource, self.name, self.wanted, interval="1h", policy=self.policy, **self.more)
+
+    async def had_anew(self) -> None:
+        """With a field whose value is opened, sent and closed."""
+        self.more = {"ephemeral": {"pin": TOKEN}}
+        await self.declared()
 
     async def pinned(self, pin: str) -> None:
         """A field that is only written, from a Secret of which nobody tells that it changed but its watch."""
@@ -180,6 +191,16 @@ async def test_killed_at_every_step(
     assert Counter(done)["apply"] == {"replace": 2, "adopt": 0}.get(name, 1)
     assert world.persons == []
     print(f"\n{name}: {len(done)} steps, {world.deaths} deaths, {time.monotonic() - began:.0f} s: {done}")
+
+
+async def test_killed_between_open_and_close_what_was_had_runs_out(world: MortalWorld) -> None:
+    """Whoever is killed closes nothing, and nobody renews it."""
+    steps = await every_step(world, "ephemeral", "", "had_anew")
+    assert steps.index("open_ephemeral") < steps.index("apply") < steps.index("close_ephemeral")
+    assert world.persons == []
+    # Each of them was made once, and killed once at most.
+    assert len(steps) <= len(world.cloud.tokens) <= 2 * len(steps) + 1
+    await world.until(lambda: not world.cloud.live_tokens(), "all of them ran out")
 
 
 async def test_killed_again_while_it_recovers(world: MortalWorld) -> None:

@@ -68,6 +68,7 @@ def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: Clo
     assert found[3:] == ["True", found[4], denied, there["id"]]
     assert found[4].startswith("replace: ")
     assert "1 spec" in found[4]
+    assert f"Server default/shown: warning: {denied}" in world.engine.run("timeline").stdout
     world.engine.run("delete", "Server", "shown", "-n", "default")
 
 
@@ -154,6 +155,8 @@ def test_what_is_installed_and_enabled_can_be_read_by_programs(world: CloudEngin
     rows = {row["resource"]: row for row in world.engine.json("provider", "kinds", "cloud")}
     assert rows["cloud_server"] == {"resource": "cloud_server", "kind": "Server", "enabled": True}
     assert rows["cloud_network"]["enabled"] is False
+    assert rows["cloud_token"]["ephemeral"] == ["scope", "token", "ttl"]
+    assert "  cloud_token  ephemeral: scope, token, ttl\n" in world.engine.run("provider", "kinds", "cloud").stdout
     crds = world.engine.json("get", "customresourcedefinitions")["items"]
     mine = [one["metadata"]["name"] for one in crds if one["spec"]["group"] == "cloud.tf.trimtab.dev"]
     assert mine == ["servers.cloud.tf.trimtab.dev"]

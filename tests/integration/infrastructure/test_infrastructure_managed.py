@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import re
+import string
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ import pytest
 
 from managed_world import NAMESPACE, World, a_world
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Secret
+from trimtab.api.core import Event, Secret
 from trimtab.client.errors import Invalid
+from trimtab.components.infrastructure import reconcile
 from trimtab.components.infrastructure.kinds import Connection, PolicySpec, ProviderConfig, Reference, Source
+from trimtab.components.infrastructure.loop.remembering import kept_of
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
 SERVER = "cloud_server"
@@ -76,6 +81,41 @@ async def test_a_plan_waits_for_approval(world: World) -> None:
         f"kubectl annotate --overwrite servers.cloud.tf.trimtab.dev web -n default trimtab.dev/approve={again.status.plan.digest}"
     )
     assert world.cloud.all("servers")[0]["region"] == "eu"
+
+
+def journaled(world: World) -> list[str]:
+    """The messages of all that was said since the controllers started."""
+    assert world.process is not None
+    return [text for (text,) in world.process.journal.database.execute("SELECT message FROM entries")]
+
+
+async def test_that_a_plan_waits_and_was_approved_is_said_once(world: World) -> None:
+    policy = PolicySpec(apply="onApproval")
+    await world.declare(SERVER, "web", GIVEN, policy=policy)
+    message = await world.says(SERVER, "web", "ApprovalNeeded")
+    assert journaled(world).count(message) == 1
+    await world.rest()
+    await world.work()
+    await world.declare("cloud_network", "main", {"name": "main"})
+    await world.ready("cloud_network", "main")
+    await world.until(lambda: world.process is not None and world.process.idle, "it was looked at again")
+    assert message not in journaled(world)
+
+    found = await world.get(SERVER, "web")
+    assert found is not None
+    digest = found.status.plan.digest
+    await world.client.patch(found, {"metadata": {"annotations": {"trimtab.dev/approve": digest}}}, manager="test")
+    await world.ready(SERVER, "web")
+    assert f"create, as approved: {digest}" in journaled(world)
+    await world.declare(SERVER, "web", GIVEN | {"region": "us"})
+    denied = await world.says(SERVER, "web", "ReplaceDenied")
+
+    async def told() -> bool:
+        events = (await world.client.list(Event, NAMESPACE)).items
+        said = {(e.reason, e.message, e.involved_object.name) for e in events}
+        return said >= {("ApprovalNeeded", message, "web"), ("ReplaceDenied", denied, "web")}
+
+    await world.until(told, "kubectl describe shows it, too")
 
 
 async def test_an_end_waits_for_approval_too(world: World) -> None:
@@ -186,6 +226,32 @@ async def test_what_lost_its_credential_makes_no_fleet_twice(world: World) -> No
     assert len({one["id"] for one in world.cloud.all("servers")} - made) <= 3
 
 
+async def test_a_restart_in_the_middle_of_a_mass_loss_does_not_count_anew(world: World) -> None:
+    names = [f"web-{i}" for i in range(8)]
+    for name in names:
+        await world.declare(SERVER, name, GIVEN | {"name": name})
+    for name in names:
+        await world.ready(SERVER, name)
+    world.cloud.faults = {"hidden": 10**9}
+    await world.until(lambda: len(world.cloud.all("servers")) > 8, "the first is made anew")
+
+    for _ in range(3):
+        await world.rest()
+        looks = world.cloud.calls["GET servers"]
+        await world.work()
+
+        async def held(looks: int = looks) -> bool:
+            reasons = [(await world.condition(SERVER, name, "Synced"))[1] for name in names]
+            return reasons.count("TooManyGone") == 5 and world.cloud.calls["GET servers"] > looks + 16
+
+        await world.until(held, "the others are held back, and were looked at again")
+
+    assert len(world.cloud.all("servers")) == 8 + 3
+    config = await world.client.get(ProviderConfig, "default", NAMESPACE)
+    assert config is not None
+    assert len(config.status.made_anew) == 3
+
+
 async def test_an_answer_that_never_came_makes_nothing_twice(world: World) -> None:
     world.cloud.faults = {"lost": 1}
     await world.declare(SERVER, "web", GIVEN)
@@ -291,6 +357,16 @@ async def test_a_tag_says_whose_it_is_whatever_was_lost(world: World) -> None:
     assert message.startswith("spec.policy.adopt: Network has neither tags nor labels that could say whose it is")
 
 
+async def test_what_was_just_made_is_looked_at_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "QUICK_S", 0.5)
+    await world.declare(SERVER, "web", GIVEN, interval="1h")
+    there = await world.ready(SERVER, "web")
+    world.cloud.change("servers", there.status.id, name="surprise")
+    await world.until(lambda: world.cloud.all("servers")[0]["name"] == "web", "it is seen long before an hour is over")
+    looks = world.cloud.calls["GET servers"]
+    await world.until(lambda: world.cloud.calls["GET servers"] > looks + 1, "and again")
+
+
 async def test_a_long_state_is_packed(world: World) -> None:
     tags = {f"tag-{i}": "x" * 200 for i in range(600)}
     await world.declare(SERVER, "web", GIVEN | {"tags": tags})
@@ -311,3 +387,45 @@ async def test_what_was_made_and_is_not_seen_yet_is_not_made_again(world: World)
     assert await world.says(SERVER, "web", "NotVisibleYet") == "it was made, and the cloud does not show it yet"
     await world.ready(SERVER, "web")
     assert [(m, p) for _, m, p in world.cloud.log if m == "POST"] == [("POST", "/servers")]
+
+
+def printable(length: int, seed: int) -> str:
+    """A text that hardly packs."""
+    letters = random.Random(seed).choices(string.ascii_letters + string.digits + "+/", k=length)
+    return "".join(letters)
+
+
+async def test_what_could_not_be_remembered_is_not_made(world: World) -> None:
+    meta = ObjectMeta(name="long", namespace=NAMESPACE)
+    await world.make(Secret(metadata=meta, string_data={"password": printable(1_000_000, 1)}))
+    tags = {f"tag-{i}": printable(1000, i) for i in range(400)}
+    given = GIVEN | {"passwordSecretRef": {"name": "long", "key": "password"}, "tags": tags}
+    await world.declare(SERVER, "web", given)
+    message = await world.says(SERVER, "web", "StateTooLong")
+    assert re.fullmatch(
+        r"what is to be remembered of it is too long: 1,0\d\d KiB packed, and a Secret has room for 960 KiB: give it less, or split it "
+        "into several objects",
+        message,
+    )
+    assert world.cloud.calls["POST servers"] == 0
+    await world.declare(SERVER, "web", GIVEN | {"tags": tags})
+    await world.ready(SERVER, "web")
+
+
+async def test_what_turns_out_too_long_is_remembered_by_its_name(world: World) -> None:
+    world.cloud.kubeconfig = printable(1_500_000, 2)
+    await world.declare("cloud_cluster", "prod", {"name": "prod"})
+    message = await world.says("cloud_cluster", "prod", "StateTooLong")
+    assert message.endswith(
+        "KiB packed, and a Secret has room for 1,024 KiB: give it less, or split it into several objects"
+    )
+    [there] = world.cloud.all("clusters")
+    state = await world.secret("prod-cluster-state")
+    assert state is not None
+    kept = kept_of(state)
+    assert kept is not None
+    assert (kept.state["id"], kept.state["kubeconfig"], kept.pending) == (there["id"], None, "")
+    found = await world.get("cloud_cluster", "prod")
+    assert found is not None
+    await world.client.delete(found)
+    await world.until(lambda: not world.cloud.all("clusters"), "it is deleted all the same")

@@ -11,7 +11,7 @@ from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.composition import declaration as composition
 from trimtab.components.infrastructure.joining import kinds
-from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import MADE_ANEW, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.installed import configured, installed
 from trimtab.components.infrastructure.loop.users import credentials
 from trimtab.components.infrastructure.programs.shelf import Shelf
@@ -21,7 +21,7 @@ from trimtab.components.infrastructure.reasons import REASONS
 from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
 from trimtab.components.infrastructure.remote import ClusterManifests, Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
-from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store, View
+from trimtab.runtime import Command, Component, Endpoint, Judge, Need, Owned, Service, Store, View, Writes
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
 
@@ -59,6 +59,7 @@ COMPONENT = Component(
             kinds,
             reads=(Provider, ProviderConfig, Pod),
             owns=(Owned(Secret, retain=True), Owned(Job), Owned(Effect)),
+            writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
         ),
         Service("providers", _pool),
         composition.SERVICE,

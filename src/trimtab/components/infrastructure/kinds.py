@@ -76,12 +76,35 @@ class SecretKey(Model):
     key: Name
 
 
+class ProviderRef(Model):
+    name: Name = "default"
+
+
+class Ephemeral(Model):
+    """A value that is had anew each time it is needed and is kept nowhere: a field of an ephemeral resource of a provider."""
+
+    type: Name
+    """The ephemeral resource, by the provider's name: `vault_token`."""
+    field: Name
+    """What of it is taken, by the provider's name: `client_token`."""
+    config: dict[str, Any] = {}
+    """Its configuration, by the provider's names."""
+    secrets: dict[str, SecretKey] = {}
+    """Fields of that which are in Secrets of this namespace."""
+    provider_ref: ProviderRef | None = None
+    """The credential that opens it. None: that of the object; a ProviderConfig has to name another one."""
+    version: str = ""
+    """Of an object: another one, and the field is sent again, with a new value."""
+
+
 class ProviderConfigSpec(Model):
     provider: Name
     config: dict[str, Any] = {}
     """The provider's own configuration, by its names: `url`, `region`."""
     secrets: dict[str, SecretKey] = {}
     """Fields of it that are in Secrets of this namespace: `token: {name: linode, key: token}`."""
+    ephemeral: dict[str, Ephemeral] = {}
+    """Fields of it that are had from ephemeral resources of another provider, each time that a process is configured."""
     requests_per_second: Annotated[float, Meta(gt=0, le=1000)] = 2.0
     """Reads of resources that are made with this credential, at most."""
     removals_per_interval: Annotated[int, Meta(ge=0)] = 3
@@ -89,8 +112,24 @@ class ProviderConfigSpec(Model):
     nothing anywhere, and must not make everything a second time."""
 
 
+def secrets_of(spec: ProviderConfigSpec) -> set[str]:
+    """The names of the Secrets that a credential is made of."""
+    inner = [ref.name for one in spec.ephemeral.values() for ref in one.secrets.values()]
+    return {*(ref.name for ref in spec.secrets.values()), *inner}
+
+
+class MadeAnew(Model):
+    """Something that was made anew, or was to be."""
+
+    what: str
+    """The uid of its object, and which of its lives ended."""
+    at: str
+
+
 class ProviderConfigStatus(Model):
     observed_generation: int = 0
+    made_anew: list[MadeAnew] = []
+    """What counts for removalsPerInterval: within the last ten minutes, or a little longer."""
     conditions: list[Condition] = []
 
 
@@ -110,8 +149,8 @@ class ProviderConfig(Resource):
     status: ProviderConfigStatus = field(default_factory=ProviderConfigStatus)
 
 
-class ProviderRef(Model):
-    name: Name = "default"
+MADE_ANEW = "status.madeAnew"
+"""The field of a ProviderConfig that the objects' reconcilers write."""
 
 
 TimeOfDay = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
@@ -189,6 +228,8 @@ class ManagedSpec(Model):
     ignore_changes: list[str] = []
     """Places of forProvider that others may change: `nodePool[*].count`."""
     references: Annotated[list[Reference], Meta(max_length=64)] = []
+    ephemeral: dict[str, Ephemeral] = {}
+    """Write-only fields of forProvider whose value is had anew each time that it is sent."""
     connection: Connection | None = None
     restore_from: RestoreFrom | None = None
 

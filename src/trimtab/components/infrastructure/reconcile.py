@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from trimtab.api import JSON, ObjectMeta
+from trimtab.api import JSON, ObjectMeta, Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import MADE_ANEW, Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.loop.ephemeral import Fresh, marks
 from trimtab.components.infrastructure.loop.gathering import (
     APPROVE,
     BLOCKED_S,
@@ -36,18 +37,28 @@ from trimtab.components.infrastructure.loop.gathering import (
 )
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
-from trimtab.components.infrastructure.loop.remembering import RETRY, Memory, reconciler_name
+from trimtab.components.infrastructure.loop.remembering import (
+    RETRY,
+    ROOM_BYTES,
+    Memory,
+    TooLong,
+    named_only,
+    reconciler_name,
+)
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.loop.users import Unseen, referring, told
+from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
-from trimtab.components.infrastructure.protocol.values import Value, ValueFault
-from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_path, hidden, shown
-from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue
+from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, hidden, shown, to_type
+from trimtab.runtime import Context, Desired, FieldWrite, Owned, Reconciler, Requeue, Writes
 from trimtab.runtime.effects import NotDone
 from trimtab.runtime.ownership import OWNER_LABEL
+
+K = TypeVar("K", bound=Resource)
 
 INTERVAL_LEAST_S = 1.0
 WORKERS = 256
@@ -57,6 +68,15 @@ UNSEEN_RETRY_S = 3.0
 GONE_AGAIN_S = 1.0
 """So much later what is gone has to be gone still."""
 RESTLESS_S_MAX = 3600.0
+TOLD = frozenset({"ApprovalNeeded", "ReplaceDenied", "OutsideWindow", "TooManyGone"})
+"""Reasons for which a plan waits that are said as Events."""
+ID_LENGTH = 64
+ALARMING = frozenset({"ReplaceDenied", "TooManyGone"})
+QUICK_S = 5.0
+"""So long after something was carried out it is looked at again, then after twice as long, and so on: clouds have surprises, most of them
+soon."""
+JITTER = 0.1
+"""Looks come up to so much of their time sooner, so that they do not come all at once. Never later: `interval` is a promise."""
 
 
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
@@ -70,6 +90,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         subject=kind,
         function=keep,
         reads=(Provider, ProviderConfig, Secret, Pod),
+        writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
         family=Managed,
         owns=(Owned(Secret, retain=True, quiet=True), Owned(Job)),
         effects=True,
@@ -85,10 +106,14 @@ class Run:
         self._ctx = ctx
         self._resource = resource
         self._memory = Memory(subject, ctx)
-        self._sources = Sources(subject, ctx.get, ctx.adapter(Providers))  # type: ignore[type-abstract]
+        self._sources = Sources(subject, self._read, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
         self._jobs: Sequence[Job] = ()
+
+    async def _read(self, kind: type[K], name: str) -> K | None:
+        # What is counted in a ProviderConfig's status is no reason to look at everything again.
+        return await self._ctx.get(kind, name, given=kind is ProviderConfig)
 
     async def outcome(self) -> Desired | Requeue:
         """What the runtime is to make so."""
@@ -117,6 +142,7 @@ class Run:
         block = self._block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
         config = await self._sources.configuration(block, new=kept.state is None)
+        fresh = await self._sources.fresh(block)
         if kept.state is None and (found := await keeper.tagged(kept, config, self._subject.metadata.uid)):
             kept = found
             await self._save(kept)
@@ -129,14 +155,17 @@ class Run:
                 return Requeue(0.0)
             if look.gone or look.action == "replace":
                 await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
-            self._permitted(look, talk)
+            self._foreseen(keeper, kept, look)
+            await self._permitted(look, kept, talk)
             restless = kept.restless
             began = self._ctx.now
-            kept = await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
+            kept = await to_its_end(self._carried_out(keeper, kept, look, fresh))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(_verb(look), self._deed(look, block, kept), duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
-            look = self._look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
+            look = self._look = await keeper.look(
+                kept, config, ignored=ignored, initial=initial, now=self._now_s, marks=self._marks()
+            )
             if look.unseen:
                 self._seen(look, block)
             if look.action != "none":
@@ -161,8 +190,38 @@ class Run:
             objects=[*connections, *(restored.create if restored is not None else ())],
             keep=self._kept_refs() if restored is None else [self._memory.ref, *restored.keep],
             status=status,
-            requeue_after_s=self._interval_s * (0.9 + 0.2 * self._ctx.random.random()),
+            requeue_after_s=self._next_look_s(kept, talk),
         )
+
+    def _next_look_s(self, kept: Kept, talk: Talk) -> float:
+        """In how many seconds it is looked again: within `interval`, sooner after something was carried out."""
+        after_s = self._interval_s
+        if not talk.rate.crowded:
+            after_s = min(after_s, max(self._now_s - kept.changed_at, QUICK_S))
+        return after_s * (1 - JITTER * self._ctx.random.random())
+
+    def _marks(self) -> Mapping[str, str]:
+        return marks(self._block, self._subject.spec.ephemeral)
+
+    async def _carried_out(self, keeper: Keeper, kept: Kept, look: Look, fresh: Sequence[Fresh]) -> Kept:
+        """Does what was planned, with what is had anew for it, which is given back at the end. Raises as `Keeper.carry_out`, `NotReady`."""
+        leases: list[Lease] = []
+        try:
+            for one in fresh:
+                leases.append(await Lease.open(self._ctx.adapter(Providers), one.opening))  # type: ignore[type-abstract]
+            if leases:
+                values = {
+                    one.path: to_type(one.attribute.implied, Output(lease.value), f"ephemeral.{one.path}")
+                    for one, lease in zip(fresh, leases, strict=True)
+                }
+                look = await keeper.filled(look, values)
+            return await keeper.carry_out(kept, look, self._save, now=self._now_s)
+        except (ProviderError, Failed, ValueFault) as err:
+            if not leases:
+                raise
+            raise Failed(redacted(str(err), leases)) from None
+        finally:
+            await close_all(leases)
 
     async def _restored(self, kept: Kept) -> Restore | None:
         """What was in it comes back; None: there is nothing to do."""
@@ -194,11 +253,12 @@ class Run:
     async def _looked(
         self, keeper: Keeper, kept: Kept, config: Value, ignored: Sequence[str] = (), initial: Sequence[str] = ()
     ) -> Look:
-        look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
+        marked = self._marks() if config is not None else {}
+        look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s, marks=marked)
         if look.gone:
             # One answer of a cloud that is not of one mind is not enough.
             await asyncio.sleep(GONE_AGAIN_S)
-            look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s)
+            look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s, marks=marked)
         self._look = look
         return look
 
@@ -221,21 +281,39 @@ class Run:
     def _interval_s(self) -> float:
         return max(seconds(self._subject.spec.interval), INTERVAL_LEAST_S)
 
-    def _permitted(self, look: Look, talk: Talk) -> None:
+    async def _permitted(self, look: Look, kept: Kept, talk: Talk) -> None:
+        """Raises `Blocked`: it may not be carried out now."""
         verdict = permission(self._subject, self._block, look, self._ctx.now)
         if not verdict.go:
-            raise Blocked(verdict.reason, verdict.message, self._interval_s)
+            raise self._held(look, verdict.reason, verdict.message)
         talk.rate.open()
-        if (look.gone or look.action == "replace") and not talk.may_make_anew():
-            raise self._too_many(talk, "were made anew, or would be")
+        if look.gone or look.action == "replace":
+            await self._counted(look, kept, talk, "were made anew, or would be")
+        if verdict.approved:
+            self._ctx.event("Approved", f"{look.action}, as approved: {look.digest}")
 
-    def _too_many(self, talk: Talk, what: str) -> Blocked:
+    async def _counted(self, look: Look, kept: Kept, talk: Talk, what: str) -> None:
+        """Counts something that was there and is not, or will not be. Raises `Blocked`: it would be one too many."""
         name = self._subject.spec.provider_ref.name
-        return Blocked(
-            "TooManyGone",
-            f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
-            self._interval_s,
-        )
+        what = f"{self._subject.metadata.uid}/{kept.lives}/{_id(kept.state)[:ID_LENGTH]}"
+        if not talk.may_make_anew(what, self._now_s):
+            raise self._held(
+                look,
+                "TooManyGone",
+                f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
+            )
+        config = await self._ctx.get(ProviderConfig, name, given=True)
+        if config is not None and (entries := talk.anew.entries) != config.status.made_anew:
+            said = {"status": {"madeAnew": msgspec.to_builtins(entries)}}
+            await self._ctx.write(FieldWrite(config.ref, said, "status"))
+
+    def _held(self, look: Look, reason: str, message: str) -> Blocked:
+        """A plan that waits; that it begins to is said aloud, once."""
+        before = self._subject.status
+        synced = next((c for c in before.conditions if c.type == "Synced"), None)
+        if reason in TOLD and (synced is None or (synced.reason, before.plan.digest) != (reason, look.digest)):
+            self._ctx.event(reason, message, warning=reason in ALARMING)
+        return Blocked(reason, message, self._interval_s)
 
     # Remembering
 
@@ -313,7 +391,28 @@ class Run:
         return recovered.kept
 
     async def _save(self, kept: Kept) -> None:
-        await self._memory.save(kept)
+        """Raises `Blocked`: it is too much to be remembered. What is there already is remembered by its name, all the same."""
+        try:
+            await self._memory.save(kept)
+        except TooLong as err:
+            if kept.state is not None and kept.pending in ("", "delete"):
+                await self._memory.save(named_only(kept))
+            if kept.pending == "delete":
+                return  # of what goes more is not needed
+            raise self._too_long(err) from None
+
+    def _foreseen(self, keeper: Keeper, kept: Kept, look: Look) -> None:
+        """Raises `Blocked`: what there would be is too much to be remembered, so that it is not made."""
+        if look.planned is None:
+            return
+        after = keeper.keep(kept, State(known(look.planned.value), look.planned.private))
+        try:
+            self._memory.packed(after, room_bytes=ROOM_BYTES)
+        except TooLong as err:
+            raise self._too_long(err) from None
+
+    def _too_long(self, err: TooLong) -> Blocked:
+        return Blocked("StateTooLong", f"what is to be remembered of it is too long: {err}", self._interval_s)
 
     def _kept_refs(self) -> list[Any]:
         return [self._memory.ref, *(job.ref for job in self._jobs)]
@@ -365,10 +464,10 @@ class Run:
         look = await self._looked(keeper, kept, None)
         if look.unseen:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
-        if look.gone and not talk.may_make_anew():
-            raise self._too_many(talk, "are gone")
+        if look.gone:
+            await self._counted(look, kept, talk, "are gone")
         if look.action == "delete":
-            self._permitted(look, talk)
+            await self._permitted(look, kept, talk)
             await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
 

@@ -157,9 +157,9 @@ def list_(target: Target, output: str) -> None:
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
 def kinds(target: Target, name: str, pattern: str, output: str) -> None:
-    """The resources of provider NAME, all or those with PATTERN in their name."""
+    """The resources of provider NAME, all or those with PATTERN in their name; ephemeral ones with their fields."""
     made, schema = finished(with_api(target, lambda wire: known(target, wire, name)))
-    rows = [
+    rows: list[JSON] = [
         {
             "resource": one,
             "kind": naming.kind_name(name, one),
@@ -168,11 +168,19 @@ def kinds(target: Target, name: str, pattern: str, output: str) -> None:
         for one in schema.resources
         if pattern in one
     ]
+    rows += [
+        {"resource": one, "kind": "", "enabled": False, "ephemeral": sorted(of.block.attributes)}
+        for one, of in schema.ephemeral.items()
+        if pattern in one
+    ]
     if output == "json":
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        click.echo(f"{'*' if row['enabled'] else ' '} {row['resource']}  {row['kind']}")
+        if "ephemeral" in row:
+            click.echo(f"  {row['resource']}  ephemeral: {', '.join(row['ephemeral'])}")
+        else:
+            click.echo(f"{'*' if row['enabled'] else ' '} {row['resource']}  {row['kind']}")
 
 
 @provider.command()

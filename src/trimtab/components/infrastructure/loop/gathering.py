@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, Source
+from trimtab.components.infrastructure.kinds import Ephemeral, Managed, Provider, ProviderConfig, SecretKey, Source
+from trimtab.components.infrastructure.loop.ephemeral import Fresh, places, unfilled
 from trimtab.components.infrastructure.loop.finding import Finder, tagged
 from trimtab.components.infrastructure.loop.keeping import Keeper
+from trimtab.components.infrastructure.programs.leases import Opening
 from trimtab.components.infrastructure.programs.pool import Providers, Talk
 from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady
 from trimtab.components.infrastructure.protocol.provider import State
@@ -49,6 +51,15 @@ class Blocked(Exception):
         self.retry_s = retry_s
 
 
+class Login(NamedTuple):
+    """A credential: what a provider is started and configured with."""
+
+    provider: Provider
+    config: ProviderConfig
+    secrets: Mapping[str, str]
+    openings: Mapping[str, Opening]
+
+
 class Sources:
     """What one object is made of."""
 
@@ -59,7 +70,11 @@ class Sources:
 
     async def talk(self) -> Talk:
         """The object's provider, configured. Raises `Blocked`, `NotReady`."""
-        name = self.subject.spec.provider_ref.name
+        login = await self._login(self.subject.spec.provider_ref.name)
+        return await self._providers.talk(login.provider, login.config, login.secrets, login.openings)
+
+    async def _login(self, name: str, through: tuple[str, ...] = ()) -> Login:
+        """What a ProviderConfig is made of. through: those that need it for their own. Raises `Blocked`."""
         config = await self._reads(ProviderConfig, name)
         if config is None:
             raise Blocked(
@@ -72,13 +87,55 @@ class Sources:
                 f"ProviderConfig {name} names the Provider {config.spec.provider}, which is not there: "
                 f"trimtab provider install {config.spec.provider}",
             )
-        secrets = {}
-        for field, ref in config.spec.secrets.items():
+        where = f"ProviderConfig {name}"
+        secrets = await self._texts(config.spec.secrets, where)
+        openings = await self.openings(config.spec.ephemeral, where, through=(*through, name))
+        return Login(provider, config, secrets, openings)
+
+    async def _texts(self, refs: Mapping[str, SecretKey], where: str) -> dict[str, str]:
+        """What Secrets hold, by field. Raises `Blocked`."""
+        out = {}
+        for field, ref in refs.items():
             try:
-                secrets[field] = await self.secret_text(ref.name, ref.key)
+                out[field] = await self.secret_text(ref.name, ref.key)
             except LookupError as err:
-                raise Blocked("SecretMissing", f"ProviderConfig {name}: {field}: {err}") from None
-        return await self._providers.talk(provider, config, secrets)
+                raise Blocked("SecretMissing", f"{where}: {field}: {err}") from None
+        return out
+
+    async def openings(
+        self, declared: Mapping[str, Ephemeral], where: str, *, own: str = "", through: tuple[str, ...] = ()
+    ) -> dict[str, Opening]:
+        """What opens the ephemeral resources of some fields. own: the ProviderConfig of those that name none. Raises `Blocked`."""
+        out = {}
+        for field, one in declared.items():
+            place = f"{where}: ephemeral.{field}"
+            name = one.provider_ref.name if one.provider_ref is not None else own
+            if not name:
+                raise Blocked("InvalidField", f"{place}: name the ProviderConfig that opens it in providerRef")
+            if name in through:
+                raise Blocked("InvalidField", f"{place}: {' needs '.join((*through, name))}, which none can begin with")
+            login = await self._login(name, through)
+            texts = await self._texts(one.secrets, place)
+            out[field] = Opening(
+                place=place,
+                kind=one.type,
+                config={**one.config, **texts},
+                output=one.field,
+                provider=login.provider,
+                login=login.config,
+                secrets=login.secrets,
+                openings=login.openings,
+            )
+        return out
+
+    async def fresh(self, block: Block) -> list[Fresh]:
+        """The fields of the object that are had anew. Raises `Blocked`, `FieldFault`."""
+        spec = self.subject.spec
+        if not spec.ephemeral:
+            return []
+        found = places(block, spec.ephemeral)
+        openings = await self.openings(spec.ephemeral, "spec", own=spec.provider_ref.name)
+        return [Fresh(*found[field], opening) for field, opening in openings.items()]
 
     async def configuration(self, block: Block, *, new: bool) -> Value:
         """What is given, with what only making it needs, with references and secrets filled in.
@@ -102,6 +159,7 @@ class Sources:
                     raise
                 secrets[name, key] = None
         config = configured(block, given, lambda name, key: secrets[name, key])
+        config = unfilled(block, config, spec.ephemeral)
         if spec.policy.adopt != "ifTagged":
             return config
         try:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from trimtab.api import JSON
+from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.users import config_ends, provider_ends
 from trimtab.components.infrastructure.programs.shelf import Shelf
-from trimtab.components.infrastructure.programs.terms import NotReady, Providers
+from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers
 from trimtab.runtime import Context, Desired, Requeue, reconciler
+
+if TYPE_CHECKING:
+    from trimtab.components.infrastructure.programs.leases import Opening
 
 CHECK_S = 300.0
 MISSING_S = 10.0
@@ -62,11 +67,27 @@ async def configured(subject: ProviderConfig, ctx: Context) -> Desired | Requeue
             message = f"{field}: the Secret {ref.name} {what} in namespace {subject.namespace}"
             return Desired(status=_ready(subject, "False", "SecretMissing", message))
         secrets[field] = base64.b64decode(secret.data[ref.key]).decode(errors="replace")
+    providers: Providers = ctx.adapter(Providers)  # type: ignore[type-abstract]
     try:
-        await ctx.adapter(Providers).talk(provider, subject, secrets)  # type: ignore[type-abstract]
+        await providers.talk(provider, subject, secrets, await _openings(subject, ctx, providers))
     except NotReady as err:
         return Desired(status=_ready(subject, "False", err.reason, str(err)), requeue_after_s=CHECK_S)
     return Desired(status=_ready(subject, "True", "Accepted", ""))
+
+
+async def _openings(subject: ProviderConfig, ctx: Context, providers: Providers) -> Mapping[str, Opening]:
+    """Raises `NotReady`."""
+    if not subject.spec.ephemeral:
+        return NO_OPENINGS
+    from trimtab.components.infrastructure.loop.gathering import Blocked, Sources
+
+    somebody = Managed(metadata=ObjectMeta(name=subject.name, namespace=subject.namespace))
+    try:
+        return await Sources(somebody, ctx.get, providers).openings(
+            subject.spec.ephemeral, "spec", through=(subject.name,)
+        )
+    except Blocked as err:
+        raise NotReady(err.reason, str(err)) from None
 
 
 def _ready(subject: ProviderConfig, status: str, reason: str, message: str) -> JSON:

@@ -14,7 +14,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -45,6 +46,7 @@ from trimtab.components.infrastructure.schemas.changes import (
     digest,
     ignoring,
     overlap,
+    put,
 )
 
 UNSEEN_S = 600.0
@@ -54,6 +56,7 @@ SETTLE_S = 30.0
 long the cloud goes on with it."""
 
 Action = Literal["none", "create", "update", "replace", "delete"]
+NO_MARKS: Mapping[str, str] = MappingProxyType({})
 KEY_BYTES = 32
 TOKEN_BYTES = 8
 
@@ -98,6 +101,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     restless: how many times in a row the same was planned again right after it was applied.
     written: seal of the write-only fields that were last sent: no state has them.
     connected: name of the connection Secret that was made of it; empty when there is none.
+    changed_at: when it was last made, or changed because it was given anew, in seconds since 1970.
     """
 
     state: Any = None
@@ -116,6 +120,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     restless: int = 0
     written: str = ""
     connected: str = ""
+    changed_at: float = 0.0
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -151,6 +156,10 @@ class Look(Struct, frozen=True):
     """Whether it was made a moment ago and is not to be seen yet."""
     tainted: bool = False
     deferred: str = ""
+    sent: str = ""
+    """Seal of the write-only fields, as it is kept once they were sent."""
+    sending: Value = None
+    """What is given, with what is had anew at the last moment; None: there is nothing of that."""
     agreed: bool = False
     """Whether this makes what was permitted to be made anew, and was deleted for it."""
 
@@ -210,6 +219,7 @@ class Keeper:
         made_at: float = 0.0,
         agreed: str = "",
         sent: str | None = None,
+        changed_at: float | None = None,
     ) -> Kept:
         """What to remember from now on."""
         whole = state.value is not None and not tainted
@@ -231,11 +241,12 @@ class Keeper:
             agreed=agreed,
             written=kept.written if sent is None else sent,
             connected=kept.connected,
+            changed_at=kept.changed_at if changed_at is None else changed_at,
         )
 
-    def _sent(self, kept: Kept, config: Value) -> str:
-        """A seal of the write-only fields of a configuration; empty when there are none."""
-        found = [(path, plain(value)) for path, value in written(self._schema.block, config)]
+    def _sent(self, kept: Kept, config: Value, marks: Mapping[str, str]) -> str:
+        """A seal of the write-only fields of a configuration; empty when there are none. marks: what counts of those that are had anew."""
+        found = [(path, marks.get(path, plain(value))) for path, value in written(self._schema.block, config)]
         raw = msgspec.json.encode(found, order="deterministic")
         return hmac.new(bytes.fromhex(kept.key), raw, hashlib.sha256).hexdigest() if found else ""
 
@@ -243,11 +254,19 @@ class Keeper:
         return hmac.new(bytes.fromhex(kept.key), encode(self._type, config), hashlib.sha256).hexdigest()
 
     async def look(
-        self, kept: Kept, config: Value, *, ignored: Sequence[str] = (), initial: Sequence[str] = (), now: float = 0.0
+        self,
+        kept: Kept,
+        config: Value,
+        *,
+        ignored: Sequence[str] = (),
+        initial: Sequence[str] = (),
+        now: float = 0.0,
+        marks: Mapping[str, str] = NO_MARKS,
     ) -> Look:
         """Reads what is there and plans what would make `config` true; config None: what would delete it.
 
         ignored: places of which what is there stays; initial: such that only making it needs, also when it is made anew. now: seconds since 1970.
+        marks: by their paths, of fields that are unknown until they are sent, what makes them be sent.
 
         Raises:
             ProviderError: it did not answer, or refuses the configuration, in its words.
@@ -268,7 +287,7 @@ class Keeper:
         planned = await self._planned(live, full)
         forced = self._forced(live, planned)
         action = self._action(kept, live, planned, forced)
-        rewrites = (sent := self._sent(kept, full)) != "" and sent != kept.written
+        rewrites = (sent := self._sent(kept, full, marks)) != "" and sent != kept.written
         if action == "none" and rewrites:
             action = "update"
         if action == "replace":
@@ -302,7 +321,10 @@ class Keeper:
             planned=planned,
             config=full,
             lines=lines,
-            digest=digest(action, list(lines), full, bytes.fromhex(kept.key)) if action != "none" else "",
+            digest=digest(action, list(lines), [full, sent] if marks else full, bytes.fromhex(kept.key))
+            if action != "none"
+            else "",
+            sent=sent,
             drifted=self._drifted(prior, live, legacy=planned.legacy),
             gone=gone and not kept.agreed,
             tainted=kept.tainted,
@@ -352,6 +374,22 @@ class Keeper:
 
     # Doing it
 
+    async def filled(self, look: Look, values: Mapping[str, Value]) -> Look:
+        """The same plan, with what was had anew at its places.
+
+        Raises:
+            Failed: with that the provider plans something else. ProviderError: it did not answer, or refuses the values.
+        """
+        assert look.planned is not None
+        config = look.config
+        for path, value in values.items():
+            config = put(config, path, value)
+        planned = await self._planned(look.live if look.action == "update" else State(None), config)
+        if not same(self._type, planned.value, look.planned.value):
+            places = ", ".join(one.path for one in differences(self._type, look.planned.value, planned.value))
+            raise Failed(f"with the value that was had anew the provider plans something else: {places}")
+        return msgspec.structs.replace(look, planned=planned, sending=config)
+
     async def carry_out(self, kept: Kept, look: Look, save: Save, *, now: float = 0.0) -> Kept:
         """Does what was planned, saving what there is after each step; returns what is kept at the end.
 
@@ -369,7 +407,7 @@ class Keeper:
                 return await self._make(kept, look, save, now)
             case "create":
                 return await self._make(kept, look, save, now)
-        return await self._change(kept, look, save)
+        return await self._change(kept, look, save, now)
 
     async def _make(self, kept: Kept, look: Look, save: Save, now: float) -> Kept:
         assert look.planned is not None
@@ -386,7 +424,7 @@ class Keeper:
                 await save(self.keep(kept, nothing, agreed=kept.agreed))
             raise Failed(said)
         # Half a resource is one, that has to be made anew.
-        return await self._settled(kept, look, done, save, tainted=bool(done.errors), made_at=now)
+        return await self._settled(kept, look, done, save, tainted=bool(done.errors), made_at=now, changed_at=now)
 
     async def _attempt(self, look: Look, now: float) -> Attempt:
         assert look.planned is not None
@@ -401,31 +439,44 @@ class Keeper:
             before=None if there is None else [one.key for one in there],
         )
 
-    async def _change(self, kept: Kept, look: Look, save: Save) -> Kept:
+    async def _change(self, kept: Kept, look: Look, save: Save, now: float) -> Kept:
         await save(self.keep(kept, look.live, tainted=kept.tainted, pending="update"))
         done = await self._apply(kept, look.live, look, save)
         if done.state.value is None and not done.errors:
             await save(self.keep(kept, look.live, tainted=kept.tainted))
             raise Failed("the provider says that it was changed, and gives no state of it")
-        return await self._settled(kept, look, done, save, tainted=bool(done.errors) and kept.tainted)
+        # Who changes it outside again and again must not be answered faster and faster.
+        asked = any(line.cause == "spec" for line in look.lines)
+        return await self._settled(
+            kept, look, done, save, tainted=bool(done.errors) and kept.tainted, changed_at=now if asked else None
+        )
 
     async def _apply(self, kept: Kept, prior: State, look: Look, save: Save) -> Applied:
         assert look.planned is not None
         try:
-            return await self._provider.apply(self._kind, prior, look.planned, look.config)
+            config = look.config if look.sending is None else look.sending
+            return await self._provider.apply(self._kind, prior, look.planned, config)
         except ValueFault:
             # It was never asked.
             await save(self.keep(kept, prior, tainted=kept.tainted, agreed=kept.agreed))
             raise
 
     async def _settled(
-        self, kept: Kept, look: Look, done: Applied, save: Save, *, tainted: bool, made_at: float = 0.0
+        self,
+        kept: Kept,
+        look: Look,
+        done: Applied,
+        save: Save,
+        *,
+        tainted: bool,
+        made_at: float = 0.0,
+        changed_at: float | None = None,
     ) -> Kept:
         vague = list(unknowns(self._type, done.state.value))
         identity = kept.identity if done.state.identity is None else done.state.identity
         state = State(known(done.state.value), done.state.private, identity)
-        sent = kept.written if done.errors else self._sent(kept, look.config)
-        kept = self.keep(kept, state, tainted=tainted, made_at=made_at, sent=sent)
+        sent = kept.written if done.errors else look.sent
+        kept = self.keep(kept, state, tainted=tainted, made_at=made_at, sent=sent, changed_at=changed_at)
         await save(kept)
         if done.errors:
             raise Failed("; ".join(map(str, done.errors)))

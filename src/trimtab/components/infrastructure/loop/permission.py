@@ -28,11 +28,13 @@ class Policy(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Verdict(Struct, frozen=True):
-    """Whether a plan may be carried out; if not, a reason for a condition, and one line for a person."""
+    """Whether a plan may be carried out; if not, a reason for a condition, and one line for a person. approved: somebody had to say so,
+    and did."""
 
     go: bool
     reason: str = ""
     message: str = ""
+    approved: bool = False
 
 
 def permission(subject: Managed, block: Block, look: Look, now: datetime) -> Verdict:
@@ -87,7 +89,8 @@ def gate(look: Look, policy: Policy, approved: str, named: str) -> Verdict:
         return Verdict(False, "DeleteDenied", "spec.policy.delete is deny: set it to delete or to orphan")
     if policy.apply == "onApproval" and not agreed:
         return Verdict(False, "ApprovalNeeded", f"would {how}: {ask}")
-    return Verdict(True)
+    asked = policy.apply == "onApproval" or (look.action == "replace" and policy.replace != "auto" and not look.tainted)
+    return Verdict(True, approved=agreed and asked)
 
 
 __all__ = ["Policy", "Verdict", "gate", "permission"]

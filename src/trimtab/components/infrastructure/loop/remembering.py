@@ -10,6 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from typing import Any
+
+import msgspec
 
 from trimtab.api import ObjectMeta, Ref
 from trimtab.api.core import Secret
@@ -25,6 +28,22 @@ RETRY = "trimtab.dev/retry-create"
 PACK_BYTES = 64 << 10
 """What is longer is packed: an object of the API has a megabyte and a third at most."""
 UNPACKED_BYTES_MAX = 64 << 20
+SECRET_BYTES_MAX = 1 << 20
+"""Of all that a Secret holds: no API takes more."""
+ROOM_BYTES = 64 << 10
+"""Left free before something is made: a provider answers more than it plans."""
+SHORT_BYTES = 1024
+"""A field of a state that is too long is left out when it is longer."""
+
+
+class TooLong(ValueError):
+    """More than a Secret can hold: one line with what it would take."""
+
+    def __init__(self, bytes_packed: int, bytes_max: int) -> None:
+        super().__init__(
+            f"{bytes_packed / 1024:,.0f} KiB packed, and a Secret has room for {bytes_max >> 10:,} KiB: give it less, "
+            "or split it into several objects"
+        )
 
 
 class Memory:
@@ -45,9 +64,19 @@ class Memory:
         return kept_for(self._subject, secret) if secret is not None else None
 
     async def save(self, kept: Kept) -> None:
-        raw = kept.encode()
-        key, data = (PACKED_KEY, zlib.compress(raw)) if len(raw) > PACK_BYTES else (STATE_KEY, raw)
+        """Raises `TooLong`."""
+        key, data = self.packed(kept)
         await self._ctx.save(self._secret({key: base64.b64encode(data).decode()}))
+
+    def packed(self, kept: Kept, *, room_bytes: int = 0) -> tuple[str, bytes]:
+        """(key, data) of the Secret in which so much is left free. Raises `TooLong`."""
+        raw = kept.encode()
+        if len(raw) <= PACK_BYTES:
+            return STATE_KEY, raw
+        data = zlib.compress(raw)
+        if len(data) > SECRET_BYTES_MAX - room_bytes:
+            raise TooLong(len(data), SECRET_BYTES_MAX - room_bytes)
+        return PACKED_KEY, data
 
     async def discard(self) -> None:
         await self._ctx.discard(self._secret({}), [STATE_FINALIZER])
@@ -104,6 +133,18 @@ def kept_of(secret: Secret) -> Kept | None:
         return Kept.decode(_unpacked(base64.b64decode(packed)))
     raw = secret.data.get(STATE_KEY)
     return None if raw is None else Kept.decode(base64.b64decode(raw))
+
+
+def named_only(kept: Kept) -> Kept:
+    """What tells which one it is, without what is long: what a provider reads by it is the rest."""
+
+    def short(value: Any) -> Any:
+        if len(json.dumps(value)) <= SHORT_BYTES:
+            return value
+        return [] if isinstance(value, list) else None
+
+    state = {name: value if name == "id" else short(value) for name, value in (kept.state or {}).items()}
+    return msgspec.structs.replace(kept, state=state)
 
 
 def _unpacked(data: bytes) -> bytes:

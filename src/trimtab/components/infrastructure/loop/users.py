@@ -7,11 +7,11 @@ Whatever is deleted together goes in this order by itself: each waits, and says 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from trimtab.api import Ref, kind_of
 from trimtab.api.core import Secret
-from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import Ephemeral, Managed, Provider, ProviderConfig, secrets_of
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
@@ -83,8 +83,16 @@ async def _needed(ctx: Context, subject: Managed) -> set[Ref]:
 
 async def using(ctx: Context, config: ProviderConfig) -> list[Managed]:
     """The objects that are kept with a credential."""
-    kinds = await enabled(ctx, config.spec.provider)
-    return await objects(ctx, kinds, config.namespace, lambda one: one.spec.provider_ref.name == config.name)
+
+    def needs(one: Managed) -> bool:
+        return one.spec.provider_ref.name == config.name or opens_with(one.spec.ephemeral, config.name)
+
+    return await objects(ctx, await enabled(ctx), config.namespace, needs)
+
+
+def opens_with(declared: Mapping[str, Ephemeral], name: str) -> bool:
+    """Whether one of these is opened with the ProviderConfig of a name."""
+    return any(one.provider_ref is not None and one.provider_ref.name == name for one in declared.values())
 
 
 def told(users: Sequence[Managed]) -> str:
@@ -112,7 +120,7 @@ async def credentials(subject: ProviderConfig, ctx: Context) -> Desired | Requeu
         return Requeue(UNSEEN_S)
     for config in await ctx.list(ProviderConfig, subject.namespace):
         if config.metadata.deletion_timestamp is None or await using(ctx, config):
-            needed |= {ref.name for ref in config.spec.secrets.values()}
+            needed |= secrets_of(config.spec)
     writes = []
     for secret in await ctx.list(Secret, subject.namespace, where=lambda s: s.name in needed or held(s)):
         if secret.name not in needed:
@@ -134,15 +142,17 @@ async def config_ends(subject: ProviderConfig, ctx: Context) -> Desired | Requeu
         return _waits(subject.metadata.generation, str(err), UNSEEN_S)
     if users:
         return _waits(subject.metadata.generation, f"it is still needed by {told(users)}: delete them first")
-    others = {
-        ref.name
-        for config in await ctx.list(ProviderConfig, subject.namespace)
-        if config.name != subject.name
-        for ref in config.spec.secrets.values()
-    }
-    for ref in subject.spec.secrets.values():
-        secret = await ctx.get(Secret, ref.name)
-        if secret is not None and held(secret) and ref.name not in others:
+    others: set[str] = set()
+    for config in await ctx.list(ProviderConfig, subject.namespace):
+        if config.name != subject.name:
+            others |= secrets_of(config.spec)
+            if opens_with(config.spec.ephemeral, subject.name):
+                return _waits(
+                    subject.metadata.generation, f"it is still needed by ProviderConfig {config.name}: delete it first"
+                )
+    for name in secrets_of(subject.spec):
+        secret = await ctx.get(Secret, name)
+        if secret is not None and held(secret) and name not in others:
             return Requeue(WAIT_S)
     return Desired()
 

@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import re
 import shutil
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
-from trimtab.components.infrastructure.programs.terms import NotReady, Providers
+from trimtab.components.infrastructure.programs.leases import Lease, Opening, close_all, redacted
+from trimtab.components.infrastructure.programs.removals import Removals
+from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
@@ -31,14 +32,13 @@ T = TypeVar("T")
 
 IDLE_S = 300.0
 CHECK_S = 30.0
-WINDOW_S = 600.0
-"""Within this long so many resources may be made anew as `removalsPerInterval` says."""
 AGAIN_FIRST_S, AGAIN_LAST_S = 1.0, 60.0
 """After a program that did not start, or ended at once, so long nobody starts it: then twice as long, and so on."""
 STEADY_S = 60.0
 """What ran so long was well."""
 QUIET_S = 4.0
 """At the end of the process: so long whoever still asks is waited for, before the provider is told to stop."""
+CROWDED_S = 1.0
 BUSY_FIRST_S, BUSY_LAST_S = 5.0, 300.0
 BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|throttl", re.IGNORECASE)
 
@@ -81,6 +81,11 @@ class Rate:
             if self.pauses != pauses:  # the turns are dealt out anew
                 raise NotReady("RateLimited", "the cloud asked for fewer requests while this waited for its turn")
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many ask that somebody who asks now waits longer than `CROWDED_S`."""
+        return self.next_at > self.clock() + CROWDED_S
+
     def answered(self) -> None:
         """Something that the cloud was asked was not refused."""
         if self.clock() >= self.busy_until:
@@ -108,7 +113,11 @@ class Talk:
     used: float = 0.0
     asked: int = 0
     began: float = 0.0
-    anew: deque[float] = field(default_factory=deque)
+    anew: Removals = field(default_factory=Removals)
+    leases: Sequence[Lease] = ()
+    """What of its configuration is had from ephemeral resources, open as long as its process lives."""
+    lent: int = 0
+    """How many ephemeral resources of it are open."""
 
     async def quiet(self, within_s: float) -> None:
         """Waits until nobody asks anything any more, at most so long."""
@@ -119,16 +128,20 @@ class Talk:
     async def close(self) -> None:
         await self.provider.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
+        await close_all(self.leases)
 
-    def may_make_anew(self) -> bool:
-        """Whether one more resource that was there may be made anew now; counts it if so."""
-        now = self.clock()
-        while self.anew and self.anew[0] <= now - WINDOW_S:
-            self.anew.popleft()
-        if len(self.anew) >= self.removals:
-            return False
-        self.anew.append(now)
-        return True
+    @property
+    def spent(self) -> bool:
+        """Whether something that it is configured with could not be renewed."""
+        return any(lease.lost for lease in self.leases)
+
+    @property
+    def idle(self) -> bool:
+        return self.asked == 0 and self.lent == 0
+
+    def may_make_anew(self, what: str, now_s: float) -> bool:
+        """Whether one more resource that was there may be made anew now; counts it if so, as `Removals.allows`."""
+        return self.anew.allows(what, self.removals, now_s)
 
     async def plan(self, kind: str, prior: State, config: Value) -> Planned:
         return await self._asking(self.provider.plan(kind, prior, config), cloud=False)
@@ -163,6 +176,21 @@ class Talk:
     async def list_(self, kind: str, config: Value, limit: int) -> list[protocol.Listed]:
         await self.rate.turn()
         return await self._asking(self.provider.list_(kind, config, limit))
+
+    async def validate_ephemeral(self, kind: str, config: Value) -> tuple[protocol.Diagnostic, ...]:
+        return await self._asking(self.provider.validate_ephemeral(kind, config))
+
+    async def open_ephemeral(self, kind: str, config: Value) -> protocol.Opened:
+        opened = await self._asking(self.provider.open_ephemeral(kind, config))
+        self.lent += 1
+        return opened
+
+    async def renew_ephemeral(self, kind: str, opened: protocol.Opened) -> protocol.Opened:
+        return await self._asking(self.provider.renew_ephemeral(kind, opened))
+
+    async def close_ephemeral(self, kind: str, opened: protocol.Opened) -> None:
+        self.lent = max(self.lent - 1, 0)  # it may have been opened by a process before this one
+        await self._asking(self.provider.close_ephemeral(kind, opened))
 
     async def validate(self, kind: str, config: Value) -> tuple[protocol.Diagnostic, ...]:
         return await self._asking(self.provider.validate(kind, config), cloud=False)
@@ -205,18 +233,29 @@ class Pool:
     def __init__(self, command: Command) -> None:
         self._command = command
         self._talks: dict[str, Talk] = {}
+        self._retired: list[Talk] = []
+        """Those that others have taken the place of, and that still do something."""
         self._starting: dict[str, asyncio.Task[Talk]] = {}
         self._troubles: dict[str, Trouble] = {}
-        self._shared: dict[str, tuple[Rate, deque[float]]] = {}
+        self._shared: dict[str, tuple[Rate, Removals]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> list[Talk]:
-        return list(self._talks.values())
+        return [*self._talks.values(), *self._retired]
 
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
-        key = self._key(provider, config, secrets)
+    async def talk(
+        self,
+        provider: Provider,
+        config: ProviderConfig,
+        secrets: Mapping[str, str],
+        openings: Mapping[str, Opening] = NO_OPENINGS,
+    ) -> Talk:
+        key = self._key(provider, config, secrets, openings)
         talk = self._talks.get(key)
+        if talk is not None and talk.spent:
+            self._retired.append(self._talks.pop(key))
+            talk = None
         if talk is not None and talk.provider.plugin.running:
             talk.used = talk.clock()
             talk.removals, talk.rate.per_second = config.spec.removals_per_interval, config.spec.requests_per_second
@@ -231,16 +270,33 @@ class Pool:
             if (trouble := self._troubles.get(key)) is not None:
                 trouble.pause(asyncio.get_running_loop().time())
             task = self._starting[key] = asyncio.get_running_loop().create_task(
-                self._started(key, provider, config, secrets)
+                self._started(key, provider, config, secrets, openings)
             )
             task.add_done_callback(lambda done: self._begun(key, done))
         return await asyncio.shield(task)
 
-    async def _started(self, key: str, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+    async def _started(
+        self,
+        key: str,
+        provider: Provider,
+        config: ProviderConfig,
+        secrets: Mapping[str, str],
+        openings: Mapping[str, Opening],
+    ) -> Talk:
+        leases: list[Lease] = []
         try:
-            started = self._talks[key] = await self._start(provider, config, secrets)
+            for opening in openings.values():
+                leases.append(await Lease.open(self, opening))
+            fresh = {field: lease.value for field, lease in zip(openings, leases, strict=True)}
+            started = self._talks[key] = await self._start(provider, config, {**secrets, **fresh})
+            started.leases = leases
         except NotReady as err:
-            self._trouble(key, err)
+            await close_all(leases)
+            said = NotReady(err.reason, redacted(str(err), leases))
+            self._trouble(key, said)
+            raise said from None
+        except BaseException:
+            await close_all(leases)
             raise
         return started
 
@@ -264,12 +320,19 @@ class Pool:
         self._troubles = {k: t for k, t in self._troubles.items() if now < t.until + STEADY_S}
         self._troubles[key] = Trouble(err, now + wait_s, wait_s)
 
-    def _key(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> str:
+    def _key(
+        self,
+        provider: Provider,
+        config: ProviderConfig,
+        secrets: Mapping[str, str],
+        openings: Mapping[str, Opening],
+    ) -> str:
         parts = [provider.metadata.uid, provider.spec.checksum, provider.spec.version, config.metadata.uid]
-        raw = msgspec.json.encode([parts, config.spec.config, dict(secrets)], order="deterministic")
+        told = {field: one.told for field, one in openings.items()}
+        raw = msgspec.json.encode([parts, config.spec.config, dict(secrets), told], order="deterministic")
         return hashlib.sha256(raw).hexdigest()
 
-    async def _start(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+    async def _start(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, Any]) -> Talk:
         command, sockets, environment = self._command(provider)
         clock = asyncio.get_running_loop().time
         try:
@@ -290,7 +353,9 @@ class Pool:
             raise
         spec = config.spec
         # Of the ProviderConfig, not of the process: neither an idle end nor another token makes anybody forget.
-        rate, anew = self._shared.setdefault(config.metadata.uid, (Rate(spec.requests_per_second, clock), deque()))
+        rate, anew = self._shared.setdefault(
+            config.metadata.uid, (Rate(spec.requests_per_second, clock), Removals(config.status.made_anew))
+        )
         rate.per_second = spec.requests_per_second
         return Talk(
             started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew, began=clock()
@@ -308,18 +373,25 @@ class Pool:
     async def reap(self) -> None:
         """Stops what nobody has asked for `IDLE_S`."""
         for key, talk in list(self._talks.items()):
-            if talk.asked == 0 and talk.used + IDLE_S <= talk.clock():
+            if talk.idle and talk.used + IDLE_S <= talk.clock():
                 del self._talks[key]
                 await asyncio.shield(self._end(talk))
+        for talk in [one for one in self._retired if one.idle]:
+            self._retired.remove(talk)
+            await asyncio.shield(self._end(talk))
 
     async def close(self) -> None:
         starting = list(self._starting.values())
         for task in starting:
             task.cancel()
         await asyncio.gather(*starting, return_exceptions=True)
-        talks, self._talks = list(self._talks.values()), {}
-        await asyncio.gather(*(talk.quiet(QUIET_S) for talk in talks))
-        await asyncio.gather(*self._ending, *map(self._end, talks))
+        await asyncio.gather(*(talk.quiet(QUIET_S) for talk in self.running))
+        # Who gave something to others is there until they gave it back.
+        while talks := [one for one in self.running if one.lent == 0] or self.running:
+            self._retired = [one for one in self._retired if one not in talks]
+            self._talks = {key: one for key, one in self._talks.items() if one not in talks}
+            await asyncio.gather(*map(self._end, talks))
+        await asyncio.gather(*self._ending)
 
 
 __all__ = ["Command", "NotReady", "Pool", "Providers", "Rate", "Talk"]

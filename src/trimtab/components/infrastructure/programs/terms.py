@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
+    from trimtab.components.infrastructure.programs.leases import Opening
     from trimtab.components.infrastructure.programs.pool import Pool, Talk
+
+NO_OPENINGS: Mapping[str, Opening] = MappingProxyType({})
 
 
 RETRY_S = 15.0
@@ -26,8 +30,14 @@ class NotReady(Exception):
 class Providers(Protocol):
     """Running providers."""
 
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
-        """A configured provider. Raises `NotReady`."""
+    async def talk(
+        self,
+        provider: Provider,
+        config: ProviderConfig,
+        secrets: Mapping[str, str],
+        openings: Mapping[str, Opening] = NO_OPENINGS,
+    ) -> Talk:
+        """A configured provider. openings: fields of its configuration that come from ephemeral resources. Raises `NotReady`."""
 
     async def run(self) -> None:
         """The service that stops what is idle, until cancelled; then it stops all."""
@@ -41,11 +51,17 @@ class WhenAsked:
         self._pool: Pool | None = None
         self._made = asyncio.Event()
 
-    async def talk(self, provider: Provider, config: ProviderConfig, secrets: Mapping[str, str]) -> Talk:
+    async def talk(
+        self,
+        provider: Provider,
+        config: ProviderConfig,
+        secrets: Mapping[str, str],
+        openings: Mapping[str, Opening] = NO_OPENINGS,
+    ) -> Talk:
         if self._pool is None:
             self._pool = self._make()
             self._made.set()
-        return await self._pool.talk(provider, config, secrets)
+        return await self._pool.talk(provider, config, secrets, openings)
 
     async def run(self) -> None:
         await self._made.wait()

@@ -55,6 +55,11 @@ DataRead: state=1:DynamicValue diagnostics=2*:Diagnostic deferred=3:Deferred
 Stopped: Error=1
 ListResource: type_name=1 config=2:DynamicValue include_resource_object=3:bool limit=4:int
 Listed: identity=1:IdentityData display_name=2 resource_object=3:DynamicValue diagnostic=4*:Diagnostic
+Timestamp: seconds=1:int nanos=2:int
+Open: type_name=1 config=2:DynamicValue client_capabilities=3:ClientCapabilities
+Opened: diagnostics=1*:Diagnostic renew_at=2:Timestamp result=3:DynamicValue private=4:bytes deferred=5:Deferred
+Renew: type_name=1 private=2:bytes
+Renewed: diagnostics=1*:Diagnostic renew_at=2:Timestamp private=3:bytes
 """
 ATTRIBUTE: dict[Version, str] = {
     5: "Attribute: name=1 type=2:bytes description=3 required=4:bool optional=5:bool computed=6:bool sensitive=7:bool deprecated=9:bool write_only=10:bool deprecation_message=11",
@@ -74,6 +79,15 @@ METHODS: dict[str, tuple[str, str, str, str]] = {
     "import": ("ImportResourceState", "ImportResourceState", "Import", "Imported"),
     "data": ("ReadDataSource", "ReadDataSource", "ReadData", "DataRead"),
     "list": ("ListResource", "ListResource", "ListResource", "Listed"),
+    "validate_ephemeral": (
+        "ValidateEphemeralResourceConfig",
+        "ValidateEphemeralResourceConfig",
+        "Validate",
+        "Diagnostics",
+    ),
+    "open": ("OpenEphemeralResource", "OpenEphemeralResource", "Open", "Opened"),
+    "renew": ("RenewEphemeralResource", "RenewEphemeralResource", "Renew", "Renewed"),
+    "close": ("CloseEphemeralResource", "CloseEphemeralResource", "Renew", "Diagnostics"),
     "stop": ("Stop", "StopProvider", "Empty", "Stopped"),
 }
 """What we call a method: its name in protocol 5, in protocol 6, its request and its answer."""

@@ -114,6 +114,19 @@ class Listed(Struct, frozen=True):
     value: Value = None
 
 
+class Opened(Struct, frozen=True):
+    """An ephemeral resource that is open: until it is closed, or is not renewed in time.
+
+    value: of its type, secrets and all. private: the provider's own, for renewing and closing. renew_at: by when it has to be renewed, in
+    seconds since 1970; None: never. deferred: why it cannot be opened yet, or empty.
+    """
+
+    value: Value
+    private: bytes = b""
+    renew_at: float | None = None
+    deferred: str = ""
+
+
 class Provider:
     """A connection to a running provider. Used and closed in one event loop; calls may overlap."""
 
@@ -354,6 +367,49 @@ class Provider:
             raise self._broken("list", err.code().name, err.details() or "", CALL_S) from None
         return out
 
+    # Ephemeral resources: opened, renewed while they are in use, closed. Nothing of them is kept.
+
+    async def _ephemeral(self, kind: str) -> Schema:
+        found = (await self.schema()).ephemeral.get(kind)
+        if found is None:
+            raise ProviderError(f"{self.plugin.name} has no ephemeral resource {kind}")
+        return found
+
+    async def validate_ephemeral(self, kind: str, config: Value) -> tuple[Diagnostic, ...]:
+        """All that the provider has to say of a configuration. Raises `ProviderError`, `ValueFault`."""
+        block = (await self._ephemeral(kind)).block
+        request = {"type_name": kind, "config": {"msgpack": encode(block.implied, fill(block, config))}}
+        return _diagnostics((await self._call("validate_ephemeral", request)).diagnostics)
+
+    async def open_ephemeral(self, kind: str, config: Value) -> Opened:
+        """Opens one. Raises `ProviderError`, `ValueFault`."""
+        block = (await self._ephemeral(kind)).block
+        request = {
+            "type_name": kind,
+            "config": {"msgpack": encode(block.implied, fill(block, config))},
+            "client_capabilities": {"deferral_allowed": True},
+        }
+        answer = await self._call("open", request)
+        self._raise_errors(answer.diagnostics, f"ephemeral resource {kind}")
+        deferred = DEFERRED.get(answer.deferred.reason, "for a reason it does not name")
+        return Opened(
+            value=self._value(kind, block.implied, answer.result),
+            private=answer.private,
+            renew_at=_time(answer),
+            deferred=deferred if answer.HasField("deferred") else "",
+        )
+
+    async def renew_ephemeral(self, kind: str, opened: Opened) -> Opened:
+        """Keeps one open for longer. Raises `ProviderError`."""
+        answer = await self._call("renew", {"type_name": kind, "private": opened.private})
+        self._raise_errors(answer.diagnostics, f"ephemeral resource {kind}")
+        return Opened(opened.value, answer.private or opened.private, _time(answer))
+
+    async def close_ephemeral(self, kind: str, opened: Opened) -> None:
+        """Raises `ProviderError`: it stays open until it runs out."""
+        answer = await self._call("close", {"type_name": kind, "private": opened.private})
+        self._raise_errors(answer.diagnostics, f"ephemeral resource {kind}")
+
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
         """A state that was kept as JSON by an older release of the provider, in this one's terms. Raises `ProviderError`."""
         block = (await self._kind(kind)).block
@@ -441,6 +497,11 @@ def given_timeout_s(config: Value) -> float:
     return max((seconds(text) for text in texts if isinstance(text, str)), default=0.0)
 
 
+def _time(answer: Any) -> float | None:
+    """When it has to be renewed, in seconds since 1970."""
+    return answer.renew_at.seconds + answer.renew_at.nanos / 1e9 if answer.HasField("renew_at") else None
+
+
 def _there(answer: Any, field: str) -> bool:
     if not answer.HasField(field):
         return False
@@ -474,6 +535,7 @@ __all__ = [
     "Imported",
     "LaunchError",
     "Listed",
+    "Opened",
     "Planned",
     "Provider",
     "ProviderError",

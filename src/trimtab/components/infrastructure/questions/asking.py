@@ -20,6 +20,7 @@ from msgspec import Struct
 from trimtab.api import JSON, InvalidObject, ObjectMeta, Resource, from_wire, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderRef, Source, versions_of
+from trimtab.components.infrastructure.loop.ephemeral import marks
 from trimtab.components.infrastructure.loop.gathering import (
     Blocked,
     Reads,
@@ -34,6 +35,7 @@ from trimtab.components.infrastructure.loop.gathering import (
 from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.remembering import kept_for
+from trimtab.components.infrastructure.programs.leases import check
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -245,6 +247,7 @@ class Asker:
         try:
             ignored_paths(block, subject.spec.ignore_changes)
             config = await sources.configuration(block, new=True)
+            await self._openable(sources, block)
             found = await talk.validate(resource, config)
         except FieldFault as err:
             return Said(errors=((err.path, str(err).removeprefix(f"{err.path}: ")),))
@@ -255,6 +258,18 @@ class Asker:
             errors=tuple(_field_and_text(block, one) for one in found if one.error),
             warnings=tuple(": ".join(_field_and_text(block, one)) for one in found if not one.error),
         )
+
+    async def _openable(self, sources: Unsure, block: Block) -> None:
+        """Whether what fields are had from can be opened; it is not. Raises `FieldFault`, `Blocked`, `NotReady`."""
+        for one in await sources.fresh(block):
+            try:
+                await check(self._providers, one.opening)
+            except NotReady as err:
+                if err.reason != "InvalidField":
+                    raise
+                place, _, text = str(err).partition(": ")
+                where, _, said = text.partition(": ")
+                raise FieldFault(f"{place}.{where}", said) from None
 
     def _unsure(
         self,
@@ -290,8 +305,9 @@ class Asker:
                 text = "; ".join(": ".join(_field_and_text(block, one)) for one in refused)
                 return msgspec.structs.replace(answer, action="", reason="InvalidField", error=text)
             warnings = [": ".join(_field_and_text(block, one)) for one in said]
+            await self._openable(sources, block)
             ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, subject)
-            look = await keeper.look(kept, config, ignored=ignored, initial=initial)
+            look = await keeper.look(kept, config, ignored=ignored, initial=initial, marks=marks(block, spec.ephemeral))
         return _answer(answer, subject, block, kept, look, sources.missing, warnings)
 
     async def _kept(self, subject: Managed, talk: Talk, resource: str, keeper: Keeper) -> Kept:

@@ -147,11 +147,13 @@ def required_rules(block: Block) -> list[JSON]:
     for name, attribute in sorted(block.attributes.items()):
         if not attribute.required or attribute.implied.kind in ("dynamic", "tuple"):
             continue  # of an untyped field no rule can speak: the provider says that it is missing
-        mine = naming.of_block(block)[name] + (naming.SECRET_REF if attribute.secret else "")
+        plainly = naming.of_block(block)[name]
+        mine = plainly + (naming.SECRET_REF if attribute.secret else "")
+        fresh = f" || (has(self.ephemeral) && '{plainly}' in self.ephemeral)" if attribute.write_only else ""
         rules.append(
             {
                 "rule": f"has(self.forProvider.{cel(mine)}) || (has(self.initProvider) && has(self.initProvider.{cel(mine)}))"
-                f" || (has(self.references) && self.references.exists(r, r.field == '{mine}'))",
+                f" || (has(self.references) && self.references.exists(r, r.field == '{mine}')){fresh}",
                 "message": f"forProvider.{mine} is required: give it here, in initProvider, or as a reference",
             }
         )
