@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -69,7 +70,11 @@ _marks_decoder = msgspec.json.Decoder(_ManagedObject)
 def read_marks(body: bytes) -> Marks:
     """The marks of an object's bytes."""
     managed = _marks_decoder.decode(body).metadata.managed_fields
-    return tuple(Mark(m.manager, m.operation, m.subresource, m.time, hash(bytes(m.fields_v1))) for m in managed)
+    # Few names, in every object there is: one text of each is enough.
+    return tuple(
+        Mark(intern(m.manager), intern(m.operation), intern(m.subresource), m.time, hash(bytes(m.fields_v1)))
+        for m in managed
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ async def referring(ctx: Context, subject: Managed) -> list[Managed]:
     kind = subject.resource_type
 
     def refers(one: Managed) -> bool:
-        return any(
+        return bool(one.spec.references) and any(
             (r.source.kind, r.source.name) == (kind.kind, subject.name)
             and (r.source.api_version or one.resource_type.api_version) == kind.api_version
             for r in one.spec.references
