@@ -23,7 +23,7 @@ import yaml
 
 from composing_world import LAB
 from engine_under_test import wait_for
-from infrastructure_engine import CloudEngine, server
+from infrastructure_engine import READS, CloudEngine, provider_program, server
 from run_under_test import run_beside
 
 GROUP = "cloud.tf.trimtab.dev/v1"
@@ -144,6 +144,13 @@ def test_a_plan_is_made_before_anything_is(world: CloudEngine, tmp_path: Path) -
     assert "hunter2" not in done.stdout
     assert world.cloud.all("networks") == []
 
+    [there] = world.cloud.all("servers")
+    assert there["id"] in world.engine.run("provider", "import", "cloud", "cloud_server").stdout
+    newer = provider_program(world.folder, "newer")
+    reads = [part for path in READS for part in ("--read", path)]
+    upgraded = world.engine.run("provider", "upgrade", "cloud@1.1.0", "--path", str(newer), *reads)
+    assert "cloud: 1.1.0 runs now, and 1.0.0 stays here" in upgraded.stdout
+
     same = world.engine.run("plan", "-A", check=False)
     assert (same.returncode, same.stdout) == (0, "No changes; 1 is as it should be.\n")
     assert world.engine.run("get", "infrastructurereviews", "-A", "-o", "json").stdout.count('"question"') == 0
@@ -216,6 +223,7 @@ def test_a_run_that_was_killed_holds_up_no_write(world: CloudEngine, kubectl_as_
     world.engine.start()
     world.until("Server", "meanwhile")
     assert "There is no region moon" in kubectl("apply", given=server("wrong", region="moon")).stderr
+    assert "does not reach" not in world.engine.said()
 
 
 def test_in_the_end_nothing_of_it_is_left(world: CloudEngine, kubectl_as_admin: Kubectl) -> None:

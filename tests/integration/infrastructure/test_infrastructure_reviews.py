@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import socket
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from trimtab.client import ApiError, Client
 from trimtab.client.asgi import AsgiTransport
 from trimtab.components.infrastructure.commands.commanding import Refused, runs_here
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderSpec
-from trimtab.components.infrastructure.questions import outside
+from trimtab.components.infrastructure.questions import outside, webhooks
 from trimtab.engine import beside
 from trimtab.engine.departing import depart
 from trimtab.engine.errors import EngineError
@@ -96,6 +98,20 @@ async def test_a_question_that_nobody_answers_is_given_up(tmp_path: Path, monkey
         with pytest.raises(ApiError, match=r"no `trimtab run` of this cluster answered within 0 s: is it running\?"):
             await outside.told(client.wire, ProviderConfig, "default", "default", "plan", {"objects": []})
         assert (await client.wire.list(outside.REVIEWS))["items"] == []
+
+
+async def test_an_api_server_that_does_not_come_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhooks, "TRIAL_S", 0.1)
+    async with cluster(tmp_path) as (client, _):
+        await webhooks.look_for_itself(SimpleNamespace(client=client), "https://10.9.9.9:9443/key", asyncio.Event())
+
+        assert (await client.wire.list(outside.REVIEWS))["items"] == []
+    [said] = caplog.messages
+    assert said.startswith(
+        "the cluster's API server does not reach https://10.9.9.9:9443, where it would ask about writes of providers' kinds: they pass"
+    )
 
 
 async def test_what_an_engine_of_ours_is_asked_goes_by_its_subresources(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_write_waits_for_nobody_who_does_not_answer() -> None:
     assert {name: (h["clientConfig"]["url"], h["timeoutSeconds"]) for name, h in hooks.items()} == {
         "takes": ("https://10.0.0.1:9443/key/takes", 5),
         "plans": ("https://10.0.0.1:9443/key/plans", 30),
+        "reached": ("https://10.0.0.1:9443/key/reached", 5),
     }
     assert hooks["takes"]["rules"][0]["operations"] == ["CREATE", "UPDATE", "DELETE"]
     assert hooks["plans"]["rules"][0]["operations"] == ["CREATE", "UPDATE"]

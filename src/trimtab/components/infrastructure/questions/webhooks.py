@@ -2,6 +2,7 @@
 
     Provider.spec.kinds --rules--> ValidatingWebhookConfiguration --the API server--> https://ADDRESS:PORT/KEY/takes   a write
                                                                                                           /plans   a dry run
+                                                                          /reached our own, of a review: whether it comes here at all
     admission.py <-- AdmissionReview
 
 A write passes when nobody answers: what could not be judged then, the object's conditions tell. The configuration is there while this
@@ -32,8 +33,10 @@ from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.questions.admission import answered, foreseen, taken
 from trimtab.components.infrastructure.questions.gateway import BODY_BYTES_MAX, READS, Answers
 from trimtab.components.infrastructure.questions.planning import ASKED_APART
+from trimtab.components.infrastructure.questions.reviews import InfrastructureReview
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.runtime import Owned, Service
+from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 
 MANAGER = "trimtab-infrastructure-webhooks"
 NAME = "trimtab-infrastructure"
@@ -52,6 +55,15 @@ DENIES = (
 IS_DRY_RUN = "has(request.dryRun) && request.dryRun"
 NOT_APART = f"!has(object.metadata.annotations) || !('{ASKED_APART}' in object.metadata.annotations)"
 """`trimtab plan` asks for plans by themselves."""
+TRIAL, TRIALS, TRIAL_S = "trimtab-trial", 15, 2.0
+"""An API server takes a second or so to act by a new configuration."""
+IS_TRIAL = f"object.metadata.name == '{TRIAL}'"
+REVIEWS: JSON = {
+    "apiGroups": ["trimtab.dev"],
+    "apiVersions": ["v1alpha1"],
+    "resources": ["infrastructurereviews"],
+    "scope": "Namespaced",
+}
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +101,16 @@ async def webhooks(process: Any) -> None:
     doorway: Doorway = process.adapter(Doorway)
     answers = Answers(process)
     key = secrets.token_urlsafe(32)
+    reached = asyncio.Event()
 
     async def asked(request: web.Request) -> web.Response:
         if not hmac.compare_digest(request.match_info["key"], key):
             return web.Response(status=404)
         try:
             review = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            if request.match_info["what"] == "reached":
+                reached.set()
+                return web.json_response(answered(review, {"allowed": True}))
             judge = taken if request.match_info["what"] == "takes" else foreseen
             said = answered(review, within_limits(await judge(answers.asker, review["request"])))
         except (msgspec.MsgspecError, KeyError, TypeError):
@@ -102,19 +118,20 @@ async def webhooks(process: Any) -> None:
         return web.Response(body=msgspec.json.encode(said), content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MAX)
-    app.router.add_post("/{key}/{what:takes|plans}", asked)
+    app.router.add_post("/{key}/{what:takes|plans|reached}", asked)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, doorway.listen, doorway.port, ssl_context=doorway.tls).start()
         url = f"https://{doorway.address}:{runner.addresses[0][1]}/{key}"
-        await _told(process, url, doorway.authority)
+        await _told(process, url, doorway.authority, reached)
     finally:
         await runner.cleanup()
 
 
-async def _told(process: Any, url: str, authority: str) -> None:
+async def _told(process: Any, url: str, authority: str, reached: asyncio.Event) -> None:
     """Keeps the configuration as the enabled kinds are, until cancelled; then it goes."""
+    trying: asyncio.Task[None] | None = None
     changed = asyncio.Event()
     informer = process.informer(Provider)
     end = informer.subscribe(lambda _: changed.set())
@@ -131,14 +148,39 @@ async def _told(process: Any, url: str, authority: str) -> None:
                 continue
             if wanted:
                 await process.client.wire.apply(place, configuration(wanted, url, authority), manager=MANAGER)
+                trying = trying or asyncio.create_task(look_for_itself(process, url, reached))
             else:
                 await _removed(process)
             there = wanted
     finally:
         end()
+        if trying is not None:
+            trying.cancel()
+            await asyncio.wait([trying])
         with contextlib.suppress(ApiError, ConnectionError, TimeoutError):
             async with asyncio.timeout(END_S):
                 await _removed(process, url)
+
+
+async def look_for_itself(process: Any, url: str, reached: asyncio.Event) -> None:
+    """Says so when the API server does not come here: writes pass then, and nobody would notice."""
+    meta = {"name": TRIAL, "namespace": SYSTEM_NAMESPACE}
+    spec = {"kind": "ProviderConfig", "name": TRIAL, "ask": "plan"}
+    place = InfrastructureReview.resource_type
+    trial: JSON = {"apiVersion": place.api_version, "kind": place.kind, "metadata": meta, "spec": spec}
+    for _ in range(TRIALS):
+        with contextlib.suppress(ApiError, ConnectionError):
+            await process.client.wire.create(place, trial, manager=MANAGER, dry_run=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TRIAL_S):
+                await reached.wait()
+                return
+    address = url.rpartition("/")[0]
+    log.warning(
+        "the cluster's API server does not reach %s, where it would ask about writes of providers' kinds: they pass unasked. Give an address "
+        "that it reaches as --listen, and a port as --admission-port",
+        address,
+    )
 
 
 async def _removed(process: Any, url: str = "") -> None:
@@ -171,11 +213,13 @@ def rules(providers: Sequence[Provider]) -> list[JSON]:
 def configuration(wanted: Sequence[JSON], url: str, authority: str) -> JSON:
     """The ValidatingWebhookConfiguration. url: without the last part of the path. authority: PEM."""
 
-    def hook(what: str, within_s: int, operations: list[str], conditions: dict[str, str]) -> JSON:
+    def hook(
+        what: str, within_s: int, operations: list[str], conditions: dict[str, str], about: Sequence[JSON] = wanted
+    ) -> JSON:
         return {
             "name": f"{what}.infrastructure.trimtab.dev",
             "clientConfig": {"url": f"{url}/{what}", "caBundle": base64.b64encode(authority.encode()).decode()},
-            "rules": [{**rule, "operations": operations} for rule in wanted],
+            "rules": [{**rule, "operations": operations} for rule in about],
             "matchConditions": [{"name": name, "expression": text} for name, text in conditions.items()],
             "matchPolicy": "Equivalent",
             "failurePolicy": "Ignore",
@@ -192,6 +236,7 @@ def configuration(wanted: Sequence[JSON], url: str, authority: str) -> JSON:
         "webhooks": [
             hook("takes", TAKES_S, ["CREATE", "UPDATE", "DELETE"], {"changed": CHANGED, "denies": DENIES}),
             hook("plans", PLANS_S, ["CREATE", "UPDATE"], {"dry-run": IS_DRY_RUN, "not-apart": NOT_APART}),
+            hook("reached", TAKES_S, ["CREATE"], {"dry-run": IS_DRY_RUN, "trial": IS_TRIAL}, [REVIEWS]),
         ],
     }
 
@@ -210,7 +255,21 @@ def within_limits(response: JSON) -> JSON:
     return {**response, "warnings": out} if out else response
 
 
-SERVICE = Service("webhooks", webhooks, reads=READS, owns=(Owned(ValidatingWebhookConfiguration),))
+SERVICE = Service(
+    "webhooks",
+    webhooks,
+    reads=READS,
+    owns=(Owned(ValidatingWebhookConfiguration), Owned(InfrastructureReview)),
+)
 """For a cluster whose API server is not ours."""
 
-__all__ = ["NAME", "SERVICE", "Doorway", "ValidatingWebhookConfiguration", "configuration", "rules", "within_limits"]
+__all__ = [
+    "NAME",
+    "SERVICE",
+    "Doorway",
+    "ValidatingWebhookConfiguration",
+    "configuration",
+    "look_for_itself",
+    "rules",
+    "within_limits",
+]
