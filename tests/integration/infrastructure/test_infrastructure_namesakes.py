@@ -217,6 +217,13 @@ async def test_nothing_reaches_into_another_namespace(world: World) -> None:
     assert world.cloud.all("servers") == []
 
 
+async def test_what_was_said_when_it_was_made_is_told_while_it_is_looked_for(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN | {"name": ""})
+    assert await world.says(SERVER, "web", "NotVisibleYet") == (
+        "making it ended with: 422 a name is needed: it is looked for"
+    )
+
+
 async def named(world: World, there: str | None, gone: str) -> bool:
     """Whether there is the one Secret and not the other."""
     is_there = there is None or await world.secret(there) is not None

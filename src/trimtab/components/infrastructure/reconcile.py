@@ -382,7 +382,12 @@ class Run:
         if recovered.outcome == "early":
             if recovered.kept is not None and recovered.kept != kept:
                 await self._save(recovered.kept)
-            raise Blocked("NotVisibleYet", "the answer to making it never came: it is looked for", UNSEEN_RETRY_S)
+            how = (
+                f"making it ended with: {kept.attempt.said}"
+                if kept.attempt and kept.attempt.said
+                else "the answer to making it never came"
+            )
+            raise Blocked("NotVisibleYet", f"{how}: it is looked for", UNSEEN_RETRY_S)
         if recovered.kept is None:
             raise self._memory.unknown(token, recovered.names)
         await self._save(recovered.kept)

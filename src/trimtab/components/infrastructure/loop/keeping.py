@@ -57,6 +57,8 @@ long the cloud goes on with it."""
 
 Action = Literal["none", "create", "update", "replace", "delete"]
 NO_MARKS: Mapping[str, str] = MappingProxyType({})
+SAID_MAX = 500
+"""Characters of an answer that are told again while what may have been made is looked for."""
 KEY_BYTES = 32
 TOKEN_BYTES = 8
 
@@ -75,7 +77,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 
     token: names this attempt. at: when, in seconds since 1970. config: JSON of what was given. expected: its id, where the plan knew it.
     before: keys of what was there and looked like it; None when there was no way to look. missed_at: when it was first looked for in
-    vain; 0 before.
+    vain; 0 before. said: the errors that were its answer, if one came.
     """
 
     token: str
@@ -84,6 +86,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     expected: str = ""
     before: list[str] | None = None
     missed_at: float = 0.0
+    said: str = ""
 
 
 class Kept(Struct, frozen=True, omit_defaults=True):
@@ -422,6 +425,10 @@ class Keeper:
             open_ = attempt.before is not None or not done.errors or bool(LOST.search(said))
             if not open_:
                 await save(self.keep(kept, nothing, agreed=kept.agreed))
+            elif done.errors:
+                await save(
+                    msgspec.structs.replace(kept, attempt=msgspec.structs.replace(attempt, said=said[:SAID_MAX]))
+                )
             raise Failed(said)
         # Half a resource is one, that has to be made anew.
         return await self._settled(kept, look, done, save, tainted=bool(done.errors), made_at=now, changed_at=now)
