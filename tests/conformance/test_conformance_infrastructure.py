@@ -164,10 +164,10 @@ def test_who_may_ask_is_said_by_the_clusters_own_roles(
     annas = tmp_path / "anna.kubeconfig"
     annas.write_text(json.dumps(config))
 
-    def plans() -> subprocess.CompletedProcess[str]:
+    def plans(*what: str) -> subprocess.CompletedProcess[str]:
         world.engine.kubeconfig, before = annas, world.engine.kubeconfig
         try:
-            return world.engine.run("plan", "-f", str(tmp_path / "web.json"), "-n", "default", check=False)
+            return world.engine.run("plan", *(what or ("-f", str(tmp_path / "web.json"))), check=False)
         finally:
             world.engine.kubeconfig = before
 
@@ -180,6 +180,10 @@ def test_who_may_ask_is_said_by_the_clusters_own_roles(
     assert bound.returncode == 0, bound.stderr
     try:
         wait_for(lambda: plans().returncode == 2, 60, lambda: str(plans()))
+        assert plans("-n", "default").stdout == "No changes; 1 is as it should be.\n"
+        elsewhere = plans("-n", "kube-system")
+        assert elsewhere.returncode == 1
+        assert 'User "anna" cannot list resource' in elsewhere.stderr
     finally:
         kubectl_as_admin("delete", "rolebinding", "annas")
 

@@ -19,6 +19,8 @@ from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions.ordering import Circle, key_of, place_of, waves
+from trimtab.components.infrastructure.schemas import naming
+from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 
 AT_ONCE = 20
 """Objects of one question: a credential's reads are rationed, and a question must be answered within a minute."""
@@ -107,15 +109,28 @@ async def _answer(client: WireClient, name: str, namespace: str) -> JSON:
 
 async def kept_objects(client: WireClient, namespace: str | None, provider: str = "") -> list[JSON]:
     """All objects of providers' kinds, or of one provider's. Raises `ApiError`."""
-    label = f"trimtab.dev/provider={provider}" if provider else "trimtab.dev/provider"
-    found = await client.read(CRDS, {"labelSelector": label})
     objects: list[JSON] = []
+    for kind in await _kinds(client, provider):
+        objects += (await client.list(kind, namespace))["items"]
+    return objects
+
+
+async def _kinds(client: WireClient, provider: str) -> list[ResourceType]:
+    """The enabled kinds, by their definitions; for who may not read those, as the API's discovery names them."""
+    label = f"trimtab.dev/provider={provider}" if provider else "trimtab.dev/provider"
+    try:
+        found = await client.read(CRDS, {"labelSelector": label})
+    except ApiError as err:
+        if err.status != 403:
+            raise
+        served = [kind for kind in await client.discover() if kind.group.endswith(f".{GROUP_SUFFIX}")]
+        return [kind for kind in served if not provider or kind.group == naming.group(provider)]
+    kinds = []
     for one in found.get("items") or []:
         spec = one["spec"]
         version, names = spec["versions"][0]["name"], spec["names"]
-        kind = ResourceType(f"{spec['group']}/{version}", names["kind"], names["plural"], namespaced=True)
-        objects += (await client.list(kind, namespace))["items"]
-    return objects
+        kinds.append(ResourceType(f"{spec['group']}/{version}", names["kind"], names["plural"], namespaced=True))
+    return kinds
 
 
 async def plans_of(
