@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from composing_world import LAB
+from trimtab.components.infrastructure.composition import sandbox
 from trimtab.components.infrastructure.composition.admission import check_definition
 from trimtab.components.infrastructure.composition.output import BadOutput, checked
 from trimtab.components.infrastructure.composition.sandbox import Functions
@@ -114,6 +115,25 @@ async def test_calls_at_once_take_turns(functions: Functions) -> None:
     function = Function("lab.py", "def compose(xr, o): return [{'name': xr.name}]")
     said = await asyncio.gather(*(functions.compose(function, XR | {"name": f"lab-{i}"}, {}) for i in range(20)))
     assert [one["resources"][0]["manifest"]["name"] for one in said] == [f"lab-{i}" for i in range(20)]
+    assert len(functions.pids) == 1
+
+
+async def test_a_function_at_work_is_not_waited_for_when_there_are_too_many(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "RUNNING_MAX", 1)
+    endless = Function("lab.py", "def compose(xr, o):\n    while True: pass", timeout_s=DEADLINE_S)
+    busy = asyncio.create_task(functions.compose(endless, XR, {}))
+    while not functions.pids:  # noqa: ASYNC110 (until it runs)
+        await asyncio.sleep(0.01)
+
+    quick = Function("lab.py", "def compose(xr, o): return []")
+    assert (await functions.compose(quick, XR, {}))["resources"] == []
+    assert not busy.done()
+
+    busy.cancel()
+    await asyncio.wait([busy])
+    await functions.compose(Function("other.py", quick.source), XR, {})
     assert len(functions.pids) == 1
 
 

@@ -32,7 +32,7 @@ START_S = 60.0
 """Loading what a package imports, on a busy machine, is not what a call's limit is about."""
 END_S = 5.0
 RUNNING_MAX = 32
-"""Functions that are kept running at once: the one that was asked longest ago ends."""
+"""Functions that are kept running at once: of those that are not at work the one that was asked longest ago ends."""
 NO_NAMESPACES = 77
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -65,7 +65,10 @@ class Functions:
         worker = self._workers.pop(function, None) or Worker(function, self._idle_s)
         self._workers[function] = worker  # the last one, now
         while len(self._workers) > RUNNING_MAX:
-            oldest = next(iter(self._workers))
+            # One that is at work is not waited for: its call may take a minute.
+            oldest = next((f for f, one in self._workers.items() if one is not worker and not one.lock.locked()), None)
+            if oldest is None:
+                break
             await self._workers.pop(oldest).close()
         return worker
 

@@ -47,9 +47,10 @@ def needs(obj: JSON) -> set[Place]:
 def waves(objects: Sequence[JSON]) -> list[list[JSON]]:
     """The objects by waves, each in the given order. Raises `Circle`."""
     left = {place_of(obj): obj for obj in objects}
+    needed = {place: needs(obj) for place, obj in left.items()}
     out = []
     while left:
-        wave = {place: obj for place, obj in left.items() if not needs(obj) & left.keys()}
+        wave = {place: obj for place, obj in left.items() if not needed[place] & left.keys()}
         if not wave:
             raise Circle(_circle(left))
         out.append(list(wave.values()))
