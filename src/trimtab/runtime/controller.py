@@ -158,7 +158,8 @@ class Controller:
                     self._orphans.suspect(uid)
         for key in self._dependencies.touched(change):
             keys[key] = None
-        if mine and change.own and (owned := self.declared.owned.get(change.kind)) is not None and owned.quiet:
+        # By the answer or by the watch, whichever comes first.
+        if mine and (owned := self.declared.owned.get(change.kind)) is not None and owned.quiet:
             keys.pop(self._keys.get(self.identity.maker_for(obj) or "", ("", "")), None)
         for key in keys:
             self._queue.add(key, cause)

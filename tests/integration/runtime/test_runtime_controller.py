@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -363,6 +364,25 @@ def test_objects_in_another_namespace_go_with_their_subject() -> None:
         assert await here.get(ConfigMap, "far", "elsewhere") is None
 
     in_simulation(component(pack, owns=[ConfigMap]), story, namespaces=("elsewhere",))
+
+
+def test_what_a_run_remembers_does_not_bring_it_back_however_it_is_heard_of() -> None:
+    """Of a write the watch may tell before its answer comes."""
+    runs: list[int] = []
+
+    async def pack(subject: Box, ctx: Context) -> Outcome:
+        runs.append(len(runs))
+        meta = ObjectMeta(name=f"{subject.name}-memory", namespace="default")
+        await ctx.save(Secret(metadata=meta, string_data={"runs": str(len(runs))}))
+        return Requeue(15.0)
+
+    async def story(here: Running) -> None:
+        here.transport.rates = replace(NO_FAULTS, latency_s_max=0.5)
+        await here.apply(box())
+        await here.settle(60)
+        assert 3 <= len(runs) <= 6
+
+    in_simulation(component(pack, owns=[Owned(Secret, retain=True, quiet=True)]), story)
 
 
 def test_what_is_retained_outlives_its_subject_and_is_taken_over_again() -> None:
