@@ -89,8 +89,13 @@ async def _given(talk: Talk, keeper: Keeper, resource: str, block: Block, live: 
     look = await _looked(talk, keeper, resource, block, live, whole)
     if isinstance(look, Look) and look.action == "none":
         return whole, look
-    least = given_of(block, live.value, both=False)
-    return least, await _looked(talk, keeper, resource, block, live, least)
+    # Of the older SDK, nothing and "" are one, and the latter is often refused: where there is a choice, it is not given.
+    for both in (True, False):
+        said = given_of(block, live.value, both=both, empty=False)
+        look = await _looked(talk, keeper, resource, block, live, said)
+        if isinstance(look, Look) and look.action == "none":
+            break
+    return said, look
 
 
 async def _looked(talk: Talk, keeper: Keeper, resource: str, block: Block, live: State, given: JSON) -> Look | str:
@@ -143,42 +148,48 @@ def _changes(block: Block, look: Look | str) -> list[str]:
 # What of a state a user may give
 
 
-def given_of(block: Block, value: Value, *, both: bool) -> JSON:
-    """The part of a state that is the user's, in the object's names. both: with what the provider may set as well."""
+def given_of(block: Block, value: Value, *, both: bool, empty: bool = True) -> JSON:
+    """The part of a state that is the user's, in the object's names. both: with what the provider may set as well; empty: with texts that
+    are empty and need not be given."""
     if not isinstance(value, dict):
         return {}
     names = naming.of_block(block)
-    out = _attributes(block.attributes, names, value, both=both)
+    out = _attributes(block.attributes, names, value, both=both, empty=empty)
     for name, nested in block.blocks.items():
-        inner = _each(nested.nesting, value.get(name), lambda v, n=nested: given_of(n.block, v, both=both))
+        inner = _each(nested.nesting, value.get(name), lambda v, n=nested: given_of(n.block, v, both=both, empty=empty))
         if inner not in (None, [], {}):
             out[names[name]] = inner
     return out
 
 
 def _attributes(
-    attributes: Mapping[str, Attribute], names: Mapping[str, str], value: Mapping[str, Value], *, both: bool
+    attributes: Mapping[str, Attribute],
+    names: Mapping[str, str],
+    value: Mapping[str, Value],
+    *,
+    both: bool,
+    empty: bool,
 ) -> JSON:
     out: JSON = {}
     for name, attribute in attributes.items():
         inner = value.get(name)
         if inner is None or not attribute.given or attribute.secret or attribute.deprecated:
             continue
-        if attribute.computed and not both:
+        if (attribute.computed and not both) or (inner == "" and not empty and not attribute.required):
             continue
         if attribute.nested is not None:
-            out[names[name]] = _nested(attribute.nested, inner, both=both)
+            out[names[name]] = _nested(attribute.nested, inner, both=both, empty=empty)
         else:
             out[names[name]] = shown(Block(attributes={name: attribute}), {name: inner}).get(naming.camel(name))
     return out
 
 
-def _nested(nested: NestedType, value: Value, *, both: bool) -> Any:
+def _nested(nested: NestedType, value: Value, *, both: bool, empty: bool) -> Any:
     names = naming.of_attributes(nested.attributes)
     return _each(
         nested.nesting,
         value,
-        lambda v: _attributes(nested.attributes, names, v, both=both) if isinstance(v, dict) else plain(v),
+        lambda v: _attributes(nested.attributes, names, v, both=both, empty=empty) if isinstance(v, dict) else plain(v),
     )
 
 
