@@ -34,6 +34,7 @@ from trimtab.components.infrastructure.composition.publishing import Claims
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
 from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.remote import Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.schemas.naming import plural
 from trimtab.engine.access_roles import CONTROLLERS
 from trimtab.engine.access_roles import roles as engine_roles
@@ -117,7 +118,7 @@ class ComposingWorld(World):
             Component(
                 name="infrastructure",
                 summary="",
-                reconcilers=(defined,),
+                reconcilers=(defined, manifests),
                 services=(SERVICE,),
             )
         ]
@@ -130,7 +131,10 @@ class ComposingWorld(World):
             kind = ClusterRole if role["kind"] == "ClusterRole" else ClusterRoleBinding
             await self.client.wire.apply(kind.resource_type, role, manager="test")
         await ensure_crds(self.client, (CompositeDefinition,))
-        self.adapters = adapters(Settings(id="te57ed", data=str(self.folder), run=str(self.folder)))
+        self.adapters = {
+            Clusters: OverHttp(),
+            **adapters(Settings(id="te57ed", data=str(self.folder), run=str(self.folder))),
+        }
         await super().work()
 
     @property

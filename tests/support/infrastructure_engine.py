@@ -43,7 +43,9 @@ class CloudEngine:
     def enable(self, *resources: str) -> None:
         self.engine.run("provider", "enable", "cloud", *resources)
 
-    def credential(self, name: str = "default", token: str = "secret", **spec: Any) -> None:
+    def credential(
+        self, name: str = "default", token: str = "secret", *, namespace: str = "default", **spec: Any
+    ) -> None:
         """A Secret and a ProviderConfig for the fake cloud."""
         config = {"provider": "cloud", "config": {"url": self.cloud.url}, "requestsPerSecond": 500.0}
         config |= {"secrets": {"token": {"name": f"cloud-{name}", "key": "token"}}} | spec
@@ -51,13 +53,13 @@ class CloudEngine:
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": {"name": f"cloud-{name}"},
+                "metadata": {"name": f"cloud-{name}", "namespace": namespace},
                 "stringData": {"token": token},
             },
             {
                 "apiVersion": "trimtab.dev/v1alpha1",
                 "kind": "ProviderConfig",
-                "metadata": {"name": name},
+                "metadata": {"name": name, "namespace": namespace},
                 "spec": config,
             },
         )
@@ -71,8 +73,8 @@ class CloudEngine:
         done = self.engine.run("get", kind, name, "-n", namespace, "-o", "json", check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
-    def condition(self, kind: str, name: str, type: str) -> dict[str, Any]:
-        found = self.get(kind, name) or {}
+    def condition(self, kind: str, name: str, type: str, namespace: str = "default") -> dict[str, Any]:
+        found = self.get(kind, name, namespace) or {}
         conditions = found.get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == type), {})
 

@@ -35,6 +35,7 @@ from trimtab.components.infrastructure.loop.users import credentials
 from trimtab.components.infrastructure.programs.pool import Pool, Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
+from trimtab.components.infrastructure.remote import ClusterManifests
 from trimtab.components.infrastructure.schemas.definition import definition
 from trimtab.runtime.component import Component
 from trimtab.runtime.crd import ensure_crds, kind_schema
@@ -73,7 +74,7 @@ class World:
     async def start(self) -> None:
         self.api.start()
         self.client = Client(SocketTransport(self.api.socket))
-        await ensure_crds(self.client, (*RUNTIME_KINDS, Provider, ProviderConfig))
+        await ensure_crds(self.client, (*RUNTIME_KINDS, Provider, ProviderConfig, ClusterManifests))
         await self.client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager="test")
         self.kinds = {name: managed_kind("cloud", name) for name in self.resources}
         await self._enable()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from cloud import Cloud
 from engine_under_test import wait_for
 from infrastructure_engine import READS, CloudEngine, cloud_engine, server
 from trimtab.components.infrastructure.programs.shelf import confined
@@ -239,6 +241,65 @@ def test_credentials_that_do_not_work_are_said_and_mended_without_a_restart(worl
     world.credential("typo", config={"url": world.cloud.url, "regoin": "eu"})
     refused = world.until("ProviderConfig", "typo", "Ready", "False", "ConfigurationRefused")
     assert "regoin" in refused["message"]
+
+
+def providers_of(world: CloudEngine) -> int:
+    """How many processes of a provider this engine's controllers have."""
+    parents, programs = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (folder / "cmdline").read_bytes().split(b"\0")
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # it has just ended
+        if b"/provider/terraform-provider" in argv and b"python" in argv[0]:
+            programs.append(int(folder.name))
+
+    def descends(pid: int) -> bool:
+        while pid in parents and pid != controllers:
+            pid = parents[pid]
+        return pid == controllers
+
+    controllers = world.engine.pid("controllers")
+    return sum(map(descends, programs))
+
+
+def test_one_credential_holds_up_no_other(world: CloudEngine) -> None:
+    """One whose cloud answers nothing, one that is told to be slower, one that has expired; beside them one that works."""
+    names = ("hanging", "busy", "expired")
+    before = providers_of(world)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, Cloud() as busy:
+        busy.faults = {"busy": 1_000_000}
+        nowhere = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        for name, token, config in (
+            ("hanging", "secret", nowhere),
+            ("busy", "secret", {"url": busy.url}),
+            ("expired", "old", {"url": world.cloud.url}),
+        ):
+            world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            world.credential(token=token, namespace=name, config=config)
+            many = [server(f"s{i}", spec={"policy": {"delete": "orphan"}}) for i in range(8)]
+            world.apply(*({**one, "metadata": {**one["metadata"], "namespace": name}} for one in many))
+
+        def said(namespace: str, reason: str, text: str = "") -> bool:
+            one = world.condition("Server", "s0", "Synced", namespace)
+            return one.get("reason") == reason and text in one["message"]
+
+        wait_for(lambda: said("busy", "RateLimited"), 60, world.engine.logs)
+        wait_for(lambda: said("expired", "ProviderError", "the token has expired"), 60, world.engine.logs)
+        world.apply(server("calm"))
+        world.until("Server", "calm")
+        [there] = world.cloud.all("servers")
+        world.cloud.remove("servers", there["id"])
+        wait_for(lambda: world.cloud.all("servers"), 60, "what works is mended, whatever becomes of the others")
+        assert not world.condition("Server", "s0", "Synced", "hanging"), "it waits for its cloud still"
+        assert world.condition("Server", "calm", "Ready")["status"] == "True"
+        assert providers_of(world) >= max(before, 1) + len(names)
+    for name in names:
+        world.engine.run("delete", "namespace", name, "--no-wait")
+    world.engine.run("delete", "Server", "calm", "-n", "default")
+    for name in names:
+        wait_for(lambda name=name: world.engine.run("get", "namespace", name, check=False).returncode != 0, 60, name)
 
 
 def test_a_program_that_is_gone_is_said_with_the_command_that_brings_it_back(world: CloudEngine) -> None:

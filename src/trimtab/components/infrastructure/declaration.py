@@ -57,7 +57,7 @@ COMPONENT = Component(
         Service(
             "kinds",
             kinds,
-            reads=(Provider, ProviderConfig, Pod),
+            reads=(Provider, ProviderConfig, Pod, ClusterManifests),
             owns=(Owned(Secret, retain=True), Owned(Job), Owned(Effect)),
             writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
         ),

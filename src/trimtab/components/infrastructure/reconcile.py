@@ -47,12 +47,13 @@ from trimtab.components.infrastructure.loop.remembering import (
 )
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
-from trimtab.components.infrastructure.loop.users import Unseen, referring, told
+from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
+from trimtab.components.infrastructure.remote.kinds import ClusterManifests
 from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, hidden, shown, to_type
 from trimtab.runtime import Context, Desired, FieldWrite, Owned, Reconciler, Requeue, Writes
 from trimtab.runtime.effects import NotDone
@@ -89,7 +90,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         name=reconciler_name(kind),
         subject=kind,
         function=keep,
-        reads=(Provider, ProviderConfig, Secret, Pod),
+        reads=(Provider, ProviderConfig, Secret, Pod, ClusterManifests),
         writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
         family=Managed,
         owns=(Owned(Secret, retain=True, quiet=True), Owned(Job)),
@@ -449,7 +450,7 @@ class Run:
         if policy.delete == "orphan":
             return
         try:
-            users = await referring(self._ctx, self._subject)
+            users = [*await referring(self._ctx, self._subject), *await reaching(self._ctx, self._subject)]
         except Unseen as err:
             raise Blocked("InUse", str(err), UNSEEN_RETRY_S) from None
         if users:

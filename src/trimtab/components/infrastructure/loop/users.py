@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from trimtab.api import Ref, kind_of
+from trimtab.api import Ref, Resource, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Ephemeral, Managed, Provider, ProviderConfig, secrets_of
+from trimtab.components.infrastructure.remote.kinds import ClusterManifests
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
@@ -81,6 +82,15 @@ async def _needed(ctx: Context, subject: Managed) -> set[Ref]:
     return reached
 
 
+async def reaching(ctx: Context, subject: Managed) -> list[ClusterManifests]:
+    """What has manifests in a cluster that a resource is, and has to take them out before it goes."""
+    connection = subject.spec.connection
+    if connection is None:
+        return []
+    found = await ctx.list(ClusterManifests, subject.namespace)
+    return [one for one in found if one.spec.kubeconfig.name == connection.secret_name and not one.removed]
+
+
 async def using(ctx: Context, config: ProviderConfig) -> list[Managed]:
     """The objects that are kept with a credential."""
 
@@ -95,7 +105,7 @@ def opens_with(declared: Mapping[str, Ephemeral], name: str) -> bool:
     return any(one.provider_ref is not None and one.provider_ref.name == name for one in declared.values())
 
 
-def told(users: Sequence[Managed]) -> str:
+def told(users: Sequence[Resource]) -> str:
     """`Server web, Server db and 7 more`."""
     names = [f"{type(one).resource_type.kind} {one.name}" for one in users[:NAMED_MAX]]
     more = len(users) - len(names)
@@ -173,4 +183,4 @@ def _waits(generation: int, message: str, after_s: float = WAIT_S) -> Requeue:
     return Requeue(after_s, status={"observedGeneration": generation, "conditions": [said]})
 
 
-__all__ = ["Unseen", "config_ends", "credentials", "enabled", "provider_ends", "referring", "told", "using"]
+__all__ = ["Unseen", "config_ends", "credentials", "enabled", "provider_ends", "reaching", "referring", "told", "using"]

@@ -58,6 +58,9 @@ class ClusterManifestsStatus(Model):
     conditions: list[Condition] = []
 
 
+REMOVED = "Removed"
+
+
 @resource(
     "trimtab.dev/v1alpha1",
     "clustermanifests",
@@ -76,3 +79,8 @@ class ClusterManifests(Resource):
         default_factory=lambda: ClusterManifestsSpec(kubeconfig=SecretKey(name="?", key="?"))
     )
     status: ClusterManifestsStatus = field(default_factory=ClusterManifestsStatus)
+
+    @property
+    def removed(self) -> bool:
+        """Whether it is deleted, and has no more to do in the cluster."""
+        return any(one.reason == REMOVED for one in self.status.conditions)

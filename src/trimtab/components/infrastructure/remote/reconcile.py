@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,16 +21,18 @@ from trimtab.client import ApiError, ClusterAccess, KubeconfigError, foreign_kub
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.remote.access import Clusters, CredentialsRefused, Unreachable, reached
 from trimtab.components.infrastructure.remote.bring import Brought, bring, remove, several
-from trimtab.components.infrastructure.remote.kinds import ClusterManifests
+from trimtab.components.infrastructure.remote.kinds import REMOVED, ClusterManifests
 from trimtab.components.infrastructure.remote.order import Item, ManifestFault, named
 from trimtab.components.infrastructure.remote.readiness import first_unready
-from trimtab.runtime import Context, Desired, reconciler
+from trimtab.runtime import Context, Desired, FieldWrite, Requeue, Writes, reconciler
 
 SOON_S = 1.0
 LATE_S = 300.0
 SHARE = 0.25
 """Of the time that something has lasted already: the wait until it is looked at again."""
 EFFECT = "manifests"
+IN_USE = "trimtab.dev/kubeconfig-in-use"
+"""The finalizer of a Secret whose kubeconfig is needed: whatever is deleted at once, what was brought in can be taken out again."""
 
 REASONS = {
     "Applied": "All manifests are in the cluster.",
@@ -43,6 +46,7 @@ REASONS = {
     "InvalidManifest": "A manifest is no object; the message has its place in the list.",
     "Refused": "The cluster refused a manifest, or has an object of this name that somebody else made; the message names it.",
     "WaitingForKind": "The cluster does not have the kind of a manifest yet: what defines it may still be starting.",
+    REMOVED: "It is deleted, and what it brought into the cluster is gone, or was left there as it says; the object goes next.",
     "Removing": "Something that is no longer in the list is still being deleted in the cluster.",
 }
 
@@ -55,11 +59,22 @@ class NotNow(Exception):
         self.reason = reason
 
 
-@reconciler(ClusterManifests, reads=[Secret], effects=True, workers=8, name="manifests")
-async def manifests(subject: ClusterManifests, ctx: Context) -> Desired:
+@reconciler(
+    ClusterManifests,
+    reads=[Secret],
+    writes=[Writes(Secret, ("metadata.finalizers",))],
+    effects=True,
+    workers=8,
+    name="manifests",
+)
+async def manifests(subject: ClusterManifests, ctx: Context) -> Desired | Requeue:
     """Brings the manifests in and says what of them runs."""
     if ctx.deleting:
         return await _ending(subject, ctx)
+    return replace(await _kept_so(subject, ctx), writes=await _holds(subject, ctx))
+
+
+async def _kept_so(subject: ClusterManifests, ctx: Context) -> Desired:
     try:
         wanted = named(subject.spec.manifests)
         kubeconfig = await _kubeconfig(subject, ctx)
@@ -236,12 +251,32 @@ def _jittered(ctx: Context, delay_s: float) -> float:
 # Ending
 
 
-async def _ending(subject: ClusterManifests, ctx: Context) -> Desired:
-    async def undo(_: Any) -> None:
+async def _ending(subject: ClusterManifests, ctx: Context) -> Desired | Requeue:
+    await ctx.effect(EFFECT, find=_something, do=_something)
+    if not subject.removed:
         await _pruned(subject, ctx)
+        # Written down before its Secret is let go, so that nothing is looked for with it any more.
+        applied = _condition("Applied", "False", REMOVED, "")
+        return Requeue(0.0, status=_status(subject, [applied, applied | {"type": "Ready"}]))
+    return Desired(writes=await _holds(subject, ctx))
 
-    await ctx.effect(EFFECT, find=_something, do=_something, undo=undo)
-    return Desired()
+
+async def _holds(subject: ClusterManifests, ctx: Context) -> list[FieldWrite]:
+    """Holds the Secrets of the namespace that are needed, and lets go of the others."""
+    needed = {
+        one.spec.kubeconfig.name for one in await ctx.list(ClusterManifests, subject.namespace) if not one.removed
+    }
+    writes = []
+    for secret in await ctx.list(Secret, subject.namespace, where=lambda s: s.name in needed or _held(s)):
+        if secret.name not in needed:
+            writes.append(FieldWrite(secret.ref, {"metadata": {"finalizers": []}}))
+        elif _held(secret) or secret.metadata.deletion_timestamp is None:
+            writes.append(FieldWrite(secret.ref, {"metadata": {"finalizers": [IN_USE]}}))
+    return writes
+
+
+def _held(secret: Secret) -> bool:
+    return IN_USE in secret.metadata.finalizers
 
 
 async def _pruned(subject: ClusterManifests, ctx: Context) -> None:
