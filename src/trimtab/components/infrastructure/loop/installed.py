@@ -17,7 +17,8 @@ from trimtab.runtime import Context, Desired, Requeue, reconciler
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.programs.leases import Opening
 
-CHECK_S = 300.0
+AGAIN_S = 60.0
+"""What a provider refuses is asked again: a cloud that was away at its start, a token that is valid again, tell nobody."""
 MISSING_S = 10.0
 """A directory tells nobody that there is something in it: while it is waited for, it is looked into."""
 
@@ -71,7 +72,7 @@ async def configured(subject: ProviderConfig, ctx: Context) -> Desired | Requeue
     try:
         await providers.talk(provider, subject, secrets, await _openings(subject, ctx, providers))
     except NotReady as err:
-        return Desired(status=_ready(subject, "False", err.reason, str(err)), requeue_after_s=CHECK_S)
+        return Desired(status=_ready(subject, "False", err.reason, str(err)), requeue_after_s=AGAIN_S)
     return Desired(status=_ready(subject, "True", "Accepted", ""))
 
 

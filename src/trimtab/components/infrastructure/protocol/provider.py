@@ -195,10 +195,6 @@ class Provider:
                 raise ProviderError(f"{self.plugin.name}: its schema makes no sense: {err}") from None
         return self._schema
 
-    def know(self, schema: ProviderSchema) -> None:
-        """Takes a schema that was kept, so that it need not be asked for."""
-        self._schema = schema
-
     async def _kind(self, kind: str) -> Schema:
         found = (await self.schema()).resources.get(kind)
         if found is None:
