@@ -246,7 +246,9 @@ class Servicer:
 
     def data(self, request: Any) -> dict[str, Any]:
         if request.type_name == "cloud_clusters":
-            found = [{"id": one["id"], "name": one["name"]} for one in API.call("GET", "clusters")]
+            if (there := API.call("GET", "clusters")) is None:
+                raise Failed("404 the clusters cannot be listed")
+            found = [{"id": one["id"], "name": one["name"]} for one in there]
             return {"state": {"msgpack": encode(CLUSTERS_DATA, {"name": None, "clusters": found})}}
         name = decode(NETWORK_DATA, request.config.msgpack)["name"]
         found = API.call("GET", f"networks?name={name}")
@@ -258,13 +260,15 @@ class Servicer:
 
     def list_(self, request: Any) -> list[dict[str, Any]]:
         of = KINDS[LISTED]["type"]
+        if (there := API.call("GET", "servers")) is None:
+            raise Failed("404 the servers cannot be listed")
         return [
             {
                 "identity": identity_of(one)["identity"],
                 "display_name": one["name"],
                 "resource_object": {"msgpack": encode(of, state_of(LISTED, one, None))},
             }
-            for one in API.call("GET", "servers")[: request.limit]
+            for one in there[: request.limit]
         ]
 
     def prepare(self, request: Any) -> dict[str, Any]:

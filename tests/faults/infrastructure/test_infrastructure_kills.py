@@ -28,8 +28,10 @@ SERVER = "cloud_server"
 PERSONS_MAX = 0.01
 STEPS = {"create": 15, "adopt": 12, "change": 10, "pin": 10, "drift": 10, "replace": 18, "lost": 15, "delete": 12}
 """How many there are, about."""
-CLOUD_FAULTS = ("lost", "broken", "busy", "stale", "late", "half", "gone")
-"""gone: one answer of 404. What is gone in two answers, a second apart, is taken to be gone."""
+CLOUD_FAULTS = ("lost", "broken", "busy", "stale", "late", "half", "gone", "hidden")
+"""gone: one answer of 404, to whatever is asked. hidden: a storm of them to all that reads one thing. (What no list contradicts is taken to
+be gone when two answers, a second apart, say so: of those kinds it is one answer.)"""
+LISTED = ("cloud_server", "cloud_network", "cloud_cluster")
 
 Goal = Callable[[], Awaitable[bool]]
 Act = Callable[[], Awaitable[None]]
@@ -234,7 +236,7 @@ def drawn(world: MortalWorld, rng: random.Random, what: str, resource: str) -> t
     fault = rng.choice(["", *CLOUD_FAULTS]) if rng.random() < 0.6 else ""
     if fault == "gone" and (what not in ("adopt", "drift", "pin", "change") or resource == "cloud_network"):
         fault = "hidden"  # a provider that is answered 404 when it deletes says that it is deleted
-    world.cloud.faults = {fault: 1} if fault else {}
+    world.cloud.faults = {fault: rng.randint(1, 12) if fault == "hidden" and resource in LISTED else 1} if fault else {}
     return first, *(again if rng.random() < 0.3 else [])
 
 

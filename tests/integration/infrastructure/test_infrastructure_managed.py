@@ -7,6 +7,7 @@ import json
 import random
 import re
 import string
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -429,3 +430,30 @@ async def test_what_turns_out_too_long_is_remembered_by_its_name(world: World) -
     assert found is not None
     await world.client.delete(found)
     await world.until(lambda: not world.cloud.all("clusters"), "it is deleted all the same")
+
+
+@pytest.mark.parametrize("resource", [SERVER, "cloud_network"])
+async def test_what_reads_as_gone_and_is_listed_is_neither_made_again_nor_forgotten(
+    world: World, resource: str
+) -> None:
+    given = GIVEN if resource == SERVER else {"name": "web"}
+    await world.declare(resource, "web", given)
+    await world.ready(resource, "web")
+    world.cloud.faults = {"hidden": 100_000}
+    message = "it reads as gone, and the cloud lists it: it is looked at again"
+    assert await world.says(resource, "web", "NotVisibleYet") == message
+    assert (await world.condition(resource, "web", "Ready"))[0] == "True"
+    found = await world.get(resource, "web")
+    assert found is not None
+    await world.client.delete(found)
+    await world.until(lambda: world.cloud.log[-1][1] == "GET", "it is looked at")
+    assert await world.says(resource, "web", "NotVisibleYet") == message
+    assert len(world.cloud.all(f"{resource.removeprefix('cloud_')}s")) == 1
+    world.cloud.faults = {}
+
+    async def over() -> bool:
+        return await world.get(resource, "web") is None
+
+    await world.until(over, "it is deleted")
+    assert world.cloud.all(f"{resource.removeprefix('cloud_')}s") == []
+    assert Counter(method for _, method, _ in world.cloud.log)["POST"] == 1

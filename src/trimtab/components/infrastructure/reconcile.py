@@ -260,6 +260,10 @@ class Run:
             # One answer of a cloud that is not of one mind is not enough.
             await asyncio.sleep(GONE_AGAIN_S)
             look = await keeper.look(kept, config, ignored=ignored, initial=initial, now=self._now_s, marks=marked)
+        if look.gone and await keeper.listed(kept):
+            raise Blocked(
+                "NotVisibleYet", "it reads as gone, and the cloud lists it: it is looked at again", UNSEEN_RETRY_S
+            )
         self._look = look
         return look
 

@@ -109,6 +109,20 @@ class Finder:
                 out.append(one)
         return out
 
+    async def lists(self, value: Value, key: str) -> bool:
+        """Whether a cloud lists what it says is not there when it is read: the second opinion. value: as it last was. key: its id.
+        Raises `ProviderError`: it did not answer."""
+        for way in (self._listed, self._named, self._by_plural):
+            try:
+                found = await way(value, "")
+            except ProviderError as err:
+                if not err.diagnostics or PASSING.search(str(err)):
+                    raise
+                return False
+            if found is not None:
+                return any(one.key == key for one in found)
+        return False
+
     async def take(self, one: Found) -> State:
         """The state of what was found, with what the provider itself remembers of it; value None when it is gone."""
         name = one.value.get("id") if isinstance(one.value, dict) else one.key
@@ -159,6 +173,13 @@ class Finder:
         return await self._read(await self._imported(self._provider.import_(self._kind, expected)))
 
     async def _by_data(self, config: Value, _: str) -> list[Found] | None:
+        named = await self._named(config, "")
+        if not named:
+            return named
+        return await self._read(await self._imported(self._provider.import_(self._kind, named[0].key)))
+
+    async def _named(self, config: Value, _: str) -> list[Found] | None:
+        """The one of a name, as far as its id."""
         schema = self._served.data_sources.get(self._kind)
         if schema is None or "id" not in schema.block.attributes or "name" not in schema.block.attributes:
             return None
@@ -172,9 +193,7 @@ class Finder:
                 return []
             raise
         name = value.get("id") if isinstance(value, dict) else None
-        if name is None or name == "":
-            return []
-        return await self._read(await self._imported(self._provider.import_(self._kind, str(name))))
+        return [] if name is None or name == "" else [Found(str(name), None)]
 
     async def _by_plural(self, config: Value, _: str) -> list[Found] | None:
         for name in plurals(self._kind):

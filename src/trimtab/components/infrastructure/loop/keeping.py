@@ -532,6 +532,12 @@ class Keeper:
         assert found
         return Recovered("found", self.keep(kept, state), (found[0].key,))
 
+    async def listed(self, kept: Kept) -> bool:
+        """Whether what reads as gone is among what the cloud lists, where there is a list. Raises `ProviderError`, `ValueFault`."""
+        value = (await self.state(kept)).value
+        name = value.get("id") if isinstance(value, dict) else None
+        return self._finder is not None and isinstance(name, str) and await self._finder.lists(value, name)
+
     async def tagged(self, kept: Kept, config: Value, uid: str) -> Kept | None:
         """What is there and bears the uid of the object in its tags; None when there is none, or no way to look. Raises `ProviderError`."""
         if self._finder is None or tag_of(self._schema.block, config) != uid:
