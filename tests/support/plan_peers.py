@@ -1,6 +1,7 @@
 """The providers whose plans are held against Terraform's, and its answers, which are recorded: tests/integration/infrastructure/plans.
 
     python tests/support/plan_peers.py [NAME..]     asks Terraform's command (on the PATH) again, and writes what it says
+    python tests/support/plan_peers.py --now NAME PROGRAM PER_KIND     asks it and us about any provider's program, and writes nothing
 
 A record has the command's version and a hash of what it asked, for each case a hash of the question, and the answer. So the plans can
 be compared where there is no Terraform; a record of other questions says so.
@@ -32,7 +33,10 @@ SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parent.parent
 RECORDS = SUPPORT.parent / "integration" / "infrastructure" / "plans"
 SEED = 1
-ANSWERS = {"hcloud": {"token": "a" * 64, "endpoint": "http://127.0.0.1:1/v1"}}
+ANSWERS = {
+    "hcloud": {"token": "a" * 64, "endpoint": "http://127.0.0.1:1/v1"},
+    "kubernetes": {"host": "https://127.0.0.1:1", "token": "t"},
+}
 """The providers' own configurations. None of them is connected with when there is nothing but plans."""
 
 
@@ -117,18 +121,8 @@ def words(answer: plan_oracle.Answer) -> list[str]:
 async def record(planner: Planner, terraform: str = "terraform") -> int:
     """Asks Terraform, and writes the record. Returns how many cases there are."""
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        async with asked(planner, folder) as (peer, found):
-            schema = await (await peer.provider()).schema()
-            program = folder / "program"
-            given = [f"PYTHONPATH={environment(folder)['PYTHONPATH']}", *planner.command]
-            program.write_text(f"#!/bin/sh\nexec env {' '.join(given)}\n")
-            program.chmod(0o755)
-            (folder / "terraform").mkdir()
-            config = ANSWERS.get(planner.name, {})
-            answers = plan_oracle.ask_terraform(
-                terraform, folder / "terraform", planner.name.rstrip("56"), program, schema, config, found
-            )
+        async with asked(planner, Path(made)) as (peer, found):
+            answers = await _terraforms(planner, Path(made), peer, found, terraform)
     lines = [f"{json.dumps(one.name)}: {json.dumps([question(one), *words(answers[one.name])])}" for one in found]
     head = {"terraform": plan_oracle.version(terraform), "provider": planner.hash}
     body = ",\n".join(
@@ -140,6 +134,35 @@ async def record(planner: Planner, terraform: str = "terraform") -> int:
     RECORDS.mkdir(exist_ok=True)
     (RECORDS / f"{planner.name}.json").write_text("{\n" + body + "\n}\n")
     return len(found)
+
+
+async def compare(planner: Planner, terraform: str = "terraform") -> tuple[int, list[str]]:
+    """Asks Terraform and us the same, now: for a provider of which the questions are others each time, since its states are, or the order
+    of what it refuses. (how many were asked, a line of each that differs)"""
+    with tempfile.TemporaryDirectory() as made:
+        async with asked(planner, Path(made)) as (peer, found):
+            answers = await _terraforms(planner, Path(made), peer, found, terraform)
+            wrong = []
+            for case in found:
+                provider = await peer.provider()
+                ours, theirs = await plan_oracle.ask_us(provider, await provider.schema(), case), answers[case.name]
+                if words(ours) != words(theirs):
+                    wrong.append(f"{case.name}: Terraform says {words(theirs)}, we say {words(ours)}")
+    return len(found), wrong
+
+
+async def _terraforms(
+    planner: Planner, folder: Path, peer: Peer, found: list[Case], terraform: str
+) -> dict[str, plan_oracle.Answer]:
+    schema = await (await peer.provider()).schema()
+    program = folder / "program"
+    given = [f"PYTHONPATH={environment(folder)['PYTHONPATH']}", *planner.command]
+    program.write_text(f"#!/bin/sh\nexec env {' '.join(given)}\n")
+    program.chmod(0o755)
+    (folder / "terraform").mkdir()
+    config = ANSWERS.get(planner.name, {})
+    name = planner.name.rstrip("56")
+    return plan_oracle.ask_terraform(terraform, folder / "terraform", name, program, schema, config, found)
 
 
 async def agree(planner: Planner, folder: Path) -> None:
@@ -163,6 +186,12 @@ async def agree(planner: Planner, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--now"]:
+        named, path, per_kind = sys.argv[2:]
+        now = Planner(named, [path], [Path(path)], per_kind=int(per_kind))
+        count, differing = asyncio.run(compare(now))
+        print(f"{now.name}: {count} cases, {len(differing)} differ", *differing, sep="\n")
+        sys.exit(bool(differing))
     for one in planners().values():
         if one.name in (sys.argv[1:] or planners()):
             print(one.name, one.missing or f"{asyncio.run(record(one))} cases", flush=True)
