@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
-from cloud import Cloud
 from manifests_world import NAMESPACE, Elsewhere
-from mortal_world import COLLECTIONS, MANNERS, MortalWorld, Order
+from mortal_world import COLLECTIONS, MortalWorld
+from suffering import STEPS_MAX, Stages, Victim
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
 from trimtab.api.jobs import Job
@@ -28,7 +25,6 @@ from trimtab.components.infrastructure.remote.access import OWNER_LABEL, invento
 from trimtab.components.infrastructure.remote.kinds import CarriedSecret, ClusterManifestsSpec
 from trimtab.runtime.effects import Effect
 
-STEPS_MAX = 60
 KUBECONFIG = "somewhere"
 HOOK: JSON = {"template": {"spec": {"containers": [{"name": "restore", "image": "example.test/restore:1"}]}}}
 ENDED: JSON = {
@@ -37,44 +33,6 @@ ENDED: JSON = {
     "completionTime": "2026-01-01T00:00:07Z",
     "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}],
 }
-
-Goal = Callable[[], Awaitable[bool]]
-Act = Callable[[], Awaitable[None]]
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[MortalWorld]:
-    folder = Path(tempfile.mkdtemp(prefix="tt-lost-", dir="/tmp"))  # sockets have short paths
-    folder.chmod(0o755)
-    with Cloud() as cloud:
-        one = MortalWorld(folder, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
-            shutil.rmtree(folder)
-
-
-class Stages:
-    """Stages of a life, each suffered with the n-th step of it; `done` has the steps of those that had fewer."""
-
-    def __init__(self, world: MortalWorld, victim: Literal["controllers", "connection"]) -> None:
-        self._world = world
-        self._victim: Literal["controllers", "connection"] = victim
-        self.done: dict[str, list[str]] = {}
-
-    async def suffer(self, stage: str, n: int, act: Act, goal: Goal) -> None:
-        """Does it, disturbed at step n, and waits for the goal, which is reached whatever happened."""
-        world, what = self._world, f"{stage}, step {n}"
-        await world.at_rest()
-        order = Order(0 if stage in self.done else n, MANNERS[n % 3], self._victim)
-        await world.living(order)
-        await act()
-        await world.through_armed(goal, what)
-        if not order.at or not order.carried_out:
-            self.done.setdefault(stage, order.steps)
-        await world.through(Order(), goal, f"{what}, after {order.steps[-1:]} {order.manner}, left alone")
 
 
 # Manifests
@@ -106,9 +64,7 @@ async def manifests_are(world: MortalWorld, name: str, owner_gone: bool = False)
 
 
 @pytest.mark.parametrize("victim", ["controllers", "connection"])
-async def test_at_every_step_of_what_is_in_a_cluster(
-    world: MortalWorld, tmp_path: Path, victim: Literal["controllers", "connection"]
-) -> None:
+async def test_at_every_step_of_what_is_in_a_cluster(world: MortalWorld, tmp_path: Path, victim: Victim) -> None:
     first, second = Elsewhere(tmp_path / "first"), Elsewhere(tmp_path / "second")
     token = Secret(metadata=ObjectMeta(name="token", namespace=NAMESPACE), data={"t": "c2VjcmV0"})
     await world.make(token)
@@ -237,9 +193,7 @@ class Data:
         pytest.param("cloud_key", "controllers", marks=pytest.mark.long),
     ],
 )
-async def test_at_every_step_of_what_comes_back(
-    world: MortalWorld, resource: str, victim: Literal["controllers", "connection"]
-) -> None:
+async def test_at_every_step_of_what_comes_back(world: MortalWorld, resource: str, victim: Victim) -> None:
     """Of a server the cloud says what there is; of a key a person has to, when it is not known whether it was made."""
     data = Data(world)
     stages = Stages(world, victim)

@@ -5,6 +5,7 @@ Each step stands on the timeline; what the claim is made of goes with it, in ord
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -166,14 +167,28 @@ def test_what_goes_wrong_on_the_way_is_said_and_mended(story: Any) -> None:
     story.until(story.whole, "the claim with the app that was there before")
     story.cloud("PUT", "faults", {"half": 1})
     story.lose()
+    # Whoever brings the data back is killed on the way: another goes on, and lets nothing run twice.
+    pod = story.until(lambda: _restoring(story), "a pod that brings the data back")
+    story.run("delete", "pod", pod, "-n", "default", "--grace-period", "0")
     anew = story.until(lambda: story.whole(but=number), "the cluster after one that was made half way")
     assert story.has("Written before the next loss")
     assert story.left()["clusters"] == [anew]
+    assert pod not in story.run("get", "pods", "-n", "default", "-o", "name")
+    jobs = json.loads(story.inside("get", "jobs", "-o", "json"))["items"]
+    (within,) = [one for one in jobs if one["metadata"]["name"].startswith("restore-")]
+    assert within["status"]["succeeded"] == 1
 
     # Deleted while it is lost: it ends all the same, and nothing is left.
     story.lose()
     story.end()
     assert story.left() == {"clusters": [], "networks": []}
+
+
+def _restoring(story: Any) -> str:
+    """The pod of the Job that brings the data back, once it runs; empty before."""
+    pods = json.loads(story.run("get", "pods", "-n", "default", "-o", "json"))["items"]
+    running = [one["metadata"]["name"] for one in pods if one.get("status", {}).get("phase") == "Running"]
+    return next((name for name in running if "-restore-" in name), "")
 
 
 def _message(story: Any) -> str:

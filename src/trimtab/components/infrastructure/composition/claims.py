@@ -362,7 +362,7 @@ class Run:
             since = before.last_transition_time if before is not None else self._subject.metadata.creation_timestamp
             took_s = (self._ctx.now - since).total_seconds() if since is not None else 0.0
             text = f"all of {len(rows)} resources are ready after {took_s:.1f} s"  # the time makes it another sentence each time
-            self._ctx.event("AllReady", text, duration_ms=took_s * 1000)
+            self._ctx.event("AllReady", text)
         elif ready["status"] == "False" and was_ready:
             self._ctx.event(ready["reason"], f"no longer ready: {ready['message']}", warning=True)
 
