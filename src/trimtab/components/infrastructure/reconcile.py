@@ -10,24 +10,22 @@ deleted is looked at again; what was to be made is looked for, and if nobody can
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from trimtab.api import JSON, ObjectMeta, Resource
+from trimtab.api import JSON, Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.kinds import MADE_ANEW, Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
+from trimtab.components.infrastructure.loop.connected import Connected
 from trimtab.components.infrastructure.loop.ephemeral import Fresh, marks
 from trimtab.components.infrastructure.loop.gathering import (
     APPROVE,
     BLOCKED_S,
     RETRY_S,
-    STATE_SUFFIX,
     Blocked,
     Sources,
     existing,
@@ -47,17 +45,16 @@ from trimtab.components.infrastructure.loop.remembering import (
 )
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
-from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
+from trimtab.components.infrastructure.loop.users import Unseen, another, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
-from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, hidden, shown, to_type
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, shown, to_type
 from trimtab.runtime import Context, Desired, FieldWrite, Owned, Reconciler, Requeue, Writes
 from trimtab.runtime.effects import NotDone
-from trimtab.runtime.ownership import OWNER_LABEL
 
 K = TypeVar("K", bound=Resource)
 
@@ -107,6 +104,7 @@ class Run:
         self._ctx = ctx
         self._resource = resource
         self._memory = Memory(subject, ctx)
+        self._connected = Connected(subject, ctx)
         self._sources = Sources(subject, self._read, ctx.adapter(Providers))  # type: ignore[type-abstract]
         self._look: Look | None = None
         self._block = Block()
@@ -180,8 +178,10 @@ class Run:
         if (settled := keeper.keep(kept, look.live)) != kept:
             kept = settled
             await self._save(kept)
-        connections = await self._connection(block, look.live.value)
-        kept = await self._reconnected(kept, connections)
+        connections = await self._connected.wanted(block, look.live.value)
+        if (settled := await self._connected.renamed(kept, connections)) != kept:
+            kept = settled
+            await self._save(kept)
         restored = await self._restored(kept)
         status = self._status("True", "Synced", "")
         if restored is not None and restored.state != "done":
@@ -366,7 +366,9 @@ class Run:
         """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
         name = adopt[3:]
         config = self._subject.spec.provider_ref.name
-        other = await self._other(lambda one: one.status.id == name and one.spec.provider_ref.name == config)
+        other = await another(
+            self._ctx, self._subject, lambda one: one.status.id == name and one.spec.provider_ref.name == config
+        )
         if other is not None:
             where = f"{other.resource_type.kind} {other.name}"
             raise Blocked("InvalidField", f"spec.policy.adopt: {self._resource} {name} is {where}'s already")
@@ -468,7 +470,7 @@ class Run:
         if kept.state is not None:
             await self._deleted(keeper, talk, kept)
         if kept.connected:
-            await self._disconnected(kept)
+            await self._connected.gone(kept)
 
     async def _deleted(self, keeper: Keeper, talk: Talk, kept: Kept) -> None:
         look = await self._looked(keeper, kept, None)
@@ -496,66 +498,6 @@ class Run:
     def _stays(self, reason: str, message: str, retry_s: float) -> Requeue:
         after_s = retry_s * (0.9 + 0.2 * self._ctx.random.random())
         return Requeue(after_s, status=self._status("False", reason, message))
-
-    # Its connection Secret
-
-    async def _reconnected(self, kept: Kept, wanted: Sequence[Secret]) -> Kept:
-        """What is remembered once the connection Secret is the one that is wanted: one of another name is deleted."""
-        name = wanted[0].name if wanted else ""
-        if kept.connected == name:
-            return kept
-        if kept.connected:
-            await self._disconnected(kept)
-        kept = msgspec.structs.replace(kept, connected=name)
-        await self._save(kept)
-        return kept
-
-    async def _disconnected(self, kept: Kept) -> None:
-        if await self._owner_of(kept.connected) != self._subject.metadata.uid:
-            return  # somebody else has made one of that name since
-        meta = ObjectMeta(name=kept.connected, namespace=self._subject.namespace)
-        await self._ctx.discard(Secret(metadata=meta))
-
-    async def _refuse_taken(self, name: str) -> None:
-        """Nobody's state is overwritten by the name of a connection Secret, and nobody else's connection. Raises `Blocked`."""
-        if name.endswith(STATE_SUFFIX):
-            raise Blocked(
-                "ConnectionInvalid",
-                f"spec.connection.secretName: names that end in {STATE_SUFFIX} are of what is remembered of resources: choose another",
-            )
-        owner = await self._owner_of(name)
-        if owner in ("", self._subject.metadata.uid):
-            return  # as it is at nearly every look: the others need not be gone through
-        other = await self._other(lambda one: one.metadata.uid == owner)
-        if other is not None and other.spec.connection is not None and other.spec.connection.secret_name == name:
-            where = f"{other.resource_type.kind} {other.name}"
-            raise Blocked("ConnectionInvalid", f"spec.connection.secretName: {name} is {where}'s: choose another")
-
-    async def _owner_of(self, name: str) -> str:
-        """The uid of the object for which a Secret was made."""
-        secret = await self._ctx.get(Secret, name)
-        return secret.metadata.labels.get(OWNER_LABEL, "") if secret is not None else ""
-
-    async def _other(self, where: Callable[[Managed], bool]) -> Managed | None:
-        """Another object of this kind in the namespace."""
-        subject = self._subject
-        found = await self._ctx.list(
-            type(subject), subject.namespace, where=lambda one: one.metadata.uid != subject.metadata.uid and where(one)
-        )
-        return found[0] if found else None
-
-    async def _connection(self, block: Block, value: Any) -> list[Secret]:
-        connection = self._subject.spec.connection
-        if connection is None or not isinstance(value, dict):
-            return []
-        await self._refuse_taken(connection.secret_name)
-        secret = hidden(block, value)
-        try:
-            data = rendered(connection.data, shown(block, value), secret, block)
-        except TemplateFault as err:
-            raise Blocked("ConnectionInvalid", f"spec.connection.data: {err}") from None
-        meta = ObjectMeta(name=connection.secret_name, namespace=self._subject.namespace)
-        return [Secret(metadata=meta, data={key: base64.b64encode(raw).decode() for key, raw in data.items()})]
 
     # Telling
 

@@ -89,7 +89,7 @@ async def _defined(subject: CompositeDefinition, ctx: Context) -> Desired:
         objects=[wanted],
         status=_status(subject, True, ready, reason, message),
         requeue_after_s=None if ready == "True" else MISSING_CHECK_S if reason == "PackageMissing" else CHECK_S,
-        refused=lambda text: _refused(subject, text),
+        refused=lambda text: _refused(subject, text, served=True),  # as it was, with the claims that there are
     )
 
 
@@ -173,8 +173,8 @@ async def _ending(subject: CompositeDefinition, ctx: Context) -> Desired:
     return Desired(keep=published, status=status, requeue_after_s=WAIT_S)
 
 
-def _refused(subject: CompositeDefinition, text: str) -> JSON:
-    return _status(subject, False, "False", "Invalid", f"the API refused it: {text}")
+def _refused(subject: CompositeDefinition, text: str, *, served: bool = False) -> JSON:
+    return _status(subject, served, "False", "Invalid", f"the API refused it: {text}")
 
 
 def _status(subject: CompositeDefinition, served: bool, status: str, reason: str, message: str) -> JSON:

@@ -49,6 +49,13 @@ async def objects(
     return [one for kind in kinds for one in await ctx.list(kind, namespace, where=where)]
 
 
+async def another(ctx: Context, subject: Managed, where: Callable[[Managed], bool]) -> Managed | None:
+    """Another object of the same kind in its namespace."""
+    mine = subject.metadata.uid
+    found = await objects(ctx, [type(subject)], subject.namespace, lambda one: one.metadata.uid != mine and where(one))
+    return found[0] if found else None
+
+
 async def referring(ctx: Context, subject: Managed) -> list[Managed]:
     """What refers to a resource and has to go before it; not what it needs itself, in a circle."""
     kind = subject.resource_type
@@ -183,4 +190,15 @@ def _waits(generation: int, message: str, after_s: float = WAIT_S) -> Requeue:
     return Requeue(after_s, status={"observedGeneration": generation, "conditions": [said]})
 
 
-__all__ = ["Unseen", "config_ends", "credentials", "enabled", "provider_ends", "reaching", "referring", "told", "using"]
+__all__ = [
+    "Unseen",
+    "another",
+    "config_ends",
+    "credentials",
+    "enabled",
+    "provider_ends",
+    "reaching",
+    "referring",
+    "told",
+    "using",
+]
