@@ -33,6 +33,7 @@ class _Aggregation(msgspec.Struct, rename="camel"):
 
 
 class _RoleMeta(msgspec.Struct):
+    name: str
     labels: dict[str, str] = {}
 
 
@@ -138,14 +139,20 @@ class Authorizer:
         role = msgspec.json.decode(record.value, type=_Role)
         rules = role.rules or ()
         if role.aggregation_rule is not None:
-            rules += tuple(self._aggregated(role.aggregation_rule))
+            rules += tuple(self._aggregated(role.aggregation_rule, {name}))
         return rules
 
-    def _aggregated(self, aggregation: _Aggregation) -> Iterator[Rule]:
+    def _aggregated(self, aggregation: _Aggregation, seen: set[str]) -> Iterator[Rule]:
+        """What is aggregated may aggregate, too: `edit` has what `view` is given. `seen`: names of roles, for circles."""
         for record in self._store.list(f"{PREFIX}clusterroles/"):
             role = msgspec.json.decode(record.value, type=_Role)
+            if role.metadata.name in seen:
+                continue
             if any(selects(selector, role.metadata.labels) for selector in aggregation.cluster_role_selectors):
+                seen.add(role.metadata.name)
                 yield from role.rules or ()
+                if role.aggregation_rule is not None:
+                    yield from self._aggregated(role.aggregation_rule, seen)
 
     def _refresh(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
@@ -47,7 +47,7 @@ async def bootstrap(server: ApiServer) -> None:
     for key, obj in (*_objects(), _service_range(server.settings.service_cidr, now)):
         record = server.store.get(key)
         if record is not None:
-            if obj["kind"] == "ClusterRole" and (wider := _widened(decode(record), obj["rules"])) is not None:
+            if obj["kind"] == "ClusterRole" and (wider := _widened(decode(record), obj)) is not None:
                 puts.append(Put(key, encode(wider), record.revision))
         else:
             uid = obj["metadata"].get("uid") or new_uid(server.clock)
@@ -57,16 +57,19 @@ async def bootstrap(server: ApiServer) -> None:
         await server.store.write(puts)
 
 
-def _widened(live: JSON, wanted: list[JSON]) -> JSON | None:
-    """The role with the rules that it lacks, in place of those that they include; None when it lacks none, or its owner
-    wants no updates, by Kubernetes' own annotation. What somebody added stays."""
-    if (live["metadata"].get("annotations") or {}).get(AUTOUPDATE) == "false":
+def _widened(live: JSON, wanted: JSON) -> JSON | None:
+    """The role with the rules and the labels that it lacks, in place of those that they include; None when it lacks none, or
+    its owner wants no updates, by Kubernetes' own annotation. What somebody added stays."""
+    meta = live["metadata"]
+    if (meta.get("annotations") or {}).get(AUTOUPDATE) == "false":
         return None
     rules = live.get("rules") or []
-    lacking = [rule for rule in wanted if not any(_includes(has, rule) for has in rules)]
-    if not lacking:
+    lacking = [rule for rule in wanted["rules"] if not any(_includes(has, rule) for has in rules)]
+    labels = {**(meta.get("labels") or {}), **wanted["metadata"]["labels"]}
+    if not lacking and labels == meta.get("labels"):
         return None
-    return {**live, "rules": [has for has in rules if not any(_includes(rule, has) for rule in lacking)] + lacking}
+    rules = [has for has in rules if not any(_includes(rule, has) for rule in lacking)] + lacking
+    return {**live, "metadata": {**meta, "labels": labels}, "rules": rules}
 
 
 def _includes(wide: JSON, narrow: JSON) -> bool:
@@ -109,8 +112,8 @@ def _objects() -> Iterator[tuple[str, JSON]]:
     ]
     yield _role("cluster-admin", everything)
     yield _role("admin", [], aggregates="admin")
-    yield _role("edit", [], aggregates="edit")
-    yield _role("view", [], aggregates="view")
+    yield _role("edit", [], aggregates="edit", aggregates_to="admin")
+    yield _role("view", [], aggregates="view", aggregates_to="edit")
     for level, verbs, kept in (
         ("admin", _READ + _WRITE, {"namespaces"}),
         ("edit", _READ + _WRITE, _KEPT_FROM_EDITORS),
@@ -118,7 +121,7 @@ def _objects() -> Iterator[tuple[str, JSON]]:
     ):
         yield _role(f"system:aggregate-to-{level}", list(_namespaced_rules(verbs, kept)), aggregates_to=level)
     reading: JSON = {"apiGroups": [METRICS], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}
-    yield _role("system:aggregated-metrics-reader", [reading], aggregates_to="view", also_to=("edit", "admin"))
+    yield _role("system:aggregated-metrics-reader", [reading], aggregates_to="view")
     yield _role("system:discovery", [{"nonResourceURLs": _DISCOVERY, "verbs": ["get"]}])
     yield _role(
         "system:public-info-viewer",
@@ -183,9 +186,7 @@ def _namespaced_rules(verbs: list[str], kept: set[str] | frozenset[str]) -> Iter
     yield {"apiGroups": [""], "resources": ["namespaces"], "verbs": _READ}
 
 
-def _role(
-    name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: str = "", also_to: Sequence[str] = ()
-) -> tuple[str, JSON]:
+def _role(name: str, rules: list[JSON], *, aggregates: str = "", aggregates_to: str = "") -> tuple[str, JSON]:
     labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
     obj: JSON = {
         "apiVersion": f"{RBAC}/v1",
@@ -193,8 +194,8 @@ def _role(
         "metadata": {"name": name, "labels": labels},
         "rules": rules,
     }
-    for level in filter(None, (aggregates_to, *also_to)):
-        labels[f"rbac.authorization.k8s.io/aggregate-to-{level}"] = "true"
+    if aggregates_to:
+        labels[f"rbac.authorization.k8s.io/aggregate-to-{aggregates_to}"] = "true"
     if aggregates:
         selector = {"matchLabels": {f"rbac.authorization.k8s.io/aggregate-to-{aggregates}": "true"}}
         obj["aggregationRule"] = {"clusterRoleSelectors": [selector]}

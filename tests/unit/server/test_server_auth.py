@@ -283,7 +283,8 @@ async def test_a_watch_ends_when_its_token_expires(api: Api) -> None:
     assert len(api.server.sessions) == 0
 
 
-ROLES_OF_ALL = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+RBAC_GROUP = "rbac.authorization.k8s.io"
+ROLES_OF_ALL = f"/apis/{RBAC_GROUP}/v1/clusterroles"
 
 
 async def test_roles_of_an_older_version_are_widened_unless_their_owner_says_no(api: Api) -> None:
@@ -306,6 +307,27 @@ async def test_roles_of_an_older_version_are_widened_unless_their_owner_says_no(
     (await api.patch(url, no)).ok()
     await bootstrap(api.server)
     assert (await api.get(url)).ok()["rules"] == [own]
+
+
+async def test_who_edits_has_what_viewers_are_given_and_who_administers_has_both(api: Api) -> None:
+    (await api.patch(f"{ROLES_OF_ALL}/view", {"metadata": {"labels": {f"{RBAC_GROUP}/aggregate-to-edit": None}}})).ok()
+    await bootstrap(api.server)  # as of an engine that was begun by an older version
+    rule = {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}
+    labels = {f"{RBAC_GROUP}/aggregate-to-view": "true"}
+    (await api.post(ROLES_OF_ALL, {"metadata": {"name": "things", "labels": labels}, "rules": [rule]})).ok()
+
+    rules = {level: api.server.authorizer.role_rules("ClusterRole", "", level) for level in ("view", "edit", "admin")}
+
+    assert all(any("things" in rule.resources for rule in found) for found in rules.values()), rules
+
+
+async def test_roles_that_aggregate_each_other_end(api: Api) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        gathers = {"clusterRoleSelectors": [{"matchLabels": {"to": name}}]}
+        meta = {"name": name, "labels": {"to": other}}
+        (await api.post(ROLES_OF_ALL, {"metadata": meta, "aggregationRule": gathers})).ok()
+
+    assert api.server.authorizer.role_rules("ClusterRole", "", "a") == ()
 
 
 async def test_anybody_can_check_a_token_with_the_published_key(api: Api) -> None:
