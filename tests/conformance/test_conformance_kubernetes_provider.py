@@ -223,6 +223,39 @@ def test_a_manifest_of_any_kind(world: World) -> None:
     assert found(data) is None
 
 
+def test_a_credential_that_is_had_anew_for_each_process(world: World, client: Any) -> None:
+    """An ephemeral resource: a token of a service account, by the provider's own kubernetes_token_request_v1."""
+    world.core.create_namespaced_service_account(world.space, {"metadata": {"name": "keeper"}})
+    config = world.engine.get("ProviderConfig", "default")
+    assert config is not None
+    of = {"name": "keeper", "namespace": world.space}
+    opened = {"type": "kubernetes_token_request_v1", "config": {"metadata": of}, "field": "token"}
+    spec = {name: config["spec"][name] for name in ("provider", "config", "requestsPerSecond")}
+    spec["ephemeral"] = {"token": opened | {"providerRef": {"name": "default"}}}
+    metadata = {"name": "short", "namespace": "default"}
+    world.engine.apply(
+        {"apiVersion": "trimtab.dev/v1alpha1", "kind": "ProviderConfig", "metadata": metadata, "spec": spec}
+    )
+    given = {"metadata": world.metadata("mine"), "data": {"by": "keeper"}}
+    made = {"forProvider": given, "interval": "1s", "providerRef": {"name": "short"}}
+    metadata = {"name": "short", "namespace": "default"}
+    world.engine.apply({"apiVersion": GROUP, "kind": "ConfigMapV1", "metadata": metadata, "spec": made})
+
+    said = world.engine.until("ConfigMapV1", "short", "Synced", "False", "ProviderError")["message"]
+
+    assert f"system:serviceaccount:{world.space}:keeper" in said
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]
+    access = kubernetes.client.RbacAuthorizationV1Api(client)
+    access.create_namespaced_role(world.space, {"metadata": {"name": "keeper"}, "rules": rules})
+    binding = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "keeper"}}
+    binding["subjects"] = [{"kind": "ServiceAccount", **of}]
+    access.create_namespaced_role_binding(world.space, {"metadata": {"name": "keeper"}, **binding})
+    world.engine.until("ConfigMapV1", "short")
+    assert world.core.read_namespaced_config_map("mine", world.space).data == {"by": "keeper"}
+    world.delete("ConfigMapV1", "short")
+    world.delete("ProviderConfig", "short")
+
+
 def test_what_the_provider_refuses_is_said_in_its_words(world: World) -> None:
     given = {"metadata": world.metadata("Not A Name"), "data": {}}
     metadata = {"name": "odd", "namespace": "default"}
