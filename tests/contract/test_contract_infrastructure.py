@@ -39,7 +39,7 @@ from trimtab.components.infrastructure.kinds import (
 from trimtab.components.infrastructure.programs.pool import Rate, Talk
 from trimtab.components.infrastructure.programs.removals import Removals
 from trimtab.components.infrastructure.programs.shelf import Shelf
-from trimtab.components.infrastructure.programs.terms import Providers
+from trimtab.components.infrastructure.programs.terms import Providers, Suspects
 from trimtab.components.infrastructure.protocol.provider import (
     Applied,
     Diagnostic,
@@ -80,6 +80,7 @@ class Grove:
         self.older = False
         """Whether those who ask may remember less than there is: they come from a backup."""
         self.plugin = SimpleNamespace(name="grove", running=True)
+        self.suspects = Suspects()
 
     def named(self, name: str) -> list[str]:
         return [key for key, one in self.there.items() if one["name"] == name]

@@ -418,11 +418,11 @@ def error(summary: str, path: str = "", detail: str = "") -> dict[str, Any]:
     return {"diagnostics": [{"severity": 1, "summary": summary, "detail": detail, "attribute": at}]}
 
 
-def handler(name: str) -> Any:
+def handler(servicer: Any, name: str) -> Any:
     names5, names6, asks, answers = METHODS[name]
-    do = getattr(Servicer(), method_of(name))
+    do = getattr(servicer, method_of(name))
     wire = names5 if VERSION == 5 else names6
-    coding = {"request_deserializer": M[asks].FromString, "response_serializer": M[answers].SerializeToString}
+    coding = {"request_deserializer": M[asks].FromString, "response_serializer": serialized}
 
     def stream(request: Any, context: Any) -> Any:
         try:
@@ -435,11 +435,17 @@ def handler(name: str) -> Any:
 
     def serve(request: Any, context: Any) -> Any:
         try:
-            return M[answers](**do(request))
+            answer = do(request)
+            return answer if isinstance(answer, bytes) else M[answers](**answer)
         except Failed as err:
             return M[answers](**error(str(err)))
 
     return wire, grpc.unary_unary_rpc_method_handler(serve, **coding)
+
+
+def serialized(answer: Any) -> bytes:
+    """What goes over the wire; bytes as they are, whatever they are."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def method_of(name: str) -> str:
@@ -447,7 +453,8 @@ def method_of(name: str) -> str:
     return f"{name}_" if name in ("import", "list") else name
 
 
-def main() -> None:
+def main(servicer: Any = None) -> None:
+    servicer = servicer or Servicer()
     if "TF_PLUGIN_MAGIC_COOKIE" not in os.environ:
         sys.exit("This is a plugin: Trimtab starts it.")
     if "silent" in FAULTS:
@@ -458,7 +465,11 @@ def main() -> None:
     served = [name for name in METHODS if hasattr(Servicer, method_of(name))]
     server = grpc.server(futures.ThreadPoolExecutor(64))
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(f"tfplugin{VERSION}.Provider", dict(map(handler, served))),)
+        (
+            grpc.method_handlers_generic_handler(
+                f"tfplugin{VERSION}.Provider", dict(handler(servicer, name) for name in served)
+            ),
+        )
     )
     path = os.path.join(os.environ["PLUGIN_UNIX_SOCKET_DIR"], f"plugin-{os.getpid()}")
     server.add_insecure_port(f"unix:{path}")

@@ -8,6 +8,7 @@ The provider is a Python program, so it is let read this interpreter and its pac
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cloud_provider
+import misbehaving_provider
 import trimtab
 from cloud import Cloud
 from engine_under_test import EngineUnderTest, wait_for
@@ -102,6 +104,21 @@ def provider_program(folder: Path, *faults: str) -> Path:
     )
     path.chmod(0o755)
     return path
+
+
+def misbehaving_program(folder: Path) -> tuple[Path, list[str]]:
+    """The cloud's provider gone wrong (`misbehaving_provider.py`) as a program, and the options with which it is installed."""
+    beside = folder / "misbehaving"
+    beside.mkdir(exist_ok=True)
+    for module in (cloud_provider, misbehaving_provider):
+        shutil.copy(str(module.__file__), beside)
+    path = folder / "terraform-provider-misbehaving"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(beside)!r})\n"
+        "import cloud_provider, misbehaving_provider\ncloud_provider.main(misbehaving_provider.Misbehaving())\n"
+    )
+    path.chmod(0o755)
+    return path, [part for read in (*READS, str(beside)) for part in ("--read", read)]
 
 
 def server(name: str, *, interval: str = "1s", spec: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:

@@ -258,7 +258,12 @@ def uninstall(target: Target, yes: bool, timeout_s: int | None, state: Path | No
 
     Networks, cgroups, mounts, sockets and the systemd unit go. The data directory goes only with --yes; without it, the
     command says what it would delete. With --context: what `trimtab run` has put into that cluster, once it has ended.
+
+    What providers made for its objects (servers, clusters ...) stays where it is, and is named: delete the objects first if it is to go.
     """
+    from trimtab.cli.outside import say_what_stays
+
+    say_what_stays(target, _say)
     if not target.is_embedded:
         import asyncio
 

@@ -1,4 +1,4 @@
-"""What a user may write for a kind: `pod`, `pods`, `po`, `Pod`, `deployments.apps`, `all`, several with commas."""
+"""What a user may write for a kind: `pod`, `pods`, `po`, `Pod`, `deployments.apps`, a category (`all`, `managed`), several with commas."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _matching(word: str, kinds: Sequence[ResourceType]) -> list[ResourceType]:
         names = (kind.plural, kind.kind.lower(), *kind.short_names)
         if lowered in names and (not group or kind.group == group or kind.group.startswith(f"{group}.")):
             return [kind]
-    return []
+    return [kind for kind in kinds if lowered in kind.categories and not group]
 
 
 def _unknown(word: str, kinds: Sequence[ResourceType]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from trimtab.api import JSON, ResourceType
 from trimtab.cli.composed import Claims
 from trimtab.cli.differences import differences, given
 from trimtab.cli.files import manifests
-from trimtab.cli.output import dump
+from trimtab.cli.output import dump, output_option
 from trimtab.cli.target import MANAGER, Target
 from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions import outside as questions
@@ -34,6 +35,7 @@ DEPTH_MAX = 8
 """Claims of claims of claims."""
 AGENT = "trimtab-plan"
 """The API's judges know it: a plan is asked for apart, a dry run need not answer one."""
+TELL_S = 1.0
 FIRST = ("Namespace", "CustomResourceDefinition")
 
 
@@ -43,9 +45,9 @@ FIRST = ("Namespace", "CustomResourceDefinition")
 )
 @click.option("-n", "--namespace", help="The namespace.  [default: default]")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Without files: objects of all namespaces.")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@output_option("text", "json", "yaml")
 @click.pass_obj
-def plan(target: Target, paths: tuple[str, ...], namespace: str | None, all_namespaces: bool, output: str) -> None:
+def plan(target: Target, paths: tuple[str, ...], namespace: str | None, all_namespaces: bool, fmt: str) -> None:
     """Show what would change, before it does; nothing is changed.
 
     With files: what `trimtab apply` of them would do, and what providers would then do. Without: what the next reconcile of every object of
@@ -71,11 +73,24 @@ def plan(target: Target, paths: tuple[str, ...], namespace: str | None, all_name
             return await planner.of_all(where)
 
     plans = asyncio.run(run())
-    if output == "json":
-        dump(planning.document(plans), "json")
+    if fmt != "text":
+        dump(planning.document(plans), fmt)
     else:
         click.echo(planning.text(plans))
     raise click.exceptions.Exit(planning.exit_code(plans))
+
+
+class Progress:
+    """What somebody who waits reads: a line on stderr for each second, from the first on."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_S and done < total:
+            self._told = now
+            click.echo(f"{done:,} of {total:,} planned", err=True)
 
 
 class Planner:
@@ -87,6 +102,7 @@ class Planner:
         self._kinds: dict[tuple[str, str], ResourceType] = {}
         self._reviewed = False
         """The API does not see which program asks: dry runs are marked, so that their plan is not made twice."""
+        self._tell = Progress()
 
     # Files
 
@@ -101,6 +117,7 @@ class Planner:
         managed: list[JSON] = []
         queue = deque((obj, 0) for obj in ordered)
         while queue:
+            self._tell(len(plans), len(plans) + len(managed) + len(queue))
             obj, depth = queue.popleft()
             one = await self._ordinary(obj, namespace, objects, to_come)
             would_be = one.pop("object", None)
@@ -118,7 +135,11 @@ class Planner:
                 elif found.waiting:
                     one |= {"reason": "WaitsForMore", "message": found.waiting}
         told = await questions.plans_of(
-            self._client, managed, secrets=_secrets(ordered, namespace), to_come=_configs(objects, namespace)
+            self._client,
+            managed,
+            secrets=_secrets(ordered, namespace),
+            to_come=_configs(objects, namespace),
+            tell=self._tell,
         )
         return plans + told
 
@@ -160,7 +181,8 @@ class Planner:
 
     async def of_all(self, namespace: str | None) -> list[JSON]:
         """What the next reconcile of every object of a provider's kind would do, in a namespace or in all."""
-        return await questions.plans_of(self._client, await questions.kept_objects(self._client, namespace))
+        objects = await questions.kept_objects(self._client, namespace)
+        return await questions.plans_of(self._client, objects, tell=self._tell)
 
     async def _discover(self) -> None:
         self._kinds = {(kind.api_version, kind.kind): kind for kind in reversed(await self._client.discover())}

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from trimtab.api import Ref, Resource
+from trimtab.api import JSON, Ref, Resource
 
 if TYPE_CHECKING:
     from trimtab.runtime.component import FieldWrite
@@ -90,6 +90,10 @@ class Context(Protocol):
     async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
         """Deletes an owned object at once, with these finalizers taken off it; for what was saved, and outlives its subject (`retain`), in
         the `undo` of an effect. Does nothing when it is gone."""
+
+    async def report(self, status: JSON) -> None:
+        """Makes `status` the reconciler's part of the subject's status at once, before a step that takes long. That of the run's end takes
+        its place. Raises as writing it at the end would."""
 
     async def undo(self, key: str, undo: Callable[[Any], Awaitable[None]]) -> None:
         """Undoes a recorded effect that is no longer wanted while the subject lives on (a name that changed). Does

@@ -261,6 +261,7 @@ class Controller:
             partial(self._applier.apply, run),
             partial(self._applier.write_fields, run),
             partial(self._handover.discard, run),
+            partial(self._applier.apply_status, run),
             self.follow,
         )
         if deleting and self.reconciler.effects:

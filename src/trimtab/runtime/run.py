@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trimtab.api import Ref, Resource
+from trimtab.api import JSON, Ref, Resource
 from trimtab.runtime.component import FieldWrite
 from trimtab.runtime.declared import Declared
 from trimtab.runtime.dependencies import Dependencies, Named, selected
@@ -43,6 +43,7 @@ class RunContext:
         save: Callable[[Resource], Awaitable[Ref]],
         write: Callable[[Sequence[FieldWrite]], Awaitable[None]],
         discard: Callable[[Resource, Sequence[str]], Awaitable[None]],
+        report: Callable[[JSON], Awaitable[None]],
         follow: Callable[[type[Resource]], bool],
     ) -> None:
         self.effects = Effects(process, identity, subject, cause) if declared.effects else None
@@ -57,6 +58,7 @@ class RunContext:
         self._save = save
         self._write = write
         self._discard = discard
+        self._report = report
         self._follow = follow
 
     @property
@@ -137,6 +139,9 @@ class RunContext:
     async def discard(self, obj: Resource, finalizers: Sequence[str] = ()) -> None:
         self._declared.check_owned(type(obj))
         await self._discard(obj, finalizers)
+
+    async def report(self, status: JSON) -> None:
+        await self._report(status)
 
     async def undo(self, key: str, undo: Callable[[Any], Awaitable[None]]) -> None:
         self._declared.check_effects()

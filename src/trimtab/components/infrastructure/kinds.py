@@ -48,6 +48,7 @@ class ProviderStatus(Model):
         ("Version", "string", ".spec.version"),
         ("Enabled", "integer", ".status.enabled"),
         ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        ("Reason", "string", ".status.conditions[?(@.type=='Ready')].reason"),
         ("Age", "date", ".metadata.creationTimestamp"),
     ),
 )
@@ -139,6 +140,7 @@ class ProviderConfigStatus(Model):
     columns=(
         ("Provider", "string", ".spec.provider"),
         ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        ("Reason", "string", ".status.conditions[?(@.type=='Ready')].reason"),
         ("Age", "date", ".metadata.creationTimestamp"),
     ),
 )
@@ -219,15 +221,18 @@ class RestoreFrom(Model):
 
 class ManagedSpec(Model):
     provider_ref: ProviderRef = field(default_factory=ProviderRef)
+    """The ProviderConfig, in this namespace, with whose credential it is kept."""
     for_provider: dict[str, Any] = {}
     init_provider: dict[str, Any] = {}
     policy: PolicySpec = field(default_factory=PolicySpec)
     interval: Duration = "1m"
     """How often it is looked whether it still is as it should be."""
     pause: bool = False
+    """Nothing is looked at and nothing is done; what exists stays as it is."""
     ignore_changes: list[str] = []
     """Places of forProvider that others may change: `nodePool[*].count`."""
     references: Annotated[list[Reference], Meta(max_length=64)] = []
+    """Fields of forProvider that are another resource's output: it is made after that, and deleted before it."""
     ephemeral: dict[str, Ephemeral] = {}
     """Write-only fields of forProvider whose value is had anew each time that it is sent."""
     connection: Connection | None = None
@@ -243,8 +248,10 @@ class PlanStatus(Model):
 class ManagedStatus(Model):
     observed_generation: int = 0
     id: str = ""
+    """What the provider calls it."""
     at_provider: dict[str, Any] = {}
     plan: PlanStatus = field(default_factory=PlanStatus)
+    """What would be done now, or waits to be."""
     conditions: list[Condition] = []
 
 

@@ -3,6 +3,10 @@
 REASONS = {
     "Available": "It exists as the object says.",
     "Synced": "The last look found nothing to do, or did it.",
+    "Creating": "It is being made: the provider was asked, and has not answered yet.",
+    "Updating": "It is being changed: the provider was asked, and has not answered yet.",
+    "Replacing": "It is being deleted and made anew: the provider was asked, and has not answered yet.",
+    "Deleting": "It is being deleted: the provider was asked, and has not answered yet.",
     "Paused": "spec.pause is true: nothing is looked at and nothing is done.",
     "NoProviderConfig": "The ProviderConfig, or the Provider that it names, does not exist.",
     "SecretMissing": "A Secret that the object or its ProviderConfig names does not exist, or lacks the key.",

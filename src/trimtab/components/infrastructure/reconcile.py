@@ -75,6 +75,11 @@ QUICK_S = 5.0
 soon."""
 JITTER = 0.1
 """Looks come up to so much of their time sooner, so that they do not come all at once. Never later: `interval` is a promise."""
+DIGEST_CHARS = 12
+DOING = {"create": "Creating", "update": "Updating", "replace": "Replacing", "delete": "Deleting"}
+OF_PLANS = TOLD | {"ApplyNever"}
+PASSING = TOLD | {"Waiting", "NotVisibleYet", "Deferred", "InUse"}
+"""What is in order, or said already."""
 
 
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
@@ -105,7 +110,9 @@ class Run:
         self._resource = resource
         self._memory = Memory(subject, ctx)
         self._connected = Connected(subject, ctx)
-        self._sources = Sources(subject, self._read, ctx.adapter(Providers))  # type: ignore[type-abstract]
+        providers: Providers = ctx.adapter(Providers)  # type: ignore[type-abstract]
+        self._sources = Sources(subject, self._read, providers)
+        self._suspects = providers.suspects
         self._look: Look | None = None
         self._block = Block()
         self._jobs: Sequence[Job] = ()
@@ -130,7 +137,13 @@ class Run:
         except ValueFault as err:
             return self._blocked("InvalidField", f"spec.forProvider.{err}", BLOCKED_S)
         except (ProviderError, Failed) as err:
+            self._blame(err)
             return self._blocked("ProviderError", str(err), RETRY_S)
+
+    def _blame(self, err: Exception) -> None:
+        """When the program ended while it was asked about this."""
+        if isinstance(err, ProviderError) and err.died:
+            self._suspects.blame(self._subject.metadata.uid, str(err))
 
     # Living
 
@@ -148,6 +161,15 @@ class Run:
             self._ctx.event("Adopted", f"found {self._resource} by its tag")
         ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, self._subject)
         look = await self._looked(keeper, kept, config, ignored, initial)
+        if look.gone and (found := await keeper.tagged(kept, config, self._subject.metadata.uid)):
+            # Made anew since what is remembered was written: that is from a backup.
+            self._ctx.event(
+                "Adopted",
+                f"found {self._resource} {_id(found.state)} by its tag, which {_id(kept.state)} made place for",
+            )
+            kept = found
+            await self._save(kept)
+            look = await self._looked(keeper, kept, config, ignored, initial)
         self._seen(look, block)
         if look.action != "none":
             if await self._outdated():
@@ -158,6 +180,7 @@ class Run:
             await self._permitted(look, kept, talk)
             restless = kept.restless
             began = self._ctx.now
+            await self._report(look, self._doing(look, block))
             kept = await to_its_end(self._carried_out(keeper, kept, look, fresh))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(_verb(look), self._deed(look, block, kept), duration_ms=took_ms)
@@ -182,6 +205,7 @@ class Run:
         if (settled := await self._connected.renamed(kept, connections)) != kept:
             kept = settled
             await self._save(kept)
+        self._suspects.clear(self._subject.metadata.uid)
         restored = await self._restored(kept)
         status = self._status("True", "Synced", "")
         if restored is not None and restored.state != "done":
@@ -270,11 +294,31 @@ class Run:
     def _deed(self, look: Look, block: Block, kept: Kept) -> str:
         """What was done, for whoever reads the timeline."""
         before, after = _id(look.live.value), _id(kept.state)
+        approved = f"; plan {short(look.digest)} was approved" if self._approval == look.digest else ""
         if look.action == "create":
-            return f"made {self._resource} {after}"
+            return f"made {self._resource} {after}{approved}"
         if look.action == "replace":
-            return f"made {self._resource} {before} anew, now {after}: {_summary(look, block)}"
-        return f"changed {self._resource} {after}: {_summary(look, block)}"
+            return f"made {self._resource} {before} anew, now {after}: {_summary(look, block)}{approved}"
+        return f"changed {self._resource} {after}: {_summary(look, block)}{approved}"
+
+    @property
+    def _approval(self) -> str:
+        return self._subject.metadata.annotations.get(APPROVE, "")
+
+    async def _report(self, look: Look, message: str) -> None:
+        """Says what is being done, before it is; of what was tried before, what that came to stays to be read."""
+        before = next((c.reason for c in self._subject.status.conditions if c.type == "Synced"), "")
+        if self._subject.status.plan.digest != look.digest or before in OF_PLANS:
+            await self._ctx.report(self._status("False", DOING[look.action], message))
+
+    def _doing(self, look: Look, block: Block) -> str:
+        """What is being done, for whoever waits for it."""
+        match look.action:
+            case "create":
+                return f"{self._resource} is being made"
+            case "replace":
+                return f"{self._resource} {_id(look.live.value)} is being made anew: {_summary(look, block)}"
+        return f"{self._resource} {_id(look.live.value)} is being changed: {_summary(look, block)}"
 
     def _seen(self, look: Look, block: Block) -> None:
         """Says what was seen. Raises `Blocked` when it is not to be seen yet."""
@@ -443,7 +487,9 @@ class Run:
             except (Blocked, NotReady) as err:
                 return self._stays(err.reason, str(err), err.retry_s)
             except (ProviderError, Failed, ValueFault) as err:
+                self._blame(err)
                 return self._stays("ProviderError", str(err), RETRY_S)
+            self._suspects.clear(self._subject.metadata.uid)
             # Written down before what is remembered goes, so that its absence is understood.
             return Requeue(0.0, status=self._over_status())
         return Desired()
@@ -480,6 +526,7 @@ class Run:
             await self._counted(look, kept, talk, "are gone")
         if look.action == "delete":
             await self._permitted(look, kept, talk)
+            await self._report(look, f"{self._resource} {_id(look.live.value)} is being deleted")
             await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
             self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
 
@@ -496,6 +543,7 @@ class Run:
         return {"conditions": conditions, "observedGeneration": self._subject.metadata.generation}
 
     def _stays(self, reason: str, message: str, retry_s: float) -> Requeue:
+        self._tell(reason, message)
         after_s = retry_s * (0.9 + 0.2 * self._ctx.random.random())
         return Requeue(after_s, status=self._status("False", reason, message))
 
@@ -508,7 +556,14 @@ class Run:
             places = ", ".join(api_path(block, line.path) for line in look.drifted[:5])
             self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
 
+    def _tell(self, reason: str, message: str) -> None:
+        """Once, when it begins to stand in the way."""
+        before = next((c.reason for c in self._subject.status.conditions if c.type == "Synced"), "")
+        if reason not in PASSING and reason != before:
+            self._ctx.event(reason, message, warning=True)
+
     def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
+        self._tell(reason, message)
         status = self._status("False", reason, message)
         return Desired(
             keep=self._kept_refs(), status=status, requeue_after_s=retry_s * (0.9 + 0.2 * self._ctx.random.random())
@@ -549,6 +604,11 @@ class Run:
         if before is not None and before.status == "True" and there:
             return {"type": "Ready", "status": "True", "reason": before.reason, "message": before.message}
         return {"type": "Ready", "status": "False", "reason": reason, "message": message}
+
+
+def short(digest: str) -> str:
+    """As much of a digest as a person compares."""
+    return digest.partition(":")[2][:DIGEST_CHARS]
 
 
 async def _nothing() -> Any | None:

@@ -12,7 +12,7 @@ import functools
 import json
 import shutil
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,9 @@ from trimtab.runtime.settings import Settings
 MANAGER = "trimtab-provider"
 LEASE, LEASE_NAME, LEASE_LIFE_S = Lease.resource_type, "trimtab-controllers", 30.0
 """Who works for a cluster holds this; one that was not renewed for so long is nobody's."""
+OUTPUT = click.option(
+    "-o", "--output", "output", type=click.Choice(["text", "json", "yaml"]), default="text", help="Output format."
+)
 READ = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 T = TypeVar("T")
 
@@ -194,6 +197,25 @@ def origin_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _progress(line: str) -> None:
     click.echo(line, err=True)
+
+
+def dump(value: Any, output: str) -> None:
+    """Prints a value for programs: as JSON or YAML."""
+    if output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo(json.dumps(value))
+
+
+def columns(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns with their headers, three blanks apart, as every command's."""
+    lines = [[header.upper() for header in headers], *([str(cell) or "<none>" for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def shelf_of(target: Target) -> Shelf:

@@ -6,7 +6,6 @@ install: a registry, a mirror or a path -> DATA/providers, a Provider. enable, d
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from trimtab.api import JSON, ObjectMeta, from_wire
 from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling, serving
 from trimtab.components.infrastructure.commands.commanding import (
+    OUTPUT,
     STATE,
     Chosen,
     Origin,
@@ -24,7 +24,9 @@ from trimtab.components.infrastructure.commands.commanding import (
     Target,
     apply,
     choose_state,
+    columns,
     drop,
+    dump,
     finished,
     known,
     manifest_of,
@@ -62,13 +64,19 @@ def provider(target: Chosen, state: Path | None) -> None:
     choose_state(target, state)
 
 
-@provider.command()
+@provider.command(short_help="From a registry, a mirror or a path.")
 @click.argument("source")
 @origin_options
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@OUTPUT
 @click.pass_obj
 def install(target: Target, source: str, origin: Origin, output: str) -> None:
-    """Install SOURCE, a provider: [HOST/]NAMESPACE/NAME[@VERSION]."""
+    """Install SOURCE, a provider: [HOST/]NAMESPACE/NAME[@VERSION].
+
+    \b
+    trimtab provider install hetznercloud/hcloud@1.49.0
+    trimtab provider install acme/cloud --mirror /srv/providers
+    trimtab provider install acme/cloud@1.2.0 --path ./terraform-provider-cloud
+    """
     wanted, _, version = source.partition("@")
     finished(with_api(target, lambda wire: runs_here(target, wire)))
     try:
@@ -100,9 +108,9 @@ def install(target: Target, source: str, origin: Origin, output: str) -> None:
         return kinds
 
     kinds = finished(with_api(target, work))
-    if output == "json":
+    if output != "text":
         facts = {"name": made.name, "source": str(found), "version": program.version, "checksum": checksum}
-        click.echo(json.dumps({**facts, "resources": len(schema.resources), "enabled": kinds}))
+        dump({**facts, "resources": len(schema.resources), "enabled": kinds}, output)
         return
     click.echo(f"{made.name} {program.version}: {len(schema.resources)} kinds of resources, {len(kinds)} enabled")
     if not kinds:
@@ -123,11 +131,11 @@ async def _same_as_locked(wire: WireClient, source: registry.Source, program: re
     refuse_other(before, program.version, program.checksum)
 
 
-@provider.command("list")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@provider.command("list", short_help="What is installed.")
+@OUTPUT
 @click.pass_obj
 def list_(target: Target, output: str) -> None:
-    """Installed providers."""
+    """List installed providers."""
 
     async def work(wire: WireClient) -> list[JSON]:
         await runs_here(target, wire)
@@ -136,59 +144,75 @@ def list_(target: Target, output: str) -> None:
         return items
 
     found = finished(with_api(target, work))
-    if output == "json":
-        click.echo(
-            json.dumps([{"name": p["metadata"]["name"], **p["spec"], "status": p.get("status", {})} for p in found])
-        )
-        return
-    if not found:
-        click.echo("no provider is installed: trimtab provider install NAMESPACE/NAME")
-    for one in found:
-        spec, status = one["spec"], one.get("status", {})
-        ready: JSON = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
-        note = "" if ready.get("status") == "True" else f"  {ready.get('message', 'not looked at yet')}"
-        kinds = f"{len(spec.get('kinds', []))} of {status.get('resources', '?')} enabled"
-        click.echo(f"{one['metadata']['name']}  {spec['source']} {spec.get('version', '')}  {kinds}{note}")
+    if output != "text":
+        dump([{"name": p["metadata"]["name"], **p["spec"], "status": p.get("status", {})} for p in found], output)
+    elif not found:
+        click.echo("no provider is installed: trimtab provider install NAMESPACE/NAME", err=True)
+    else:
+        click.echo(columns(("name", "source", "version", "enabled", "state"), map(_row, found)))
 
 
-@provider.command()
+def _row(one: JSON) -> tuple[str, ...]:
+    spec, status = one["spec"], one.get("status", {})
+    ready: JSON = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+    state = "ready" if ready.get("status") == "True" else ready.get("message") or "not looked at yet"
+    enabled = f"{len(spec.get('kinds', [])):,} of {status.get('resources', '?')}"
+    return one["metadata"]["name"], spec["source"], spec.get("version", ""), enabled, state
+
+
+@provider.command(short_help="What a provider has.")
 @click.argument("name")
 @click.argument("pattern", required=False, default="")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@OUTPUT
 @click.pass_obj
 def kinds(target: Target, name: str, pattern: str, output: str) -> None:
-    """The resources of provider NAME, all or those with PATTERN in their name; ephemeral ones with their fields."""
+    """List the resources of provider NAME, all or those with PATTERN in their name; ephemeral ones with their fields.
+
+    \b
+    trimtab provider kinds hcloud
+    trimtab provider kinds hcloud server -o json
+    """
     made, schema = finished(with_api(target, lambda wire: known(target, wire, name)))
     rows: list[JSON] = [
         {
             "resource": one,
             "kind": naming.kind_name(name, one),
+            "name": f"{naming.plural(naming.kind_name(name, one))}.{naming.group(name)}",
             "enabled": one in made.spec.kinds,
         }
         for one in schema.resources
-        if pattern in one
+        if pattern.lower() in one or fnmatch.fnmatch(one, pattern)
     ]
     rows += [
         {"resource": one, "kind": "", "enabled": False, "ephemeral": sorted(of.block.attributes)}
         for one, of in schema.ephemeral.items()
-        if pattern in one
+        if pattern.lower() in one or fnmatch.fnmatch(one, pattern)
     ]
-    if output == "json":
-        click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        if "ephemeral" in row:
-            click.echo(f"  {row['resource']}  ephemeral: {', '.join(row['ephemeral'])}")
-        else:
-            click.echo(f"{'*' if row['enabled'] else ' '} {row['resource']}  {row['kind']}")
+    if output != "text":
+        dump(rows, output)
+    elif not rows:
+        click.echo(f"{name} has no resource with {pattern} in its name; it has {len(schema.resources):,}", err=True)
+    else:
+        click.echo(columns(("resource", "kind", "for kubectl", "enabled"), map(_kind_row, rows)))
 
 
-@provider.command()
+def _kind_row(row: JSON) -> tuple[str, ...]:
+    if "ephemeral" in row:
+        return row["resource"], "ephemeral", ", ".join(row["ephemeral"]), "no"
+    return row["resource"], row["kind"], row["name"], "yes" if row["enabled"] else "no"
+
+
+@provider.command(short_help="Make resources kinds of the API.")
 @click.argument("name")
 @click.argument("resources", nargs=-1, required=True)
 @click.pass_obj
 def enable(target: Target, name: str, resources: tuple[str, ...]) -> None:
-    """Make RESOURCES of provider NAME kinds of the API; `linode_*` means all that begin so."""
+    """Make RESOURCES of provider NAME kinds of the API.
+
+    \b
+    trimtab provider enable hcloud hcloud_server hcloud_network
+    trimtab provider enable hcloud 'hcloud_*'                    all that begin so
+    """
     done = finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
     click.echo(f"{name}: enabled {_listed(done)}")
 
@@ -222,12 +246,17 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= LISTED_MAX else f"{len(names):,} kinds"
 
 
-@provider.command()
+@provider.command(short_help="Take resources out of the API again.")
 @click.argument("name")
 @click.argument("resources", nargs=-1, required=True)
 @click.pass_obj
 def disable(target: Target, name: str, resources: tuple[str, ...]) -> None:
-    """Take RESOURCES of provider NAME out of the API. Refused while there are objects of them."""
+    """Take RESOURCES of provider NAME out of the API. Refused while there are objects of them.
+
+    \b
+    trimtab provider disable hcloud hcloud_network
+    trimtab provider disable hcloud '*'
+    """
     done = finished(with_api(target, lambda wire: _disable(target, wire, name, resources)))
     click.echo(f"{name}: disabled {_listed(done)}")
 
@@ -247,7 +276,7 @@ async def _disable(target: Target, wire: WireClient, name: str, resources: tuple
     return chosen
 
 
-@provider.command()
+@provider.command(short_help="Python classes of its kinds, for compositions.")
 @click.argument("name")
 @click.argument("resources", nargs=-1)
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file, instead of printing it.")
@@ -269,7 +298,7 @@ def stubs(target: Target, name: str, resources: tuple[str, ...], output: Path | 
     click.echo(f"{output}: {len(chosen)} {'kind' if len(chosen) == 1 else 'kinds'}")
 
 
-@provider.command()
+@provider.command(short_help="Remove a provider and its programs.")
 @click.argument("name")
 @click.pass_obj
 def remove(target: Target, name: str) -> None:

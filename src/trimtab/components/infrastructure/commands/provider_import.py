@@ -7,7 +7,7 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure.commands.commanding import Refused, Target, finished, known, with_api
+from trimtab.components.infrastructure.commands.commanding import Refused, Target, dump, finished, known, with_api
 from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions.outside import refusal, told
 from trimtab.components.infrastructure.schemas import naming
@@ -16,14 +16,16 @@ APPLIES_AS = "trimtab-cli"
 """The field manager of `trimtab apply`: what was imported is changed by applying its manifest."""
 
 
-@click.command("import")
+@click.command("import", short_help="What exists, as a manifest.")
 @click.argument("provider")
 @click.argument("resource")
 @click.argument("id", required=False, default="")
 @click.option("--name", default="", help="Name of the object.  [default: the resource's own]")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the object.")
 @click.option("--config", default="default", show_default=True, help="ProviderConfig, whose credential sees it.")
-@click.option("-o", "output", type=click.Choice(["yaml", "apply"]), default="yaml", show_default=True)
+@click.option(
+    "-o", "--output", "output", type=click.Choice(["yaml", "json", "apply"]), default="yaml", show_default=True
+)
 @click.pass_obj
 def import_(
     target: Target, provider: str, resource: str, id: str, name: str, namespace: str, config: str, output: str
@@ -31,6 +33,11 @@ def import_(
     """Write the manifest of what exists: RESOURCE with ID at PROVIDER. Without ID: list what there is.
 
     With -o apply the object is made at once; it takes over what exists, and changes nothing of it.
+
+    \b
+    trimtab provider import hcloud hcloud_server
+    trimtab provider import hcloud hcloud_server 4711 > web.yaml
+    trimtab provider import hcloud hcloud_server 4711 -o apply -n shop
     """
 
     async def work(wire: WireClient) -> JSON:
@@ -48,15 +55,16 @@ def import_(
     for note in found["notes"]:
         click.echo(f"note: {note}", err=True)
     if found["manifest"] is None:
+        if output == "json":
+            dump([{"id": one, "words": words} for one, words in found["there"]], output)
+            return
         for one, words in found["there"]:
             click.echo(f"{one}  {words}".rstrip())
     elif output == "apply":
         manifest = found["manifest"]
         click.echo(f"{manifest['kind']} {namespace}/{manifest['metadata']['name']} takes over {resource} {id}")
     else:
-        import yaml
-
-        click.echo(yaml.safe_dump(found["manifest"], sort_keys=False, allow_unicode=True), nl=False)
+        dump(found["manifest"], output)
 
 
 async def _asked(wire: WireClient, namespace: str, config: str, question: JSON) -> JSON:

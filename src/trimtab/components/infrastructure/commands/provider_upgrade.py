@@ -11,8 +11,6 @@ version, which stays on this machine.
 
 from __future__ import annotations
 
-import json
-
 import click
 import msgspec
 from msgspec import Struct
@@ -21,10 +19,12 @@ from trimtab.api import JSON, ObjectMeta
 from trimtab.client import WireClient
 from trimtab.components.infrastructure.commands import enabling
 from trimtab.components.infrastructure.commands.commanding import (
+    OUTPUT,
     Origin,
     Refused,
     Target,
     apply,
+    dump,
     finished,
     known,
     manifest_of,
@@ -67,17 +67,21 @@ class Trial(Struct):
         return [one.resource for one in self.schema if one.text == GONE]
 
 
-@click.command()
+@click.command(short_help="Another version, tried on every object first.")
 @click.argument("source")
 @origin_options
 @click.option("--accept", is_flag=True, help="Switch although something would change: it is done once it has switched.")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@OUTPUT
 @click.pass_obj
 def upgrade(target: Target, source: str, origin: Origin, accept: bool, output: str) -> None:
     """Switch the provider SOURCE, NAME[@VERSION], to another version, once it has planned every object.
 
     Nothing is switched while an object would change, or something that was given can no longer be: the plan is shown, and --accept
     switches. Going back is an upgrade to the old version.
+
+    \b
+    trimtab provider upgrade hcloud@1.50.0
+    trimtab provider upgrade hcloud@1.50.0 --accept
 
     Exit status: 0 it runs, or ran already; 2 something would change and nothing was switched; 1 somebody could not say.
     """
@@ -128,8 +132,12 @@ async def _tried(
 ) -> Trial:
     objects = await kept_objects(wire, None, before.name)
     program = {"version": after.spec.version, "checksum": after.spec.checksum}
-    plans = await plans_of(wire, objects, program=program)
+    plans = await plans_of(wire, objects, program=program, tell=_tell)
     return Trial(before.spec.version, after.spec.version, schema_changes(old, new, before.spec.kinds), plans)
+
+
+def _tell(done: int, total: int) -> None:
+    click.echo(f"{done:,} of {total:,} planned", err=True)
 
 
 async def _switch(wire: WireClient, before: Provider, after: Provider, schema: ProviderSchema) -> None:
@@ -144,10 +152,10 @@ async def _define(wire: WireClient, after: Provider, schema: ProviderSchema) -> 
 
 
 def _say(name: str, trial: Trial, switched: bool, output: str) -> None:
-    if output == "json":
+    if output != "text":
         told: JSON = {"provider": name, "from": trial.before, "to": trial.after, "switched": switched}
         told |= {"schema": msgspec.to_builtins(trial.schema), "plan": planning.document(trial.plans)}
-        click.echo(json.dumps(told))
+        dump(told, output)
         return
     for resource, lines in by_resource(trial.schema).items():
         click.echo(f"{resource}:")

@@ -21,11 +21,13 @@ from trimtab.api.resource import InvalidObject
 from trimtab.client import WireClient
 from trimtab.client.errors import NotFound
 from trimtab.components.infrastructure.commands.commanding import (
+    OUTPUT,
     STATE,
     Chosen,
     Refused,
     Target,
     choose_state,
+    dump,
     finished,
     runs_here,
     with_api,
@@ -225,12 +227,15 @@ def install(target: Target, requirement: str, path: Path | None, lock: Path | No
 
 
 @composition.command("list")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@OUTPUT
 @click.pass_obj
 def list_(target: Target, output: str) -> None:
     """Packages on this machine."""
     found = _shelf(target).installed()
-    click.echo(json.dumps(found) if output == "json" else "\n".join(found) or "no package is installed")
+    if output != "text":
+        dump(found, output)
+    else:
+        click.echo("\n".join(found) or "no package is installed: trimtab composition install NAME==VERSION")
 
 
 @composition.command()

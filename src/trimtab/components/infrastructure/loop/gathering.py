@@ -70,6 +70,7 @@ class Sources:
 
     async def talk(self) -> Talk:
         """The object's provider, configured. Raises `Blocked`, `NotReady`."""
+        self._providers.suspects.spare(self.subject.metadata.uid)
         login = await self._login(self.subject.spec.provider_ref.name)
         return await self._providers.talk(login.provider, login.config, login.secrets, login.openings)
 

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from trimtab.components.infrastructure.loop.finding import LOST, Finder, tag_of
 from trimtab.components.infrastructure.protocol.planned import alike, nonsense, softened
-from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
+from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State, in_words
 from trimtab.components.infrastructure.protocol.schema import Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import (
@@ -420,7 +420,7 @@ class Keeper:
         await save(kept)
         done = await self._apply(kept, nothing, look, save)
         if done.state.value is None:
-            said = "; ".join(map(str, done.errors)) or "the provider says that it was made, and gives no state of it"
+            said = in_words(done.errors) or "the provider says that it was made, and gives no state of it"
             # Where it can be looked for, it is, whatever was said; else only if the words leave it open.
             open_ = attempt.before is not None or not done.errors or bool(LOST.search(said))
             if not open_:
@@ -486,7 +486,7 @@ class Keeper:
         kept = self.keep(kept, state, tainted=tainted, made_at=made_at, sent=sent, changed_at=changed_at)
         await save(kept)
         if done.errors:
-            raise Failed("; ".join(map(str, done.errors)))
+            raise Failed(in_words(done.errors))
         if vague:
             raise Failed(f"the provider applied it and left unknown: {', '.join(vague)}")
         return kept
@@ -499,7 +499,7 @@ class Keeper:
         kept = self.keep(kept, state, tainted=kept.tainted, pending="delete" if done.errors else "", agreed=agreed)
         await save(kept)
         if done.errors:
-            raise Failed("; ".join(map(str, done.errors)))
+            raise Failed(in_words(done.errors))
         if state.value is not None:
             raise Failed("the provider says that it deleted it, and that it is still there")
         return kept

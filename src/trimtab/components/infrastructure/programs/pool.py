@@ -22,7 +22,7 @@ import msgspec
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.programs.leases import Lease, Opening, close_all, redacted
 from trimtab.components.infrastructure.programs.removals import Removals
-from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers
+from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers, Suspects
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
@@ -118,6 +118,8 @@ class Talk:
     """What of its configuration is had from ephemeral resources, open as long as its process lives."""
     lent: int = 0
     """How many ephemeral resources of it are open."""
+    broken_off: bool = False
+    """Whether its process ended in the midst of a question."""
 
     async def quiet(self, within_s: float) -> None:
         """Waits until nobody asks anything any more, at most so long."""
@@ -203,6 +205,7 @@ class Talk:
         except ProviderError as err:
             if BUSY.search(str(err)):
                 self.rate.refused()
+            self.broken_off |= err.died
             raise
         else:
             if cloud:
@@ -239,6 +242,7 @@ class Pool:
         self._troubles: dict[str, Trouble] = {}
         self._shared: dict[str, tuple[Rate, Removals]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self.suspects = Suspects()
 
     @property
     def running(self) -> list[Talk]:
@@ -263,7 +267,8 @@ class Pool:
         if talk is not None:
             del self._talks[key]
             if talk.clock() - talk.began < STEADY_S:
-                self._trouble(key, NotReady("ProviderFailed", f"{provider.name}: {talk.provider.plugin.epitaph()}"))
+                ended = NotReady("ProviderFailed", f"{provider.name}: {talk.provider.plugin.epitaph()}")
+                self._trouble(key, ended, again=not talk.broken_off)
             self._end(talk)
         task = self._starting.get(key)
         if task is None:
@@ -312,11 +317,12 @@ class Pool:
         task.add_done_callback(self._ending.discard)
         return task
 
-    def _trouble(self, key: str, err: NotReady) -> None:
-        """Remembers that it did not run, or not for long: it is started again later, each time later."""
+    def _trouble(self, key: str, err: NotReady, *, again: bool = True) -> None:
+        """Remembers that it did not run, or not for long: it is started again later, each time later. again: False for one that ended in
+        the midst of a question: what it was asked about waits instead (`Suspects`)."""
         now = asyncio.get_running_loop().time()
         before = self._troubles.get(key)
-        wait_s = min(before.wait_s * 2, AGAIN_LAST_S) if before is not None else AGAIN_FIRST_S
+        wait_s = min(before.wait_s * 2, AGAIN_LAST_S) if before is not None and again else AGAIN_FIRST_S
         self._troubles = {k: t for k, t in self._troubles.items() if now < t.until + STEADY_S}
         self._troubles[key] = Trouble(err, now + wait_s, wait_s)
 

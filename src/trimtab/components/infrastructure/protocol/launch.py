@@ -29,6 +29,7 @@ START_S = 60.0
 STOP_S = 10.0
 GREETING_BYTES_MAX = 64 << 10
 LAST_LINES = 20
+SIGNALLED = 128
 
 
 class LaunchError(Exception):
@@ -112,11 +113,12 @@ class Plugin:
     def epitaph(self) -> str:
         """How it ended, in a clause, with the last that it said."""
         code = self._process.returncode
+        number = 0 if code is None else -code if code < 0 else code - SIGNALLED  # so bwrap says that a signal ended it
         how = (
             "is running"
             if code is None
-            else f"was ended by {_signal(-code)}"
-            if code < 0
+            else f"was ended by {_signal(number)}"
+            if number > 0
             else f"ended with status {code}"
         )
         said = self._panic or next((line for line in reversed(self._last) if line), "")

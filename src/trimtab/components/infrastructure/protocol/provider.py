@@ -9,9 +9,11 @@ carries errors raises `ProviderError` in the provider's words, but for `apply`, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ CALL_S = 120.0
 APPLY_S = 3600.0
 LATE_S = 60.0
 """So much longer than a resource's own timeout is waited: the provider says itself that it took too long."""
+ENDED = "UNAVAILABLE"
+ENDING_S = 2.0
+"""So long after its socket closed, its process is waited for, to say how it ended."""
 LAST_ANSWERS_S = 2.0
 """So long after it was asked to stop, what it still has to say is heard."""
 TERRAFORM_VERSION = "1.11.4"
@@ -44,6 +49,9 @@ DEFERRED = {
     3: "something it needs is not there yet",
 }
 NULL = b"\xc0"
+TEXT_CHARS_MAX, DIAGNOSTICS_MAX = 1000, 10
+"""Of what a provider says, so much is repeated: it stands in conditions, which an API server keeps and people read."""
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Diagnostic(Struct, frozen=True):
@@ -55,9 +63,22 @@ class Diagnostic(Struct, frozen=True):
     path: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.summary}" if self.path else self.summary
-        detail = " ".join(self.detail.split())
-        return text if not detail or detail == self.summary else f"{text}: {detail}"
+        summary, detail = _line(self.summary), _line(self.detail)
+        text = f"{self.path}: {summary}" if self.path else summary
+        return text if not detail or detail == summary else f"{text}: {detail}"
+
+
+def in_words(found: Sequence[Diagnostic]) -> str:
+    """What a provider says, in one line."""
+    more = len(found) - DIAGNOSTICS_MAX
+    text = "; ".join(map(str, found[:DIAGNOSTICS_MAX]))
+    return f"{text}; and {more} more" if more > 0 else text
+
+
+def _line(text: str) -> str:
+    """A provider's text as part of a line: no line ends, no colours, no more than somebody reads."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in ESCAPES.sub("", text[: 4 * TEXT_CHARS_MAX])).split())
+    return line if len(text) <= TEXT_CHARS_MAX else f"{line[:TEXT_CHARS_MAX]}... ({len(text):,} characters)"
 
 
 class ProviderError(Exception):
@@ -68,6 +89,11 @@ class ProviderError(Exception):
         self.diagnostics = tuple(diagnostics)
         self.code = code
         """gRPC's, when the provider did not answer: UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED ..."""
+
+    @property
+    def died(self) -> bool:
+        """Whether its process ended while it was asked."""
+        return self.code == ENDED
 
 
 class State(Struct, frozen=True):
@@ -356,11 +382,13 @@ class Provider:
         )(self._messages["ListResource"](**request), timeout=CALL_S)
         try:
             async for one in call:
+                if one is None:
+                    raise self._no_message("list")
                 self._raise_errors(one.diagnostic, f"list of {kind}")
                 value = self._in(kind, of, one.resource_object) if _there(one, "resource_object") else None
                 out.append(Listed(await self._identity_in(kind, one, "identity"), value))
         except grpc.aio.AioRpcError as err:
-            raise self._broken("list", err.code().name, err.details() or "", CALL_S) from None
+            raise await self._broken("list", err.code().name, err.details() or "", CALL_S) from None
         return out
 
     # Ephemeral resources: opened, renewed while they are in use, closed. Nothing of them is kept.
@@ -455,7 +483,7 @@ class Provider:
         said = _diagnostics(found)
         errors = [one for one in said if one.error]
         if errors:
-            raise ProviderError(f"{what}: " + "; ".join(map(str, errors)), errors)
+            raise ProviderError(f"{what}: {in_words(errors)}", errors)
         return said
 
     async def _call(self, method: str, request: Mapping[str, Any], *, timeout_s: float = CALL_S) -> Any:
@@ -470,14 +498,23 @@ class Provider:
                 response_deserializer=self._messages[answers].FromString,
             )
         try:
-            return await call(self._messages[asks](**request), timeout=timeout_s)
+            answer = await call(self._messages[asks](**request), timeout=timeout_s)
         except grpc.aio.AioRpcError as err:
-            raise self._broken(method, err.code().name, err.details() or "", timeout_s) from None
+            raise await self._broken(method, err.code().name, err.details() or "", timeout_s) from None
+        if answer is None:  # so gRPC says that it could not read it
+            raise self._no_message(method)
+        return answer
 
-    def _broken(self, method: str, code: str, details: str, timeout_s: float) -> ProviderError:
+    def _no_message(self, method: str) -> ProviderError:
+        return ProviderError(f"{self.plugin.name} answers to {method} with what is no message of its protocol")
+
+    async def _broken(self, method: str, code: str, details: str, timeout_s: float) -> ProviderError:
         name = self.plugin.name
+        if code == ENDED:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.plugin.wait(), ENDING_S)
         if not self.plugin.running:
-            return ProviderError(f"{name} {self.plugin.epitaph()}, while it was asked to {method}", code=code)
+            return ProviderError(f"{name} {self.plugin.epitaph()}, while it was asked to {method}", code=ENDED)
         match code:
             case "DEADLINE_EXCEEDED":
                 return ProviderError(f"{name} did not answer to {method} within {timeout_s:.0f} s", code=code)
@@ -536,5 +573,6 @@ __all__ = [
     "Provider",
     "ProviderError",
     "State",
+    "in_words",
     "plain",
 ]

@@ -20,6 +20,8 @@ from trimtab.components.infrastructure.questions.asking import Asker, Said
 
 VALIDATE_S = 4.5
 """A little less than the API waits, so that who writes is told why."""
+DRY_RUN_S = 20.0
+"""As much less than the API waits for a plan."""
 ASKS_APART = "trimtab-plan"
 """The program that asks for plans by themselves."""
 WARNINGS_MAX = 40
@@ -54,7 +56,8 @@ async def foreseen(asker: Asker, request: Any) -> JSON:
     """What a dry run would do, as warnings."""
     if not request.get("dryRun") or request["operation"] == "DELETE":
         return {"allowed": True}
-    lines = planning.object_lines(planning.wire(await asker.plan(request["object"])))
+    until = asyncio.get_running_loop().time() + DRY_RUN_S
+    lines = planning.object_lines(planning.wire(await asker.plan(request["object"], until=until)))
     warnings = [f"plan: {line}" for line in lines[:WARNINGS_MAX]]
     if len(lines) > WARNINGS_MAX:
         warnings.append(f"plan: and {len(lines) - WARNINGS_MAX} lines more: trimtab plan shows all")

@@ -46,6 +46,8 @@ from trimtab.components.infrastructure.schemas.mapping import FieldFault, api_pa
 
 K = TypeVar("K", bound=Resource)
 TOGETHER = 8
+PLAN_S = 40.0
+"""Who asks hears within a minute, of many objects of which one is not answered, too."""
 """So many objects are planned at a time; a credential's reads are rationed anyway."""
 Ahead = Literal["none", "create", "update", "replace", "delete", ""]
 """What would be done; empty: nobody can say."""
@@ -189,17 +191,18 @@ class Asker:
     async def answers(self, question: Question, namespace: str, config: str) -> Answered:
         """Plans of many objects, in their order. Those of another namespace or ProviderConfig are not planned."""
         room = asyncio.Semaphore(TOGETHER)
+        until = asyncio.get_running_loop().time() + PLAN_S
 
         async def one(obj: JSON) -> Answer:
             async with room:
-                return await self._one_of(obj, namespace, config, question)
+                return await self._one_of(obj, namespace, config, question, until)
 
         return Answered(plans=list(await asyncio.gather(*map(one, question.objects))))
 
-    async def _one_of(self, obj: JSON, namespace: str, config: str, question: Question) -> Answer:
+    async def _one_of(self, obj: JSON, namespace: str, config: str, question: Question, until: float) -> Answer:
         mine = ((obj.get("spec") or {}).get("providerRef") or {}).get("name", "default")
         if (obj.get("metadata") or {}).get("namespace") == namespace and mine == config:
-            return await self.plan(obj, question.foreseen, question.secrets, question.program)
+            return await self.plan(obj, question.foreseen, question.secrets, question.program, until)
         wrong = f"it is not of ProviderConfig {config} in namespace {namespace}, which was asked"
         return msgspec.structs.replace(_blank(obj), action="", error=wrong)
 
@@ -209,14 +212,19 @@ class Asker:
         foreseen: Foreseen | None = None,
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         program: Program | None = None,
+        until: float | None = None,
     ) -> Answer:
         """What the next run for an object would do. secrets: data of Secrets that are about to be written; program: of its provider, instead
-        of the one that runs."""
+        of the one that runs. until: of the loop's time, when whoever asks wants an answer."""
         answer = _blank(obj)
         try:
             subject = _subject(obj)
             sources = self._unsure(subject, foreseen, secrets, program)
-            return await self._planned(answer, subject, sources)
+            async with asyncio.timeout_at(until):
+                return await self._planned(answer, subject, sources)
+        except TimeoutError:
+            why = "the provider did not say in time what it would do: is the cloud slow, or away?"
+            return msgspec.structs.replace(answer, action="", reason="ProviderError", error=why)
         except (Blocked, NotReady) as err:
             return msgspec.structs.replace(answer, action="", reason=err.reason, error=str(err))
         except ValueFault as err:

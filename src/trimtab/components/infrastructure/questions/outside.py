@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,8 @@ from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 AT_ONCE = 20
 """Objects of one question: a credential's reads are rationed, and a question must be answered within a minute."""
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+Tell = Callable[[int, int], None]
+"""Told how many of how many are planned, every now and then."""
 Given = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Data of Secrets that are to be written, by namespace and name."""
 
@@ -140,11 +142,12 @@ async def plans_of(
     secrets: Given | None = None,
     to_come: Collection[tuple[str, str]] = (),
     program: Mapping[str, str] | None = None,
+    tell: Tell = lambda done, total: None,
 ) -> list[JSON]:
     """What would become of objects of providers' kinds, in the order in which it would be done.
 
     to_come: (namespace, name) of ProviderConfigs that are made together with them. program: version and checksum of another program of
-    their provider, which is asked instead.
+    their provider, which is asked instead. tell: hears how far it is.
     """
     try:
         ordered = waves(objects)
@@ -161,6 +164,7 @@ async def plans_of(
                 found = await _ask(client, namespace, config, question, expected=(namespace, config) in to_come)
                 known |= {key_of(one["apiVersion"], one["kind"], one["name"]): one.pop("outputs", {}) for one in found}
                 plans += found
+                tell(len(plans), len(objects))
     return plans
 
 

@@ -113,6 +113,8 @@ def _held(reason: str, action: str) -> str:
     match reason:
         case "":
             return ""
+        case "Unchecked":
+            return "not checked yet: "
         case "Waiting" | "SecretMissing" | "Deferred" | "WaitsForMore":
             return "waits: "
         case "ApprovalNeeded":

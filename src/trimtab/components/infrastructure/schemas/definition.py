@@ -26,7 +26,11 @@ BYTES_MAX = 700_000
 """Of a definition as JSON: an API server keeps no object above 1.5 MB, and every client reads this one. A bigger one has fewer levels."""
 OPEN: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 DESCRIPTION_MAX = 400
-CATEGORIES = ("infrastructure",)
+CATEGORIES = ("infrastructure", "managed")
+"""What `kubectl get` takes for all of them, beside the provider's name; who comes from Crossplane types `managed`."""
+FOR_PROVIDER = "What it should be, by the provider's fields."
+INIT_PROVIDER = "Fields that only making it needs: what becomes of them later is nobody's concern."
+AT_PROVIDER = "What the provider says of it, without what is sensitive."
 
 CEL_WORDS = frozenset(
     [
@@ -81,12 +85,16 @@ def _definition(provider: str, resource: str, schema: Schema, common: JSON, stat
     shallow = block_schema(top, given=True, levels=1)
     spec: JSON = {
         "type": "object",
-        "properties": {**common, "forProvider": given, "initProvider": shallow},
+        "properties": {
+            **common,
+            "forProvider": {**given, "description": FOR_PROVIDER},
+            "initProvider": {**shallow, "description": INIT_PROVIDER},
+        },
         "required": ["forProvider"],
     }
     if rules := required_rules(top):
         spec["x-kubernetes-validations"] = rules
-    shown = block_schema(top, given=False, levels=levels)
+    shown = {**block_schema(top, given=False, levels=levels), "description": AT_PROVIDER}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -135,6 +143,7 @@ def _definition(provider: str, resource: str, schema: Schema, common: JSON, stat
 COLUMNS: list[JSON] = [
     {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
     {"name": "Synced", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Synced')].status"},
+    {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Synced')].reason"},
     {"name": "Id", "type": "string", "jsonPath": ".status.id"},
     {"name": "Plan", "type": "string", "jsonPath": ".status.plan.action"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
