@@ -50,7 +50,7 @@ def test_what_is_made_while_the_engine_stops_is_found_when_it_starts(world: Clou
     world.engine.run("stop")
     world.cloud.faults = {}
     wait_for(lambda: named(world, "slow"), 60, "the cloud made it, and nobody heard")
-    world.engine.start()
+    world.engine.start("--no-node")
 
     world.until("Server", "slow")
     assert len(named(world, "slow")) == 1
