@@ -12,6 +12,7 @@ from manifests_world import NAME, NAMESPACE, SECRET, Elsewhere, ManifestsWorld
 from trimtab.api import JSON, ObjectMeta, ResourceType
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.remote import ClusterManifests
+from trimtab.components.infrastructure.remote.access import inventory_name
 from trimtab.components.infrastructure.remote.kinds import CarriedSecret, OutputField
 
 SPACE = ResourceType("v1", "Namespace", "namespaces", namespaced=False)
@@ -255,6 +256,14 @@ async def test_what_is_wrong_is_said(world: ManifestsWorld) -> None:
     await world.declare([{**config("Not_A_Name"), "metadata": {"name": "Not_A_Name", "namespace": "shop"}}])
     assert "ConfigMap shop/Not_A_Name: " in await world.says("Applied", "Refused")
     assert await there.get(WIDGET, "one", "shop") is not None  # what stands stays
+    found = await world.get()
+    assert found is not None
+    name = inventory_name(found.metadata.uid)
+    await there.client.wire.patch(MAP, name, "kube-system", {"data": {"objects": '[["v1"]]'}}, manager="somebody")
+    said = await world.says("Applied", "InventoryUnreadable")
+    assert said.startswith(f"ConfigMap kube-system/{name} in the cluster, which says what was brought in, was changed")
+    await there.client.wire.delete(MAP, name, "kube-system")
+    assert "ConfigMap shop/Not_A_Name: " in await world.says("Applied", "Refused")
     await world.behind(there.kubeconfig().replace("token:", "exec: {command: sh} #"))
     assert "exec is refused" in await world.says("Applied", "KubeconfigInvalid")
 

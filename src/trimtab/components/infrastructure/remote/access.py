@@ -47,6 +47,10 @@ class CredentialsRefused(Exception):
     """The cluster does not know, or no longer knows, whom the kubeconfig names: one line."""
 
 
+class InventoryFault(Exception):
+    """What the cluster remembers of what was brought in cannot be read: one line."""
+
+
 @asynccontextmanager
 async def reached(clusters: Clusters, access: ClusterAccess) -> AsyncIterator[Cluster]:
     """The cluster, for one run. Raises `Unreachable` and `CredentialsRefused`, also for what is asked of it later."""
@@ -140,7 +144,16 @@ class Cluster:
         found = await self.wire.get(CONFIG_MAP, inventory_name(owner), INVENTORY_NAMESPACE)
         if found is None:
             return None
-        rows: list[list[str]] = msgspec.json.decode((found.get("data") or {}).get("objects") or "[]")
+        try:
+            rows = msgspec.json.decode(
+                (found.get("data") or {}).get("objects") or "[]", type=list[tuple[str, str, str, str]]
+            )
+        except (msgspec.DecodeError, msgspec.ValidationError) as err:
+            where = f"ConfigMap {INVENTORY_NAMESPACE}/{inventory_name(owner)} in the cluster"
+            raise InventoryFault(
+                f"{where}, which says what was brought in, was changed and cannot be read ({err}): delete it; what is no "
+                "longer in spec.manifests is then not deleted in there"
+            ) from None
         return [Item(*row) for row in rows]
 
     async def remember(self, owner: str, items: list[Item], whose: str) -> None:

@@ -19,7 +19,13 @@ from trimtab.api import JSON
 from trimtab.api.core import Secret
 from trimtab.client import ApiError, ClusterAccess, KubeconfigError, foreign_kubeconfig
 from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.remote.access import Clusters, CredentialsRefused, Unreachable, reached
+from trimtab.components.infrastructure.remote.access import (
+    Clusters,
+    CredentialsRefused,
+    InventoryFault,
+    Unreachable,
+    reached,
+)
 from trimtab.components.infrastructure.remote.bring import Brought, bring, remove, several
 from trimtab.components.infrastructure.remote.kinds import REMOVED, ClusterManifests
 from trimtab.components.infrastructure.remote.order import Item, ManifestFault, named
@@ -47,6 +53,7 @@ REASONS = {
     "Refused": "The cluster refused a manifest, or has an object of this name that somebody else made; the message names it.",
     "WaitingForKind": "The cluster does not have the kind of a manifest yet: what defines it may still be starting.",
     REMOVED: "It is deleted, and what it brought into the cluster is gone, or was left there as it says; the object goes next.",
+    "InventoryUnreadable": "Somebody changed what the cluster remembers of what was brought in; the message says what to delete.",
     "Removing": "Something that is no longer in the list is still being deleted in the cluster.",
 }
 
@@ -91,6 +98,8 @@ async def _kept_so(subject: ClusterManifests, ctx: Context) -> Desired:
         return _not_now(subject, ctx, NotNow("InvalidManifest", str(err)))
     except Unreachable as err:
         return _not_now(subject, ctx, NotNow("Unreachable", str(err)))
+    except InventoryFault as err:
+        return _not_now(subject, ctx, NotNow("InventoryUnreadable", str(err)))
     except CredentialsRefused as err:
         return _not_now(subject, ctx, NotNow("CredentialsRefused", str(err)))
     except NotNow as err:
@@ -295,7 +304,7 @@ async def _pruned(subject: ClusterManifests, ctx: Context) -> None:
                 await cluster.forget(owner)
                 ctx.event("Removed", f"what was brought into cluster {subject.status.cluster_uid} is gone from it")
                 return
-    except (NotNow, Unreachable, CredentialsRefused, ApiError) as err:
+    except (NotNow, Unreachable, CredentialsRefused, InventoryFault, ApiError) as err:
         _abandon_or_wait(subject, ctx, err)
         return
     raise StillThere(f"still being deleted in the cluster: {several([str(item) for item in left])}")
