@@ -38,8 +38,8 @@ from trimtab.runtime.process import Process
 from trimtab.runtime.settings import Settings
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-LEFT_S = 60.0
-"""So long what a life started may take to end after it."""
+LEFT_S = 5.0
+"""So long what a life started may take to end after it; what is left then the next life has to end."""
 ASKED = frozenset({"plan", "apply", "read", "import_", "import_identity", "data", "list_", "upgrade"})
 ASKED |= {"open_ephemeral", "renew_ephemeral", "close_ephemeral"}
 USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
@@ -238,20 +238,20 @@ def zygote(folder: Path, orders: socket.socket) -> None:
         orders.sendall(json.dumps({"status": status, "left": left()}).encode() + b"\n")
 
 
-def left() -> list[str]:
-    """What the last life started and has not ended; everything else is buried."""
+def left() -> dict[str, str]:
+    """What the last life started and has not ended, by process id; everything else is buried."""
     until = time.monotonic() + LEFT_S
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return []
+            return {}
         if pid == 0 and time.monotonic() > until:
             break
         if pid == 0:
             time.sleep(0.002)
     mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in mine]
+    return {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in mine}
 
 
 def main() -> None:

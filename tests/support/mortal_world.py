@@ -128,6 +128,8 @@ class MortalWorld(World):
         self.persons: list[str] = []
         self.deaths = 0
         self.life: Life | None = None
+        self.orphans: dict[str, str] = {}
+        """What was just being shut in when the last life ended: the next one ends it, before it starts another."""
 
     async def work(self) -> None:
         """The zygote, and the provider on its shelf: installed, enabled, with a credential."""
@@ -166,6 +168,8 @@ class MortalWorld(World):
 
     async def rest(self) -> None:
         await self.kill()
+        for pid in self.orphans:
+            os.kill(int(pid), signal.SIGKILL)
         self._orders.close()
         self._zygote.wait(READY_S)
 
@@ -196,7 +200,9 @@ class MortalWorld(World):
         self.deaths += 1
         assert os.WIFSIGNALED(said["status"]), f"it ended by itself: {said}"
         assert os.WTERMSIG(said["status"]) == signal.SIGKILL, said
-        assert said["left"] == [], said
+        assert not self.orphans.keys() & said["left"].keys(), f"it outlived a second life: {said}"
+        assert all(words.startswith("bwrap ") for words in said["left"].values()), said
+        self.orphans = said["left"]
 
     async def through(self, order: Order, goal: Callable[[], Awaitable[bool]], what: str) -> bool:
         """Lives until death, or until the goal is reached and all is at rest; whether it died."""
@@ -218,7 +224,16 @@ class MortalWorld(World):
         if life.dead.is_set():
             await self.buried()
             return True
+        assert not [pid for pid in self.orphans if self._lives(pid)], (
+            f"they outlived the next life's start: {self.orphans}"
+        )
         return False
+
+    def _lives(self, pid: str) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
 
     async def at_rest(self) -> None:
         """Until nothing runs in the life that there is, or in a new one."""

@@ -30,7 +30,7 @@ REASONS = {
     "NameTaken": "An object of the same name, of another provider's kind of the same name, has its state in the Secret that this one would "
     "have; the message names it. Give one of the two another name.",
     "StateTooLong": "What would have to be remembered of it does not fit into a Secret; nothing is made or changed. The message has its size.",
-    "NotVisibleYet": "It was made, or may have been, and the cloud does not show it yet. It is looked for, and not made a second time.",
+    "NotVisibleYet": "It was made, or may have been, or the cloud lists it, and reading does not show it. It is looked for, and not made a second time.",
     "Deleted": "The resource is deleted, or left to itself as spec.policy.delete says; the object goes next.",
     "InUse": "It is being deleted and others still refer to it, which go first; the message names them.",
     "NonConvergent": "Right after it was applied the provider plans the same again; it is asked less and less often.",

@@ -10,14 +10,15 @@ so much memory.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -73,7 +74,7 @@ class Shelf:
                 raise
         return checksum
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody else writes here meanwhile; whoever is killed lets go."""
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -172,7 +173,18 @@ class ShutIn:
         for one in self._sockets.iterdir():
             pid = one.name.split(".")[-2] if one.name.count(".") > 1 else ""
             if one not in self._ours and (pid == str(os.getpid()) or not _runs(pid)):
+                _end(one)
                 shutil.rmtree(one, ignore_errors=True)
+
+
+def _end(sockets: Path) -> None:
+    """What is shut in with this directory ends. Its outer half ends with who started it, but the inner one, when that happens while it is
+    being made, waits or runs on."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            said = (process / "cmdline").read_bytes().split(b"\0")
+            if said[0] == b"bwrap" and os.fsencode(sockets) in said:
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _runs(pid: str) -> bool:
