@@ -36,6 +36,7 @@ from trimtab.components.infrastructure.loop.gathering import (
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.remembering import (
+    EITHER,
     RETRY,
     ROOM_BYTES,
     Memory,
@@ -560,7 +561,9 @@ class Run:
         """Once, when it begins to stand in the way."""
         before = next((c.reason for c in self._subject.status.conditions if c.type == "Synced"), "")
         if reason not in PASSING and reason != before:
-            self._ctx.event(reason, message, warning=True)
+            self._ctx.event(
+                reason, message.partition(EITHER)[0], warning=True
+            )  # the commands are for now: the condition has them
 
     def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
         self._tell(reason, message)

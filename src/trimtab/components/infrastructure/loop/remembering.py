@@ -24,6 +24,8 @@ from trimtab.runtime.ownership import RECONCILER_LABEL
 
 STATE_FINALIZER = "trimtab.dev/infrastructure-state"
 PACKED_KEY = "state.zlib"
+EITHER = " If it is there:"
+"""Begins the commands for either case."""
 RETRY = "trimtab.dev/retry-create"
 PACK_BYTES = 64 << 10
 """What is longer is packed: an object of the API has a megabyte and a third at most."""
@@ -104,7 +106,7 @@ class Memory:
         where = named(self._subject)
         patch = json.dumps({"spec": {"policy": {"adopt": f"id:{name}"}}}, separators=(",", ":"))
         take = f"kubectl patch {where} --type merge -p '{patch}'"
-        return f"If it is there: {take}. If not: kubectl annotate --overwrite {where} {RETRY}={token}"
+        return f"{EITHER.strip()} {take}. If not: kubectl annotate --overwrite {where} {RETRY}={token}"
 
     def retried(self, token: str) -> bool:
         """Whether somebody said of this attempt that it made nothing."""
