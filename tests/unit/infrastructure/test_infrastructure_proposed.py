@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.components.infrastructure.protocol import proposed
 from trimtab.components.infrastructure.protocol.proposed import proposed_new
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting, fill
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING
@@ -133,6 +135,36 @@ def answer(block: Block, proposed: Any) -> Any:
     return out
 
 
+@st.composite
+def sets(draw: Any) -> tuple[Block, Any, Any]:
+    """A set of blocks with blocks and nested attributes in them, as it was and as it is given: few values, so that many fit."""
+    fields = {"note": GIVEN, "zone": BOTH, "id": COMPUTED}
+    word = st.sampled_from(["a", "b", None])
+    one = st.fixed_dictionaries(dict.fromkeys(fields, word))
+    kinds = {
+        "list": st.lists(one, max_size=2),
+        "set": st.lists(one, max_size=2),
+        "map": st.dictionaries(st.sampled_from(["x", "y"]), one, max_size=2),
+        "single": st.one_of(one, st.none()),
+    }
+    outer = dict(fields)
+    nestings: list[tuple[str, Nesting]] = [(n, n) for n in ("list", "set", "map", "single")]
+    attributes = {f"{name}_{c}": (name, c) for name in kinds for c in ("given", "both")}
+    for field, (name, c) in attributes.items():
+        outer[field] = Attribute(nested=NestedType(dict(nestings)[name], fields), optional=True, computed=c == "both")
+    inner = Block(attributes=outer, blocks={name: NestedBlock(n, Block(attributes=fields)) for name, n in nestings})
+    few = draw(st.sets(st.sampled_from([*attributes, *kinds]), max_size=2))
+    values = {
+        **dict.fromkeys(fields, word),
+        **{f: st.one_of(st.none(), kinds[n]) for f, (n, _) in attributes.items() if f in few},
+        **{name: kind for name, kind in kinds.items() if name in few},
+    }
+    block = Block(blocks={"sub": NestedBlock("set", inner)})
+    elements = st.lists(st.fixed_dictionaries(values), max_size=5)
+    prior, config = ({"sub": draw(elements)} for _ in range(2))
+    return block, fill(block, prior), fill(block, config)
+
+
 @given(stories())
 def test_what_was_made_of_a_configuration_is_proposed_again_for_it(story: tuple[Block, Any]) -> None:
     """No drift where nothing changed, whatever the provider computed, and however it orders a set."""
@@ -150,3 +182,46 @@ def test_what_is_given_is_in_every_proposal(before: tuple[Block, Any], after: tu
     out = proposed_new(block, prior, config)
     assert all(out[name] == value for name, value in config.items() if name in block.attributes and value is not None)
     assert same(block.implied, decode(block.implied, encode(block.implied, out)), out)
+
+
+def test_each_of_a_set_of_thousands_is_paired_by_looking_at_few() -> None:
+    """In whatever order they come back, with what the provider added; one is gone, one changed, one is new."""
+    inner = Block(
+        attributes={"name": REQUIRED, "zone": BOTH, "id": COMPUTED},
+        blocks={"port": NestedBlock("list", Block(attributes={"number": GIVEN, "id": COMPUTED}))},
+    )
+    block = Block(blocks={"rule": NestedBlock("set", inner)})
+    given = [{"name": f"r{i}", "port": [{"number": str(i)}, {"number": "80"}]} for i in range(2000)]
+    made = answer(block, proposed_new(block, None, fill(block, {"rule": given})))
+    prior = {"rule": [one | {"id": f"id-{one['name']}"} for one in reversed(made["rule"])]}
+    config = {"rule": [*given[:-2], given[-2] | {"port": [{"number": "81"}]}, {"name": "new"}]}
+    looked = 0
+
+    def counted(*of: Any) -> bool:
+        nonlocal looked
+        looked += 1
+        return fits(*of)
+
+    fits = proposed._block_fits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposed, "_block_fits", counted)
+        out = propose(block, prior, config)
+    assert [one["id"] for one in out["rule"]] == [*(f"id-r{i}" for i in range(1998)), None, None]
+    assert looked < 20_000
+
+
+@given(sets())
+def test_an_element_of_a_set_is_the_first_that_it_can_have_been(story: tuple[Block, Any, Any]) -> None:
+    """As when each is held against every other."""
+    block, prior, config = story
+    nested = block.blocks["sub"]
+    left = list(range(len(prior["sub"])))
+    expected: list[Any] = [None] * len(config["sub"])
+    for i in sorted(range(len(expected)), key=lambda i: proposed._said(config["sub"][i]), reverse=True):
+        found = next((k for k in left if proposed._block_fits(nested.block, prior["sub"][k], config["sub"][i])), None)
+        if found is not None:
+            left.remove(found)
+        expected[i] = proposed._block(
+            nested.block, prior["sub"][found] if found is not None else None, config["sub"][i]
+        )
+    assert proposed_new(block, prior, config)["sub"] == expected

@@ -11,16 +11,33 @@ Written from the published description of a resource's life between core and pro
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, same
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, fingerprint, same
 
 Merge = Callable[[Value, Value], Value]
 """(prior, config) of one object -> what is proposed."""
 Fits = Callable[[Value, Value], bool]
 """Whether a prior object can be what became of a configured one."""
+Left = str | tuple[str, tuple[tuple[str, "Left"], ...]] | tuple[str, tuple["Left | None", ...]] | None
+"""The places of a configured value that are left to the provider, within it: `ANY`, `EMPTY`, those of fields by name, those of the
+elements of a list. None: none."""
+ANY = "any"
+"""Whatever is there."""
+EMPTY = "empty"
+"""Nothing, or what is empty."""
+
+
+class Element(NamedTuple):
+    """Of the elements of sets: their type, what is left open in one that is given, and whether one can have become of it."""
+
+    of: Type
+    left: Callable[[Value], Left]
+    fits: Fits
 
 
 def proposed_new(block: Block, prior: Value, config: Value) -> Value:
@@ -66,7 +83,11 @@ def _nested_block(nested: NestedBlock, prior: Value, config: Value) -> Value:
         prior,
         config,
         merge=lambda p, c: _block(nested.block, p, c),
-        fits=lambda p, c: _block_fits(nested.block, p, c),
+        element=lambda: Element(
+            nested.block.implied,
+            lambda c: _block_left(nested.block, c),
+            lambda p, c: _block_fits(nested.block, p, c),
+        ),
     )
 
 
@@ -77,11 +98,19 @@ def _nested_attribute(nested: NestedType, prior: Value, config: Value) -> Value:
         return _attributes(nested.attributes, p if isinstance(p, dict) else {}, c)
 
     return _paired(
-        nested.nesting, prior, config, merge=merge, fits=lambda p, c: _attributes_fit(nested.attributes, p, c)
+        nested.nesting,
+        prior,
+        config,
+        merge=merge,
+        element=lambda: Element(
+            nested.element,
+            lambda c: _attributes_left(nested.attributes, c),
+            lambda p, c: _attributes_fit(nested.attributes, p, c),
+        ),
     )
 
 
-def _paired(nesting: Nesting, prior: Value, config: Value, *, merge: Merge, fits: Fits) -> Value:
+def _paired(nesting: Nesting, prior: Value, config: Value, *, merge: Merge, element: Callable[[], Element]) -> Value:
     """Merges each of the given objects with its prior one."""
     if config is None or config is UNKNOWN:
         return config
@@ -94,7 +123,7 @@ def _paired(nesting: Nesting, prior: Value, config: Value, *, merge: Merge, fits
             return {key: merge(keyed.get(key), one) for key, one in config.items()}
         case "set":
             priors = prior if isinstance(prior, list) else []
-            pairs = _pairs(priors, config, fits)
+            pairs = _pairs(priors, config, element())
             return [merge(priors[pairs[i]] if i in pairs else None, one) for i, one in enumerate(config)]
         case _:
             return merge(prior, config)
@@ -103,17 +132,88 @@ def _paired(nesting: Nesting, prior: Value, config: Value, *, merge: Merge, fits
 # Elements of sets have no name: which prior one may this have been?
 
 
-def _pairs(priors: list[Value], config: list[Value], fits: Fits) -> dict[int, int]:
+def _pairs(priors: list[Value], config: list[Value], element: Element) -> dict[int, int]:
     """Index of a given element -> index of its prior one, each used once. Those that say most choose first, so that one that says little
-    does not take what another says exactly."""
-    left = list(range(len(priors)))
+    does not take what another says exactly.
+
+    Only those are held against each other that look alike but for what is left to the provider: priors are looked up by that."""
+    looks: dict[Left, dict[str, deque[int]]] = {}
+    used: set[int] = set()
     out = {}
     for i in sorted(range(len(config)), key=lambda i: _said(config[i]), reverse=True):
-        found = next((k for k in left if fits(priors[k], config[i])), None)
-        if found is not None:
-            left.remove(found)
-            out[i] = found
+        left = element.left(config[i])
+        if left not in looks:
+            alike = looks[left] = {}
+            for k, prior in enumerate(priors):
+                if k not in used:
+                    alike.setdefault(fingerprint(element.of, _covered(left, prior)), deque()).append(k)
+        found = looks[left].get(fingerprint(element.of, _covered(left, config[i])), deque())
+        while found and found[0] in used:
+            found.popleft()
+        chosen = next((k for k in found if k not in used and element.fits(priors[k], config[i])), None)
+        if chosen is not None:
+            used.add(chosen)
+            out[i] = chosen
     return out
+
+
+def _block_left(block: Block, config: Value) -> Left:
+    if not isinstance(config, dict):
+        return None
+    fields = {name: _attribute_left(one, config.get(name)) for name, one in block.attributes.items()}
+    for name, nested in block.blocks.items():
+        fields[name] = _each_left(nested.nesting, config.get(name), lambda c, n=nested: _block_left(n.block, c))  # type: ignore[misc]
+    return _fields_left(fields)
+
+
+def _attributes_left(attributes: Mapping[str, Attribute], config: Value) -> Left:
+    if not isinstance(config, dict):
+        return None
+    return _fields_left({name: _attribute_left(one, config.get(name)) for name, one in attributes.items()})
+
+
+def _attribute_left(attribute: Attribute, config: Value) -> Left:
+    """As `_attribute_fits` has it."""
+    nested = attribute.nested
+    if config is None:
+        if not attribute.computed or attribute.implied.kind == "set":
+            return None
+        return ANY if nested is None else EMPTY
+    if nested is None:
+        return None
+    return _each_left(nested.nesting, config, lambda c: _attributes_left(nested.attributes, c))
+
+
+def _each_left(nesting: Nesting, config: Value, left: Callable[[Value], Left]) -> Left:
+    """As `_all_fit` has it."""
+    match nesting:
+        case "list" if isinstance(config, list):
+            each = tuple(map(left, config))
+            return ("each", each) if any(each) else None
+        case "map" if isinstance(config, dict):
+            return _fields_left({key: left(one) for key, one in config.items()})
+        case "single" | "group":
+            return left(config)
+    return None
+
+
+def _fields_left(fields: Mapping[str, Left]) -> Left:
+    found = tuple(sorted((name, one) for name, one in fields.items() if one is not None))
+    return ("fields", found) if found else None
+
+
+def _covered(left: Left, value: Value) -> Value:
+    """A value with nothing in the places that are left to the provider: two that fit each other look the same so."""
+    match left:
+        case "any":
+            return None
+        case "empty":
+            return None if value in ([], {}) else value
+        case ("fields", fields) if isinstance(value, dict):
+            return {**value, **{name: _covered(one, value[name]) for name, one in fields if name in value}}
+        case ("each", each) if isinstance(value, list) and len(value) == len(each):
+            return [_covered(one, part) for one, part in zip(each, value, strict=True)]
+    return value
 
 
 def _said(value: Value) -> int:
