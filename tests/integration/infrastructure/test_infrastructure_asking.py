@@ -15,6 +15,7 @@ from trimtab.components.infrastructure.kinds import Maintenance, ManagedSpec, Po
 from trimtab.components.infrastructure.loop.gathering import Blocked
 from trimtab.components.infrastructure.programs.pool import NotReady
 from trimtab.components.infrastructure.questions.asking import Answer, Asker, Program, key_of
+from trimtab.components.infrastructure.questions.outside import plans_of
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
 SERVER, NETWORK = "cloud_server", "cloud_network"
@@ -176,6 +177,25 @@ async def test_what_cannot_be_asked_is_said(world: World) -> None:
     assert "429 busy" in (await asker(world).plan(adopt)).error
     with pytest.raises(NotReady, match="the cloud asks for fewer requests"):
         await world.pool.running[0].rate.turn()
+
+
+async def test_a_circle_of_references_leaves_the_others_their_plans(world: World) -> None:
+    def made(name: str, *to: str) -> JSON:
+        references = [Reference(field="network", source=Source(kind="Server", name=one, field="id")) for one in to]
+        obj = draft(world, SERVER, name, GIVEN, references=references)
+        obj["spec"]["providerRef"]["name"] = "later"
+        return obj
+
+    objects = [made("a", "b"), made("b", "a"), made("free"), made("user", "a")]
+    plans = await plans_of(world.client.wire, objects, to_come={(NAMESPACE, "later")})
+
+    circle = "they refer to each other in a circle, so that none can be made first: Server a -> Server b -> Server a"
+    assert [(one["name"], one["action"], one.get("error")) for one in plans] == [
+        ("free", "create", None),
+        ("a", "", circle),
+        ("b", "", circle),
+        ("user", "", f"it refers to Server a, which cannot be made: {circle}"),
+    ]
 
 
 async def test_what_exists_is_changed_only_in_its_window(world: World) -> None:

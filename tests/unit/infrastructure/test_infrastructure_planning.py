@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import given as having
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from trimtab.cli.differences import differences, given
 from trimtab.components.infrastructure.protocol.values import UNKNOWN
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.asking import Outputs
-from trimtab.components.infrastructure.questions.ordering import Circle, needs, place_of, waves
+from trimtab.components.infrastructure.questions.ordering import needs, place_of, waves
 
 GROUP = "cloud.tf.trimtab.dev/v1"
 
@@ -108,22 +107,42 @@ def test_what_is_referred_to_comes_first(pairs: list[tuple[int, int]], random: A
     objects = [thing(str(n), *(str(b) for a, b in edges if a == n)) for n in range(10)]
     random.shuffle(objects)
     seen: set[Any] = set()
-    for wave in waves(objects):
+    ordered, circles = waves(objects)
+    assert not circles
+    for wave in ordered:
         for obj in wave:
             assert needs(obj) <= seen
         seen |= set(map(place_of, wave))
     assert len(seen) == 10
 
 
-def test_a_circle_is_named() -> None:
-    with pytest.raises(Circle) as told:
-        waves([thing("free"), thing("a", "b"), thing("b", "c"), thing("c", "a")])
-    assert str(told.value) == (
+def test_a_circle_is_named_by_its_members_and_the_rest_has_an_order() -> None:
+    around = [thing("a", "b"), thing("b", "c", "free"), thing("c", "a"), thing("self", "self")]
+    ordered, circles = waves(
+        [thing("late", "free"), *around, thing("free"), thing("user", "late", "next"), thing("next", "b")]
+    )
+    assert [[one["metadata"]["name"] for one in wave] for wave in ordered] == [["free"], ["late"]]
+    circle = (
         "they refer to each other in a circle, so that none can be made first: Thing a -> Thing b -> Thing c -> Thing a"
     )
-    with pytest.raises(Circle, match="Thing a -> Thing a"):
-        waves([thing("a", "a")])
-    assert len(waves([thing("a", "b"), thing("b", "a", namespace="other")])) == 1
+    assert {obj["metadata"]["name"]: why for obj, why in circles} == {
+        "a": circle,
+        "b": circle,
+        "c": circle,
+        "self": "they refer to each other in a circle, so that none can be made first: Thing self -> Thing self",
+        "next": f"it refers to Thing b, which cannot be made: {circle}",
+        "user": f"it refers to Thing next, which cannot be made: {circle}",
+    }
+    assert len(waves([thing("a", "b"), thing("b", "a", namespace="other")])[0]) == 1
+
+
+def test_a_long_circle_is_told_in_short() -> None:
+    _, circles = waves([thing(f"{n:04}", f"{(n + 1) % 2000:04}") for n in range(2000)])
+    (why,) = {why for _, why in circles}
+    assert why.endswith(
+        "first: Thing 0000 -> Thing 0001 -> Thing 0002 -> Thing 0003 -> Thing 0004 -> (1995 more) -> Thing 0000"
+    )
+    assert len(circles) == 2000
 
 
 def test_what_is_not_known_yet_is_so_within_and_around_it() -> None:

@@ -1,11 +1,12 @@
 """In which order objects of providers' kinds are planned: what is referred to before what refers to it.
 
-objects --waves--> lists of objects that need nothing of each other        what refers to itself by a way around: `Circle`
+objects --waves--> lists of objects that need nothing of each other
+             `---> those of a circle, and what refers to them, each with why: none of them can be made first
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trimtab.api import JSON
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
@@ -14,8 +15,8 @@ Place = tuple[str, str]
 """Namespace, and `key_of` the object in it."""
 
 
-class Circle(ValueError):
-    """Objects that need each other's output: one line that names them."""
+NAMED_MAX = 5
+"""So many members of a circle are named."""
 
 
 def is_managed(obj: JSON) -> bool:
@@ -44,32 +45,54 @@ def needs(obj: JSON) -> set[Place]:
     return out
 
 
-def waves(objects: Sequence[JSON]) -> list[list[JSON]]:
-    """The objects by waves, each in the given order. Raises `Circle`."""
+def waves(objects: Sequence[JSON]) -> tuple[list[list[JSON]], list[tuple[JSON, str]]]:
+    """The objects by waves, each in the given order; and those for which there is none, for they need each other's output or refer to what
+    does, each with one line that says so."""
     left = {place_of(obj): obj for obj in objects}
     needed = {place: needs(obj) for place, obj in left.items()}
     out = []
-    while left:
-        wave = {place: obj for place, obj in left.items() if not needed[place] & left.keys()}
-        if not wave:
-            raise Circle(_circle(left))
+    while wave := {place: obj for place, obj in left.items() if not needed[place] & left.keys()}:
         out.append(list(wave.values()))
         left = {place: obj for place, obj in left.items() if place not in wave}
-    return out
+    return out, _circles(left, {place: min(needed[place] & left.keys()) for place in left})
 
 
-def _circle(left: dict[Place, JSON]) -> str:
-    place = next(iter(left))
-    way: list[Place] = []
-    while place not in way:
-        way.append(place)
-        place = min(needs(left[place]) & left.keys())
-    names = [_name(left[one]) for one in [*way[way.index(place) :], place]]
-    return f"they refer to each other in a circle, so that none can be made first: {' -> '.join(names)}"
+def _circles(left: Mapping[Place, JSON], onward: Mapping[Place, Place]) -> list[tuple[JSON, str]]:
+    """Why each cannot be made. onward: to what of them each refers, so that whoever goes on comes to a circle."""
+    circles: dict[Place, str] = {}
+    """What there is to say of the circle that is reached, by place."""
+    members: set[Place] = set()
+    for first in left:
+        way: dict[Place, None] = {}
+        place = first
+        while place not in circles and place not in way:
+            way[place] = None
+            place = onward[place]
+        if place not in circles:
+            walked = list(way)
+            round_ = walked[walked.index(place) :]
+            members |= set(round_)
+            circles[place] = _circle([_name(left[one]) for one in round_])
+        circles |= dict.fromkeys(way, circles[place])
+    return [
+        (
+            obj,
+            circles[place]
+            if place in members
+            else f"it refers to {_name(left[onward[place]])}, which cannot be made: {circles[place]}",
+        )
+        for place, obj in left.items()
+    ]
+
+
+def _circle(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_MAX
+    shown = [*names[:NAMED_MAX], *([f"({more} more)"] if more > 0 else []), names[0]]
+    return f"they refer to each other in a circle, so that none can be made first: {' -> '.join(shown)}"
 
 
 def _name(obj: JSON) -> str:
     return f"{obj['kind']} {obj['metadata'].get('name')}"
 
 
-__all__ = ["Circle", "Place", "is_managed", "key_of", "needs", "place_of", "waves"]
+__all__ = ["Place", "is_managed", "key_of", "needs", "place_of", "waves"]

@@ -18,7 +18,7 @@ from trimtab.api import JSON, ResourceType
 from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import ProviderConfig
-from trimtab.components.infrastructure.questions.ordering import Circle, key_of, place_of, waves
+from trimtab.components.infrastructure.questions.ordering import key_of, place_of, waves
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 
@@ -144,15 +144,13 @@ async def plans_of(
     program: Mapping[str, str] | None = None,
     tell: Tell = lambda done, total: None,
 ) -> list[JSON]:
-    """What would become of objects of providers' kinds, in the order in which it would be done.
+    """What would become of objects of providers' kinds, in the order in which it would be done; last those that a circle of references
+    keeps from it.
 
     to_come: (namespace, name) of ProviderConfigs that are made together with them. program: version and checksum of another program of
     their provider, which is asked instead. tell: hears how far it is.
     """
-    try:
-        ordered = waves(objects)
-    except Circle as err:
-        return [identity(obj) | {"action": "", "error": str(err)} for obj in objects]
+    ordered, circles = waves(objects)
     foreseen: dict[str, dict[str, JSON]] = {}
     plans = []
     for wave in ordered:
@@ -165,7 +163,7 @@ async def plans_of(
                 known |= {key_of(one["apiVersion"], one["kind"], one["name"]): one.pop("outputs", {}) for one in found}
                 plans += found
                 tell(len(plans), len(objects))
-    return plans
+    return plans + [identity(obj) | {"action": "", "error": why} for obj, why in circles]
 
 
 async def _ask(client: WireClient, namespace: str, config: str, question: JSON, *, expected: bool) -> list[JSON]:
