@@ -148,11 +148,13 @@ def sets(draw: Any) -> tuple[Block, Any, Any]:
         "single": st.one_of(one, st.none()),
     }
     outer = dict(fields)
-    nestings: list[tuple[str, Nesting]] = [(n, n) for n in ("list", "set", "map", "single")]
+    nestings: dict[str, Nesting] = {"list": "list", "set": "set", "map": "map", "single": "single"}
     attributes = {f"{name}_{c}": (name, c) for name in kinds for c in ("given", "both")}
     for field, (name, c) in attributes.items():
-        outer[field] = Attribute(nested=NestedType(dict(nestings)[name], fields), optional=True, computed=c == "both")
-    inner = Block(attributes=outer, blocks={name: NestedBlock(n, Block(attributes=fields)) for name, n in nestings})
+        outer[field] = Attribute(nested=NestedType(nestings[name], fields), optional=True, computed=c == "both")
+    inner = Block(
+        attributes=outer, blocks={name: NestedBlock(n, Block(attributes=fields)) for name, n in nestings.items()}
+    )
     few = draw(st.sets(st.sampled_from([*attributes, *kinds]), max_size=2))
     values = {
         **dict.fromkeys(fields, word),

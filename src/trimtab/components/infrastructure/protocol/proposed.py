@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.types import Type
@@ -23,9 +23,9 @@ Merge = Callable[[Value, Value], Value]
 """(prior, config) of one object -> what is proposed."""
 Fits = Callable[[Value, Value], bool]
 """Whether a prior object can be what became of a configured one."""
-Left = str | tuple[str, tuple[tuple[str, "Left"], ...]] | tuple[str, tuple["Left | None", ...]] | None
-"""The places of a configured value that are left to the provider, within it: `ANY`, `EMPTY`, those of fields by name, those of the
-elements of a list. None: none."""
+Left = Any
+"""The places within a configured value that are left to the provider, hashable: `ANY`, `EMPTY`, ("fields", those of fields by name),
+("each", those of the elements of a list). None: none."""
 ANY = "any"
 """Whatever is there."""
 EMPTY = "empty"
