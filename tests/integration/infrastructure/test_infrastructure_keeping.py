@@ -328,6 +328,32 @@ async def test_what_is_not_found_is_waited_for_from_the_first_look_on(cloud: Clo
         assert (nothing.kept.pending, nothing.kept.attempt) == ("", None)
 
 
+async def test_a_clock_that_was_set_back_holds_up_nothing_for_as_long(cloud: Cloud, tmp_path: Path) -> None:
+    day = 86400.0
+    async with clusters(cloud, tmp_path) as keeper:
+        memory = await _unheard(keeper, cloud)
+        cloud.remove("clusters", "101")
+        early = await keeper.recover(memory.kept, "uid", 1000.0 + day)
+        assert early.kept is not None
+        # The clock says less than it did when nothing was found: the time begins anew, and is no longer than ever.
+        back = early.kept.as_of(1000.0)
+        assert (await keeper.recover(back, "uid", 1000.0 + keeping.SETTLE_S - 1)).outcome == "early"
+        assert (await keeper.recover(back, "uid", 1000.0 + keeping.SETTLE_S)).outcome == "nothing"
+
+
+async def test_what_is_gone_is_not_taken_for_unseen_because_a_clock_was_set_back(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    look = await keeper.look(memory.kept, GIVEN)
+    await keeper.carry_out(memory.kept, look, memory.save, now=90000.0)
+    cloud.remove("servers", cloud.all("servers")[0]["id"])
+    assert (await keeper.look(memory.kept, GIVEN, now=90001.0)).unseen
+
+    set_back = memory.kept.as_of(1000.0)
+    assert (await keeper.look(set_back, GIVEN, now=1000.0 + keeping.UNSEEN_S - 1)).unseen
+    look = await keeper.look(set_back, GIVEN, now=1000.0 + keeping.UNSEEN_S)
+    assert (look.action, look.gone, look.unseen) == ("create", True, False)
+
+
 async def test_a_list_that_may_be_one_page_of_many_says_nothing(cloud: Cloud, tmp_path: Path) -> None:
     for n in range(20):
         cloud.serve("POST", "/clusters", "Bearer secret", {"name": f"other-{n}"})

@@ -7,11 +7,13 @@ import json
 import random
 import re
 import string
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from managed_world import NAMESPACE, World, a_world
@@ -389,6 +391,28 @@ async def test_what_was_made_and_is_not_seen_yet_is_not_made_again(world: World)
     assert await world.says(SERVER, "web", "NotVisibleYet") == "it was made, and the cloud does not show it yet"
     await world.ready(SERVER, "web")
     assert [(m, p) for _, m, p in world.cloud.log if m == "POST"] == [("POST", "/servers")]
+
+
+async def test_a_time_that_the_clock_has_not_come_to_is_now_from_the_next_look_on(world: World) -> None:
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+    secret = await world.secret("web-server-state")
+    assert secret is not None
+    written = kept_of(secret)
+    assert written is not None
+    day = time.time() + 86400.0
+    ahead = msgspec.structs.replace(written, made_at=day, changed_at=day)
+    state = base64.b64encode(ahead.encode()).decode()
+    await world.client.patch(secret, {"data": {"state": state}}, manager="test")
+    world.cloud.faults = {"hidden": 10**9}
+
+    async def now() -> bool:
+        secret = await world.secret("web-server-state")
+        kept = kept_of(secret) if secret is not None else None
+        return kept is not None and 0 < kept.made_at < day - 3600 and kept.changed_at < day - 3600
+
+    await world.until(now, "it says when it was seen to be ahead")
+    assert await world.says(SERVER, "web", "NotVisibleYet") == "it was made, and the cloud does not show it yet"
 
 
 def printable(length: int, seed: int) -> str:

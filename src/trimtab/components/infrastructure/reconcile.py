@@ -405,6 +405,9 @@ class Run:
             return None, f"the Secret {name}: {err}"
         if kept is None and "resource" in await self._ctx.done():
             return None, f"the Secret {name}, which held what is known of it, is gone"
+        if kept is not None and (timely := kept.as_of(self._now_s)) != kept:
+            kept = timely
+            await self._save(kept)
         return kept, ""
 
     async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:

@@ -141,6 +141,15 @@ class Kept(Struct, frozen=True, omit_defaults=True):
         except msgspec.MsgspecError as err:
             raise ValueError(f"the kept state cannot be read: {err}") from None
 
+    def as_of(self, now: float) -> Kept:
+        """The same, with times that are ahead as now: after the clock was set back, what waits from them on would wait for as long as the
+        step. It has to be saved, so that they pass. now: seconds since 1970."""
+        missed = self.attempt
+        if missed is not None and missed.missed_at > now:
+            missed = msgspec.structs.replace(missed, missed_at=now)
+        made_at, changed_at = min(self.made_at, now), min(self.changed_at, now)
+        return msgspec.structs.replace(self, attempt=missed, made_at=made_at, changed_at=changed_at)
+
 
 class Look(Struct, frozen=True):
     """What there is, and what would be done."""
