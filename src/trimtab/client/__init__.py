@@ -5,7 +5,7 @@ Reading order: `transport.py` (one method), `asgi.py`, `socket.py` and `http.py`
 """
 
 from trimtab.client.asgi import AsgiTransport
-from trimtab.client.cache import Change
+from trimtab.client.cache import Change, Index
 from trimtab.client.client import Client, Listing, WatchEvent
 from trimtab.client.clock import Clock, SystemClock
 from trimtab.client.errors import (
@@ -39,6 +39,7 @@ __all__ = [
     "Forbidden",
     "Gone",
     "HttpTransport",
+    "Index",
     "Informer",
     "Invalid",
     "KubeconfigError",

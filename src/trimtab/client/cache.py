@@ -23,6 +23,7 @@ import msgspec
 from trimtab.api import Resource
 
 K = TypeVar("K", bound=Resource)
+V = TypeVar("V")
 
 Key = tuple[str, str]
 """(namespace or "", name)."""
@@ -33,6 +34,13 @@ SEEN_MAX = 2048
 
 INDEXES_MAX = 32
 """Labels by which one kind is indexed; by further ones it is searched."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """By what else objects are looked up. values: under which an object is found, within its namespace; cheap, and of the object alone."""
+
+    values: Callable[[Any], Iterable[str]]
 
 
 class Mark(NamedTuple):
@@ -131,7 +139,7 @@ class _Pending:
 
 
 class Cache(Generic[K]):
-    """The objects of one kind, with an index by namespace and by the value of each of `index_labels`.
+    """The objects of one kind, with an index by namespace and by the value of each of `index_labels`, and by every `Index` that was asked.
 
     otherwise: what stands for an indexed label that an object lacks."""
 
@@ -151,6 +159,8 @@ class Cache(Generic[K]):
         """key -> manager of our writes that are under way; the watch may bring one before its answer does."""
         self._by_namespace: dict[str, dict[Key, None]] = {}
         self._by_label: dict[str, dict[str, dict[Key, None]]] = {label: {} for label in index_labels}
+        self._by_index: dict[Index, dict[tuple[str, str], dict[Key, None]]] = {}
+        """Index -> (namespace, value) -> keys."""
         self._sorted: dict[str | None, list[K]] = {}
         self._pending: dict[Key, _Pending] = {}
         self._seen: OrderedDict[tuple[Key, str], None] = OrderedDict()
@@ -193,6 +203,15 @@ class Cache(Generic[K]):
         keys = [key for key in self._by_label[label].get(value, ()) if namespace is None or key[0] == namespace]
         chosen = [self.entries[key].obj for key in sorted(keys)]
         return chosen if len(labels) == 1 else [obj for obj in chosen if _has(obj, labels)]
+
+    def by_index(self, index: Index, value: str, namespace: str | None = None) -> Sequence[K]:
+        """The objects of a namespace that an index has under a value, by name. It is kept from the first question on."""
+        if index not in self._by_index:
+            found = self._by_index[index] = {}
+            for key, entry in self.entries.items():
+                _enter(found, index, key, entry.obj)
+        keys = self._by_index[index].get((namespace or "", value), ())
+        return [self.entries[key].obj for key in sorted(keys)]
 
     def label_values(self, label: str) -> Sequence[str]:
         return list(self._by_label[label])
@@ -301,6 +320,8 @@ class Cache(Generic[K]):
         for label, index in self._by_label.items():
             if value := self._value(entry.obj, label):
                 index.setdefault(value, {})[key] = None
+        for other, places in self._by_index.items():
+            _enter(places, other, key, entry.obj)
         self._sorted.clear()
         writer, subresource = writer_of(old, entry, self.writing.get(key, ""))
         return Change(self.kind, key, old.obj if old is not None else None, entry.obj, by or writer, subresource, own)
@@ -320,6 +341,14 @@ class Cache(Generic[K]):
         for label, index in self._by_label.items():
             if value := self._value(obj, label):
                 _discard(index, value, key)
+        for other, places in self._by_index.items():
+            for one in other.values(obj):
+                _discard(places, (key[0], one), key)
+
+
+def _enter(places: dict[tuple[str, str], dict[Key, None]], index: Index, key: Key, obj: Any) -> None:
+    for value in index.values(obj):
+        places.setdefault((key[0], value), {})[key] = None
 
 
 def _has(obj: Resource, labels: Sequence[tuple[str, str]]) -> bool:
@@ -327,7 +356,7 @@ def _has(obj: Resource, labels: Sequence[tuple[str, str]]) -> bool:
     return all(found.get(label) == value for label, value in labels)
 
 
-def _discard(index: dict[str, dict[Key, None]], value: str, key: Key) -> None:
+def _discard(index: dict[V, dict[Key, None]], value: V, key: Key) -> None:
     keys = index.get(value)
     if keys is not None:
         keys.pop(key, None)

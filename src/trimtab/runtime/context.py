@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from trimtab.api import JSON, Ref, Resource
 
 if TYPE_CHECKING:
+    from trimtab.client.cache import Index
     from trimtab.runtime.component import FieldWrite
 
 K = TypeVar("K", bound=Resource)
@@ -53,6 +54,12 @@ class Context(Protocol):
         where: Callable[[K], bool] | None = None,
     ) -> Sequence[K]:
         """Objects from the cache, by namespace and name, whose labels match; of all namespaces unless one is named.
+
+        What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
+
+    async def by_index(self, kind: type[K], index: Index, value: str, namespace: str | None = None) -> Sequence[K]:
+        """Objects from the cache that an index has under a value, by name; in the subject's namespace unless another is named. A change of
+        others does not bring the subject back, and none of them is looked at, however many there are.
 
         What is returned is shared: never change it. Raises `Undeclared` for a kind that is not declared."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.api import Resource
-from trimtab.client.cache import Change, Key
+from trimtab.client.cache import Change, Index, Key
 
 Kind = type[Resource]
 
@@ -38,7 +38,17 @@ class Selected:
         return all(labels.get(name) == value for name, value in self.labels)
 
 
-Dependency = Named | Selected
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """The objects of a kind and a namespace that an index has under a value."""
+
+    kind: Kind
+    namespace: str
+    index: Index
+    value: str
+
+
+Dependency = Named | Selected | Indexed
 
 
 def selected(kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> Selected:
@@ -53,6 +63,7 @@ class Dependencies:
         self._selected: dict[
             tuple[Kind, str | None], dict[Selected, dict[Key, list[Callable[[Any], bool] | None]]]
         ] = {}
+        self._indexed: dict[tuple[Kind, str], dict[Index, dict[str, dict[Key, None]]]] = {}
         self._of: dict[Key, dict[Dependency, None]] = {}
         self._fresh: dict[Key, dict[Dependency, None]] = {}
 
@@ -66,6 +77,10 @@ class Dependencies:
         self._of.setdefault(subject, {})[dependency] = None
         if isinstance(dependency, Named):
             self._named.setdefault(dependency, {})[subject] = None
+            return
+        if isinstance(dependency, Indexed):
+            indexes = self._indexed.setdefault((dependency.kind, dependency.namespace), {})
+            indexes.setdefault(dependency.index, {}).setdefault(dependency.value, {})[subject] = None
             return
         by_selector = self._selected.setdefault((dependency.kind, dependency.namespace), {})
         filters = by_selector.setdefault(dependency, {})
@@ -90,6 +105,10 @@ class Dependencies:
         found: dict[Key, None] = dict(self._named.get(Named(change.kind, change.key), {}))
         if _given_anew(change):
             found |= self._named.get(Named(change.kind, change.key, given=True), {})
+        for index, readers in self._indexed.get((change.kind, change.key[0]), {}).items():
+            for obj in (change.old, change.new):
+                for value in index.values(obj) if obj is not None else ():
+                    found |= readers.get(value, {})
         namespaces: tuple[str | None, ...] = (None, change.key[0]) if change.key[0] else (None,)
         for namespace in namespaces:
             for selector, subjects in self._selected.get((change.kind, namespace), {}).items():
@@ -109,6 +128,9 @@ class Dependencies:
             if not readers:
                 self._named.pop(dependency, None)
             return
+        if isinstance(dependency, Indexed):
+            self._drop_indexed(subject, dependency)
+            return
         where = (dependency.kind, dependency.namespace)
         by_selector = self._selected.get(where, {})
         subjects = by_selector.get(dependency, {})
@@ -117,6 +139,19 @@ class Dependencies:
             by_selector.pop(dependency, None)
         if not by_selector:
             self._selected.pop(where, None)
+
+    def _drop_indexed(self, subject: Key, dependency: Indexed) -> None:
+        where = (dependency.kind, dependency.namespace)
+        indexes = self._indexed.get(where, {})
+        values = indexes.get(dependency.index, {})
+        subjects = values.get(dependency.value, {})
+        subjects.pop(subject, None)
+        if not subjects:
+            values.pop(dependency.value, None)
+        if not values:
+            indexes.pop(dependency.index, None)
+        if not indexes:
+            self._indexed.pop(where, None)
 
 
 def _given_anew(change: Change[Any]) -> bool:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trimtab.api import JSON, Ref, Resource
 from trimtab.runtime.component import FieldWrite
 from trimtab.runtime.declared import Declared
-from trimtab.runtime.dependencies import Dependencies, Named, selected
+from trimtab.runtime.dependencies import Dependencies, Indexed, Named, selected
 from trimtab.runtime.effects import Effects
 from trimtab.runtime.events import Said
 from trimtab.runtime.ownership import OWNER_LABEL, Identity
 
 if TYPE_CHECKING:
-    from trimtab.client.cache import Key
+    from trimtab.client.cache import Index, Key
     from trimtab.runtime.process import Process
 
 K = TypeVar("K", bound=Resource)
@@ -100,6 +100,15 @@ class RunContext:
             return []
         found: Sequence[K] = self._process.informer(kind).cache.select(selector.labels, namespace)
         return [obj for obj in found if where is None or where(obj)]
+
+    async def by_index(self, kind: type[K], index: Index, value: str, namespace: str | None = None) -> Sequence[K]:
+        self._declared.check_read(kind)
+        namespace = namespace or self._subject.namespace or ""
+        self._dependencies.add(self._key, Indexed(kind, namespace, index, value))
+        if self._declared.of_family(kind) and not self._follow(kind):
+            return []
+        found: Sequence[K] = self._process.informer(kind).cache.by_index(index, value, namespace)
+        return found
 
     async def knows(self, kind: type[Resource]) -> bool:
         self._declared.check_read(kind)

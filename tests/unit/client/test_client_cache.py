@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trimtab.api import ObjectMeta
 from trimtab.api.core import ConfigMap
-from trimtab.client.cache import Cache, Entry, Mark, read_marks, writer_of
+from trimtab.client.cache import Cache, Entry, Index, Mark, read_marks, writer_of
 
 
 def entry(
@@ -187,3 +187,22 @@ def test_what_is_selected_is_what_a_search_finds(
             cache.removed(made.obj)
         else:
             cache.seen(made)
+
+
+def test_an_index_follows_what_comes_changes_and_goes() -> None:
+    words = Index(lambda one: one.metadata.labels.get("words", "").split("."))
+    cache = Cache(ConfigMap)
+    cache.seen(entry(1, "u1", "a", labels={"words": "x.y"}))
+
+    def found(value: str, namespace: str = "n") -> list[str]:
+        return [one.name for one in cache.by_index(words, value, namespace)]
+
+    assert (found("x"), found("y"), found("z"), found("x", "other")) == (["a"], ["a"], [], [])
+    cache.seen(entry(2, "u2", "b", labels={"words": "y.z"}))
+    assert (found("x"), found("y"), found("z")) == (["a"], ["a", "b"], ["b"])
+    cache.wrote(entry(3, "u1", "a", labels={"words": "z"}))
+    assert (found("x"), found("y"), found("z")) == ([], ["b"], ["a", "b"])
+    cache.removed(entry(4, "u2", "b").obj)
+    assert (found("y"), found("z")) == ([], ["a"])
+    cache.replace([], cache.writes)
+    assert found("z") == []

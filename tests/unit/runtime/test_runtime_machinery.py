@@ -9,9 +9,9 @@ import pytest
 
 from trimtab.api import ObjectMeta, OwnerReference, Ref
 from trimtab.api.core import ConfigMap
-from trimtab.client.cache import Change, Key
+from trimtab.client.cache import Change, Index, Key
 from trimtab.runtime.convergence import FIGHT_MAX, STREAK_MAX, Breaker, changed_paths
-from trimtab.runtime.dependencies import Dependencies, Named, selected
+from trimtab.runtime.dependencies import Dependencies, Indexed, Named, selected
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL, Identity, holder_of
 from trimtab.runtime.queue import Cause, Queue
 from trimtab.runtime.simulation import EPOCH, SimulatedClock, SimulationStuck, simulate
@@ -204,6 +204,26 @@ def test_two_lists_with_the_same_labels_and_different_filters_both_count() -> No
     dependencies.add(subject, selected(ConfigMap, None, None), lambda c: c.name == "b")
 
     assert [bool(dependencies.touched(change(None, config(name)))) for name in "abc"] == [True, True, False]
+
+
+def test_of_an_index_only_its_values_are_noticed() -> None:
+    words = Index(lambda one: one.metadata.labels.get("words", "").split("."))
+    dependencies = Dependencies()
+    subject: Key = ("n", "s")
+    dependencies.begin(subject)
+    dependencies.add(subject, Indexed(ConfigMap, "n", words, "x"))
+    dependencies.add(("n", "t"), Indexed(ConfigMap, "n", words, "y"))
+    mine, other = config("a", {"words": "x.z"}), config("a", {"words": "z"})
+
+    assert dependencies.touched(change(None, mine)) == [subject]
+    assert dependencies.touched(change(mine, other)) == [subject]
+    assert dependencies.touched(change(other, mine)) == [subject]
+    assert dependencies.touched(change(None, other)) == []
+
+    dependencies.end(subject, complete=True)
+    dependencies.begin(subject)
+    dependencies.end(subject, complete=True)
+    assert dependencies.touched(change(None, mine)) == []
 
 
 # Convergence

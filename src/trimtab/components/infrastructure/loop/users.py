@@ -7,10 +7,11 @@ Whatever is deleted together goes in this order by itself: each waits, and says 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from trimtab.api import Ref, Resource, kind_of
 from trimtab.api.core import Secret
+from trimtab.client import Index
 from trimtab.components.infrastructure.kinds import Ephemeral, Managed, Provider, ProviderConfig, secrets_of
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
 from trimtab.components.infrastructure.schemas import naming
@@ -56,19 +57,26 @@ async def another(ctx: Context, subject: Managed, where: Callable[[Managed], boo
     return found[0] if found else None
 
 
+def _referred(one: Managed) -> Iterator[str]:
+    """What an object refers to, as `_key_of` has it."""
+    for reference in one.spec.references:
+        source = reference.source
+        yield _key_of(source.api_version or one.resource_type.api_version, source.kind, source.name)
+
+
+def _key_of(api_version: str, kind: str, name: str) -> str:
+    return f"{api_version}/{kind}/{name}"
+
+
+REFERENCES = Index(_referred)
+
+
 async def referring(ctx: Context, subject: Managed) -> list[Managed]:
     """What refers to a resource and has to go before it; not what it needs itself, in a circle."""
-    kind = subject.resource_type
-
-    def refers(one: Managed) -> bool:
-        return bool(one.spec.references) and any(
-            (r.source.kind, r.source.name) == (kind.kind, subject.name)
-            and (r.source.api_version or one.resource_type.api_version) == kind.api_version
-            for r in one.spec.references
-        )
-
+    place = subject.resource_type
+    mine = _key_of(place.api_version, place.kind, subject.name)
     kinds = await enabled(ctx)
-    found = await objects(ctx, kinds, subject.namespace, refers)
+    found = [one for kind in kinds for one in await ctx.by_index(kind, REFERENCES, mine, subject.namespace)]
     needed = await _needed(ctx, subject) if found else set()
     return [one for one in found if one.ref not in needed]
 
