@@ -312,6 +312,21 @@ async def test_what_a_data_source_of_all_lists_is_found_after_a_lost_answer(clou
         assert (found.outcome, found.names) == ("unknown", ("103", "104"))
 
 
+async def test_what_another_keeps_is_not_what_was_made_unheard(cloud: Cloud, tmp_path: Path) -> None:
+    async with clusters(cloud, tmp_path) as keeper:
+        memory = await _unheard(keeper, cloud)
+        cloud.serve("POST", "/clusters", "Bearer secret", {"name": "prod"})
+        taken = {"101"}
+
+        async def another_keeps(key: str) -> bool:
+            return key in taken
+
+        found = await keeper.recover(memory.kept, "uid", 1001.0, another_keeps)
+        assert (found.outcome, found.names) == ("found", ("102",))
+        taken.add("102")
+        assert (await keeper.recover(memory.kept, "uid", 1001.0, another_keeps)).outcome == "early"
+
+
 async def test_what_is_not_found_is_waited_for_from_the_first_look_on(cloud: Cloud, tmp_path: Path) -> None:
     async with clusters(cloud, tmp_path) as keeper:
         memory = await _unheard(keeper, cloud)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import random
 import re
 import string
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,12 +18,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from cloud import Cloud
 from managed_world import NAMESPACE, World, a_world
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Event, Secret
 from trimtab.client.errors import Invalid
 from trimtab.components.infrastructure import reconcile
 from trimtab.components.infrastructure.kinds import Connection, PolicySpec, ProviderConfig, Reference, Source
+from trimtab.components.infrastructure.loop import keeping
 from trimtab.components.infrastructure.loop.remembering import kept_of
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
@@ -263,6 +267,45 @@ async def test_an_answer_that_never_came_makes_nothing_twice(world: World) -> No
     # The provider itself heard nothing, and says that it failed; it is looked for, and found.
     there = await world.ready(SERVER, "web")
     assert [one["id"] for one in world.cloud.all("servers")] == [there.status.id]
+
+
+class Forgetful(Cloud):
+    """A cloud that hears two servers being asked for, makes the first and answers neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.posts = 0
+        self.both = threading.Event()
+
+    def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
+        if method != "POST":
+            return super().serve(method, target, login, body)
+        self.posts += 1
+        if self.posts > 2:
+            return super().serve(method, target, login, body)
+        if self.posts == 2:
+            self.both.set()
+            return 0, None
+        self.both.wait()
+        super().serve(method, target, login, body)
+        return 0, None
+
+
+async def test_what_one_of_two_that_are_alike_had_made_unheard_is_taken_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SETTLE_S", 1.0)
+    with Forgetful() as cloud:
+        world = World(tmp_path, cloud)
+        await world.start()
+        try:
+            await asyncio.gather(*(world.declare(SERVER, name, GIVEN) for name in ("one", "other")))
+            ids = {(await world.ready(SERVER, name)).status.id for name in ("one", "other")}
+            assert ids == {one["id"] for one in cloud.all("servers")}
+            assert len(ids) == 2
+        finally:
+            cloud.both.set()
+            await world.stop()
 
 
 async def test_where_nobody_can_look_a_person_is_asked_with_the_commands(world: World) -> None:

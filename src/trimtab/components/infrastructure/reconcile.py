@@ -45,8 +45,9 @@ from trimtab.components.infrastructure.loop.remembering import (
     reconciler_name,
 )
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
+from trimtab.components.infrastructure.loop.taking import Claims, keeping_already
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
-from trimtab.components.infrastructure.loop.users import Unseen, another, reaching, referring, told
+from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
@@ -86,8 +87,10 @@ PASSING = TOLD | {"Waiting", "NotVisibleYet", "Deferred", "InUse"}
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
     """The reconciler of one resource of a provider. Its objects may refer to those of every enabled kind."""
 
+    claims = Claims()
+
     async def keep(subject: Managed, ctx: Context) -> Desired | Requeue:
-        return await Run(subject, ctx, resource).outcome()
+        return await Run(subject, ctx, resource, claims).outcome()
 
     return Reconciler(
         name=reconciler_name(kind),
@@ -105,7 +108,8 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
 class Run:
     """One run for one object."""
 
-    def __init__(self, subject: Managed, ctx: Context, resource: str) -> None:
+    def __init__(self, subject: Managed, ctx: Context, resource: str, claims: Claims) -> None:
+        self._claims = claims
         self._subject = subject
         self._ctx = ctx
         self._resource = resource
@@ -378,6 +382,7 @@ class Run:
         await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
         adopt = self._subject.spec.policy.adopt
         if kept.state is not None:
+            self._claims.drop(self._subject)  # its Secret says it
             if adopt.startswith("id:") and adopt != kept.adopted:
                 # It has one: the word is not for a later day, when that is gone.
                 kept = msgspec.structs.replace(kept, adopted=adopt)
@@ -413,10 +418,7 @@ class Run:
     async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
         """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
         name = adopt[3:]
-        config = self._subject.spec.provider_ref.name
-        other = await another(
-            self._ctx, self._subject, lambda one: one.status.id == name and one.spec.provider_ref.name == config
-        )
+        other = await keeping_already(self._ctx, self._subject, name)
         if other is not None:
             where = f"{other.resource_type.kind} {other.name}"
             raise Blocked("InvalidField", f"spec.policy.adopt: {self._resource} {name} is {where}'s already")
@@ -433,7 +435,14 @@ class Run:
         token = kept.attempt.token if kept.attempt is not None else self._subject.metadata.uid
         if self._memory.retried(token):
             return keeper.keep(kept, State(None), agreed=kept.agreed)
-        recovered = await keeper.recover(kept, self._subject.metadata.uid, self._now_s)
+        me = self._subject
+
+        async def taken(key: str) -> bool:
+            return self._claims.held(me, key) or await keeping_already(self._ctx, me, key) is not None
+
+        recovered = await keeper.recover(kept, me.metadata.uid, self._now_s, taken)
+        if recovered.outcome == "found" and not self._claims.claim(me, recovered.names[0]):
+            raise Blocked("NotVisibleYet", "what was found is another's since: it is looked for", UNSEEN_RETRY_S)
         if recovered.outcome == "early":
             if recovered.kept is not None and recovered.kept != kept:
                 await self._save(recovered.kept)
@@ -535,6 +544,7 @@ class Run:
             self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
 
     async def _forget(self, _: Any) -> None:
+        self._claims.drop(self._subject)
         await self._memory.discard()
 
     def _over(self) -> bool:

@@ -186,6 +186,11 @@ class Recovered(Struct, frozen=True):
 
 
 Save = Callable[[Kept], Awaitable[None]]
+Taken = Callable[[str], Awaitable[bool]]
+
+
+async def _by_nobody(_: str) -> bool:
+    return False
 
 
 class Failed(Exception):
@@ -515,8 +520,9 @@ class Keeper:
 
     # After an answer that never came
 
-    async def recover(self, kept: Kept, uid: str, now: float) -> Recovered:
-        """Looks for what may have been made in a pending attempt. uid: of the object, as its tags may say.
+    async def recover(self, kept: Kept, uid: str, now: float, taken: Taken = _by_nobody) -> Recovered:
+        """Looks for what may have been made in a pending attempt. uid: of the object, as its tags may say. taken: whether another object
+        keeps what has a key; that is not what was begun here.
 
         Raises:
             ProviderError: it did not answer.
@@ -526,6 +532,8 @@ class Keeper:
             return Recovered("unknown")
         config = decode_json(self._type, json.dumps(attempt.config).encode())
         found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
+        if found is not None:
+            found = [one for one in found if not await taken(one.key)]
         if found is not None and len(found) > 1:
             return Recovered("unknown", names=tuple(one.key for one in found))
         state = await self._finder.take(found[0]) if found else State(None)
