@@ -25,10 +25,15 @@ function Page() {
   if (!overview) return <p class="wait">{connected ? "Reading the state…" : "Connecting…"}</p>;
   const sick = overview.apps.filter((app) => !app.healthy).length;
   const down = overview.processes.filter((process) => !process.ready).length;
-  const well = sick === 0 && down === 0;
+  const troubled = overview.views.filter((view) => view.troubled > 0);
+  const well = sick === 0 && down === 0 && troubled.length === 0;
   const summary = well
     ? "all is well"
-    : [sick && `${sick} of ${overview.apps.length} apps need attention`, down && `${down} parts of the engine are down`]
+    : [
+        sick && `${sick} of ${overview.apps.length} apps need attention`,
+        down && `${down} parts of the engine are down`,
+        ...troubled.map((view) => `${view.title.toLowerCase()}: ${view.troubled} need attention`),
+      ]
         .filter(Boolean)
         .join(", ");
   return (
@@ -45,7 +50,7 @@ function Page() {
           <a href="#" class={route === "" ? "here" : ""}>Overview</a>
           {overview.views.map((view) => {
             const to = `${view.component}/${view.name}`;
-            return <a href={`#${to}`} class={route === to ? "here" : ""} key={to}>{view.title}</a>;
+            return <a href={`#${to}`} class={route === to ? "here" : ""} key={to}>{view.title}{view.troubled > 0 && <span class="troubled">{view.troubled}</span>}</a>;
           })}
         </nav>
         <p class={`health ${!connected ? "stale" : well ? "good" : "bad"}`} role="status">

@@ -42,6 +42,7 @@ export interface ViewName {
   component: string;
   name: string;
   title: string;
+  troubled: number;
 }
 
 export interface Overview {

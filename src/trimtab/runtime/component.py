@@ -302,6 +302,8 @@ class View:
     name: str
     title: str
     data: Callable[[Any], Awaitable[JSON]]
+    troubled: Callable[[Any], Awaitable[int]] | None = None
+    """How many of what it shows need attention; asked every few seconds while a page is open. None: the view shows no health."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from trimtab.api.core import Node, Pod
-from trimtab.client import Client, Informer
+from trimtab.client import ApiError, Client, Informer
 from trimtab.components.apps.kinds import App
 from trimtab.runtime import Component
 from trimtab.runtime.journal import Entry
@@ -27,6 +27,8 @@ DEBOUNCE_S = 0.15
 """A rollout changes many objects at once; pages are told once for all of them."""
 PROCESSES_EVERY_S = 2.0
 """How often the engine's processes are looked at while a page is open."""
+VIEWS_EVERY_S = 5.0
+"""How often views are asked whether something in them needs attention; such a question may list many objects."""
 JOURNAL_EVERY_S = 0.25
 ENTRIES_AT_START = 200
 SUBSCRIBERS_MAX = 64
@@ -58,6 +60,7 @@ class Hub:
         self._work: asyncio.Task[None] | None = None
         self._overview = b""
         self._entries: list[bytes] = []
+        self._troubled: dict[tuple[str, str], int] = {}
         self._changed = asyncio.Event()
 
     async def events(self) -> AsyncIterator[Event]:
@@ -112,6 +115,7 @@ class Hub:
                     informers[kind] = informer
                     group.create_task(informer.run())
                 group.create_task(self._follow_journal())
+                group.create_task(self._follow_views())
                 group.create_task(self._follow_state(informers))
         except* Exception as errors:
             log.error("the dashboard's live data stopped: %s", errors.exceptions[0])
@@ -129,6 +133,7 @@ class Hub:
                 informers[Node].list(),
                 self._processes(),
                 self._components,
+                self._troubled,
             )
             data = msgspec.json.encode(now)
             if data != self._overview:
@@ -138,6 +143,20 @@ class Hub:
                 await asyncio.wait_for(self._changed.wait(), PROCESSES_EVERY_S)
                 await asyncio.sleep(DEBOUNCE_S)
             self._changed.clear()
+
+    async def _follow_views(self) -> None:
+        asked = [(c.name, view.name, view.troubled) for c in self._components for view in c.views if view.troubled]
+        while asked:
+            found = {}
+            for component, name, troubled in asked:
+                try:
+                    found[component, name] = await troubled(self._client)
+                except (ApiError, ConnectionError) as err:  # what was known of it is no longer said
+                    log.warning("the view %s/%s could not be asked: %s", component, name, err)
+            if found != self._troubled:
+                self._troubled = found
+                self._changed.set()
+            await asyncio.sleep(VIEWS_EVERY_S)
 
     async def _follow_journal(self) -> None:
         path = self._settings.data_path("journal", "journal.sqlite")

@@ -5,7 +5,7 @@ Mirrored by `frontend/src/model.ts`. Times are RFC 3339 on the wire, sizes bytes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -64,6 +64,8 @@ class ViewName(msgspec.Struct):
     component: str
     name: str
     title: str
+    troubled: int = 0
+    """How many of what it shows need attention."""
 
 
 class Overview(msgspec.Struct):
@@ -82,14 +84,20 @@ def overview(
     nodes: Sequence[Node],
     processes: Sequence[ProcessLine],
     components: Sequence[Component],
+    troubled: Mapping[tuple[str, str], int],
 ) -> Overview:
+    """`troubled`: (component, name of the view) -> how many of what it shows need attention."""
     return Overview(
         version=__version__,
         engine=engine,
         processes=list(processes),
         nodes=[_node(node, pods) for node in nodes],
         apps=[_app(app, pods) for app in apps],
-        views=[ViewName(c.name, view.name, view.title) for c in components for view in c.views],
+        views=[
+            ViewName(c.name, view.name, view.title, troubled.get((c.name, view.name), 0))
+            for c in components
+            for view in c.views
+        ],
     )
 
 

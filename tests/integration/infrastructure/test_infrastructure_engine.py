@@ -71,6 +71,10 @@ def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: Clo
     assert found[4].startswith("replace: ")
     assert "1 spec" in found[4]
     assert f"Server default/shown: warning: {denied}" in world.engine.run("timeline").stdout
+    with urlopen(f"http://127.0.0.1:{world.engine.web_port}/api/stream", timeout=60) as stream:
+        states = (json.loads(line[6:]) for line in stream if line.startswith(b'data: {"version"'))
+        counts = (view["troubled"] for told in states for view in told["views"] if view["name"] == "infrastructure")
+        assert next(count for count in counts if count) == 1
     world.engine.run("delete", "Server", "shown", "-n", "default")
 
 

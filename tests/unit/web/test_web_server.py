@@ -31,10 +31,14 @@ async def names(client: Any) -> dict[str, Any]:
     return {"columns": ["Name"], "rows": [[pod.name] for pod in (await client.list(Pod)).items]}
 
 
+async def pending(client: Any) -> int:
+    return sum(pod.status.phase != "Running" for pod in (await client.list(Pod)).items)
+
+
 COMPONENT = Component(
     name="sample",
     summary="",
-    views=(View("pods", "Pods", names),),
+    views=(View("pods", "Pods", names, pending),),
     endpoints=(
         Endpoint(Pod, "log", "s"),
         Endpoint(Pod, "report", "s", page=True),
@@ -202,6 +206,18 @@ async def test_the_stream_tells_the_state_and_then_each_change(setting: Setting)
     await page.until(lambda: page.events("timeline"))
     told = page.events("timeline")[-1][-1]
     assert (told["message"], told["duration_ms"], told["object"]) == ("hello", 312.0, "Pod default/one")
+    page.left.set()
+    await opened
+
+
+async def test_the_state_tells_how_much_of_a_view_needs_attention(setting: Setting) -> None:
+    await setting.client.create(pod("one"), manager="test")
+    page = setting.page()
+    opened = asyncio.create_task(page.open("/api/stream"))
+    await page.until(lambda: any(told["views"][0]["troubled"] for told in page.events("overview")))
+    assert page.events("overview")[-1]["views"] == [
+        {"component": "sample", "name": "pods", "title": "Pods", "troubled": 1}
+    ]
     page.left.set()
     await opened
 

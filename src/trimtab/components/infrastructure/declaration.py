@@ -39,6 +39,12 @@ async def _view(client: Any) -> JSON:
     return await infrastructure(client)
 
 
+async def _troubled(client: Any) -> int:
+    from trimtab.components.infrastructure.views import troubled
+
+    return await troubled(client)
+
+
 async def _pool(process: Any) -> None:
     await process.adapter(Providers).run()
 
@@ -82,7 +88,7 @@ COMPONENT = Component(
         ),
         composition.COMMAND,
     ),
-    views=(View("infrastructure", "Infrastructure", _view),),
+    views=(View("infrastructure", "Infrastructure", _view, _troubled),),
     needs=(Need("bubblewrap", _bubblewrap, optional=True),),
     conditions={**REASONS, **OF_MANIFESTS, **composition.REASONS},
 )

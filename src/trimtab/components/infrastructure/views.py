@@ -34,6 +34,21 @@ async def infrastructure(client: Client) -> JSON:
     return {"note": _note(providers, more), "columns": COLUMNS, "rows": rows}
 
 
+async def troubled(client: Client) -> int:
+    """How many objects are not as they should be, or not looked after: neither ready nor paused on purpose."""
+    count = 0
+    async for _, path in _places(client, (await client.list(Provider)).items):
+        items, _ = await _listed(client, path)
+        count += sum(_needs_attention(one) for one in items)
+    return count
+
+
+def _needs_attention(one: JSON) -> bool:
+    if one.get("spec", {}).get("pause"):
+        return False
+    return _is(one, "Ready") != "True" or _is(one, "Synced") == "False"
+
+
 async def _places(client: Client, providers: list[Provider]) -> AsyncIterator[tuple[str, str]]:
     """(kind, path of its objects) of everything that the table shows."""
     for definition in (await client.list(CompositeDefinition)).items:
