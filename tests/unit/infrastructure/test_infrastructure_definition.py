@@ -7,8 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from trimtab.api import ObjectMeta
+from trimtab.components.infrastructure.commands import enabling
+from trimtab.components.infrastructure.kinds import Provider, ProviderSpec
 from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
-from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Schema
+from trimtab.components.infrastructure.protocol.schema import (
+    Attribute,
+    Block,
+    NestedBlock,
+    NestedType,
+    ProviderSchema,
+    Schema,
+)
 from trimtab.components.infrastructure.protocol.types import (
     BOOL,
     DYNAMIC,
@@ -214,6 +224,23 @@ def test_names() -> None:
         "keys",
     ]
     assert api_names(["ssh_key", "sshKey", "a"]) == {"a": "a", "sshKey": "sshKey", "ssh_key": "ssh_key"}
+
+
+def test_two_resources_of_one_name_in_the_api_are_never_enabled_together() -> None:
+    schema = ProviderSchema(Schema(Block()), dict.fromkeys(["cloud_a_b", "cloud_ab", "cloud_c"], Schema(Block())))
+
+    def added(enabled: list[str], *names: str) -> list[str]:
+        made = Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="acme/cloud", kinds=enabled))
+        return [one["metadata"]["name"] for one in enabling.added(made, names, schema)]
+
+    assert added(["cloud_ab"], "cloud_c", "cloud_ab") == ["abs.cloud.tf.trimtab.dev", "cs.cloud.tf.trimtab.dev"]
+    with pytest.raises(enabling.NameClash) as told:
+        added(["cloud_ab"], "cloud_c", "cloud_a_b")
+    both = "would both be abs.cloud.tf.trimtab.dev, as their names differ in underscores alone"
+    assert str(told.value) == f"cloud_ab and cloud_a_b {both}: trimtab provider disable cloud cloud_ab first"
+    with pytest.raises(enabling.NameClash) as told:
+        added([], "cloud_a_b", "cloud_ab")
+    assert str(told.value) == f"cloud_a_b and cloud_ab {both}: enable one of the two"
 
 
 @pytest.mark.parametrize(

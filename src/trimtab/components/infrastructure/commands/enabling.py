@@ -6,6 +6,7 @@ Provider.spec.kinds --> CustomResourceDefinitions, roles and a binding of the pr
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from trimtab.api import JSON
 from trimtab.components.infrastructure.kinds import Managed, Provider
@@ -19,6 +20,36 @@ WEB = "system:trimtab:web"
 _RBAC = "rbac.authorization.k8s.io"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
+
+
+class NameClash(ValueError):
+    """Two resources of a provider would be one kind: one line that names both."""
+
+
+def added(provider: Provider, names: Iterable[str], schema: ProviderSchema) -> list[JSON]:
+    """The definitions of resources that are enabled beside those that are, in order.
+
+    Resources whose names differ in nothing but underscores have one name in the API. Neither is given another one: which of them that
+    would be could change with every version of the provider, and with it the kind of objects that exist. Raises `NameClash`."""
+    chosen = sorted(set(names))
+    taken = {_plural(provider, name): name for name in provider.spec.kinds}
+    for name in chosen:
+        other = taken.setdefault(_plural(provider, name), name)
+        if other != name:
+            one = f"{_plural(provider, name)}.{naming.group(provider.name)}"
+            raise NameClash(
+                f"{other} and {name} would both be {one}, as their names differ in underscores alone: "
+                + (
+                    f"trimtab provider disable {provider.name} {other} first"
+                    if other in provider.spec.kinds
+                    else "enable one of the two"
+                )
+            )
+    return [definition_of(provider, name, schema) for name in chosen]
+
+
+def _plural(provider: Provider, name: str) -> str:
+    return naming.plural(naming.kind_name(provider.name, name))
 
 
 def definitions(provider: Provider, schema: ProviderSchema) -> list[JSON]:

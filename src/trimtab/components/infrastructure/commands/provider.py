@@ -220,7 +220,10 @@ def enable(target: Target, name: str, resources: tuple[str, ...]) -> None:
 async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> list[str]:
     made, schema = await known(target, wire, name)
     chosen = [one for given in resources for one in _matching(name, given, schema.resources)]
-    fresh = [enabling.definition_of(made, one, schema) for one in sorted(set(chosen))]
+    try:
+        fresh = enabling.added(made, chosen, schema)
+    except enabling.NameClash as err:
+        raise Refused(str(err)) from None
     for manifest in enabling.roles(made):
         await apply(wire, manifest)
     await serving.apply_all(wire, fresh, _tell)
