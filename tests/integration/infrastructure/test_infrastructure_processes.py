@@ -17,8 +17,8 @@ import cloud_provider
 from cloud import Cloud
 from managed_world import World
 from trimtab.api import ObjectMeta
-from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec
-from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, NotReady, Pool, Rate, Talk
+from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec, ProviderSpec
+from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, SHARED_S, NotReady, Pool, Rate, Talk
 
 
 class Started:
@@ -104,6 +104,39 @@ async def test_a_stop_in_the_middle_of_clearing_up_clears_up_all_the_same(tmp_pa
         await pool.close()
     assert not talk.provider.plugin.running
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_another_limit_of_memory_holds_from_the_next_question_on(tmp_path: Path) -> None:
+    started = Started(tmp_path)
+    pool = Pool(started)
+    with Cloud() as cloud:
+        first = await pool.talk(PROVIDER, config_of(cloud), {"token": "secret"})
+        assert await pool.talk(PROVIDER, config_of(cloud), {"token": "secret"}) is first
+        more = Provider(metadata=PROVIDER.metadata, spec=ProviderSpec(source="trimtab/cloud", memory="4Gi"))
+        other = await pool.talk(more, config_of(cloud), {"token": "secret"})
+        assert (other is first, started.count) == (False, 2)
+        assert other.rate is first.rate
+        await pool.close()
+
+
+async def test_of_a_credential_that_nobody_uses_any_more_nothing_is_kept(tmp_path: Path) -> None:
+    pool = Pool(Started(tmp_path))
+    with Cloud() as cloud:
+        talk = await pool.talk(PROVIDER, config_of(cloud), {"token": "secret"})
+        talk.rate.refused()
+        talk.used -= 3600
+        await pool.reap()
+        assert pool.running == []
+        again = await pool.talk(PROVIDER, config_of(cloud), {"token": "secret"})
+        assert again.rate is talk.rate  # an idle end makes nobody forget
+
+        again.used -= 3600
+        await pool.reap()
+        assert list(pool.shared) == ["c"]
+        pool.shared["c"].used -= SHARED_S
+        await pool.reap()
+        assert pool.shared == {}
+        await pool.close()
 
 
 # Objects that change while a cloud is asked

@@ -21,7 +21,7 @@ import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.programs.leases import Lease, Opening, close_all, redacted
-from trimtab.components.infrastructure.programs.removals import Removals
+from trimtab.components.infrastructure.programs.removals import WINDOW_S, Removals
 from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers, Suspects
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
@@ -40,6 +40,8 @@ QUIET_S = 4.0
 """At the end of the process: so long whoever still asks is waited for, before the provider is told to stop."""
 CROWDED_S = 1.0
 BUSY_FIRST_S, BUSY_LAST_S = 5.0, 300.0
+SHARED_S = WINDOW_S
+"""So long after the last process of a ProviderConfig what all of them share is kept: longer than any pause, and than removals count."""
 BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|throttl", re.IGNORECASE)
 
 
@@ -217,6 +219,15 @@ class Talk:
 
 
 @dataclass
+class Shared:
+    """What all processes of one ProviderConfig have in common. used: when there was one."""
+
+    rate: Rate
+    anew: Removals
+    used: float
+
+
+@dataclass
 class Trouble:
     """A program that did not run, and when it is tried again."""
 
@@ -240,7 +251,8 @@ class Pool:
         """Those that others have taken the place of, and that still do something."""
         self._starting: dict[str, asyncio.Task[Talk]] = {}
         self._troubles: dict[str, Trouble] = {}
-        self._shared: dict[str, tuple[Rate, Removals]] = {}
+        self.shared: dict[str, Shared] = {}
+        """By uid of a ProviderConfig: neither an idle end nor another token makes anybody forget."""
         self._ending: set[asyncio.Task[None]] = set()
         self.suspects = Suspects()
 
@@ -333,7 +345,13 @@ class Pool:
         secrets: Mapping[str, str],
         openings: Mapping[str, Opening],
     ) -> str:
-        parts = [provider.metadata.uid, provider.spec.checksum, provider.spec.version, config.metadata.uid]
+        parts = [
+            provider.metadata.uid,
+            provider.spec.checksum,
+            provider.spec.version,
+            provider.spec.memory,
+            config.metadata.uid,
+        ]
         told = {field: one.told for field, one in openings.items()}
         raw = msgspec.json.encode([parts, config.spec.config, dict(secrets), told], order="deterministic")
         return hashlib.sha256(raw).hexdigest()
@@ -358,10 +376,11 @@ class Pool:
                 raise NotReady("ConfigurationRefused", f"ProviderConfig {config.name}: {err}") from None
             raise
         spec = config.spec
-        # Of the ProviderConfig, not of the process: neither an idle end nor another token makes anybody forget.
-        rate, anew = self._shared.setdefault(
-            config.metadata.uid, (Rate(spec.requests_per_second, clock), Removals(config.status.made_anew))
+        shared = self.shared.setdefault(
+            config.metadata.uid,
+            Shared(Rate(spec.requests_per_second, clock), Removals(config.status.made_anew), clock()),
         )
+        rate, anew = shared.rate, shared.anew
         rate.per_second = spec.requests_per_second
         return Talk(
             started, schema, rate, spec.removals_per_interval, clock, sockets, used=clock(), anew=anew, began=clock()
@@ -377,7 +396,7 @@ class Pool:
             await self.close()
 
     async def reap(self) -> None:
-        """Stops what nobody has asked for `IDLE_S`."""
+        """Stops what nobody has asked for `IDLE_S`; forgets what ProviderConfigs share that are gone, or not used for long."""
         for key, talk in list(self._talks.items()):
             if talk.idle and talk.used + IDLE_S <= talk.clock():
                 del self._talks[key]
@@ -385,6 +404,12 @@ class Pool:
         for talk in [one for one in self._retired if one.idle]:
             self._retired.remove(talk)
             await asyncio.shield(self._end(talk))
+        now = asyncio.get_running_loop().time()
+        for uid, shared in list(self.shared.items()):
+            if any(talk.rate is shared.rate for talk in self.running):
+                shared.used = now
+            elif shared.used + SHARED_S <= now:
+                del self.shared[uid]
 
     async def close(self) -> None:
         starting = list(self._starting.values())
