@@ -103,9 +103,16 @@ WHO = {"impersonate-user": CONTROLLERS, "impersonate-group": CONTROLLERS}
 
 
 class AsControllers(SocketTransport):
-    """The API's socket, at which root says that it is the controllers."""
+    """The API's socket, at which root says that it is the controllers. away: paths at which nobody answers them, with how often they asked."""
+
+    def __init__(self, path: str, away: dict[str, int]) -> None:
+        super().__init__(path)
+        self._away = away
 
     async def send(self, request: Request) -> Response:
+        if request.path in self._away:
+            self._away[request.path] += 1
+            raise ConnectionError(f"{request.path} is away")
         return await super().send(replace(request, headers={**request.headers, **WHO}))
 
 
@@ -114,6 +121,7 @@ class ComposingWorld(World):
 
     def __init__(self, folder: Path, cloud: Cloud, *faults: str) -> None:
         super().__init__(folder, cloud, *faults)
+        self.away: dict[str, int] = {}
         self.components = [
             Component(
                 name="infrastructure",
@@ -124,7 +132,7 @@ class ComposingWorld(World):
         ]
 
     def transport(self) -> Transport:
-        return AsControllers(self.api.socket)
+        return AsControllers(self.api.socket, self.away)
 
     async def work(self) -> None:
         for role in [*engine_roles((COMPONENT,)), *provider_roles(Provider(metadata=ObjectMeta(name="cloud")))]:

@@ -316,3 +316,24 @@ async def test_a_crd_of_somebody_else_is_neither_changed_nor_deleted(world: Comp
     assert there is not None
     assert [one["name"] for one in there.spec["versions"]] == ["v1"]
     assert there.metadata.labels == {}
+
+
+async def test_an_api_that_does_not_answer_holds_up_only_who_needs_it(world: ComposingWorld) -> None:
+    config = ComposedKind("v1", "ConfigMap")
+    await world.define(CONFIG, composes=[config])
+    await world.claim("lab", region="eu")
+    await world.claim_says("lab", "Composed")
+    at_work = world.claims._joined["labs.acme.example"][1].controller
+
+    world.away["/apis/batch/v1"] = 0
+    await world.define(CONFIG, kind="Den", composes=[config, ComposedKind("batch/v1", "Job")])
+    await world.until(lambda: world.away["/apis/batch/v1"] > 2, "it is asked again")
+    await world.define(CONFIG, kind="Hut", composes=[config])
+    await world.claim("hut", kind="Hut", region="eu")
+    await world.claim_says("hut", "Composed", kind="Hut")
+    assert "dens.acme.example" not in world.claims._joined
+
+    del world.away["/apis/batch/v1"]
+    await world.claim("den", kind="Den", region="eu")
+    await world.claim_says("den", "Composed", kind="Den")
+    assert world.claims._joined["labs.acme.example"][1].controller is at_work

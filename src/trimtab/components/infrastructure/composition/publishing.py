@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -17,8 +18,9 @@ from msgspec import to_builtins
 
 from trimtab.api import JSON, Resource, ResourceType
 from trimtab.api.cluster import CustomResourceDefinition
-from trimtab.client.errors import NotFound
-from trimtab.client.informer import Informer
+from trimtab.client.clock import jittered
+from trimtab.client.errors import ApiError, NotFound
+from trimtab.client.informer import BACKOFF_FIRST_S, BACKOFF_LAST_S, Informer
 from trimtab.client.wire import encode
 from trimtab.components.infrastructure.composition.grants import Grant, command, lacking, role_name
 from trimtab.components.infrastructure.composition.kinds import (
@@ -41,6 +43,8 @@ WAIT_S = 1.0
 GRANT_S = 5.0
 """A grant is looked for so often: a cluster takes a while to put aggregated roles together, and it may be in a role of another name."""
 NAMED_MAX = 3
+
+log = logging.getLogger(__name__)
 
 
 class Rights(Protocol):
@@ -266,31 +270,49 @@ class Claims:
         try:
             await informer.wait_synced()
             self._woken.set()
+            delay_s = BACKOFF_FIRST_S
             while True:
                 await self._woken.wait()
                 self._woken.clear()
-                await self._keep({one.name: one for one in informer.list() if one.status.served})
+                if await self._keep({one.name: one for one in informer.list() if one.status.served}):
+                    delay_s = BACKOFF_FIRST_S
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(jittered(delay_s, process.clock)):
+                        await self._woken.wait()
+                self._woken.set()
+                delay_s = min(delay_s * 2, BACKOFF_LAST_S)
         finally:
             end()
             for name in list(self._joined):
                 await self._part(name)
 
-    async def _keep(self, served: Mapping[str, CompositeDefinition]) -> None:
-        """Starts and ends what is new and old."""
+    async def _keep(self, served: Mapping[str, CompositeDefinition]) -> bool:
+        """Starts and ends what is new and old; returns whether the API said all that is needed for it. Who needs what it did not say stays
+        as it is."""
         if not served and not self._joined:
-            return
+            return True
         from trimtab.components.infrastructure.composition.claims import COMPOSED
 
         self._children = {name: known for name, known in self._children.items() if name in served}
-        shapes = {name: self._shape(one, (await self._known(one))[1]) for name, one in served.items()}
+        shapes, said = {}, True
+        for name, one in served.items():
+            try:
+                shapes[name] = self._shape(one, (await self._known(one))[1])
+            except (ApiError, ConnectionError) as err:
+                log.warning("the kinds that %s composes cannot be looked up: %s; it is tried again", name, err)
+                said = False
+                if name in self._joined:
+                    shapes[name] = self._joined[name][0]
         if shapes == {name: shape for name, (shape, _) in self._joined.items()}:
-            return
+            return said
         COMPOSED.clear()
         COMPOSED.update((f"{one.spec.group}/{one.spec.version}", one.spec.names.kind) for one in served.values())
         for name in [name for name, (shape, _) in self._joined.items() if shapes.get(name) != shape]:
             await self._part(name)
-        for name in sorted(served.keys() - self._joined.keys()):
+        for name in sorted(shapes.keys() - self._joined.keys()):
             self._joined[name] = (shapes[name], self._join(served[name]))
+        return said
 
     def _shape(self, one: CompositeDefinition, children: Mapping[tuple[str, str], str]) -> bytes:
         """What its reconciler is made from."""
