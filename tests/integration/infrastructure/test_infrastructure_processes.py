@@ -19,6 +19,7 @@ from managed_world import World
 from trimtab.api import ObjectMeta
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec, ProviderSpec
 from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, SHARED_S, NotReady, Pool, Rate, Talk
+from trimtab.components.infrastructure.programs.terms import asked_for
 
 
 class Started:
@@ -230,3 +231,41 @@ async def test_who_waits_for_a_turn_does_not_ask_after_a_refusal() -> None:
     rate.refused()
     with pytest.raises(NotReady, match=r"^the cloud asks for fewer requests: nothing is asked for 5 s$"):
         await waiting
+
+
+async def test_questions_go_before_looks_and_looks_go_on() -> None:
+    rate = Rate(200.0, asyncio.get_running_loop().time)
+    went: list[str] = []
+
+    async def one(name: str) -> None:
+        await rate.turn()
+        went.append(name)
+
+    async def asked(name: str) -> None:
+        with asked_for():
+            await one(name)
+
+    looks = [asyncio.create_task(one(f"look {n}")) for n in range(9)]
+    await asyncio.sleep(0)
+    assert rate.crowded is False
+    questions = [asyncio.create_task(asked(f"question {n}")) for n in range(7)]
+    await asyncio.sleep(0)
+    looks[4].cancel()  # its object is gone: nobody waits for it
+    await asyncio.wait([*looks, *questions])
+
+    row = [f"question {n}" for n in range(7)]
+    assert went[:11] == ["look 0", *row[:3], "look 1", *row[3:6], "look 2", row[6], "look 3"]
+    assert went[11:] == [f"look {n}" for n in range(5, 9)]
+
+
+async def test_what_waits_for_turns_is_a_crowd() -> None:
+    rate = Rate(2.0, asyncio.get_running_loop().time)
+    await rate.turn()
+    assert not rate.crowded
+    waiting = [asyncio.create_task(rate.turn()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert rate.crowded
+    for one in waiting:
+        one.cancel()
+    await asyncio.wait(waiting)
+    assert not rate.crowded

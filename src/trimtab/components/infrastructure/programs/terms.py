@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +19,24 @@ NO_OPENINGS: Mapping[str, Opening] = MappingProxyType({})
 
 RETRY_S = 15.0
 SUSPECT_FIRST_S, SUSPECT_LAST_S = 10.0, 1800.0
+
+
+_ASKED: ContextVar[bool] = ContextVar("asked", default=False)
+
+
+@contextmanager
+def asked_for() -> Iterator[None]:
+    """Somebody waits for the answer: what is asked of a cloud herein, and in tasks that are begun herein, goes before looks."""
+    before = _ASKED.set(True)
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
+
+
+def is_asked_for() -> bool:
+    """Whether this runs within `asked_for`."""
+    return _ASKED.get()
 
 
 class NotReady(Exception):

@@ -23,7 +23,7 @@ from trimtab.api import Resource
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
-from trimtab.components.infrastructure.programs.terms import NotReady, Providers
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers, asked_for
 from trimtab.runtime import deeds
 
 if TYPE_CHECKING:
@@ -145,6 +145,10 @@ class Answers:
 
     async def told(self, kind: str, ask: str, body: bytes, namespace: str, name: str) -> bytes:
         """The answer, JSON, to one question to a ProviderConfig or a CompositeDefinition. Raises `Refused`, `MsgspecError`."""
+        with asked_for():
+            return await self._told(kind, ask, body, namespace, name)
+
+    async def _told(self, kind: str, ask: str, body: bytes, namespace: str, name: str) -> bytes:
         match kind, ask:
             case "ProviderConfig", "plan":
                 from trimtab.components.infrastructure.questions.asking import Question
