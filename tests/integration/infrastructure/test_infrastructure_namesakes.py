@@ -159,6 +159,20 @@ async def test_a_connection_takes_neither_a_state_nor_the_connection_of_another(
     assert await world.says(CLUSTER, "other", "ConnectionInvalid") == (
         "spec.connection.secretName: prod is Cluster prod's: choose another"
     )
+    await world.declare(SERVER, "taker", GIVEN | {"name": "taker"}, connection=Connection(secret_name="prod"))
+    assert await world.says(SERVER, "taker", "ConnectionInvalid") == (
+        "spec.connection.secretName: prod is Cluster prod's: choose another"
+    )
+    await world.make(Secret(metadata=ObjectMeta(name="mine", namespace=NAMESPACE), string_data={"x": "y"}))
+    await world.declare(SERVER, "taker", GIVEN | {"name": "taker"}, connection=Connection(secret_name="mine"))
+    await world.until(lambda: told(world, SERVER, "taker", "was not made for it"), "a Secret of a person is not taken")
+    assert await world.says(SERVER, "taker", "ConnectionInvalid") == (
+        "spec.connection.secretName: mine is there already and was not made for it. "
+        'Hand it over with the annotation trimtab.dev/adopt: "true", or choose another'
+    )
+    taker = await world.get(SERVER, "taker")
+    assert taker is not None
+    assert {one.type for one in taker.status.conditions} == {"Synced", "Ready"}  # nothing of the runtime's
     there = await world.get(CLUSTER, "other")
     assert there is not None
     await world.client.delete(there)
@@ -228,3 +242,8 @@ async def named(world: World, there: str | None, gone: str) -> bool:
     """Whether there is the one Secret and not the other."""
     is_there = there is None or await world.secret(there) is not None
     return is_there and await world.secret(gone) is None
+
+
+async def told(world: World, resource: str, name: str, words: str) -> bool:
+    """Whether its condition Synced has these words."""
+    return words in (await world.condition(resource, name, "Synced"))[2]

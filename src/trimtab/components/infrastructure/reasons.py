@@ -34,7 +34,7 @@ REASONS = {
     "Deleted": "The resource is deleted, or left to itself as spec.policy.delete says; the object goes next.",
     "InUse": "It is being deleted and others still refer to it, which go first; the message names them.",
     "NonConvergent": "Right after it was applied the provider plans the same again; it is asked less and less often.",
-    "ConnectionInvalid": "A template of spec.connection cannot be filled; the message says which.",
+    "ConnectionInvalid": "A template of spec.connection cannot be filled, or its Secret is another's; the message says which.",
     "EphemeralFailed": "A value that is had anew from an ephemeral resource could not be had; the message names the field and has the "
     "provider's words.",
     "Installed": "The provider's program is on this machine.",

@@ -16,12 +16,13 @@ from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.loop.gathering import STATE_SUFFIX, Blocked
 from trimtab.components.infrastructure.loop.keeping import Kept
-from trimtab.components.infrastructure.loop.users import another
+from trimtab.components.infrastructure.loop.remembering import reconciler_name
+from trimtab.components.infrastructure.loop.users import Unseen, enabled, objects, told
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value
 from trimtab.components.infrastructure.schemas.mapping import hidden, shown
 from trimtab.runtime import Context
-from trimtab.runtime.ownership import OWNER_LABEL
+from trimtab.runtime.ownership import ADOPT_ANNOTATION, OWNER_LABEL, RECONCILER_LABEL
 
 
 class Connected:
@@ -66,13 +67,32 @@ class Connected:
                 "ConnectionInvalid",
                 f"spec.connection.secretName: names that end in {STATE_SUFFIX} are of what is remembered of resources: choose another",
             )
-        owner = await self._owner_of(name)
-        if owner in ("", self._subject.metadata.uid):
+        secret = await self._ctx.get(Secret, name)
+        if secret is None or secret.metadata.labels.get(OWNER_LABEL) == self._subject.metadata.uid:
             return  # as it is at nearly every look: the others need not be gone through
-        other = await another(self._ctx, self._subject, lambda one: one.metadata.uid == owner)
-        if other is not None and other.spec.connection is not None and other.spec.connection.secret_name == name:
-            where = f"{other.resource_type.kind} {other.name}"
-            raise Blocked("ConnectionInvalid", f"spec.connection.secretName: {name} is {where}'s: choose another")
+        if problem := await self._taken(secret):
+            raise Blocked("ConnectionInvalid", f"spec.connection.secretName: {name} {problem} choose another")
+
+    async def _taken(self, secret: Secret) -> str:
+        """Whose a Secret is that is not ours, in words; empty when it may be taken."""
+        owner, keeper = (secret.metadata.labels.get(label, "") for label in (OWNER_LABEL, RECONCILER_LABEL))
+        if not keeper:
+            if owner or secret.metadata.annotations.get(ADOPT_ANNOTATION) == "true":
+                return ""
+            return f'is there already and was not made for it. Hand it over with the annotation {ADOPT_ANNOTATION}: "true", or'
+        mine = type(self._subject)
+        try:
+            kinds = [mine, *(kind for kind in await enabled(self._ctx) if kind is not mine)]
+        except Unseen:
+            kinds = [mine]
+        kind = next((one for one in kinds if keeper.rpartition(".")[2] == reconciler_name(one)), None)
+        if kind is None:
+            return f"is kept by {keeper}:"
+        found = await objects(self._ctx, [kind], self._subject.namespace, lambda one: one.metadata.uid == owner)
+        wants = [one for one in found if one.spec.connection and one.spec.connection.secret_name == secret.name]
+        if wants:
+            return f"is {kind.resource_type.kind} {wants[0].name}'s:"
+        return "" if kind is mine else f"was made for {told(found) or f'a {kind.resource_type.kind} that is gone'}:"
 
     async def _owner_of(self, name: str) -> str:
         """The uid of the object for which a Secret was made."""
