@@ -207,10 +207,16 @@ async def test_killed_between_open_and_close_what_was_had_runs_out(world: Mortal
 
 async def test_killed_again_while_it_recovers(world: MortalWorld) -> None:
     """Of a creation whose answer was never heard: each step of looking for it, from the start of the process and of the provider on."""
+    undisturbed, first = Order(), Subject(world, SERVER, "again-0")
+    await world.at_rest()
+    await world.living(undisturbed)
+    await first.declared()
+    await world.through_armed(first.good, "a creation that nobody disturbs")
+    made = undisturbed.steps.index("apply") + 1
     for n in range(1, STEPS_MAX):
         one = Subject(world, SERVER, f"again-{n}")
         await world.at_rest()
-        await world.living(Order(8, "after"))  # what was asked for is made
+        await world.living(Order(made, "after"))
         await one.declared()
         assert await world.through_armed(one.good, f"again {n} begins")
         order = Order(n, manner_of(n))
