@@ -36,6 +36,7 @@ from trimtab.components.infrastructure.kinds import (
     Source,
     managed_kind,
 )
+from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.pool import Rate, Talk
 from trimtab.components.infrastructure.programs.removals import Removals
 from trimtab.components.infrastructure.programs.shelf import Shelf
@@ -81,6 +82,7 @@ class Grove:
         """Whether those who ask may remember less than there is: they come from a backup."""
         self.plugin = SimpleNamespace(name="grove", running=True)
         self.suspects = Suspects()
+        self.paces = Paces()
 
     def named(self, name: str) -> list[str]:
         return [key for key, one in self.there.items() if one["name"] == name]

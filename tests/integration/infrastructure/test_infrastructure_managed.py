@@ -27,6 +27,7 @@ from trimtab.components.infrastructure import reconcile
 from trimtab.components.infrastructure.kinds import Connection, PolicySpec, ProviderConfig, Reference, Source
 from trimtab.components.infrastructure.loop import keeping
 from trimtab.components.infrastructure.loop.remembering import kept_of
+from trimtab.components.infrastructure.programs import paces
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
 SERVER = "cloud_server"
@@ -212,6 +213,41 @@ async def test_what_is_wrong_is_said(world: World) -> None:
 
 async def _says(world: World, text: str, name: str = "web") -> bool:
     return text in (await world.condition(SERVER, name, "Synced"))[2]
+
+
+async def test_a_credential_that_may_not_ask_as_often_as_its_objects_say_tells_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paces, "TELL_S", 0.5)
+    for n in range(3):
+        await world.declare(SERVER, f"web-{n}", GIVEN | {"name": f"web-{n}"})
+    for n in range(3):
+        await world.ready(SERVER, f"web-{n}")
+
+    async def may_ask(per_second: float) -> None:
+        found = await world.client.get(ProviderConfig, "default", NAMESPACE)
+        assert found is not None
+        await world.client.patch(found, {"spec": {"requestsPerSecond": per_second}}, manager="test")
+
+    async def says(text: str) -> None:
+        async def holds() -> bool:
+            found = await world.client.get(ProviderConfig, "default", NAMESPACE)
+            return found is not None and found.status.behind == text
+
+        await world.until(holds, f"the ProviderConfig says: {text!r}")
+
+    told = "3 objects want 3 looks a second at their intervals, and requestsPerSecond is 2: each is looked at every 2s or so; "
+    await may_ask(2)
+    await says(told + "raise requestsPerSecond or the intervals")
+    await may_ask(500)
+    await says("")
+    await may_ask(2)
+    await says(told + "raise requestsPerSecond or the intervals")
+    for n in range(3):
+        found = await world.get(SERVER, f"web-{n}")
+        assert found is not None
+        await world.client.delete(found)
+    await says("")
 
 
 async def test_what_lost_its_credential_makes_no_fleet_twice(world: World) -> None:

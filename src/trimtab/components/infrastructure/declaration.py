@@ -11,7 +11,7 @@ from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.composition import declaration as composition
 from trimtab.components.infrastructure.joining import kinds
-from trimtab.components.infrastructure.kinds import MADE_ANEW, Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import TOLD_OF_CONFIG, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.installed import configured, installed
 from trimtab.components.infrastructure.loop.users import credentials
 from trimtab.components.infrastructure.programs.shelf import Shelf
@@ -65,7 +65,7 @@ COMPONENT = Component(
             kinds,
             reads=(Provider, ProviderConfig, Pod, ClusterManifests),
             owns=(Owned(Secret, retain=True), Owned(Job), Owned(Effect)),
-            writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
+            writes=(Writes(ProviderConfig, TOLD_OF_CONFIG),),
         ),
         Service("providers", _pool),
         composition.SERVICE,

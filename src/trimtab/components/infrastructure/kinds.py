@@ -131,6 +131,8 @@ class ProviderConfigStatus(Model):
     observed_generation: int = 0
     made_anew: list[MadeAnew] = []
     """What counts for removalsPerInterval: within the last ten minutes, or a little longer."""
+    behind: str = ""
+    """That its objects cannot be looked at in their intervals at requestsPerSecond, with the figures; empty while they can."""
     conditions: list[Condition] = []
 
 
@@ -151,8 +153,8 @@ class ProviderConfig(Resource):
     status: ProviderConfigStatus = field(default_factory=ProviderConfigStatus)
 
 
-MADE_ANEW = "status.madeAnew"
-"""The field of a ProviderConfig that the objects' reconcilers write."""
+TOLD_OF_CONFIG = ("status.madeAnew", "status.behind")
+"""The fields of a ProviderConfig that the objects' reconcilers write."""
 
 
 TimeOfDay = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]

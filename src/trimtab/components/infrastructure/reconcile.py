@@ -19,7 +19,7 @@ from trimtab.api import JSON, Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.kinds import MADE_ANEW, Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import TOLD_OF_CONFIG, MadeAnew, Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.connected import Connected
 from trimtab.components.infrastructure.loop.ephemeral import Fresh, marks
 from trimtab.components.infrastructure.loop.gathering import (
@@ -97,7 +97,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         subject=kind,
         function=keep,
         reads=(Provider, ProviderConfig, Secret, Pod, ClusterManifests),
-        writes=(Writes(ProviderConfig, (MADE_ANEW,)),),
+        writes=(Writes(ProviderConfig, TOLD_OF_CONFIG),),
         family=Managed,
         owns=(Owned(Secret, retain=True, quiet=True), Owned(Job)),
         effects=True,
@@ -118,6 +118,7 @@ class Run:
         providers: Providers = ctx.adapter(Providers)  # type: ignore[type-abstract]
         self._sources = Sources(subject, self._read, providers)
         self._suspects = providers.suspects
+        self._paces = providers.paces
         self._look: Look | None = None
         self._block = Block()
         self._jobs: Sequence[Job] = ()
@@ -132,6 +133,7 @@ class Run:
             return await self._ending()
         self._jobs = await self._ctx.owned(Job)
         if self._subject.spec.pause:
+            await self._unpaced()
             return Desired(keep=self._kept_refs(), status=self._status("Unknown", "Paused", "spec.pause is true"))
         try:
             return await self._kept_true()
@@ -155,6 +157,7 @@ class Run:
     async def _kept_true(self) -> Desired | Requeue:
         spec = self._subject.spec
         talk = await self._sources.talk()
+        await self._paced(talk)
         keeper = keeper_of(talk, self._resource)
         block = self._block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
@@ -356,9 +359,30 @@ class Run:
                 "TooManyGone",
                 f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
             )
-        config = await self._ctx.get(ProviderConfig, name, given=True)
-        if config is not None and (entries := talk.anew.entries) != config.status.made_anew:
-            said = {"status": {"madeAnew": msgspec.to_builtins(entries)}}
+        await self._tell_config(made_anew=talk.anew.entries)
+
+    async def _paced(self, talk: Talk) -> None:
+        """Counts this look, and says when those of its ProviderConfig are more than it may ask for."""
+        place = (self._subject.namespace or "", self._subject.spec.provider_ref.name)
+        now_s = asyncio.get_running_loop().time()
+        told = self._paces.look(self._subject.metadata.uid, place, self._interval_s, talk.rate.per_second, now_s)
+        if told is not None:
+            await self._tell_config(made_anew=talk.anew.entries, behind=told)
+
+    async def _unpaced(self) -> None:
+        """It is not looked at any more; the last of a ProviderConfig says so."""
+        if self._paces.drop(self._subject.metadata.uid):
+            await self._tell_config(behind="")
+
+    async def _tell_config(self, *, made_anew: list[MadeAnew] | None = None, behind: str | None = None) -> None:
+        """Writes what is new into the status of the ProviderConfig, with what stays: what is not named is taken back."""
+        config = await self._ctx.get(ProviderConfig, self._subject.spec.provider_ref.name, given=True)
+        if config is None:
+            return
+        before = (config.status.made_anew, config.status.behind)
+        now = (before[0] if made_anew is None else made_anew, before[1] if behind is None else behind)
+        if now != before:
+            said = {"status": {"madeAnew": msgspec.to_builtins(now[0]), "behind": now[1]}}
             await self._ctx.write(FieldWrite(config.ref, said, "status"))
 
     def _held(self, look: Look, reason: str, message: str) -> Blocked:
@@ -545,6 +569,7 @@ class Run:
 
     async def _forget(self, _: Any) -> None:
         self._claims.drop(self._subject)
+        await self._unpaced()
         await self._memory.discard()
 
     def _over(self) -> bool:

@@ -22,6 +22,7 @@ import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.programs.leases import Lease, Opening, close_all, redacted
+from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.removals import WINDOW_S, Removals
 from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers, Suspects, is_asked_for
 from trimtab.components.infrastructure.protocol import provider as protocol
@@ -304,6 +305,7 @@ class Pool:
         """By uid of a ProviderConfig: neither an idle end nor another token makes anybody forget."""
         self._ending: set[asyncio.Task[None]] = set()
         self.suspects = Suspects()
+        self.paces = Paces()
 
     @property
     def running(self) -> list[Talk]:

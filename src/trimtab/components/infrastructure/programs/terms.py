@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from trimtab.components.infrastructure.programs.paces import Paces
+
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
     from trimtab.components.infrastructure.programs.leases import Opening
@@ -88,6 +90,9 @@ class Providers(Protocol):
     @property
     def suspects(self) -> Suspects: ...
 
+    @property
+    def paces(self) -> Paces: ...
+
     async def talk(
         self,
         provider: Provider,
@@ -108,6 +113,7 @@ class WhenAsked:
         self._make = make
         self._pool: Pool | None = None
         self.suspects = Suspects()
+        self.paces = Paces()
         self._made = asyncio.Event()
 
     async def talk(
