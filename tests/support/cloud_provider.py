@@ -4,7 +4,8 @@
 Written with the project's own messages and values; that those are right is for providers that others wrote to say. FAULT: `silent`
 (never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
 `restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state),
-`many-N` (N more kinds), `plural` (a data source that lists clusters), `keys` (a kind that nothing can look for, ever).
+`many-N` (N more kinds), `plural` (a data source that lists clusters), `keys` (a kind that nothing can look for, ever), `pins`,
+`puks` (a write-only field of servers; both: two).
 """
 
 from __future__ import annotations
@@ -120,6 +121,9 @@ if "next" in FAULTS:
 if "pins" in FAULTS:
     KINDS["cloud_server"]["type"] = object_of({**KINDS["cloud_server"]["type"].attributes, "pin": STRING})
     KINDS["cloud_server"]["block"]["attributes"].append(attribute("pin", STRING, optional=True, write_only=True))
+if "puks" in FAULTS:
+    KINDS["cloud_server"]["type"] = object_of({**KINDS["cloud_server"]["type"].attributes, "puk": STRING})
+    KINDS["cloud_server"]["block"]["attributes"].append(attribute("puk", STRING, optional=True, write_only=True))
 if "keys" in FAULTS:
     KINDS["cloud_key"] = {
         "path": "keys",

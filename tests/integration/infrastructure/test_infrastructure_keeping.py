@@ -243,6 +243,22 @@ async def test_what_is_only_written_is_nowhere_and_sent_again_when_it_changes(cl
         assert not any(b"1234" in raw or b"5678" in raw for raw in memory.saved)
 
 
+@pytest.mark.parametrize("left_alone", ["initial", "ignored"])
+async def test_what_is_only_written_when_it_is_made_is_not_missed_afterwards(
+    cloud: Cloud, tmp_path: Path, left_alone: str
+) -> None:
+    given = GIVEN | {"pin": "1234", "puk": "8888"}
+    async with running(cloud, tmp_path, "6", "pins", "puks") as keeper:
+        memory = Memory()
+        alone: dict[str, Any] = {left_alone: ["puk"]}
+        look = await keeper.look(memory.kept, given, **alone)
+        assert {c.path for c in look.lines} >= {"pin", "puk"}
+        await keeper.carry_out(memory.kept, look, memory.save)
+        assert (await keeper.look(memory.kept, given, **alone)).action == "none"
+        assert (await keeper.look(memory.kept, given | {"puk": "9999"}, **alone)).action == "none"
+        assert (await keeper.look(memory.kept, given | {"pin": "5678"}, **alone)).action == "update"
+
+
 async def test_what_a_provider_cannot_plan_yet_waits(cloud: Cloud, tmp_path: Path) -> None:
     async with running(cloud, tmp_path, "6", "defers") as keeper:
         memory = Memory()

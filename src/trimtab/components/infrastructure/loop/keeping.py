@@ -41,12 +41,14 @@ from trimtab.components.infrastructure.protocol.written import unwritten, writte
 from trimtab.components.infrastructure.schemas.changes import (
     SENSITIVE,
     Change,
+    bare,
     changes,
     differences,
     digest,
     ignoring,
     overlap,
     put,
+    within,
 )
 
 UNSEEN_S = 600.0
@@ -261,9 +263,15 @@ class Keeper:
             changed_at=kept.changed_at if changed_at is None else changed_at,
         )
 
-    def _sent(self, kept: Kept, config: Value, marks: Mapping[str, str]) -> str:
-        """A seal of the write-only fields of a configuration; empty when there are none. marks: what counts of those that are had anew."""
-        found = [(path, marks.get(path, plain(value))) for path, value in written(self._schema.block, config)]
+    def _sent(self, kept: Kept, config: Value, marks: Mapping[str, str], alone: Sequence[str]) -> str:
+        """A seal of the write-only fields of a configuration; empty when there are none. marks: what counts of those that are had anew.
+        alone: places that are left alone once it is made, and do not count when it is, either."""
+        places = [bare(pattern) for pattern in alone]
+        found = [
+            (path, marks.get(path, plain(value)))
+            for path, value in written(self._schema.block, config)
+            if not any(within(place, bare(path)) for place in places)
+        ]
         raw = msgspec.json.encode(found, order="deterministic")
         return hmac.new(bytes.fromhex(kept.key), raw, hashlib.sha256).hexdigest() if found else ""
 
@@ -304,7 +312,7 @@ class Keeper:
         planned = await self._planned(live, full)
         forced = self._forced(live, planned)
         action = self._action(kept, live, planned, forced)
-        rewrites = (sent := self._sent(kept, full, marks)) != "" and sent != kept.written
+        rewrites = (sent := self._sent(kept, full, marks, [*ignored, *initial])) != "" and sent != kept.written
         if action == "none" and rewrites:
             action = "update"
         if action == "replace":
