@@ -43,6 +43,7 @@ STEADY_S = 5.0
 INSTALL_S_MAX = 900.0
 START_S_MAX = 200.0
 BEFORE = "before-upgrade"
+PROVIDERS = "/apis/trimtab.dev/v1alpha1/providers"
 _KNOWN = """
 import json, trimtab
 from trimtab.engine import datadir
@@ -260,8 +261,22 @@ def _switch(settings: Settings, old: Program, new: Program, say: Say, deadline_s
     took_s = time.monotonic() - began
     _tell(settings, "upgraded", f"upgraded from {old.version} to {new.version} in {took_s:.1f} s", took_s * 1000)
     say(f"{new.version} runs after {took_s:.1f} s; `trimtab upgrade --back` returns to {old.version}")
+    define_anew(settings, new, say)
     _forget_others(data, (old, new))
     return new
+
+
+def define_anew(settings: Settings, program: Program, say: Say) -> None:
+    """Gives the kinds of installed providers the definitions that a version has for them, which only an administrator may write. What fails
+    is said: the kinds go on as they are."""
+    listed = local.get_json(settings.api_socket, PROVIDERS) or {}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    for name in (one["metadata"]["name"] for one in listed.get("items", ()) if one["spec"].get("kinds")):
+        command = program.command(Path(settings.data), "provider", "enable", name)
+        try:
+            _run(command, {**environment, programs.ITSELF: "1"}, f"the kinds of provider {name} stay as they were")
+        except EngineError as err:
+            say(f"{err}; give it again: trimtab provider enable {name}")
 
 
 def _replace(settings: Settings, program: Program, say: Say) -> None:

@@ -19,7 +19,9 @@ import pytest
 from cloud import Cloud
 from engine_under_test import wait_for
 from infrastructure_engine import READS, CloudEngine, cloud_engine, server
+from trimtab.components.infrastructure.kinds import DEFINED
 from trimtab.components.infrastructure.programs.shelf import confined
+from trimtab.engine import datadir, local, programs, upgrade
 
 pytestmark = pytest.mark.engine
 
@@ -323,6 +325,41 @@ def test_a_program_that_is_gone_is_said_with_the_command_that_brings_it_back(wor
         away.rename(program)
     world.install()
     world.until("Provider", "cloud")
+
+
+@pytest.mark.parametrize("by", ["command", "upgrade"])
+def test_kinds_that_another_version_defined_are_said_and_defined_anew(world: CloudEngine, by: str) -> None:
+    settings = datadir.load(world.engine.data)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/servers.cloud.tf.trimtab.dev"
+
+    def fields() -> dict[str, Any]:
+        spec = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        return dict(spec["properties"])
+
+    def definition() -> dict[str, Any]:
+        found = local.get_json(settings.api_socket, path)
+        assert found is not None
+        return dict(found)
+
+    versions = definition()["spec"]["versions"]
+    del versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["ephemeral"]
+    assert local.merge_patch(settings.api_socket, path, {"spec": {"versions": versions}}) == 200
+    older = {"metadata": {"annotations": {DEFINED: "older"}}}
+    assert local.merge_patch(settings.api_socket, "/apis/trimtab.dev/v1alpha1/providers/cloud", older) == 200
+    said = world.until("Provider", "cloud", "Ready", "True", "DefinedBefore")["message"]
+    assert said == "another version of Trimtab defined its kinds: they may lack fields: trimtab provider enable cloud"
+    assert said in world.engine.run("provider", "list").stdout
+    assert "ephemeral" not in fields()
+
+    if by == "command":
+        assert world.engine.run("provider", "enable", "cloud").stdout == "cloud: defined cloud_server anew\n"
+    else:
+        told: list[str] = []
+        upgrade.define_anew(settings, programs.itself(), told.append)
+        assert told == []
+
+    world.until("Provider", "cloud", "Ready", "True", "Installed")
+    assert "ephemeral" in fields()
 
 
 def test_a_kind_in_use_is_not_disabled_and_one_that_is_not_is_gone(world: CloudEngine) -> None:

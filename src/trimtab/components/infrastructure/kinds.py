@@ -63,6 +63,10 @@ VERSIONS = "trimtab.dev/versions"
 """Annotation of a Provider: the versions whose programs are on this machine, JSON of version -> checksum."""
 
 
+DEFINED = "trimtab.dev/definitions"
+"""Annotation of a Provider: the mark of the definitions of its kinds (`definitions.py`)."""
+
+
 def versions_of(provider: Provider | None) -> dict[str, str]:
     """The versions of a provider that are on this machine: version -> checksum."""
     raw = provider.metadata.annotations.get(VERSIONS, "") if provider is not None else ""

@@ -38,6 +38,7 @@ REASONS = {
     "EphemeralFailed": "A value that is had anew from an ephemeral resource could not be had; the message names the field and has the "
     "provider's words.",
     "Installed": "The provider's program is on this machine.",
+    "DefinedBefore": "The provider's program is on this machine; another version of Trimtab defined its kinds: the message has the command.",
     "NotInstalled": "The provider's program is not on this machine: install it again.",
     "NoProvider": "The Provider that a ProviderConfig names does not exist.",
     "Accepted": "The provider takes this configuration.",

@@ -25,7 +25,7 @@ from msgspec import Struct
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure.kinds import VERSIONS, Provider, versions_of
+from trimtab.components.infrastructure.kinds import DEFINED, VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.mirror import from_mirror
 from trimtab.components.infrastructure.programs.pool import NotReady
@@ -277,15 +277,15 @@ def refuse_other(before: Provider, version: str, checksum: str) -> None:
         )
 
 
-def manifest_of(made: Provider, kinds: list[str], versions: dict[str, str]) -> JSON:
-    """versions: those that are on this machine beside its own."""
+def manifest_of(made: Provider, kinds: list[str], versions: dict[str, str], defined: str) -> JSON:
+    """versions: those that are on this machine beside its own. defined: the mark of its kinds' definitions."""
     spec = made.spec
     there = {**versions, spec.version: spec.checksum}
     place = Provider.resource_type
     return {
         "apiVersion": place.api_version,
         "kind": place.kind,
-        "metadata": {"name": made.name, "annotations": {VERSIONS: json.dumps(there, sort_keys=True)}},
+        "metadata": {"name": made.name, "annotations": {VERSIONS: json.dumps(there, sort_keys=True), DEFINED: defined}},
         "spec": {"source": spec.source, "version": spec.version, "checksum": spec.checksum, "kinds": kinds},
     }
 

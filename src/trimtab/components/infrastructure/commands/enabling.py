@@ -5,15 +5,13 @@ Provider.spec.kinds --> CustomResourceDefinitions, roles and a binding of the pr
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 from trimtab.api import JSON
-from trimtab.components.infrastructure.kinds import Managed, Provider
-from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema
+from trimtab.components.infrastructure.definitions import definition_of
+from trimtab.components.infrastructure.kinds import Provider
+from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.schemas import naming
-from trimtab.components.infrastructure.schemas.definition import definition
-from trimtab.runtime.crd import kind_schema
 
 CONTROLLERS = "system:trimtab:controllers"
 WEB = "system:trimtab:web"
@@ -57,20 +55,6 @@ def definitions(provider: Provider, schema: ProviderSchema) -> list[JSON]:
     if missing := [name for name in provider.spec.kinds if name not in schema.resources]:
         raise KeyError(missing[0])
     return [definition_of(provider, name, schema) for name in sorted(provider.spec.kinds)]
-
-
-def definition_of(provider: Provider, name: str, schema: ProviderSchema) -> JSON:
-    """The definition of one kind; of one that the provider no longer has, what there is to know of it by its name."""
-    common, status = _in_common()
-    return definition(provider.name, name, schema.resources.get(name) or Schema(block=Block()), common, status)
-
-
-@functools.cache
-def _in_common() -> tuple[JSON, JSON]:
-    """What every kind has beside its own, in `spec` and in `status`."""
-    properties = kind_schema(Managed)["properties"]
-    spec = {k: v for k, v in properties["spec"]["properties"].items() if k not in ("forProvider", "initProvider")}
-    return spec, {k: v for k, v in properties["status"]["properties"].items() if k != "atProvider"}
 
 
 def roles(provider: Provider) -> list[JSON]:

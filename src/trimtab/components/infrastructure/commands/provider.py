@@ -40,7 +40,8 @@ from trimtab.components.infrastructure.commands.commanding import (
 )
 from trimtab.components.infrastructure.commands.provider_import import import_
 from trimtab.components.infrastructure.commands.provider_upgrade import upgrade
-from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
+from trimtab.components.infrastructure.definitions import definition_of, mark, outdated
+from trimtab.components.infrastructure.kinds import DEFINED, Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.fetching import InstallError
 from trimtab.components.infrastructure.schemas import naming
@@ -104,7 +105,7 @@ def install(target: Target, source: str, origin: Origin, output: str) -> None:
                 f"{made.name} {before.spec.version} is installed and keeps objects: trimtab provider upgrade {found}@{program.version} plans them "
                 "with the new program first"
             )
-        await apply(wire, manifest_of(made, kinds, versions_of(before)))
+        await apply(wire, manifest_of(made, kinds, versions_of(before), _defined(before, kinds)))
         return kinds
 
     kinds = finished(with_api(target, work))
@@ -155,7 +156,8 @@ def list_(target: Target, output: str) -> None:
 def _row(one: JSON) -> tuple[str, ...]:
     spec, status = one["spec"], one.get("status", {})
     ready: JSON = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
-    state = "ready" if ready.get("status") == "True" else ready.get("message") or "not looked at yet"
+    said = ready.get("message")
+    state = said or ("ready" if ready.get("status") == "True" else "not looked at yet")
     enabled = f"{len(spec.get('kinds', [])):,} of {status.get('resources', '?')}"
     return one["metadata"]["name"], spec["source"], spec.get("version", ""), enabled, state
 
@@ -204,17 +206,22 @@ def _kind_row(row: JSON) -> tuple[str, ...]:
 
 @provider.command(short_help="Make resources kinds of the API.")
 @click.argument("name")
-@click.argument("resources", nargs=-1, required=True)
+@click.argument("resources", nargs=-1)
 @click.pass_obj
 def enable(target: Target, name: str, resources: tuple[str, ...]) -> None:
-    """Make RESOURCES of provider NAME kinds of the API.
+    """Make RESOURCES of provider NAME kinds of the API. Without any: those that are, anew, with all that this version gives them.
 
     \b
     trimtab provider enable hcloud hcloud_server hcloud_network
     trimtab provider enable hcloud 'hcloud_*'                    all that begin so
+    trimtab provider enable hcloud                               after an upgrade of Trimtab
     """
-    done = finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
-    click.echo(f"{name}: enabled {_listed(done)}")
+    if resources:
+        done = finished(with_api(target, lambda wire: _enable(target, wire, name, resources)))
+        click.echo(f"{name}: enabled {_listed(done)}")
+    else:
+        done = finished(with_api(target, lambda wire: _define_anew(target, wire, name)))
+        click.echo(f"{name}: defined {_listed(done)} anew")
 
 
 async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[str, ...]) -> list[str]:
@@ -224,12 +231,32 @@ async def _enable(target: Target, wire: WireClient, name: str, resources: tuple[
         fresh = enabling.added(made, chosen, schema)
     except enabling.NameClash as err:
         raise Refused(str(err)) from None
+    if outdated(made):
+        await _define_anew(target, wire, name)
     for manifest in enabling.roles(made):
         await apply(wire, manifest)
     await serving.apply_all(wire, fresh, _tell)
     await serving.served(wire, fresh, _tell)
-    await apply(wire, manifest_of(made, sorted({*made.spec.kinds, *chosen}), versions_of(made)))
+    await apply(wire, manifest_of(made, sorted({*made.spec.kinds, *chosen}), versions_of(made), mark()))
     return chosen
+
+
+async def _define_anew(target: Target, wire: WireClient, name: str) -> list[str]:
+    """Writes the definitions of the enabled kinds as this version has them; of one that the provider no longer has it stays as it is."""
+    made, schema = await known(target, wire, name)
+    if not made.spec.kinds:
+        raise Refused(f"{name}: nothing is enabled: trimtab provider enable {name} RESOURCE...")
+    there = [one for one in made.spec.kinds if one in schema.resources]
+    for manifest in enabling.roles(made):
+        await apply(wire, manifest)
+    await serving.apply_all(wire, [definition_of(made, one, schema) for one in there], _tell)
+    await apply(wire, manifest_of(made, made.spec.kinds, versions_of(made), mark()))
+    return there
+
+
+def _defined(before: Provider | None, kinds: Sequence[str]) -> str:
+    """The mark of a Provider whose definitions stay as they are."""
+    return before.metadata.annotations.get(DEFINED, "") if before is not None and kinds else mark()
 
 
 def _matching(name: str, given: str, there: Iterable[str]) -> list[str]:
@@ -272,9 +299,10 @@ async def _disable(target: Target, wire: WireClient, name: str, resources: tuple
     if strange := [one for one in resources if not fnmatch.filter(there, one)]:
         raise Refused(f"{name}: {strange[0]} is not enabled")
     chosen = [one for given in resources for one in fnmatch.filter(there, given)]
-    found = [enabling.definition_of(made, one, schema) for one in sorted(set(chosen))]
+    found = [definition_of(made, one, schema) for one in sorted(set(chosen))]
     await serving.nothing_left(wire, found, _tell)
-    await apply(wire, manifest_of(made, [one for one in made.spec.kinds if one not in chosen], versions_of(made)))
+    left = [one for one in made.spec.kinds if one not in chosen]
+    await apply(wire, manifest_of(made, left, versions_of(made), _defined(made, left)))
     await serving.drop_all(wire, found, _tell)
     return chosen
 

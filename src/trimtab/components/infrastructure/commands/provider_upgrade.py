@@ -34,7 +34,8 @@ from trimtab.components.infrastructure.commands.commanding import (
     shelf_of,
     with_api,
 )
-from trimtab.components.infrastructure.kinds import Provider, ProviderSpec, versions_of
+from trimtab.components.infrastructure.definitions import mark
+from trimtab.components.infrastructure.kinds import DEFINED, Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.fetching import InstallError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
@@ -96,7 +97,9 @@ def upgrade(target: Target, source: str, origin: Origin, accept: bool, output: s
             return Trial(before.spec.version, after.spec.version, [], []), True
         # From now on it is one of this provider's programs: only such are asked.
         versions = versions_of(before) | {after.spec.version: after.spec.checksum}
-        await apply(wire, manifest_of(before, before.spec.kinds, versions))
+        await apply(
+            wire, manifest_of(before, before.spec.kinds, versions, before.metadata.annotations.get(DEFINED, ""))
+        )
         trial = await _tried(wire, before, old, after, schema)
         switches = trial.harmless or (accept and trial.possible)
         if switches:
@@ -142,8 +145,11 @@ def _tell(done: int, total: int) -> None:
 
 async def _switch(wire: WireClient, before: Provider, after: Provider, schema: ProviderSchema) -> None:
     versions = versions_of(before) | {before.spec.version: before.spec.checksum}
-    await apply(wire, manifest_of(after, after.spec.kinds, versions))
+    before_mark = before.metadata.annotations.get(DEFINED, "")
+    await apply(wire, manifest_of(after, after.spec.kinds, versions, before_mark))
     await _define(wire, after, schema)
+    if before_mark != mark():
+        await apply(wire, manifest_of(after, after.spec.kinds, versions, mark()))
 
 
 async def _define(wire: WireClient, after: Provider, schema: ProviderSchema) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.core import Secret
+from trimtab.components.infrastructure.definitions import outdated
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.users import config_ends, provider_ends
 from trimtab.components.infrastructure.programs.shelf import Shelf
@@ -39,6 +40,9 @@ async def installed(subject: Provider, ctx: Context) -> Desired | Requeue:
     if missing:
         message = f"it has no resource {missing[0]}: trimtab provider disable {subject.name} {missing[0]}"
         return Desired(status=_status(subject, len(schema.resources), "False", "NoSuchResource", message))
+    if outdated(subject):
+        message = f"another version of Trimtab defined its kinds: they may lack fields: trimtab provider enable {subject.name}"
+        return Desired(status=_status(subject, len(schema.resources), "True", "DefinedBefore", message))
     return Desired(status=_status(subject, len(schema.resources), "True", "Installed", ""))
 
 
