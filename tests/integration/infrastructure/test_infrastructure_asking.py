@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +13,19 @@ import pytest
 
 from managed_world import NAMESPACE, World, a_world
 from trimtab.api import JSON, ObjectMeta, to_wire
-from trimtab.components.infrastructure.kinds import Maintenance, ManagedSpec, PolicySpec, ProviderRef, Reference, Source
+from trimtab.components.infrastructure.kinds import (
+    Maintenance,
+    ManagedSpec,
+    PolicySpec,
+    ProviderConfig,
+    ProviderRef,
+    Reference,
+    Source,
+)
 from trimtab.components.infrastructure.loop.gathering import Blocked
 from trimtab.components.infrastructure.programs.pool import NotReady
 from trimtab.components.infrastructure.questions.asking import Answer, Asker, Program, key_of
+from trimtab.components.infrastructure.questions.gateway import Answers
 from trimtab.components.infrastructure.questions.outside import plans_of
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu", "disk": [{"label": "root", "size": 20}]}
@@ -196,6 +207,27 @@ async def test_a_circle_of_references_leaves_the_others_their_plans(world: World
         ("b", "", circle),
         ("user", "", f"it refers to Server a, which cannot be made: {circle}"),
     ]
+
+
+async def test_what_people_ask_does_not_wait_behind_looks(world: World) -> None:
+    _, server = world.cloud.serve("POST", "/servers", "Bearer secret", GIVEN)
+    found = await world.client.get(ProviderConfig, "default", NAMESPACE)
+    assert found is not None
+    await world.client.patch(found, {"spec": {"requestsPerSecond": 10}}, manager="test")
+    answers = Answers(world.process)
+    wanted = json.dumps({"resource": SERVER, "id": server["id"]}).encode()
+    talk = await answers.asker.talk(NAMESPACE, "default")
+    talk.rate.per_second = 10  # whenever the controllers hear of it
+    looks = [asyncio.create_task(talk.rate.turn()) for _ in range(300)]
+    await asyncio.sleep(0)
+    try:
+        answer = json.loads(await answers.told("ProviderConfig", "import", wanted, NAMESPACE, "default"))
+        assert answer["manifest"]["spec"]["policy"] == {"adopt": f"id:{server['id']}"}
+        assert len(talk.rate.looks) > 200
+    finally:
+        for one in looks:
+            one.cancel()
+        await asyncio.wait(looks)
 
 
 async def test_what_exists_is_changed_only_in_its_window(world: World) -> None:
