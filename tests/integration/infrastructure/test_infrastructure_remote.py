@@ -259,9 +259,12 @@ async def test_what_is_wrong_is_said(world: ManifestsWorld) -> None:
     found = await world.get()
     assert found is not None
     name = inventory_name(found.metadata.uid)
-    await there.client.wire.patch(MAP, name, "kube-system", {"data": {"objects": '[["v1"]]'}}, manager="somebody")
-    said = await world.says("Applied", "InventoryUnreadable")
-    assert said.startswith(f"ConfigMap kube-system/{name} in the cluster, which says what was brought in, was changed")
+    for other in ('[["v1"]]', None):  # None: the key is taken out
+        await there.client.wire.patch(MAP, name, "kube-system", {"data": {"objects": other}}, manager="somebody")
+        said = await world.says("Applied", "InventoryUnreadable")
+        begins = f"ConfigMap kube-system/{name} in the cluster, which says what was brought in, was changed"
+        assert said.startswith(begins)
+    await world.until(lambda: _applied_says(world, "has no objects"), "that the key is missing is said")
     await there.client.wire.delete(MAP, name, "kube-system")
     assert "ConfigMap shop/Not_A_Name: " in await world.says("Applied", "Refused")
     await world.behind(there.kubeconfig().replace("token:", "exec: {command: sh} #"))
@@ -286,3 +289,7 @@ async def test_a_cluster_that_is_gone_does_not_hold_up_the_end(world: ManifestsW
     assert said.startswith(
         f"1 objects were left in cluster {found.status.cluster_uid}: the API server at https://127.0.0.1:"
     )
+
+
+async def _applied_says(world: ManifestsWorld, words: str) -> bool:
+    return words in (await world.condition("Applied"))[2]

@@ -145,13 +145,12 @@ class Cluster:
         if found is None:
             return None
         try:
-            rows = msgspec.json.decode(
-                (found.get("data") or {}).get("objects") or "[]", type=list[tuple[str, str, str, str]]
-            )
-        except (msgspec.DecodeError, msgspec.ValidationError) as err:
+            rows = msgspec.json.decode(found["data"]["objects"], type=list[tuple[str, str, str, str]])
+        except (msgspec.DecodeError, msgspec.ValidationError, KeyError) as err:
+            why = "it has no objects" if isinstance(err, KeyError) else err
             where = f"ConfigMap {INVENTORY_NAMESPACE}/{inventory_name(owner)} in the cluster"
             raise InventoryFault(
-                f"{where}, which says what was brought in, was changed and cannot be read ({err}): delete it; what is no "
+                f"{where}, which says what was brought in, was changed and cannot be read ({why}): delete it; what is no "
                 "longer in spec.manifests is then not deleted in there"
             ) from None
         return [Item(*row) for row in rows]
