@@ -1,4 +1,4 @@
-"""What docs/infrastructure.md shows can be typed: its commands parse, its objects have fields that there are, its function runs."""
+"""What the pages of infrastructure show can be typed: its commands parse, its objects have fields that there are, its function runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from trimtab.cli.root import root
 from trimtab.components.infrastructure.kinds import Managed, ManagedSpec, Provider, ProviderConfig
 from trimtab.components.infrastructure.remote import ClusterManifests
 
-PAGE = Path(__file__).parents[3] / "docs" / "infrastructure.md"
-TEXT = PAGE.read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = "\n".join((DOCS / f"{page}.md").read_text() for page in ("infrastructure", "compositions", "cluster-manifests"))
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 OWN = {kind.resource_type.kind: kind for kind in (Provider, ProviderConfig, ClusterManifests)}
 
