@@ -291,6 +291,10 @@ async def test_a_restart_in_the_middle_of_a_mass_loss_does_not_count_anew(world:
         await world.until(held, "the others are held back, and were looked at again")
 
     assert len(world.cloud.all("servers")) == 3
+    held_back = {(await world.condition(SERVER, name, "Synced"))[2] for name in names} - {""}
+    assert held_back == {
+        "more than 3 resources of ProviderConfig default were made anew, or would be within ten minutes: does its credential still see them?"
+    }
     config = await world.client.get(ProviderConfig, "default", NAMESPACE)
     assert config is not None
     assert len(config.status.made_anew) == 3

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trimtab.api import JSON, Resource
+from trimtab.api import Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
 from trimtab.components.infrastructure.durations import seconds
@@ -36,7 +36,6 @@ from trimtab.components.infrastructure.loop.gathering import (
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.remembering import (
-    EITHER,
     RETRY,
     ROOM_BYTES,
     Memory,
@@ -46,15 +45,15 @@ from trimtab.components.infrastructure.loop.remembering import (
 )
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.taking import Claims, keeping_already
+from trimtab.components.infrastructure.loop.telling import Telling, id_of, summary, verb
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
 from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
-from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
-from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, api_path, shown, to_type
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, to_type
 from trimtab.runtime import Context, Desired, FieldWrite, Owned, Reconciler, Requeue, Writes
 from trimtab.runtime.effects import NotDone
 
@@ -68,20 +67,12 @@ UNSEEN_RETRY_S = 3.0
 GONE_AGAIN_S = 1.0
 """So much later what is gone has to be gone still."""
 RESTLESS_S_MAX = 3600.0
-TOLD = frozenset({"ApprovalNeeded", "ReplaceDenied", "OutsideWindow", "TooManyGone"})
-"""Reasons for which a plan waits that are said as Events."""
 ID_LENGTH = 64
-ALARMING = frozenset({"ReplaceDenied", "TooManyGone"})
 QUICK_S = 5.0
 """So long after something was carried out it is looked at again, then after twice as long, and so on: clouds have surprises, most of them
 soon."""
 JITTER = 0.1
 """Looks come up to so much of their time sooner, so that they do not come all at once. Never later: `interval` is a promise."""
-DIGEST_CHARS = 12
-DOING = {"create": "Creating", "update": "Updating", "replace": "Replacing", "delete": "Deleting"}
-OF_PLANS = TOLD | {"ApplyNever"}
-PASSING = TOLD | {"Waiting", "NotVisibleYet", "Deferred", "InUse"}
-"""What is in order, or said already."""
 
 
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
@@ -119,8 +110,7 @@ class Run:
         self._sources = Sources(subject, self._read, providers)
         self._suspects = providers.suspects
         self._paces = providers.paces
-        self._look: Look | None = None
-        self._block = Block()
+        self._telling = Telling(subject, ctx, resource)
         self._jobs: Sequence[Job] = ()
 
     async def _read(self, kind: type[K], name: str) -> K | None:
@@ -134,7 +124,9 @@ class Run:
         self._jobs = await self._ctx.owned(Job)
         if self._subject.spec.pause:
             await self._unpaced()
-            return Desired(keep=self._kept_refs(), status=self._status("Unknown", "Paused", "spec.pause is true"))
+            return Desired(
+                keep=self._kept_refs(), status=self._telling.status("Unknown", "Paused", "spec.pause is true")
+            )
         try:
             return await self._kept_true()
         except (Blocked, NotReady) as err:
@@ -152,6 +144,13 @@ class Run:
         if isinstance(err, ProviderError) and err.died:
             self._suspects.blame(self._subject.metadata.uid, str(err))
 
+    def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
+        self._telling.standing(reason, message)
+        status = self._telling.status("False", reason, message)
+        return Desired(
+            keep=self._kept_refs(), status=status, requeue_after_s=retry_s * (0.9 + 0.2 * self._ctx.random.random())
+        )
+
     # Living
 
     async def _kept_true(self) -> Desired | Requeue:
@@ -159,7 +158,7 @@ class Run:
         talk = await self._sources.talk()
         await self._paced(talk)
         keeper = keeper_of(talk, self._resource)
-        block = self._block = talk.schema.resources[self._resource].block
+        block = self._telling.block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
         config = await self._sources.configuration(block, new=kept.state is None)
         fresh = await self._sources.fresh(block)
@@ -173,12 +172,12 @@ class Run:
             # Made anew since what is remembered was written: that is from a backup.
             self._ctx.event(
                 "Adopted",
-                f"found {self._resource} {_id(found.state)} by its tag, which {_id(kept.state)} made place for",
+                f"found {self._resource} {id_of(found.state)} by its tag, which {id_of(kept.state)} made place for",
             )
             kept = found
             await self._save(kept)
             look = await self._looked(keeper, kept, config, ignored, initial)
-        self._seen(look, block)
+        self._seen(look)
         if look.action != "none":
             if await self._outdated():
                 return Requeue(0.0)
@@ -188,22 +187,22 @@ class Run:
             await self._permitted(look, kept, talk)
             restless = kept.restless
             began = self._ctx.now
-            await self._report(look, self._doing(look, block))
+            await self._telling.report(look, self._telling.doing(look))
             kept = await to_its_end(self._carried_out(keeper, kept, look, fresh))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
-            self._ctx.event(_verb(look), self._deed(look, block, kept), duration_ms=took_ms)
+            self._ctx.event(verb(look), self._telling.deed(look, kept), duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
-            look = self._look = await keeper.look(
+            look = self._telling.look = await keeper.look(
                 kept, config, ignored=ignored, initial=initial, now=self._now_s, marks=self._marks()
             )
             if look.unseen:
-                self._seen(look, block)
+                self._seen(look)
             if look.action != "none":
                 kept = msgspec.structs.replace(kept, restless=restless + 1)
                 await self._save(kept)
                 raise Blocked(
                     "NonConvergent",
-                    f"applied, and planned again at once: {_summary(look, block)}",
+                    f"applied, and planned again at once: {summary(look, block)}",
                     min(RETRY_S * 2.0 ** min(kept.restless, 16), RESTLESS_S_MAX),
                 )
         if (settled := keeper.keep(kept, look.live)) != kept:
@@ -215,10 +214,10 @@ class Run:
             await self._save(kept)
         self._suspects.clear(self._subject.metadata.uid)
         restored = await self._restored(kept)
-        status = self._status("True", "Synced", "")
+        status = self._telling.status("True", "Synced", "")
         if restored is not None and restored.state != "done":
             reason = "Restoring" if restored.state == "running" else "RestoreFailed"
-            self._unready(status, reason, restored.message)
+            self._telling.unready(status, reason, restored.message)
         return Desired(
             objects=[*connections, *(restored.create if restored is not None else ())],
             keep=self._kept_refs() if restored is None else [self._memory.ref, *restored.keep],
@@ -234,7 +233,7 @@ class Run:
         return after_s * (1 - JITTER * self._ctx.random.random())
 
     def _marks(self) -> Mapping[str, str]:
-        return marks(self._block, self._subject.spec.ephemeral)
+        return marks(self._telling.block, self._subject.spec.ephemeral)
 
     async def _carried_out(self, keeper: Keeper, kept: Kept, look: Look, fresh: Sequence[Fresh]) -> Kept:
         """Does what was planned, with what is had anew for it, which is given back at the end. Raises as `Keeper.carry_out`, `NotReady`."""
@@ -296,43 +295,14 @@ class Run:
             raise Blocked(
                 "NotVisibleYet", "it reads as gone, and the cloud lists it: it is looked at again", UNSEEN_RETRY_S
             )
-        self._look = look
+        self._telling.look = look
         return look
 
-    def _deed(self, look: Look, block: Block, kept: Kept) -> str:
-        """What was done, for whoever reads the timeline."""
-        before, after = _id(look.live.value), _id(kept.state)
-        approved = f"; plan {short(look.digest)} was approved" if self._approval == look.digest else ""
-        if look.action == "create":
-            return f"made {self._resource} {after}{approved}"
-        if look.action == "replace":
-            return f"made {self._resource} {before} anew, now {after}: {_summary(look, block)}{approved}"
-        return f"changed {self._resource} {after}: {_summary(look, block)}{approved}"
-
-    @property
-    def _approval(self) -> str:
-        return self._subject.metadata.annotations.get(APPROVE, "")
-
-    async def _report(self, look: Look, message: str) -> None:
-        """Says what is being done, before it is; of what was tried before, what that came to stays to be read."""
-        before = next((c.reason for c in self._subject.status.conditions if c.type == "Synced"), "")
-        if self._subject.status.plan.digest != look.digest or before in OF_PLANS:
-            await self._ctx.report(self._status("False", DOING[look.action], message))
-
-    def _doing(self, look: Look, block: Block) -> str:
-        """What is being done, for whoever waits for it."""
-        match look.action:
-            case "create":
-                return f"{self._resource} is being made"
-            case "replace":
-                return f"{self._resource} {_id(look.live.value)} is being made anew: {_summary(look, block)}"
-        return f"{self._resource} {_id(look.live.value)} is being changed: {_summary(look, block)}"
-
-    def _seen(self, look: Look, block: Block) -> None:
+    def _seen(self, look: Look) -> None:
         """Says what was seen. Raises `Blocked` when it is not to be seen yet."""
         if look.unseen:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
-        self._say(look, block)
+        self._telling.seen(look)
 
     @property
     def _interval_s(self) -> float:
@@ -340,7 +310,7 @@ class Run:
 
     async def _permitted(self, look: Look, kept: Kept, talk: Talk) -> None:
         """Raises `Blocked`: it may not be carried out now."""
-        verdict = permission(self._subject, self._block, look, self._ctx.now)
+        verdict = permission(self._subject, self._telling.block, look, self._ctx.now)
         if not verdict.go:
             raise self._held(look, verdict.reason, verdict.message)
         talk.rate.open()
@@ -352,8 +322,8 @@ class Run:
     async def _counted(self, look: Look, kept: Kept, talk: Talk, what: str) -> None:
         """Counts something that was there and is not, or will not be. Raises `Blocked`: it would be one too many."""
         name = self._subject.spec.provider_ref.name
-        what = f"{self._subject.metadata.uid}/{kept.lives}/{_id(kept.state)[:ID_LENGTH]}"
-        if not talk.may_make_anew(what, self._now_s):
+        which = f"{self._subject.metadata.uid}/{kept.lives}/{id_of(kept.state)[:ID_LENGTH]}"
+        if not talk.may_make_anew(which, self._now_s):
             raise self._held(
                 look,
                 "TooManyGone",
@@ -386,11 +356,7 @@ class Run:
             await self._ctx.write(FieldWrite(config.ref, said, "status"))
 
     def _held(self, look: Look, reason: str, message: str) -> Blocked:
-        """A plan that waits; that it begins to is said aloud, once."""
-        before = self._subject.status
-        synced = next((c for c in before.conditions if c.type == "Synced"), None)
-        if reason in TOLD and (synced is None or (synced.reason, before.plan.digest) != (reason, look.digest)):
-            self._ctx.event(reason, message, warning=reason in ALARMING)
+        self._telling.waiting(look, reason, message)
         return Blocked(reason, message, self._interval_s)
 
     # Remembering
@@ -417,7 +383,7 @@ class Run:
         if kept.pending == "create":
             return await self._after_lost_answer(keeper, kept)
         if lost and not self._memory.retried(self._subject.metadata.uid):
-            config = await self._sources.configuration(self._block, new=True)
+            config = await self._sources.configuration(self._telling.block, new=True)
             found = await keeper.tagged(kept, config, self._subject.metadata.uid)
             if found is None:
                 raise self._memory.lost(lost)
@@ -528,7 +494,7 @@ class Run:
                 return self._stays("ProviderError", str(err), RETRY_S)
             self._suspects.clear(self._subject.metadata.uid)
             # Written down before what is remembered goes, so that its absence is understood.
-            return Requeue(0.0, status=self._over_status())
+            return Requeue(0.0, status=self._telling.over())
         return Desired()
 
     async def _end(self) -> None:
@@ -548,7 +514,7 @@ class Run:
             )
         talk = await self._sources.talk()
         keeper = keeper_of(talk, self._resource)
-        self._block = talk.schema.resources[self._resource].block
+        self._telling.block = talk.schema.resources[self._resource].block
         kept = await self._remembered(keeper, talk)
         if kept.state is not None:
             await self._deleted(keeper, talk, kept)
@@ -563,9 +529,9 @@ class Run:
             await self._counted(look, kept, talk, "are gone")
         if look.action == "delete":
             await self._permitted(look, kept, talk)
-            await self._report(look, f"{self._resource} {_id(look.live.value)} is being deleted")
+            await self._telling.report(look, f"{self._resource} {id_of(look.live.value)} is being deleted")
             await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
-            self._ctx.event("Deleted", f"deleted {self._resource} {_id(look.live.value)}")
+            self._ctx.event("Deleted", f"deleted {self._resource} {id_of(look.live.value)}")
 
     async def _forget(self, _: Any) -> None:
         self._claims.drop(self._subject)
@@ -575,81 +541,10 @@ class Run:
     def _over(self) -> bool:
         return any(c.type == "Ready" and c.reason == "Deleted" for c in self._subject.status.conditions)
 
-    def _over_status(self) -> JSON:
-        self._look = None
-        said = {"status": "False", "reason": "Deleted", "message": ""}
-        conditions = [{"type": type_, **said} for type_ in ("Ready", "Synced")]
-        return {"conditions": conditions, "observedGeneration": self._subject.metadata.generation}
-
     def _stays(self, reason: str, message: str, retry_s: float) -> Requeue:
-        self._tell(reason, message)
+        self._telling.standing(reason, message)
         after_s = retry_s * (0.9 + 0.2 * self._ctx.random.random())
-        return Requeue(after_s, status=self._status("False", reason, message))
-
-    # Telling
-
-    def _say(self, look: Look, block: Block) -> None:
-        if look.gone:
-            self._ctx.event("Gone", f"{self._resource} {self._subject.status.id} is no longer there", warning=True)
-        elif look.drifted:
-            places = ", ".join(api_path(block, line.path) for line in look.drifted[:5])
-            self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
-
-    def _tell(self, reason: str, message: str) -> None:
-        """Once, when it begins to stand in the way."""
-        before = next((c.reason for c in self._subject.status.conditions if c.type == "Synced"), "")
-        if reason not in PASSING and reason != before:
-            self._ctx.event(
-                reason, message.partition(EITHER)[0], warning=True
-            )  # the commands are for now: the condition has them
-
-    def _blocked(self, reason: str, message: str, retry_s: float) -> Desired:
-        self._tell(reason, message)
-        status = self._status("False", reason, message)
-        return Desired(
-            keep=self._kept_refs(), status=status, requeue_after_s=retry_s * (0.9 + 0.2 * self._ctx.random.random())
-        )
-
-    def _status(self, synced: str, reason: str, message: str) -> JSON:
-        """The whole status: conditions, and what the last look of this run saw; without one, what was known before."""
-        conditions = [
-            {"type": "Synced", "status": synced, "reason": reason, "message": message},
-            self._ready(synced, reason, message),
-        ]
-        out: JSON = {"conditions": conditions, "observedGeneration": self._subject.metadata.generation}
-        look, before = self._look, self._subject.status
-        if look is None:
-            plan = msgspec.to_builtins(before.plan, str_keys=True)
-            return out | {"id": before.id, "atProvider": before.at_provider, "plan": plan}
-        lines = [msgspec.structs.replace(line, path=api_path(self._block, line.path)) for line in look.lines]
-        return out | {
-            "id": _id(look.live.value),
-            "atProvider": shown(self._block, look.live.value) or {},
-            "plan": {
-                "action": look.action,
-                "digest": look.digest,
-                "changes": msgspec.to_builtins(lines, str_keys=True),
-            },
-        }
-
-    def _unready(self, status: JSON, reason: str, message: str) -> None:
-        conditions = [one for one in status["conditions"] if one["type"] != "Ready"]
-        status["conditions"] = [*conditions, {"type": "Ready", "status": "False", "reason": reason, "message": message}]
-
-    def _ready(self, synced: str, reason: str, message: str) -> JSON:
-        """Whether it can be used: as far as is known, when nobody could look."""
-        if synced == "True":
-            return {"type": "Ready", "status": "True", "reason": "Available", "message": ""}
-        before = next((c for c in self._subject.status.conditions if c.type == "Ready"), None)
-        there = self._look is None or self._look.live.value is not None
-        if before is not None and before.status == "True" and there:
-            return {"type": "Ready", "status": "True", "reason": before.reason, "message": before.message}
-        return {"type": "Ready", "status": "False", "reason": reason, "message": message}
-
-
-def short(digest: str) -> str:
-    """As much of a digest as a person compares."""
-    return digest.partition(":")[2][:DIGEST_CHARS]
+        return Requeue(after_s, status=self._telling.status("False", reason, message))
 
 
 async def _nothing() -> Any | None:
@@ -658,22 +553,6 @@ async def _nothing() -> Any | None:
 
 async def _something() -> Any:
     return {}
-
-
-def _id(value: Any) -> str:
-    return str(value.get("id") or "") if isinstance(value, Mapping) else ""
-
-
-def _verb(look: Look) -> str:
-    return {"create": "Created", "update": "Updated", "replace": "Replaced", "delete": "Deleted"}.get(
-        look.action, "Applied"
-    )
-
-
-def _summary(look: Look, block: Block) -> str:
-    shown_lines = [f"{api_path(block, line.path)} ({line.cause})" for line in look.lines[:5]]
-    more = len(look.lines) - len(shown_lines)
-    return ", ".join(shown_lines) + (f" and {more} more" if more > 0 else "")
 
 
 __all__ = ["RETRY", "managed", "seconds"]
