@@ -26,6 +26,7 @@ from engine_under_test import wait_for
 from infrastructure_engine import READS, CloudEngine, provider_program, server
 from run_under_test import run_beside
 
+pytestmark = pytest.mark.engine
 GROUP = "cloud.tf.trimtab.dev/v1"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cloud import Cloud
+from engine_under_test import wait_for
 from managed_world import World
 from trimtab.api import ObjectMeta
 from trimtab.components.infrastructure import joining
@@ -256,12 +257,16 @@ def test_a_provider_does_not_outlive_who_started_it_however_early_that_ended() -
 
         # What bwrap leaves when it is killed while it makes the inside of it ends with the next start.
         waits = ["bwrap", "-c", "import time; time.sleep(600)", str(left)]
-        with subprocess.Popen(waits, executable=sys.executable) as orphan:
-            made = Provider(
-                metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud", checksum=checksum)
-            )
+        made = Provider(metadata=ObjectMeta(name="cloud"), spec=ProviderSpec(source="trimtab/cloud", checksum=checksum))
+        orphan = subprocess.Popen(waits, executable=sys.executable)
+        try:
+            # A process that has begun has no arguments yet, for a moment.
+            wait_for(lambda: Path(f"/proc/{orphan.pid}/cmdline").read_bytes(), 60, "it says what it is")
             ShutIn(Shelf(folder / "shelf"), folder / "sockets", user)(made)
             assert orphan.wait(60) == -signal.SIGKILL
+        finally:
+            orphan.kill()
+            orphan.wait()
         assert not left.exists()
         start = ShutIn(Shelf(folder / "shelf"), folder / "sockets", user)
         ours = {start(made)[1], start(made)[1]}
