@@ -35,7 +35,8 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
     directory = Path(path)
     files = sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES) if directory.is_dir() else [directory]
     if not files:
-        raise EngineError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
+        app = f"; of the app in it: trimtab up {path} --print" if (directory / "ship.py").is_file() else ""
+        raise EngineError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}{app}")
     for file in files:
         try:
             yield str(file), file.read_text()

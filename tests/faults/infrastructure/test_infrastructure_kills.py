@@ -25,7 +25,8 @@ LONG_RUNS = 1000
 SEEDS = 4
 STEPS_MAX = 60
 SERVER = "cloud_server"
-PERSONS_MAX = 0.01
+UNHEARD_MAX = 0.3
+"""Of the operations on what nothing can look for so many may ask a person, and two more."""
 STEPS = {"create": 15, "adopt": 12, "change": 10, "pin": 10, "drift": 10, "replace": 18, "lost": 15, "delete": 12}
 """How many there are, about."""
 CLOUD_FAULTS = ("lost", "broken", "busy", "stale", "late", "half", "gone", "hidden")
@@ -298,6 +299,4 @@ async def test_killed_a_thousand_times(world: MortalWorld, seed: int) -> None:
         f"of {dict(runs)} people were asked {dict(+persons)}"
     )
     assert persons.total() == persons[UNSEEABLE], world.persons
-    assert persons.total() <= PERSONS_MAX * done.total() + 2, (
-        world.persons
-    )  # of a quarter of them; the whole is told in the docs
+    assert persons[UNSEEABLE] <= UNHEARD_MAX * runs[UNSEEABLE] + 2, world.persons

@@ -121,6 +121,8 @@ def test_exec_gives_output_and_exit_status(running: EngineUnderTest, pod: str) -
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 7)
     echoed = running.run("exec", "-i", pod, "--", "cat", input="through and back\n")
     assert echoed.stdout == "through and back\n"
+    entered = f"Pod default/{pod} entered (exec) by trimtab"
+    wait_for(lambda: entered in running.run("timeline").stdout, 60, "who entered")
     missing = running.run("exec", "nosuch", "--", "true", check=False)
     assert missing.returncode == 4
     assert missing.stderr.count("\n") == 1

@@ -124,3 +124,12 @@ def test_the_exit_status_of_a_command() -> None:
         exit_status(None)
     with pytest.raises(ApiError, match="no such container"):
         exit_status({"status": "Failure", "message": "no such container", "code": 500})
+
+
+def test_a_directory_of_an_app_says_how_its_objects_are_had(tmp_path: Path) -> None:
+    (tmp_path / "ship.py").write_text("")
+    with pytest.raises(EngineError) as caught:
+        manifests([str(tmp_path)])
+    assert str(caught.value) == (
+        f"{tmp_path} holds no file that ends in .yaml, .yml, .json; of the app in it: trimtab up {tmp_path} --print"
+    )
