@@ -61,7 +61,7 @@ def _connection(where: Path | ClusterAccess) -> tuple[str, dict[str, str], aioht
     agent = {"User-Agent": "trimtab"}  # who the timeline says it was
     if isinstance(where, Path):
         return "http://trimtab", agent, aiohttp.UnixConnector(str(where)), None
-    headers = agent | where.headers
+    headers = {**agent, **where.headers}
     if token := where.current_token():
         headers["Authorization"] = f"Bearer {token}"
     return where.server, headers, aiohttp.TCPConnector(ssl=where.ssl_context() or True), where.tls_server_name
