@@ -194,7 +194,8 @@ class Applier:
         live = self._process.informer(kind).cache.entries.get(key)
         if live is None or live.uid != subject.metadata.uid:
             return
-        body = _partial(subject.ref, live.uid, {"status": with_times(status, live.obj, self._process.clock.now())})
+        said = _without_empty(with_times(status, live.obj, self._process.clock.now()))
+        body = _partial(subject.ref, live.uid, {"status": said})
         await self._send(run, (kind, key, slot_name), subject.ref, body, manager, live, subresource="status")
 
     async def write_fields(self, run: Run, writes: Iterable[FieldWrite]) -> None:
@@ -218,7 +219,7 @@ class Applier:
             if live is None:
                 raise NotFound(404, "NotFound", f"{target} does not exist, so its fields cannot be written")
             if isinstance(fields.get("status"), dict):
-                fields["status"] = with_times(fields["status"], live.obj, self._process.clock.now())
+                fields["status"] = _without_empty(with_times(fields["status"], live.obj, self._process.clock.now()))
             body = _partial(target, live.uid, fields)
             slot: Slot = (kind, key, f"fields/{subresource}")
             manager = self._identity.fields_manager
@@ -326,6 +327,12 @@ async def is_gone(client: Client, obj: Resource) -> bool:
     passing kind."""
     live = await client.get(type(obj), obj.name, obj.namespace)
     return live is None or live.metadata.uid != obj.metadata.uid
+
+
+def _without_empty(status: JSON) -> JSON:
+    """A map that is applied empty by who had something in it becomes null in Kubernetes, which its own validation then refuses; so an empty
+    one is not said, and goes."""
+    return {name: value for name, value in status.items() if value != {}}
 
 
 def _partial(ref: Ref, uid: str, fields: Mapping[str, Any]) -> bytes:
