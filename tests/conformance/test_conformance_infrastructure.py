@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import signal
 import ssl
@@ -26,7 +27,8 @@ from engine_under_test import wait_for
 from infrastructure_engine import READS, CloudEngine, provider_program, server
 from run_under_test import run_beside
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, *([] if os.environ.get("TRIMTAB_KUBERNETES") else [pytest.mark.long])]
+"""At every change against the real server alone: what is kept on our own has tests of its own."""
 GROUP = "cloud.tf.trimtab.dev/v1"
 
 

@@ -107,13 +107,11 @@ def test_what_was_made_and_answered_with_nonsense_is_found_and_kept(world: Cloud
     wait_for(lambda: not set(HEARD_WRONG) & {one["name"] for one in world.cloud.all("servers")}, 60, "all are deleted")
 
 
-@pytest.mark.parametrize(
-    "deadly", [["children-at-plan"], pytest.param(list(DEADLY), marks=pytest.mark.long)], ids=["one", "three"]
-)
-def test_one_that_takes_the_program_down_holds_up_no_other(world: CloudEngine, deadly: list[str]) -> None:
+@pytest.mark.long
+def test_those_that_take_the_program_down_hold_up_no_other(world: CloudEngine) -> None:
     """Three at once take minutes until each is asked about seldom enough."""
-    world.apply(*map(server, deadly))
-    for name in deadly:
+    world.apply(*map(server, DEADLY))
+    for name in DEADLY:
 
         def suspected(name: str = name) -> bool:
             said = world.condition("Server", name, "Synced").get("message", "")
@@ -123,7 +121,7 @@ def test_one_that_takes_the_program_down_holds_up_no_other(world: CloudEngine, d
     assert mended(world)
     assert mended(world)
     assert not children("children-at-plan")
-    left_alone(world, *deadly)
+    left_alone(world, *DEADLY)
 
 
 def children(mark: str) -> list[str]:
