@@ -136,13 +136,13 @@ def server(name: str, *, interval: str = "1s", spec: dict[str, Any] | None = Non
 def bare_engine(more: Sequence[str] = ("--no-node",)) -> Iterator[CloudEngine]:
     """A started engine beside a fake cloud, without a provider."""
     with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud:
-        engine = EngineUnderTest(Path(folder) / "data")
+        world = CloudEngine(EngineUnderTest(Path(folder) / "data"), cloud, Path(folder))
         Path(folder).chmod(0o755)
         try:
-            engine.start(*more)
-            yield CloudEngine(engine, cloud, Path(folder))
+            world.engine.start(*more)
+            yield world
         finally:
-            engine.remove()
+            world.engine.remove()  # which may be another one by then
 
 
 @contextmanager
