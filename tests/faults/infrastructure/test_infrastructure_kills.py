@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from cloud import Cloud
 from mortal_world import COLLECTIONS, MANNERS, UNSEEABLE, Manner, MortalWorld, Order
 from trimtab.api import ObjectMeta
 from trimtab.api.core import Secret
@@ -36,20 +32,6 @@ LISTED = ("cloud_server", "cloud_network", "cloud_cluster")
 
 Goal = Callable[[], Awaitable[bool]]
 Act = Callable[[], Awaitable[None]]
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[MortalWorld]:
-    folder = Path(tempfile.mkdtemp(prefix="tt-kills-", dir="/tmp"))  # sockets have short paths
-    folder.chmod(0o755)
-    with Cloud() as cloud:
-        one = MortalWorld(folder, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
-            shutil.rmtree(folder)
 
 
 class Subject:
