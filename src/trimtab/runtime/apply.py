@@ -194,7 +194,7 @@ class Applier:
         live = self._process.informer(kind).cache.entries.get(key)
         if live is None or live.uid != subject.metadata.uid:
             return
-        said = _without_empty(with_times(status, live.obj, self._process.clock.now()))
+        said = _without_null(kind, with_times(status, live.obj, self._process.clock.now()))
         body = _partial(subject.ref, live.uid, {"status": said})
         await self._send(run, (kind, key, slot_name), subject.ref, body, manager, live, subresource="status")
 
@@ -219,7 +219,9 @@ class Applier:
             if live is None:
                 raise NotFound(404, "NotFound", f"{target} does not exist, so its fields cannot be written")
             if isinstance(fields.get("status"), dict):
-                fields["status"] = _without_empty(with_times(fields["status"], live.obj, self._process.clock.now()))
+                fields["status"] = _without_null(
+                    kind, with_times(fields["status"], live.obj, self._process.clock.now())
+                )
             body = _partial(target, live.uid, fields)
             slot: Slot = (kind, key, f"fields/{subresource}")
             manager = self._identity.fields_manager
@@ -329,10 +331,10 @@ async def is_gone(client: Client, obj: Resource) -> bool:
     return live is None or live.metadata.uid != obj.metadata.uid
 
 
-def _without_empty(status: JSON) -> JSON:
-    """A map that is applied empty by who had something in it becomes null in Kubernetes, which its own validation then refuses; so an empty
-    one is not said, and goes."""
-    return {name: value for name, value in status.items() if value != {}}
+def _without_null(kind: type[Resource], status: JSON) -> JSON:
+    """A map that is applied empty by who had something in it becomes null in Kubernetes, which the schema of a custom kind then refuses; so
+    of these an empty one is not said, and goes. In built-in kinds null is nothing, and an empty map can mean something."""
+    return status if kind.resource_type.builtin else {name: value for name, value in status.items() if value != {}}
 
 
 def _partial(ref: Ref, uid: str, fields: Mapping[str, Any]) -> bytes:
