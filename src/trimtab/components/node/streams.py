@@ -103,7 +103,7 @@ class Streams:
         pod = self._pod(request)
         view = self._views(pod, request)[0]
         if view.state != "running":
-            raise Refused(400, f'container "{view.name}" in pod "{pod.name}" is not running')
+            raise _not_running(view, pod)
         return view
 
     # Usage
@@ -170,8 +170,13 @@ class Streams:
         # too: without, containerd takes the input to have ended. A terminal has one connection for both.
         apart = stdin and not tty
         listens = container is not None and bool(container.stdin)
-        output = await self._cri.attach_url(view.id, stdin=listens, output=True, tty=tty)
-        source = await self._cri.attach_url(view.id, stdin=True, output=False, tty=False) if apart else ""
+        try:
+            output = await self._cri.attach_url(view.id, stdin=listens, output=True, tty=tty)
+            source = await self._cri.attach_url(view.id, stdin=True, output=False, tty=False) if apart else ""
+        except RuntimeFailure as err:
+            if "CONTAINER_EXITED" in str(err):  # it ended, and nobody told us yet
+                raise _not_running(view, pod) from None
+            raise
         once = container is not None and bool(container.stdin_once)
         channels = Channels(await _upgrade(request, PROTOCOLS))
         async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
@@ -207,6 +212,10 @@ class Streams:
         else:
             await forward_channels(socket, ports, space)
         return socket
+
+
+def _not_running(view: ContainerView, pod: Pod) -> Refused:
+    return Refused(400, f'container "{view.name}" in pod "{pod.name}" is not running')
 
 
 def _previous(pod: Pod, views: Sequence[ContainerView]) -> ContainerView:
