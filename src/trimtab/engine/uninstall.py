@@ -48,8 +48,10 @@ def uninstall(data: Path, *, delete_data: bool, say: Say, timeout_s: int | None 
     with contextlib.suppress(OSError):  # other engines have theirs there
         datadir.RUN_ROOT.rmdir()
     say("removed networks, mounts, cgroups and the run directory")
-    if not datadir.RUN_ROOT.exists() and lock.forget_recorded(lock.RECORDED):
-        say(f"removed {lock.RECORDED}, what recordings of profiles kept")
+    if not datadir.RUN_ROOT.exists():
+        lock.forget()
+        if lock.forget_recorded(lock.RECORDED):
+            say(f"removed {lock.RECORDED}, what recordings of profiles kept")
     key = keys.path_of_identity(settings)
     if delete_data:
         delete(data)

@@ -92,7 +92,11 @@ async def _run(arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Exit status 1 with a line that says why."""
     arguments = _arguments()
-    held = lock.take() if arguments.alone else None
+    try:
+        held = lock.take() if arguments.alone else None
+    except OSError as err:
+        talk.tell(talk.Failure(error=f"{lock.AGENT}: {err.strerror}", reason="Failed"))
+        return 1
     if arguments.alone and held is None:
         talk.tell(talk.Failure(error="another agent measures this machine", reason="AnotherAgent"))
         return 1
