@@ -13,6 +13,7 @@ import pytest
 
 import cloud_provider
 from cloud import Cloud
+from eventually import eventually
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError, State
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, ValueFault
@@ -151,6 +152,30 @@ async def test_a_provider_that_talks_nonsense_is_told_so(cloud: Cloud, tmp_path:
             ProviderError, match=r"^cloud answers of cloud_server what does not fit its schema: expected object"
         ):
             await one.read("cloud_server", made.state)
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"), [("exit 3", "ended with status 3"), ("echo hello; wait", "it greets with 'hello'")]
+)
+async def test_what_a_provider_started_ends_with_it(tmp_path: Path, ending: str, said: str) -> None:
+    """Also when it ends by itself: then before its number can be another's."""
+    program, started = tmp_path / "parent", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\nsleep 600 & echo $! > {started}; {ending}")
+    program.chmod(0o755)
+    with pytest.raises(LaunchError, match=f"^parent: {said}"):
+        await Provider.start([str(program)], tmp_path)
+    child = int(started.read_text())
+
+    async def ended() -> bool:
+        try:
+            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    async def state() -> str:
+        return Path(f"/proc/{child}/stat").read_text()
+
+    await eventually(ended, "what it started ends", state)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import binascii
 import contextlib
 import os
 import signal
+import subprocess
 import textwrap
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -80,14 +81,19 @@ def _certificate(text: str) -> bytes:
 class Plugin:
     """A running provider process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str, sockets: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], name: str, sockets: Path) -> None:
+        """process: the leader of a session, which nobody else waits for."""
         self._process = process
         self._sockets = sockets
         self.name = name
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._panic = ""
-        assert process.stderr is not None
-        self._reading = [asyncio.create_task(self._read(process.stderr))]
+        self._ended = asyncio.Event()
+        self._streams: list[asyncio.StreamReader] = []
+        self._pipes: list[asyncio.ReadTransport] = []
+        self._reading: list[asyncio.Task[None]] = []
+        self._handle = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(self._handle, self._bury)
 
     @property
     def pid(self) -> int:
@@ -96,6 +102,31 @@ class Plugin:
     @property
     def running(self) -> bool:
         return self._process.returncode is None
+
+    def _bury(self) -> None:
+        """It has ended. What it started ends before its number is given back: whoever has that next may lead a group, too."""
+        asyncio.get_running_loop().remove_reader(self._handle)
+        os.close(self._handle)
+        self._signal_all(signal.SIGKILL)
+        self._process.wait()
+        self._ended.set()
+
+    def _signal_all(self, number: int) -> None:
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    async def _hear(self) -> None:
+        """Opens what it says, and reads its complaints from now on."""
+        for pipe in (self._process.stdout, self._process.stderr):
+            stream = asyncio.StreamReader(limit=GREETING_BYTES_MAX)
+            opened, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda stream=stream: asyncio.StreamReaderProtocol(stream),  # type: ignore[misc]
+                pipe,
+            )
+            self._streams.append(stream)
+            self._pipes.append(opened)
+        self._reading.append(asyncio.create_task(self._read(self._streams[1])))
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         while True:
@@ -126,16 +157,16 @@ class Plugin:
 
     async def greeting(self, timeout_s: float) -> Greeting:
         """Raises `LaunchError`."""
-        assert self._process.stdout is not None
+        await self._hear()
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), timeout_s)
+            line = await asyncio.wait_for(self._streams[0].readline(), timeout_s)
         except TimeoutError:
             raise LaunchError(f"{self.name}: said nothing for {timeout_s:.0f} s after its start") from None
         except ValueError:
             raise LaunchError(f"{self.name}: greets with a line of more than {GREETING_BYTES_MAX} bytes") from None
         if not line:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), STOP_S)
+                await asyncio.wait_for(self._ended.wait(), STOP_S)
             await self._finished()
             raise LaunchError(f"{self.name}: {self.epitaph()}, before it greeted: is it a Terraform provider?")
         try:
@@ -148,30 +179,35 @@ class Plugin:
     def _read_all(self) -> None:
         """What comes after the greeting is read like what it complains of."""
         if len(self._reading) == 1:
-            assert self._process.stdout is not None
-            self._reading.append(asyncio.create_task(self._read(self._process.stdout)))
+            self._reading.append(asyncio.create_task(self._read(self._streams[0])))
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL, to it and to what it started. All that it said has been read when this returns."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+            self._signal_all(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), STOP_S)
+                await asyncio.wait_for(self._ended.wait(), STOP_S)
                 break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
         await self._finished()
 
     async def wait(self) -> None:
-        await self._process.wait()
+        """Until it has ended, and its last words are read."""
+        await self._ended.wait()
+        if self._reading:
+            await asyncio.wait(self._reading)
 
     async def _finished(self) -> None:
         self._read_all()
-        _, late = await asyncio.wait(self._reading, timeout=STOP_S)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if self._reading:
+            _, late = await asyncio.wait(self._reading, timeout=STOP_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for opened in self._pipes:
+            opened.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 def _signal(number: int) -> str:
@@ -208,13 +244,13 @@ async def launch(
         "TF_LOG": "OFF",
     }
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        process = subprocess.Popen(  # noqa: ASYNC220 (as asyncio starts it; who waits for it is `Plugin` alone)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             env=env,
-            limit=GREETING_BYTES_MAX,
             start_new_session=True,
         )
     except OSError as err:
