@@ -40,7 +40,8 @@ from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.pool import Rate, Talk
 from trimtab.components.infrastructure.programs.removals import Removals
 from trimtab.components.infrastructure.programs.shelf import Shelf
-from trimtab.components.infrastructure.programs.terms import Providers, Suspects
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import Providers
 from trimtab.components.infrastructure.protocol.provider import (
     Applied,
     Diagnostic,
@@ -81,8 +82,6 @@ class Grove:
         self.older = False
         """Whether those who ask may remember less than there is: they come from a backup."""
         self.plugin = SimpleNamespace(name="grove", running=True)
-        self.suspects = Suspects()
-        self.paces = Paces()
 
     def named(self, name: str) -> list[str]:
         return [key for key, one in self.there.items() if one["name"] == name]
@@ -157,7 +156,13 @@ class Installed(Shelf):
 
 
 def adapters(clock: Clock) -> Mapping[type, Any]:
-    return {Providers: Grove(clock), Shelf: Installed(), Clusters: OverHttp()}
+    return {
+        Providers: Grove(clock),
+        Suspects: Suspects(),
+        Paces: Paces(),
+        Shelf: Installed(),
+        Clusters: OverHttp(),
+    }
 
 
 def grove(stage: Stage) -> Grove:

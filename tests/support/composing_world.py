@@ -32,7 +32,7 @@ from trimtab.components.infrastructure.composition.kinds import (
 )
 from trimtab.components.infrastructure.composition.publishing import Claims
 from trimtab.components.infrastructure.composition.sandbox import Functions
-from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
+from trimtab.components.infrastructure.composition.terms import Compositions, LazyFunctions
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.remote import Clusters, OverHttp, manifests
 from trimtab.components.infrastructure.schemas.naming import plural
@@ -147,7 +147,7 @@ class ComposingWorld(World):
 
     @property
     def functions(self) -> Functions:
-        made: WhenAsked = self.adapters[Compositions]
+        made: LazyFunctions = self.adapters[Compositions]
         return made.functions
 
     @property

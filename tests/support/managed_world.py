@@ -32,7 +32,10 @@ from trimtab.components.infrastructure.kinds import (
 )
 from trimtab.components.infrastructure.loop.installed import configured
 from trimtab.components.infrastructure.loop.users import credentials
-from trimtab.components.infrastructure.programs.pool import Pool, Providers
+from trimtab.components.infrastructure.programs.paces import Paces
+from trimtab.components.infrastructure.programs.pool import Pool
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import Providers
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.reconcile import managed
 from trimtab.components.infrastructure.remote import ClusterManifests
@@ -130,7 +133,7 @@ class World:
             client=Client(self.transport()),
             journal=Journal(None),
             settings=Settings(id="te57ed", data=str(self.folder), run=str(self.folder)),
-            adapters={Providers: self.pool, **self.adapters},
+            adapters={Providers: self.pool, Suspects: Suspects(), Paces: Paces(), **self.adapters},
             components=self.components,
         )
         self._running = asyncio.create_task(self.process.run())

@@ -23,7 +23,7 @@ from trimtab.components.infrastructure.kinds import (
     Source,
 )
 from trimtab.components.infrastructure.loop.gathering import Blocked
-from trimtab.components.infrastructure.programs.pool import NotReady
+from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.questions.asking import Answer, Asker, Program, key_of
 from trimtab.components.infrastructure.questions.gateway import Answers
 from trimtab.components.infrastructure.questions.outside import plans_of

@@ -24,8 +24,9 @@ from trimtab.components.infrastructure import joining
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig, ProviderSpec
 from trimtab.components.infrastructure.loop.remembering import kept_of
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
-from trimtab.components.infrastructure.programs.pool import NotReady, Pool
+from trimtab.components.infrastructure.programs.pool import Pool
 from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn, confined
+from trimtab.components.infrastructure.programs.terms import NotReady
 
 GIVEN: dict[str, Any] = {"name": "web", "region": "eu"}
 SERVER = "cloud_server"

@@ -14,8 +14,10 @@ from trimtab.components.infrastructure.joining import kinds
 from trimtab.components.infrastructure.kinds import TOLD_OF_CONFIG, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.installed import configured, installed
 from trimtab.components.infrastructure.loop.users import credentials
+from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.shelf import Shelf
-from trimtab.components.infrastructure.programs.terms import Providers, WhenAsked
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import LazyPool, Providers
 from trimtab.components.infrastructure.questions.gateway import READS, SOCKET, gateway
 from trimtab.components.infrastructure.reasons import REASONS
 from trimtab.components.infrastructure.remote import REASONS as OF_MANIFESTS
@@ -118,7 +120,14 @@ def adapters(settings: Settings) -> dict[type, Any]:
 
         return Pool(ShutIn(shelf, settings.run_path("user", "providers"), settings.user))
 
-    return {Shelf: shelf, Providers: WhenAsked(pool), Clusters: OverHttp(), **composition.adapters(settings)}
+    return {
+        Shelf: shelf,
+        Providers: LazyPool(pool),
+        Suspects: Suspects(),
+        Paces: Paces(),
+        Clusters: OverHttp(),
+        **composition.adapters(settings),
+    }
 
 
 __all__ = ["COMPONENT", "ClusterManifests", "Provider", "ProviderConfig", "adapters", "beside_others"]

@@ -49,7 +49,10 @@ from trimtab.components.infrastructure.loop.telling import Telling, id_of, summa
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
-from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.programs.paces import Paces
+from trimtab.components.infrastructure.programs.pool import Talk
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
@@ -107,9 +110,9 @@ class Run:
         self._memory = Memory(subject, ctx)
         self._connected = Connected(subject, ctx)
         providers: Providers = ctx.adapter(Providers)  # type: ignore[type-abstract]
-        self._sources = Sources(subject, self._read, providers)
-        self._suspects = providers.suspects
-        self._paces = providers.paces
+        self._suspects = ctx.adapter(Suspects)
+        self._paces = ctx.adapter(Paces)
+        self._sources = Sources(subject, self._read, providers, self._suspects)
         self._telling = Telling(subject, ctx, resource)
         self._jobs: Sequence[Job] = ()
 

@@ -28,8 +28,8 @@ from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import DEFINED, VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.mirror import from_mirror
-from trimtab.components.infrastructure.programs.pool import NotReady
 from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn
+from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.protocol.provider import ProviderError

@@ -10,7 +10,7 @@ from trimtab.components.infrastructure.composition.kinds import CompositeDefinit
 from trimtab.components.infrastructure.composition.packages import Packages, Shelf
 from trimtab.components.infrastructure.composition.publishing import Claims, defined
 from trimtab.components.infrastructure.composition.reasons import REASONS
-from trimtab.components.infrastructure.composition.terms import Compositions, WhenAsked
+from trimtab.components.infrastructure.composition.terms import Compositions, LazyFunctions
 from trimtab.runtime import Admission, Command, Owned, Service, Store
 from trimtab.runtime.effects import Effect
 from trimtab.runtime.settings import Settings
@@ -42,7 +42,7 @@ STORE = Store("compositions", "a package of a composition until it is removed", 
 def adapters(settings: Settings) -> dict[type, Any]:
     """Running the functions of compositions."""
     packages = Shelf(settings.data_path("compositions"))
-    return {Packages: packages, Compositions: WhenAsked(), Claims: Claims()}
+    return {Packages: packages, Compositions: LazyFunctions(), Claims: Claims()}
 
 
 __all__ = ["ADMISSION", "COMMAND", "REASONS", "SERVICE", "STORE", "CompositeDefinition", "adapters", "defined"]

@@ -53,7 +53,7 @@ class Compositions(Protocol):
         """Ends what runs."""
 
 
-class WhenAsked:
+class LazyFunctions:
     """Functions that run from the first question on. Implements `Compositions`."""
 
     def __init__(self) -> None:

@@ -19,8 +19,9 @@ from trimtab.components.infrastructure.loop.ephemeral import Fresh, places, unfi
 from trimtab.components.infrastructure.loop.finding import Finder, tagged
 from trimtab.components.infrastructure.loop.keeping import Keeper
 from trimtab.components.infrastructure.programs.leases import Opening
-from trimtab.components.infrastructure.programs.pool import Providers, Talk
-from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady
+from trimtab.components.infrastructure.programs.pool import Talk
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady, Providers
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block, fields
 from trimtab.components.infrastructure.protocol.values import Value
@@ -63,14 +64,15 @@ class Login(NamedTuple):
 class Sources:
     """What one object is made of."""
 
-    def __init__(self, subject: Managed, reads: Reads, providers: Providers) -> None:
+    def __init__(self, subject: Managed, reads: Reads, providers: Providers, suspects: Suspects) -> None:
         self.subject = subject
         self._reads = reads
         self._providers = providers
+        self._suspects = suspects
 
     async def talk(self) -> Talk:
         """The object's provider, configured. Raises `Blocked`, `NotReady`."""
-        self._providers.suspects.spare(self.subject.metadata.uid)
+        self._suspects.spare(self.subject.metadata.uid)
         login = await self._login(self.subject.spec.provider_ref.name)
         return await self._providers.talk(login.provider, login.config, login.secrets, login.openings)
 

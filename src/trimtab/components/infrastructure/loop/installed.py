@@ -12,6 +12,7 @@ from trimtab.components.infrastructure.definitions import outdated
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
 from trimtab.components.infrastructure.loop.users import config_ends, provider_ends
 from trimtab.components.infrastructure.programs.shelf import Shelf
+from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers
 from trimtab.runtime import Context, Desired, Requeue, reconciler
 
@@ -88,9 +89,8 @@ async def _openings(subject: ProviderConfig, ctx: Context, providers: Providers)
 
     somebody = Managed(metadata=ObjectMeta(name=subject.name, namespace=subject.namespace))
     try:
-        return await Sources(somebody, ctx.get, providers).openings(
-            subject.spec.ephemeral, "spec", through=(subject.name,)
-        )
+        sources = Sources(somebody, ctx.get, providers, ctx.adapter(Suspects))
+        return await sources.openings(subject.spec.ephemeral, "spec", through=(subject.name,))
     except Blocked as err:
         raise NotReady(err.reason, str(err)) from None
 

@@ -22,9 +22,8 @@ import msgspec
 
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
 from trimtab.components.infrastructure.programs.leases import Lease, Opening, close_all, redacted
-from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.removals import WINDOW_S, Removals
-from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, Providers, Suspects, is_asked_for
+from trimtab.components.infrastructure.programs.terms import NO_OPENINGS, NotReady, is_asked_for
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
@@ -304,8 +303,6 @@ class Pool:
         self.shared: dict[str, Shared] = {}
         """By uid of a ProviderConfig: neither an idle end nor another token makes anybody forget."""
         self._ending: set[asyncio.Task[None]] = set()
-        self.suspects = Suspects()
-        self.paces = Paces()
 
     @property
     def running(self) -> list[Talk]:
@@ -476,4 +473,4 @@ class Pool:
         await asyncio.gather(*self._ending)
 
 
-__all__ = ["Command", "NotReady", "Pool", "Providers", "Rate", "Talk"]
+__all__ = ["Command", "Pool", "Rate", "Talk"]

@@ -9,20 +9,13 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from trimtab.components.infrastructure.programs.paces import Paces
-
 if TYPE_CHECKING:
     from trimtab.components.infrastructure.kinds import Provider, ProviderConfig
     from trimtab.components.infrastructure.programs.leases import Opening
     from trimtab.components.infrastructure.programs.pool import Pool, Talk
 
 NO_OPENINGS: Mapping[str, Opening] = MappingProxyType({})
-
-
 RETRY_S = 15.0
-SUSPECT_FIRST_S, SUSPECT_LAST_S = 10.0, 1800.0
-
-
 _ASKED: ContextVar[bool] = ContextVar("asked", default=False)
 
 
@@ -50,48 +43,8 @@ class NotReady(Exception):
         self.retry_s = retry_s
 
 
-class Suspects:
-    """Objects in the midst of whose questions a provider's program ended: one of them may be what ends it. When that happens again, each
-    is asked about later, and later each time, so that one that takes the program down does not hold up all the others."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[float, float, str]] = {}
-        """By uid: until when it is not asked about, for how long that was, and how the program ended."""
-
-    def blame(self, uid: str, why: str) -> None:
-        """why: how the program ended, in one line."""
-        if uid not in self._found:
-            self._found[uid] = (0.0, SUSPECT_FIRST_S / 2, why)
-            return
-        wait_s = min(self._found[uid][1] * 2, SUSPECT_LAST_S)
-        self._found[uid] = (_now() + wait_s, wait_s, why)
-
-    def spare(self, uid: str) -> None:
-        """Raises `NotReady` until it is time to ask about it again."""
-        until, _, why = self._found.get(uid, (0.0, 0.0, ""))
-        left_s = until - _now()
-        if left_s > 0:
-            raise NotReady(
-                "ProviderFailed", f"{why}; about this object it is asked again in {max(left_s, 1):.0f} s", left_s
-            )
-
-    def clear(self, uid: str) -> None:
-        """It was asked about, and all went well; or it is gone."""
-        self._found.pop(uid, None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 class Providers(Protocol):
     """Running providers."""
-
-    @property
-    def suspects(self) -> Suspects: ...
-
-    @property
-    def paces(self) -> Paces: ...
 
     async def talk(
         self,
@@ -106,14 +59,12 @@ class Providers(Protocol):
         """The service that stops what is idle, until cancelled; then it stops all."""
 
 
-class WhenAsked:
+class LazyPool:
     """A pool that is made with the first question, gRPC and all. Implements `Providers`."""
 
     def __init__(self, make: Callable[[], Pool]) -> None:
         self._make = make
         self._pool: Pool | None = None
-        self.suspects = Suspects()
-        self.paces = Paces()
         self._made = asyncio.Event()
 
     async def talk(

@@ -13,7 +13,7 @@ from typing import Any
 
 from trimtab.api import JSON, InvalidObject
 from trimtab.components.infrastructure.loop.gathering import Blocked
-from trimtab.components.infrastructure.programs.pool import NotReady
+from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.protocol.provider import ProviderError
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.asking import Asker, Said

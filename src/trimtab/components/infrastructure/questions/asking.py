@@ -36,7 +36,9 @@ from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.remembering import kept_for
 from trimtab.components.infrastructure.programs.leases import check
-from trimtab.components.infrastructure.programs.pool import NotReady, Providers, Talk
+from trimtab.components.infrastructure.programs.pool import Talk
+from trimtab.components.infrastructure.programs.suspects import Suspects
+from trimtab.components.infrastructure.programs.terms import NotReady, Providers
 from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
@@ -131,11 +133,13 @@ class Unsure(Sources):
         subject: Managed,
         reads: Reads,
         providers: Providers,
+        suspects: Suspects,
         foreseen: Foreseen,
         secrets: Mapping[str, Mapping[str, str]],
         program: Program | None = None,
     ) -> None:
-        super().__init__(subject, _with_program(reads, program) if program is not None else reads, providers)
+        reads = _with_program(reads, program) if program is not None else reads
+        super().__init__(subject, reads, providers, suspects)
         self._foreseen = foreseen
         self._secrets = secrets
         self.missing: list[Blocked] = []
@@ -184,9 +188,10 @@ def _with_program(reads: Reads, program: Program) -> Reads:
 class Asker:
     """Answers questions. reads: how objects of a namespace are looked up."""
 
-    def __init__(self, reads: Callable[[str], Reads], providers: Providers) -> None:
+    def __init__(self, reads: Callable[[str], Reads], providers: Providers, suspects: Suspects) -> None:
         self._reads = reads
         self._providers = providers
+        self._suspects = suspects
 
     async def answers(self, question: Question, namespace: str, config: str) -> Answered:
         """Plans of many objects, in their order. Those of another namespace or ProviderConfig are not planned."""
@@ -239,7 +244,7 @@ class Asker:
         nobody = Managed(
             metadata=ObjectMeta(name="", namespace=namespace), spec=ManagedSpec(provider_ref=ProviderRef(name=config))
         )
-        return await Sources(nobody, self._reads(namespace), self._providers).talk()
+        return await Sources(nobody, self._reads(namespace), self._providers, self._suspects).talk()
 
     async def validate(self, obj: JSON) -> Said:
         """What the provider says of an object.
@@ -287,7 +292,7 @@ class Asker:
         program: Program | None = None,
     ) -> Unsure:
         reads = self._reads(subject.namespace or "")
-        return Unsure(subject, reads, self._providers, foreseen or {}, secrets or {}, program)
+        return Unsure(subject, reads, self._providers, self._suspects, foreseen or {}, secrets or {}, program)
 
     async def _planned(self, answer: Answer, subject: Managed, sources: Unsure) -> Answer:
         spec = subject.spec

@@ -23,6 +23,7 @@ from trimtab.api import Resource
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.composition.kinds import CompositeDefinition
 from trimtab.components.infrastructure.kinds import Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import NotReady, Providers, asked_for
 from trimtab.runtime import deeds
 
@@ -97,7 +98,7 @@ class Answers:
         if self._asker is None:
             from trimtab.components.infrastructure.questions.asking import Asker
 
-            self._asker = Asker(self._reads, self._process.adapter(Providers))
+            self._asker = Asker(self._reads, self._process.adapter(Providers), self._process.adapter(Suspects))
         return self._asker
 
     def _reads(self, namespace: str) -> Reads:
