@@ -18,59 +18,48 @@ import msgspec
 from trimtab.api import Resource
 from trimtab.api.core import Pod, Secret
 from trimtab.api.jobs import Job
-from trimtab.components.infrastructure.durations import seconds
-from trimtab.components.infrastructure.kinds import TOLD_OF_CONFIG, MadeAnew, Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.kinds import TOLD_OF_CONFIG, Managed, Provider, ProviderConfig
+from trimtab.components.infrastructure.loop.budgets import Budget
 from trimtab.components.infrastructure.loop.connected import Connected
 from trimtab.components.infrastructure.loop.ephemeral import Fresh, marks
 from trimtab.components.infrastructure.loop.gathering import (
     APPROVE,
     BLOCKED_S,
-    RETRY_S,
     Blocked,
     Sources,
-    existing,
     ignored_paths,
     initial_paths,
+    interval_s,
     keeper_of,
 )
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
-from trimtab.components.infrastructure.loop.remembering import (
-    RETRY,
-    ROOM_BYTES,
-    Memory,
-    TooLong,
-    named_only,
-    reconciler_name,
-)
+from trimtab.components.infrastructure.loop.recalling import UNSEEN_RETRY_S, Recall
+from trimtab.components.infrastructure.loop.remembering import reconciler_name
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
-from trimtab.components.infrastructure.loop.taking import Claims, keeping_already
+from trimtab.components.infrastructure.loop.taking import Claims
 from trimtab.components.infrastructure.loop.telling import Telling, id_of, summary, verb
 from trimtab.components.infrastructure.loop.unhurried import to_its_end
 from trimtab.components.infrastructure.loop.users import Unseen, reaching, referring, told
 from trimtab.components.infrastructure.programs.leases import Lease, close_all, redacted
-from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.programs.suspects import Suspects
-from trimtab.components.infrastructure.programs.terms import NotReady, Providers
-from trimtab.components.infrastructure.protocol.provider import ProviderError, State
-from trimtab.components.infrastructure.protocol.values import Value, ValueFault, known
+from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady, Providers
+from trimtab.components.infrastructure.protocol.provider import ProviderError
+from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
 from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, to_type
-from trimtab.runtime import Context, Desired, FieldWrite, Owned, Reconciler, Requeue, Writes
+from trimtab.runtime import Context, Desired, Owned, Reconciler, Requeue, Writes
 from trimtab.runtime.effects import NotDone
 
 K = TypeVar("K", bound=Resource)
 
-INTERVAL_LEAST_S = 1.0
 WORKERS = 256
 """Objects of a kind that are at work at a time. Making one may take an hour, in which the others must be looked at: what bounds the
 requests to a cloud is the rate of its credential."""
-UNSEEN_RETRY_S = 3.0
 GONE_AGAIN_S = 1.0
 """So much later what is gone has to be gone still."""
 RESTLESS_S_MAX = 3600.0
-ID_LENGTH = 64
 QUICK_S = 5.0
 """So long after something was carried out it is looked at again, then after twice as long, and so on: clouds have surprises, most of them
 soon."""
@@ -107,12 +96,12 @@ class Run:
         self._subject = subject
         self._ctx = ctx
         self._resource = resource
-        self._memory = Memory(subject, ctx)
         self._connected = Connected(subject, ctx)
         providers: Providers = ctx.adapter(Providers)  # type: ignore[type-abstract]
         self._suspects = ctx.adapter(Suspects)
-        self._paces = ctx.adapter(Paces)
+        self._budget = Budget(subject, ctx)
         self._sources = Sources(subject, self._read, providers, self._suspects)
+        self._recall = Recall(subject, ctx, resource, self._sources, claims)
         self._telling = Telling(subject, ctx, resource)
         self._jobs: Sequence[Job] = ()
 
@@ -126,7 +115,7 @@ class Run:
             return await self._ending()
         self._jobs = await self._ctx.owned(Job)
         if self._subject.spec.pause:
-            await self._unpaced()
+            await self._budget.no_more_looks()
             return Desired(
                 keep=self._kept_refs(), status=self._telling.status("Unknown", "Paused", "spec.pause is true")
             )
@@ -159,15 +148,15 @@ class Run:
     async def _kept_true(self) -> Desired | Requeue:
         spec = self._subject.spec
         talk = await self._sources.talk()
-        await self._paced(talk)
+        await self._budget.look(talk)
         keeper = keeper_of(talk, self._resource)
         block = self._telling.block = talk.schema.resources[self._resource].block
-        kept = await self._remembered(keeper, talk)
+        kept = await self._recall.known(keeper, talk, self._telling.block)
         config = await self._sources.configuration(block, new=kept.state is None)
         fresh = await self._sources.fresh(block)
         if kept.state is None and (found := await keeper.tagged(kept, config, self._subject.metadata.uid)):
             kept = found
-            await self._save(kept)
+            await self._recall.save(kept)
             self._ctx.event("Adopted", f"found {self._resource} by its tag")
         ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, self._subject)
         look = await self._looked(keeper, kept, config, ignored, initial)
@@ -178,7 +167,7 @@ class Run:
                 f"found {self._resource} {id_of(found.state)} by its tag, which {id_of(kept.state)} made place for",
             )
             kept = found
-            await self._save(kept)
+            await self._recall.save(kept)
             look = await self._looked(keeper, kept, config, ignored, initial)
         self._seen(look)
         if look.action != "none":
@@ -186,7 +175,7 @@ class Run:
                 return Requeue(0.0)
             if look.gone or look.action == "replace":
                 await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
-            self._foreseen(keeper, kept, look)
+            self._recall.foreseen(keeper, kept, look)
             await self._permitted(look, kept, talk)
             restless = kept.restless
             began = self._ctx.now
@@ -202,7 +191,7 @@ class Run:
                 self._seen(look)
             if look.action != "none":
                 kept = msgspec.structs.replace(kept, restless=restless + 1)
-                await self._save(kept)
+                await self._recall.save(kept)
                 raise Blocked(
                     "NonConvergent",
                     f"applied, and planned again at once: {summary(look, block)}",
@@ -210,11 +199,11 @@ class Run:
                 )
         if (settled := keeper.keep(kept, look.live)) != kept:
             kept = settled
-            await self._save(kept)
+            await self._recall.save(kept)
         connections = await self._connected.wanted(block, look.live.value)
         if (settled := await self._connected.renamed(kept, connections)) != kept:
             kept = settled
-            await self._save(kept)
+            await self._recall.save(kept)
         self._suspects.clear(self._subject.metadata.uid)
         restored = await self._restored(kept)
         status = self._telling.status("True", "Synced", "")
@@ -223,14 +212,14 @@ class Run:
             self._telling.unready(status, reason, restored.message)
         return Desired(
             objects=[*connections, *(restored.create if restored is not None else ())],
-            keep=self._kept_refs() if restored is None else [self._memory.ref, *restored.keep],
+            keep=self._kept_refs() if restored is None else [self._recall.ref, *restored.keep],
             status=status,
             requeue_after_s=self._next_look_s(kept, talk),
         )
 
     def _next_look_s(self, kept: Kept, talk: Talk) -> float:
         """In how many seconds it is looked again: within `interval`, sooner after something was carried out."""
-        after_s = self._interval_s
+        after_s = interval_s(self._subject)
         if not talk.rate.crowded:
             after_s = min(after_s, max(self._now_s - kept.changed_at, QUICK_S))
         return after_s * (1 - JITTER * self._ctx.random.random())
@@ -250,7 +239,7 @@ class Run:
                     for one, lease in zip(fresh, leases, strict=True)
                 }
                 look = await keeper.filled(look, values)
-            return await keeper.carry_out(kept, look, self._save, now=self._now_s)
+            return await keeper.carry_out(kept, look, self._recall.save, now=self._now_s)
         except (ProviderError, Failed, ValueFault) as err:
             if not leases:
                 raise
@@ -265,7 +254,7 @@ class Run:
         hook = self._subject.spec.restore_from
         done = await restore(self._subject, self._ctx, hook, kept.lives) if hook is not None else None
         if done is None or done.state == "done":
-            await self._save(msgspec.structs.replace(kept, restoring=False))
+            await self._recall.save(msgspec.structs.replace(kept, restoring=False))
         if done is not None and done.state != "running":
             reason = "Restored" if done.state == "done" else "RestoreFailed"
             took_ms = done.seconds * 1000 or None
@@ -307,10 +296,6 @@ class Run:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
         self._telling.seen(look)
 
-    @property
-    def _interval_s(self) -> float:
-        return max(seconds(self._subject.spec.interval), INTERVAL_LEAST_S)
-
     async def _permitted(self, look: Look, kept: Kept, talk: Talk) -> None:
         """Raises `Blocked`: it may not be carried out now."""
         verdict = permission(self._subject, self._telling.block, look, self._ctx.now)
@@ -324,168 +309,29 @@ class Run:
 
     async def _counted(self, look: Look, kept: Kept, talk: Talk, what: str) -> None:
         """Counts something that was there and is not, or will not be. Raises `Blocked`: it would be one too many."""
-        name = self._subject.spec.provider_ref.name
-        which = f"{self._subject.metadata.uid}/{kept.lives}/{id_of(kept.state)[:ID_LENGTH]}"
-        if not talk.may_make_anew(which, self._now_s):
-            raise self._held(
-                look,
-                "TooManyGone",
-                f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
-            )
-        await self._tell_config(made_anew=talk.anew.entries)
-
-    async def _paced(self, talk: Talk) -> None:
-        """Counts this look, and says when those of its ProviderConfig are more than it may ask for."""
-        place = (self._subject.namespace or "", self._subject.spec.provider_ref.name)
-        now_s = asyncio.get_running_loop().time()
-        told = self._paces.look(self._subject.metadata.uid, place, self._interval_s, talk.rate.per_second, now_s)
-        if told is not None:
-            await self._tell_config(made_anew=talk.anew.entries, behind=told)
-
-    async def _unpaced(self) -> None:
-        """It is not looked at any more; the last of a ProviderConfig says so."""
-        if self._paces.drop(self._subject.metadata.uid):
-            await self._tell_config(behind="")
-
-    async def _tell_config(self, *, made_anew: list[MadeAnew] | None = None, behind: str | None = None) -> None:
-        """Writes what is new into the status of the ProviderConfig, with what stays: what is not named is taken back."""
-        config = await self._ctx.get(ProviderConfig, self._subject.spec.provider_ref.name, given=True)
-        if config is None:
+        if await self._budget.may_make_anew(kept, talk):
             return
-        before = (config.status.made_anew, config.status.behind)
-        now = (before[0] if made_anew is None else made_anew, before[1] if behind is None else behind)
-        if now != before:
-            said = {"status": {"madeAnew": msgspec.to_builtins(now[0]), "behind": now[1]}}
-            await self._ctx.write(FieldWrite(config.ref, said, "status"))
+        name = self._subject.spec.provider_ref.name
+        raise self._held(
+            look,
+            "TooManyGone",
+            f"more than {talk.removals} resources of ProviderConfig {name} {what} within ten minutes: does its credential still see them?",
+        )
 
     def _held(self, look: Look, reason: str, message: str) -> Blocked:
         self._telling.waiting(look, reason, message)
-        return Blocked(reason, message, self._interval_s)
-
-    # Remembering
-
-    async def _remembered(self, keeper: Keeper, talk: Talk) -> Kept:
-        """What is known of the resource, after what was left open is cleared up."""
-        kept, lost = await self._loaded()
-        if kept is None:
-            kept = Kept.fresh()
-            if not lost:
-                await self._save(kept)  # its key stays: what is approved is a plan of this resource
-        # From here on there may be something outside.
-        await self._ctx.effect("resource", find=_nothing, do=_something, undo=None)
-        adopt = self._subject.spec.policy.adopt
-        if kept.state is not None:
-            self._claims.drop(self._subject)  # its Secret says it
-            if adopt.startswith("id:") and adopt != kept.adopted:
-                # It has one: the word is not for a later day, when that is gone.
-                kept = msgspec.structs.replace(kept, adopted=adopt)
-                await self._save(kept)
-            return kept
-        if adopt.startswith("id:") and adopt != kept.adopted:
-            return await self._adopted(keeper, talk, kept, adopt)
-        if kept.pending == "create":
-            return await self._after_lost_answer(keeper, kept)
-        if lost and not self._memory.retried(self._subject.metadata.uid):
-            config = await self._sources.configuration(self._telling.block, new=True)
-            found = await keeper.tagged(kept, config, self._subject.metadata.uid)
-            if found is None:
-                raise self._memory.lost(lost)
-            await self._save(found)
-            return found
-        return kept
-
-    async def _loaded(self) -> tuple[Kept | None, str]:
-        """What is kept, and if there should be something and is not, what happened to it."""
-        name = self._memory.name
-        try:
-            kept = await self._memory.load()
-        except ValueError as err:
-            return None, f"the Secret {name}: {err}"
-        if kept is None and "resource" in await self._ctx.done():
-            return None, f"the Secret {name}, which held what is known of it, is gone"
-        if kept is not None and (timely := kept.as_of(self._now_s)) != kept:
-            kept = timely
-            await self._save(kept)
-        return kept, ""
-
-    async def _adopted(self, keeper: Keeper, talk: Talk, kept: Kept, adopt: str) -> Kept:
-        """What exists already, where the object says that it is to be taken over. Nothing is made while it is not there."""
-        name = adopt[3:]
-        other = await keeping_already(self._ctx, self._subject, name)
-        if other is not None:
-            where = f"{other.resource_type.kind} {other.name}"
-            raise Blocked("InvalidField", f"spec.policy.adopt: {self._resource} {name} is {where}'s already")
-        live = await existing(talk, self._resource, name)
-        if live.value is None:
-            raise Blocked("ProviderError", f"there is no {self._resource} {name} to take over")
-        kept = keeper.keep(msgspec.structs.replace(kept, adopted=adopt), live)
-        await self._save(kept)
-        self._ctx.event("Adopted", f"took over {self._resource} {name}")
-        return kept
-
-    async def _after_lost_answer(self, keeper: Keeper, kept: Kept) -> Kept:
-        """Making it was begun, and how that ended was not heard."""
-        token = kept.attempt.token if kept.attempt is not None else self._subject.metadata.uid
-        if self._memory.retried(token):
-            return keeper.keep(kept, State(None), agreed=kept.agreed)
-        me = self._subject
-
-        async def taken(key: str) -> bool:
-            return self._claims.held(me, key) or await keeping_already(self._ctx, me, key) is not None
-
-        recovered = await keeper.recover(kept, me.metadata.uid, self._now_s, taken)
-        if recovered.outcome == "found" and not self._claims.claim(me, recovered.names[0]):
-            raise Blocked("NotVisibleYet", "what was found is another's since: it is looked for", UNSEEN_RETRY_S)
-        if recovered.outcome == "early":
-            if recovered.kept is not None and recovered.kept != kept:
-                await self._save(recovered.kept)
-            how = (
-                f"making it ended with: {kept.attempt.said}"
-                if kept.attempt and kept.attempt.said
-                else "the answer to making it never came"
-            )
-            raise Blocked("NotVisibleYet", f"{how}: it is looked for", UNSEEN_RETRY_S)
-        if recovered.kept is None:
-            raise self._memory.unknown(token, recovered.names)
-        await self._save(recovered.kept)
-        if recovered.outcome == "found":
-            self._ctx.event("Found", f"{self._resource} {recovered.names[0]} had been made, unheard")
-        return recovered.kept
-
-    async def _save(self, kept: Kept) -> None:
-        """Raises `Blocked`: it is too much to be remembered. What is there already is remembered by its name, all the same."""
-        try:
-            await self._memory.save(kept)
-        except TooLong as err:
-            if kept.state is not None and kept.pending in ("", "delete"):
-                await self._memory.save(named_only(kept))
-            if kept.pending == "delete":
-                return  # of what goes more is not needed
-            raise self._too_long(err) from None
-
-    def _foreseen(self, keeper: Keeper, kept: Kept, look: Look) -> None:
-        """Raises `Blocked`: what there would be is too much to be remembered, so that it is not made."""
-        if look.planned is None:
-            return
-        after = keeper.keep(kept, State(known(look.planned.value), look.planned.private))
-        try:
-            self._memory.packed(after, room_bytes=ROOM_BYTES)
-        except TooLong as err:
-            raise self._too_long(err) from None
-
-    def _too_long(self, err: TooLong) -> Blocked:
-        return Blocked("StateTooLong", f"what is to be remembered of it is too long: {err}", self._interval_s)
+        return Blocked(reason, message, interval_s(self._subject))
 
     def _kept_refs(self) -> list[Any]:
-        return [self._memory.ref, *(job.ref for job in self._jobs)]
+        return [self._recall.ref, *(job.ref for job in self._jobs)]
 
     # Ending
 
     async def _ending(self) -> Desired | Requeue:
         try:
-            await self._ctx.effect("resource", find=_nothing, do=_something, undo=self._forget)
+            await self._recall.may_exist(undo=self._forget)
         except NotDone:
-            await self._memory.discard()
+            await self._recall.discard()
             raise
         if not self._over():
             try:
@@ -518,7 +364,7 @@ class Run:
         talk = await self._sources.talk()
         keeper = keeper_of(talk, self._resource)
         self._telling.block = talk.schema.resources[self._resource].block
-        kept = await self._remembered(keeper, talk)
+        kept = await self._recall.known(keeper, talk, self._telling.block)
         if kept.state is not None:
             await self._deleted(keeper, talk, kept)
         if kept.connected:
@@ -533,13 +379,13 @@ class Run:
         if look.action == "delete":
             await self._permitted(look, kept, talk)
             await self._telling.report(look, f"{self._resource} {id_of(look.live.value)} is being deleted")
-            await to_its_end(keeper.carry_out(kept, look, self._save, now=self._now_s))
+            await to_its_end(keeper.carry_out(kept, look, self._recall.save, now=self._now_s))
             self._ctx.event("Deleted", f"deleted {self._resource} {id_of(look.live.value)}")
 
     async def _forget(self, _: Any) -> None:
         self._claims.drop(self._subject)
-        await self._unpaced()
-        await self._memory.discard()
+        await self._budget.no_more_looks()
+        await self._recall.discard()
 
     def _over(self) -> bool:
         return any(c.type == "Ready" and c.reason == "Deleted" for c in self._subject.status.conditions)
@@ -550,12 +396,4 @@ class Run:
         return Requeue(after_s, status=self._telling.status("False", reason, message))
 
 
-async def _nothing() -> Any | None:
-    return None
-
-
-async def _something() -> Any:
-    return {}
-
-
-__all__ = ["RETRY", "managed", "seconds"]
+__all__ = ["managed"]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
+from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.kinds import Ephemeral, Managed, Provider, ProviderConfig, SecretKey, Source
 from trimtab.components.infrastructure.loop.ephemeral import Fresh, places, unfilled
 from trimtab.components.infrastructure.loop.finding import Finder, tagged
@@ -35,6 +36,7 @@ APPROVE = "trimtab.dev/approve"
 STATE_KEY = "state"
 STATE_SUFFIX = "-state"
 BLOCKED_S = 60.0
+INTERVAL_LEAST_S = 1.0
 
 
 class Reads(Protocol):
@@ -273,6 +275,11 @@ def initial_paths(block: Block, subject: Managed) -> list[str]:
     return sorted(name for name, mine in names.items() if {mine, mine + naming.SECRET_REF} & initial)
 
 
+def interval_s(subject: Managed) -> float:
+    """In how many seconds an object is looked at again, at the latest."""
+    return max(seconds(subject.spec.interval), INTERVAL_LEAST_S)
+
+
 def state_name(subject: Managed) -> str:
     """The name of the Secret in which the state of an object's resource is kept."""
     return f"{subject.name}-{subject.resource_type.kind.lower()}{STATE_SUFFIX}"
@@ -302,7 +309,6 @@ async def existing(talk: Talk, resource: str, name: str) -> State:
 __all__ = [
     "APPROVE",
     "BLOCKED_S",
-    "RETRY_S",
     "STATE_KEY",
     "STATE_SUFFIX",
     "Blocked",
@@ -311,6 +317,7 @@ __all__ = [
     "existing",
     "ignored_paths",
     "initial_paths",
+    "interval_s",
     "keeper_of",
     "named",
     "put_given",
