@@ -37,7 +37,8 @@ from trimtab.components.infrastructure.kinds import (
     managed_kind,
 )
 from trimtab.components.infrastructure.programs.paces import Paces
-from trimtab.components.infrastructure.programs.pool import Rate, Talk
+from trimtab.components.infrastructure.programs.pool import Talk
+from trimtab.components.infrastructure.programs.rate import Rate
 from trimtab.components.infrastructure.programs.removals import Removals
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.programs.suspects import Suspects

@@ -18,7 +18,8 @@ from cloud import Cloud
 from managed_world import World
 from trimtab.api import ObjectMeta
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderConfigSpec, ProviderSpec
-from trimtab.components.infrastructure.programs.pool import BUSY_FIRST_S, SHARED_S, Pool, Rate, Talk
+from trimtab.components.infrastructure.programs.pool import SHARED_S, Pool, Talk
+from trimtab.components.infrastructure.programs.rate import BUSY_FIRST_S, Rate
 from trimtab.components.infrastructure.programs.terms import NotReady, asked_for
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from trimtab.components.infrastructure.programs.pool import BUSY
+from trimtab.components.infrastructure.programs.rate import BUSY
 from trimtab.components.infrastructure.protocol.provider import Imported, Listed, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, Type
