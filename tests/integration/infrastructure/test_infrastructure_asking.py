@@ -23,6 +23,7 @@ from trimtab.components.infrastructure.kinds import (
     Source,
 )
 from trimtab.components.infrastructure.loop.gathering import Blocked
+from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.questions.asking import Answer, Asker, Program, key_of
 from trimtab.components.infrastructure.questions.gateway import Answers
@@ -46,7 +47,7 @@ def asker(world: World) -> Asker:
 
         return read
 
-    return Asker(of, world.pool)
+    return Asker(of, world.pool, Suspects())
 
 
 def draft(world: World, resource: str, name: str, given: dict[str, Any], **spec: Any) -> JSON:

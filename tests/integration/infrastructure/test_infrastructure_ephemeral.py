@@ -25,6 +25,7 @@ from trimtab.components.infrastructure.kinds import (
     ProviderRef,
     SecretKey,
 )
+from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
 from trimtab.components.infrastructure.questions.asking import Asker
 from trimtab.runtime.effects import Effect
@@ -223,7 +224,7 @@ async def test_a_question_opens_nothing_and_says_what_is_wrong(world: World) -> 
 
         return read
 
-    asker = Asker(reads, world.pool)
+    asker = Asker(reads, world.pool, Suspects())
     answer = await asker.plan(obj)
     assert (answer.action, answer.error) == ("create", "")
     assert [c.after for c in answer.changes if c.path == "pinSecretRef"] == ["(sensitive)"]
