@@ -11,7 +11,8 @@ import time
 import msgspec
 
 from trimtab.api import Condition, ObjectMeta
-from trimtab.api.core import Container, Node, NodeStatus, Pod, PodSpec, ResourceRequirements
+from trimtab.api.core import Container, Pod, PodSpec, ResourceRequirements
+from trimtab.api.nodes import Node, NodeStatus
 from trimtab.components.workloads.scheduler import Claims, choose, picture_for
 
 PODS, NODES = 1000, 3

@@ -22,8 +22,9 @@ from simulated_containerd import (
 )
 from store_release import EARLIER
 from trimtab.api import ObjectMeta, from_wire
-from trimtab.api.core import PROXIED, ConfigMap, Node, Pod
+from trimtab.api.core import PROXIED, ConfigMap, Pod
 from trimtab.api.core import Service as ApiService
+from trimtab.api.nodes import Node
 from trimtab.client.clock import Clock
 from trimtab.components.node import COMPONENT
 from trimtab.components.node.agent import NodeAgent

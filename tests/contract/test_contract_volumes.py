@@ -18,19 +18,9 @@ from simulated_node import template
 from store_release import EARLIER
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import (
-    ClaimVolume,
-    LabelSelector,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    PersistentVolumeClaimSpec,
-    Pod,
-    ResourceRequirements,
-    TypedReference,
-    Volume,
-    VolumeMount,
-)
+from trimtab.api.core import ClaimVolume, Pod, ResourceRequirements, Volume, VolumeMount
+from trimtab.api.labels import LabelSelector
+from trimtab.api.nodes import Node
 from trimtab.api.storage import (
     VolumeAttachment,
     VolumeSnapshot,
@@ -38,6 +28,7 @@ from trimtab.api.storage import (
     VolumeSnapshotSource,
     VolumeSnapshotSpec,
 )
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedReference
 from trimtab.api.workloads import StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
 from trimtab.components.volumes import COMPONENT, Growth, Images

@@ -22,13 +22,8 @@ from simulated_api import make_api
 from simulated_node import SimulatedNode, template
 from store_release import EARLIER
 from trimtab.api import ObjectMeta
-from trimtab.api.core import (
-    LabelSelector,
-    Pod,
-    Service,
-    ServicePort,
-    ServiceSpec,
-)
+from trimtab.api.core import Pod, Service, ServicePort, ServiceSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.networking import EndpointSlice
 from trimtab.api.workloads import (
     Deployment,

@@ -18,7 +18,8 @@ from trimtab.api.autoscaling import (
     MetricTarget,
     ResourceMetricSource,
 )
-from trimtab.api.core import LabelSelector, Pod, ResourceRequirements
+from trimtab.api.core import Pod, ResourceRequirements
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import Deployment, DeploymentSpec
 from trimtab.client import Client
 from trimtab.client.clock import Clock

@@ -8,7 +8,9 @@ from typing import Any
 
 from simulated_node import template
 from trimtab.api import ObjectMeta
-from trimtab.api.core import LabelSelector, PersistentVolumeClaim, Pod
+from trimtab.api.core import Pod
+from trimtab.api.labels import LabelSelector
+from trimtab.api.volumes import PersistentVolumeClaim
 from trimtab.api.workloads import (
     ClaimRetentionPolicy,
     DaemonSet,

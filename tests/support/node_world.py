@@ -19,7 +19,8 @@ from typing import Any
 
 from simulated_api import SimulatedApi
 from trimtab.api import JSON, Ref, from_wire
-from trimtab.api.core import PROXIED, Node, Pod
+from trimtab.api.core import PROXIED, Pod
+from trimtab.api.nodes import Node
 from trimtab.client.client import Client
 from trimtab.client.clock import SystemClock
 from trimtab.components.node import COMPONENT, adapters, cleanup, containerd_command

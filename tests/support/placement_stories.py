@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from simulated_node import NODE
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Node, Pod, ResourceRequirements, Toleration
+from trimtab.api.core import Pod, ResourceRequirements, Toleration
+from trimtab.api.nodes import Node
 from trimtab.api.scheduling import PriorityClass
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime.contract import Scenario, Stage

@@ -21,7 +21,9 @@ from typing import Any
 import msgspec
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import Container, Node, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec
+from trimtab.api.core import Container, Pod, PodSpec, PodTemplateSpec
+from trimtab.api.nodes import Node
+from trimtab.api.volumes import PersistentVolumeClaim
 from trimtab.client.cache import Change
 from trimtab.client.errors import ApiError, Conflict, NotFound
 from trimtab.client.informer import Informer

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from simulated_node import SimulatedNode
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import Lease, LeaseSpec
-from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod, fenced
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node, fenced
 from trimtab.api.storage import VolumeAttachment, attachment_name
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.client.errors import ApiError
 from trimtab.components.volumes import DRIVER
 from trimtab.components.volumes.images import ImageProblem

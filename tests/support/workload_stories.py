@@ -9,18 +9,11 @@ from typing import Any
 
 from simulated_node import SimulatedNode, fail_pod, template
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import (
-    LabelSelector,
-    LocalVolumeSource,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    PersistentVolumeClaimSpec,
-    Pod,
-    ResourceRequirements,
-    VolumeMount,
-)
+from trimtab.api.core import Pod, ResourceRequirements, VolumeMount
 from trimtab.api.jobs import Job, JobSpec
+from trimtab.api.labels import LabelSelector
+from trimtab.api.nodes import Node
+from trimtab.api.volumes import LocalVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec
 from trimtab.api.workloads import DaemonSet, DaemonSetSpec, StatefulSet, StatefulSetSpec
 from trimtab.client.clock import Clock
 from trimtab.components.workloads import Renewals, VolumeDirectories

@@ -1,10 +1,21 @@
 """What an object is: metadata, references, conditions, typed kinds. Pure; no I/O.
 
-Read `resource.py` first (what a kind is), then the kinds by group: `core.py`, `workloads.py`, `networking.py`,
-`cluster.py`, `storage.py`.
+Read `resource.py` first (what a kind is), then the kinds: `core.py`, `volumes.py`, `nodes.py`, `workloads.py`,
+`networking.py`, `cluster.py`, `storage.py`.
 """
 
-from trimtab.api import certificates, cluster, core, networking, runtimes, scheduling, storage, workloads
+from trimtab.api import (
+    certificates,
+    cluster,
+    core,
+    networking,
+    nodes,
+    runtimes,
+    scheduling,
+    storage,
+    volumes,
+    workloads,
+)
 from trimtab.api.resource import (
     JSON,
     Condition,
@@ -43,10 +54,12 @@ __all__ = [
     "from_wire",
     "kind_of",
     "networking",
+    "nodes",
     "resource",
     "runtimes",
     "scheduling",
     "storage",
     "to_wire",
+    "volumes",
     "workloads",
 ]

@@ -1,4 +1,4 @@
-"""The `v1` kinds: namespaces, configuration, pods, services, volumes, nodes, events. Fields that something acts on."""
+"""The `v1` kinds but for volumes and nodes: namespaces, configuration, pods, services, events. Fields that something acts on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from typing import Any
 
 from msgspec import field
 
-from trimtab.api.labels import LabelSelector as LabelSelector
-from trimtab.api.labels import LabelSelectorRequirement as LabelSelectorRequirement
 from trimtab.api.placement import Affinity, TopologySpreadConstraint
 from trimtab.api.pod_network import HostAlias, PodDNSConfig
-from trimtab.api.projection import DownwardAPIVolume, ProjectedVolume
-from trimtab.api.projection import FieldSelector as FieldSelector
-from trimtab.api.projection import KeyToPath as KeyToPath
-from trimtab.api.projection import ResourceFieldSelector as ResourceFieldSelector
+from trimtab.api.projection import DownwardAPIVolume, FieldSelector, KeyToPath, ProjectedVolume, ResourceFieldSelector
 from trimtab.api.resource import Condition, Model, ObjectMeta, Resource, resource
-from trimtab.api.security import PodSecurityContext as PodSecurityContext
-from trimtab.api.security import SecurityContext as SecurityContext
+from trimtab.api.security import PodSecurityContext, SecurityContext
 
 
 class LocalRef(Model):
@@ -468,138 +462,7 @@ class Endpoints(Resource, omit_defaults=False):
     subsets: list[dict[str, Any]] = []
 
 
-# Volumes
-
-
-class TypedReference(Model):
-    """What a claim's volume is to begin with: a VolumeSnapshot, or another claim of its namespace."""
-
-    kind: str
-    name: str
-    api_group: str | None = None
-    namespace: str | None = None
-
-
-class PersistentVolumeClaimSpec(Model):
-    access_modes: list[str] = []
-    resources: ResourceRequirements | None = None
-    storage_class_name: str | None = None
-    volume_name: str | None = None
-    volume_mode: str | None = None
-    selector: LabelSelector | None = None
-    data_source: TypedReference | None = None
-    data_source_ref: TypedReference | None = None
-
-
-class PersistentVolumeClaimStatus(Model):
-    phase: str = ""
-    access_modes: list[str] = []
-    capacity: dict[str, str] = {}
-    conditions: list[Condition] = []
-
-
-@resource("v1", "persistentvolumeclaims", short_names=("pvc",))
-class PersistentVolumeClaim(Resource):
-    spec: PersistentVolumeClaimSpec = field(default_factory=PersistentVolumeClaimSpec)
-    status: PersistentVolumeClaimStatus = field(default_factory=PersistentVolumeClaimStatus)
-
-
-class LocalVolumeSource(Model):
-    path: str
-
-
-class CSIPersistentVolumeSource(Model):
-    driver: str
-    volume_handle: str
-    fs_type: str | None = None
-    read_only: bool | None = None
-    volume_attributes: dict[str, str] = {}
-
-
-class PersistentVolumeSpec(Model):
-    capacity: dict[str, str] = {}
-    access_modes: list[str] = []
-    persistent_volume_reclaim_policy: str | None = None
-    storage_class_name: str | None = None
-    volume_mode: str | None = None
-    claim_ref: ObjectReference | None = None
-    local: LocalVolumeSource | None = None
-    host_path: HostPathVolume | None = None
-    csi: CSIPersistentVolumeSource | None = None
-    node_affinity: dict[str, Any] = {}
-
-
-class PersistentVolumeStatus(Model):
-    phase: str = ""
-    message: str = ""
-    reason: str = ""
-
-
-@resource("v1", "persistentvolumes", namespaced=False, short_names=("pv",))
-class PersistentVolume(Resource):
-    spec: PersistentVolumeSpec = field(default_factory=PersistentVolumeSpec)
-    status: PersistentVolumeStatus = field(default_factory=PersistentVolumeStatus)
-
-
-# Nodes and events
-
-FENCED_PODS, FENCED_LEASE = "trimtab.dev/fenced-pods", "trimtab.dev/fenced-lease"
-"""On a Node that was fenced: the uids of the pods that are certain not to run on it (any more), and what its lease said last then. No
-times: a clock may be set."""
-NODE_DESTROYED = "trimtab.dev/destroyed"
-"""On a Node: it is certain that nothing of it runs and that its disk is gone."""
-DIED_WITH = "trimtab.dev/died-with"
-"""On a volume whose data was on the disk of a node that was destroyed: the node's name."""
-
-
-class NodeAddress(Model):
-    type: str
-    address: str
-
-
-class Taint(Model):
-    key: str
-    effect: str
-    value: str | None = None
-    time_added: datetime | None = None
-
-
-class NodeSpec(Model):
-    pod_cidr: str = field(default="", name="podCIDR")
-    unschedulable: bool | None = None
-    taints: list[Taint] = []
-
-
-class NodeSystemInfo(Model):
-    machine_id: str = field(default="", name="machineID")
-    system_uuid: str = field(default="", name="systemUUID")
-    boot_id: str = field(default="", name="bootID")
-    kernel_version: str = ""
-    os_image: str = ""
-    container_runtime_version: str = ""
-    kubelet_version: str = ""
-    kube_proxy_version: str = ""
-    operating_system: str = ""
-    architecture: str = ""
-
-
-class NodeStatus(Model):
-    capacity: dict[str, str] = {}
-    allocatable: dict[str, str] = {}
-    conditions: list[Condition] = []
-    addresses: list[NodeAddress] = []
-    node_info: NodeSystemInfo | None = None
-
-
-@resource("v1", "nodes", namespaced=False, short_names=("no",))
-class Node(Resource):
-    spec: NodeSpec = field(default_factory=NodeSpec)
-    status: NodeStatus = field(default_factory=NodeStatus)
-
-
-def fenced(pod: Pod, node: Node) -> bool:
-    """True when the node was fenced while the pod was on it: then the pod does not run there, and never will again."""
-    return pod.metadata.uid in node.metadata.annotations.get(FENCED_PODS, "").split(",")
+# Events
 
 
 class EventSource(Model):

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from msgspec import field
 
-from trimtab.api.core import LabelSelector, PodTemplateSpec
+from trimtab.api.core import PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.resource import Condition, Model, Resource, resource
 
 

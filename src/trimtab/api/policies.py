@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from trimtab.api.core import LabelSelector
+from trimtab.api.labels import LabelSelector
 from trimtab.api.resource import Model, Resource, resource
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from msgspec import field
 
-from trimtab.api.core import LabelSelector, PersistentVolumeClaim, PodTemplateSpec
+from trimtab.api.core import PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.resource import Condition, Model, Resource, resource
+from trimtab.api.volumes import PersistentVolumeClaim
 
 
 class ReplicaSetSpec(Model):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.api.core import LabelSelector
+from trimtab.api.labels import LabelSelector
 from trimtab.server.errors import bad_request
 from trimtab.server.kinds import Kind
 from trimtab.server.label_selectors import LabelTerm, parse_labels

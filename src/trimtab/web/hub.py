@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node
 from trimtab.client import ApiError, Client, Informer
 from trimtab.components.apps.kinds import App
 from trimtab.runtime import Component

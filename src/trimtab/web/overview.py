@@ -12,7 +12,8 @@ import msgspec
 
 from trimtab import __version__
 from trimtab.api import Condition
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node
 from trimtab.components.apps.kinds import App
 from trimtab.runtime import Component
 

@@ -19,8 +19,9 @@ from simulated_api import SimulatedApi, make_api
 from simulated_node import SimulatedNode, template
 from trimtab.api import ObjectMeta
 from trimtab.api.batch import CronJob, CronJobSpec, JobTemplateSpec
-from trimtab.api.core import LabelSelector, Namespace, Pod
+from trimtab.api.core import Namespace, Pod
 from trimtab.api.jobs import Job, JobSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import Deployment, DeploymentSpec
 from trimtab.client import Client
 from trimtab.components.workloads import COMPONENT

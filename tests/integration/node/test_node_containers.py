@@ -12,7 +12,8 @@ import pytest
 
 from node_world import NodeWorld, busybox_image, message_of, node_world
 from trimtab.api import from_wire
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.core import Pod
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.client.wire import encode
 from trimtab.content import ContentStore
 

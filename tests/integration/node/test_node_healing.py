@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from node_world import NodeWorld, is_ready, node_world
-from trimtab.api.core import PROXIED, Node, Pod
+from trimtab.api.core import PROXIED, Pod
+from trimtab.api.nodes import Node
 from trimtab.components.node import cleanup, stop_pods
 from trimtab.components.node.cleanup import shims
 from trimtab.components.node.network import run

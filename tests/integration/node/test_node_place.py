@@ -13,7 +13,8 @@ import pytest
 
 from node_world import NodeWorld, node_world
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Container, LabelSelector, PodSpec, PodTemplateSpec
+from trimtab.api.core import Container, PodSpec, PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import DaemonSet, DaemonSetSpec
 from trimtab.components.node.network import host_address
 

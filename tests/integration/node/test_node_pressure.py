@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from node_world import NodeWorld, busybox_image, node_world
 from small_disk import small_disk
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node
 from trimtab.components.node import cgroup, machine, pressure, upkeep
 from trimtab.components.node.pressure import levels_of
 from trimtab.components.node.usage import Usage

@@ -8,7 +8,8 @@ import pytest
 
 from running import Running, running
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import Container, LabelSelector, Pod, PodSpec, PodTemplateSpec
+from trimtab.api.core import Container, Pod, PodSpec, PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec
 from trimtab.components.workloads import COMPONENT, Renewals, VolumeDirectories
 from trimtab.runtime import Denied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab.api.core import LabelSelector, LabelSelectorRequirement
+from trimtab.api.labels import LabelSelector, LabelSelectorRequirement
 from trimtab.api.selector import selector_text, selects
 
 LABELS = {"app": "web", "tier": "front"}

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.api.core import ConfigMap, HostPathVolume, KeyToPath
+from trimtab.api.core import ConfigMap, HostPathVolume
+from trimtab.api.projection import KeyToPath
 from trimtab.components.node import logs
 from trimtab.components.node.environment import ConfigProblem
 from trimtab.components.node.logs import LogOptions, read, tail_offset

@@ -9,7 +9,8 @@ from typing import Any
 
 from simulated_containerd import NO_FAULTS, NODE, NodeAdapters
 from trimtab.api import ObjectMeta, from_wire
-from trimtab.api.core import Container, Node, Pod
+from trimtab.api.core import Container, Pod
+from trimtab.api.nodes import Node
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.eviction import Level, PodUsage
 from trimtab.components.node.node_config import GIB, NodeConfig

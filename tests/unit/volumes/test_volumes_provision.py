@@ -8,19 +8,10 @@ import pytest
 
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import (
-    ClaimVolume,
-    LabelSelector,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    PersistentVolumeClaimSpec,
-    Pod,
-    PodSpec,
-    PodStatus,
-    ResourceRequirements,
-    Volume,
-)
+from trimtab.api.core import ClaimVolume, Pod, PodSpec, PodStatus, ResourceRequirements, Volume
+from trimtab.api.labels import LabelSelector
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec
 from trimtab.components.volumes.attach import attachment, choose, in_need
 from trimtab.components.volumes.provision import make, refusal
 from trimtab.components.volumes.terms import FS_TYPE, size_bytes, size_text

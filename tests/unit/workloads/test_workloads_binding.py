@@ -9,16 +9,10 @@ import pytest
 
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import (
-    LabelSelector,
-    Node,
-    ObjectReference,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    PersistentVolumeClaimSpec,
-    PersistentVolumeSpec,
-    ResourceRequirements,
-)
+from trimtab.api.core import ObjectReference, ResourceRequirements
+from trimtab.api.labels import LabelSelector
+from trimtab.api.nodes import Node
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec
 from trimtab.components.workloads.binding import class_of, match, provision, refusal
 from trimtab.components.workloads.fit import reaches
 from trimtab.components.workloads.local_class import local_class

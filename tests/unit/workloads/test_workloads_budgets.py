@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trimtab.api import ObjectMeta, OwnerReference
-from trimtab.api.core import LabelSelector
+from trimtab.api.labels import LabelSelector
 from trimtab.api.scheduling import PodDisruptionBudget, PodDisruptionBudgetSpec
 from trimtab.components.workloads.budgets import status_of
 from workload_pods import make_pod

@@ -7,17 +7,9 @@ from typing import Any
 import msgspec
 
 from trimtab.api import Condition, ObjectMeta
-from trimtab.api.core import (
-    Container,
-    LabelSelector,
-    Node,
-    NodeSpec,
-    NodeStatus,
-    Pod,
-    ResourceRequirements,
-    Taint,
-    Toleration,
-)
+from trimtab.api.core import Container, Pod, ResourceRequirements, Toleration
+from trimtab.api.labels import LabelSelector
+from trimtab.api.nodes import Node, NodeSpec, NodeStatus, Taint
 from trimtab.api.placement import Affinity, PodAffinity, PodAffinityTerm, TopologySpreadConstraint
 from trimtab.api.scheduling import PodDisruptionBudget, PodDisruptionBudgetSpec
 from trimtab.components.workloads import crowd, fit, preemption

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Node, NodeSpec, Pod, PodSpec, PodTemplateSpec, Taint
+from trimtab.api.core import Pod, PodSpec, PodTemplateSpec
+from trimtab.api.nodes import Node, NodeSpec, Taint
 from trimtab.api.workloads import DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet
 from trimtab.components.workloads.daemonset import Wanted, plan, wanted
 from trimtab.components.workloads.revisions import REVISION_LABEL

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Container, LabelSelector, PodSpec, PodTemplateSpec
+from trimtab.api.core import Container, PodSpec, PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus
 from trimtab.components.workloads.deployment import PEAK, REVISION, current, history, render, scale_of, sized
 from trimtab.components.workloads.names import POD_TEMPLATE_HASH

@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api import Condition, ObjectMeta
-from trimtab.api.core import (
-    Container,
-    ContainerPort,
-    Node,
-    NodeSpec,
-    NodeStatus,
-    PersistentVolume,
-    PersistentVolumeSpec,
-    Pod,
-    ResourceRequirements,
-    Taint,
-    Toleration,
-)
+from trimtab.api.core import Container, ContainerPort, Pod, ResourceRequirements, Toleration
+from trimtab.api.nodes import Node, NodeSpec, NodeStatus, Taint
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeSpec
 from trimtab.components.workloads.fit import MESSAGE_LENGTH_MAX, Picture, explain, obstacles, requests
 from workload_pods import make_pod
 

@@ -7,17 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from trimtab.api import Condition, ObjectMeta
 from trimtab.api.cluster import Lease, LeaseSpec
-from trimtab.api.core import (
-    FENCED_PODS,
-    NODE_DESTROYED,
-    Node,
-    NodeSpec,
-    NodeStatus,
-    PersistentVolume,
-    Pod,
-    Taint,
-    fenced,
-)
+from trimtab.api.core import Pod
+from trimtab.api.nodes import FENCED_PODS, NODE_DESTROYED, Node, NodeSpec, NodeStatus, Taint, fenced
+from trimtab.api.volumes import PersistentVolume
 from trimtab.components.workloads import binding
 from trimtab.components.workloads.fencing import overdue
 from trimtab.components.workloads.node_life import Renewals, grace_s, proven_dead, state_taints

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trimtab.api import ObjectMeta
-from trimtab.api.core import Container, LabelSelector, PodSpec, PodTemplateSpec
+from trimtab.api.core import Container, PodSpec, PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import ControllerRevision, DaemonSet, DaemonSetSpec, StatefulSet, StatefulSetSpec
 from trimtab.components.workloads.revisions import HASH_LABEL, REVISION_LABEL, history, mark, of
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trimtab.api import Condition, ObjectMeta
-from trimtab.api.core import Container, Node, NodeStatus, Pod, PodSpec
+from trimtab.api.core import Container, Pod, PodSpec
+from trimtab.api.nodes import Node, NodeStatus
 from trimtab.components.workloads.scheduler import Claims, choose, picture_for
 
 

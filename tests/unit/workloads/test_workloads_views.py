@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simulated_api import make_api
-from trimtab.api.core import Container, LabelSelector
+from trimtab.api.core import Container
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import Deployment
 from trimtab.client import Client, SystemClock
 from trimtab.components.workloads.views import COLUMNS, workloads

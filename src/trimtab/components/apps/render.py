@@ -25,19 +25,14 @@ from trimtab.api.core import (
     ExecAction,
     HTTPGetAction,
     KeySelector,
-    LabelSelector,
     Lifecycle,
     LifecycleHandler,
-    PersistentVolumeClaim,
-    PersistentVolumeClaimSpec,
     PodReadinessGate,
-    PodSecurityContext,
     PodSpec,
     PodTemplateSpec,
     Probe,
     ResourceRequirements,
     Secret,
-    SecurityContext,
     Service,
     ServicePort,
     ServiceSpec,
@@ -45,6 +40,7 @@ from trimtab.api.core import (
     VolumeMount,
 )
 from trimtab.api.jobs import Job, JobSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.networking import (
     HTTPIngressPath,
     HTTPIngressRule,
@@ -56,7 +52,8 @@ from trimtab.api.networking import (
     IngressTLS,
     ServiceBackendPort,
 )
-from trimtab.api.security import Capabilities, SeccompProfile
+from trimtab.api.security import Capabilities, PodSecurityContext, SeccompProfile, SecurityContext
+from trimtab.api.volumes import PersistentVolumeClaim, PersistentVolumeClaimSpec
 from trimtab.api.workloads import (
     Deployment,
     DeploymentSpec,

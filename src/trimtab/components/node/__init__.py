@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 from trimtab.api.cluster import Lease
-from trimtab.api.core import Namespace, Node, Pod, ServiceAccount
+from trimtab.api.core import Namespace, Pod, ServiceAccount
 from trimtab.api.core import Service as ApiService
 from trimtab.api.networking import EndpointSlice
+from trimtab.api.nodes import Node
 from trimtab.api.policies import NetworkPolicy
 from trimtab.components.node.admission import check_pod
 from trimtab.components.node.balancer import REASONS as BALANCER_REASONS

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.api.core import Container, Pod, PodSecurityContext
+from trimtab.api.core import Container, Pod
 from trimtab.api.quantity import milli, whole
+from trimtab.api.security import PodSecurityContext
 from trimtab.components.node.backoff import EARNED
 from trimtab.components.node.decide import FALLBACK, IMAGE, IMAGE_ID, all_containers
 from trimtab.components.node.environment import ConfigProblem, expand, unknown

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from trimtab.api import Resource
-from trimtab.api.core import ConfigMap, Container, EnvVar, FieldSelector, Pod, ResourceFieldSelector, Secret
+from trimtab.api.core import ConfigMap, Container, EnvVar, Pod, Secret
+from trimtab.api.projection import FieldSelector, ResourceFieldSelector
 from trimtab.api.quantity import parse_quantity
 
 K = TypeVar("K", bound=Resource)

@@ -17,7 +17,7 @@ from typing import Any
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import Node
+from trimtab.api.nodes import Node
 from trimtab.client.errors import ApiError
 from trimtab.client.wire import encode
 from trimtab.components.node.agent import NodeAgent

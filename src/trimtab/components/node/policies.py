@@ -17,7 +17,8 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trimtab.api.core import LabelSelector, Namespace, Pod
+from trimtab.api.core import Namespace, Pod
+from trimtab.api.labels import LabelSelector
 from trimtab.api.policies import NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
 from trimtab.api.selector import selects
 from trimtab.components.node.nft import Chain, Set, Table

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from trimtab.api.core import Node, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node
 from trimtab.client.errors import ApiError
 from trimtab.components.node import cgroup, eviction, local_storage, machine
 from trimtab.components.node.agent import NodeAgent

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from trimtab.api.core import ConfigMap, Container, KeyToPath, Pod, Secret, ServiceAccount
+from trimtab.api.core import ConfigMap, Container, Pod, Secret, ServiceAccount
 from trimtab.api.projection import (
     ConfigProjection,
     DownwardAPIFile,
+    KeyToPath,
     ProjectedVolume,
     ServiceAccountTokenProjection,
     VolumeProjection,

@@ -11,19 +11,12 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from trimtab.api import Resource
-from trimtab.api.core import (
-    ConfigMap,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    Secret,
-    ServiceAccount,
-    fenced,
-)
+from trimtab.api.core import ConfigMap, Pod, Secret, ServiceAccount
 from trimtab.api.demand import amounts
+from trimtab.api.nodes import Node, fenced
 from trimtab.api.runtimes import RuntimeClass
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.decide import PORTS_TAKEN, Eviction, Finish, StopContainer, decide
 from trimtab.components.node.eviction import refusal

@@ -22,17 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from trimtab.api.core import (
-    ConfigMap,
-    HostPathVolume,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    Secret,
-    Volume,
-)
+from trimtab.api.core import ConfigMap, HostPathVolume, Pod, Secret, Volume
 from trimtab.api.quantity import whole
 from trimtab.api.storage import VolumeAttachment, attachment_name
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.node.environment import ConfigProblem, Lookup
 from trimtab.components.node.network import run
 from trimtab.components.node.projected import Projector, configured_files

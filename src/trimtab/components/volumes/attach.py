@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trimtab.api import ObjectMeta
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.core import Pod
 from trimtab.api.storage import VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec, attachment_name
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.volumes.terms import DRIVER, belongs_to, exclusive, is_ours
 from trimtab.runtime import Context, Desired, reconciler
 

@@ -5,8 +5,8 @@ Runs in the agent of the machine itself. Its finalizer keeps the record of the d
 
 from __future__ import annotations
 
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.volumes.images import ImageProblem, Images
 from trimtab.components.volumes.terms import (
     ORIGIN_SNAPSHOT,

@@ -10,8 +10,8 @@ mounted before is found by the lock. A node that is silent and holds a volume th
 from __future__ import annotations
 
 from trimtab.api import JSON
-from trimtab.api.core import PersistentVolume
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume
 from trimtab.components.volumes.images import Images
 from trimtab.components.volumes.terms import HANDLE, READ_ONLY, exclusive, handle_of, is_our_attachment
 from trimtab.runtime import Context, Desired, Requeue, Wait, reconciler

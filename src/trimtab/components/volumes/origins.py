@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim
 from trimtab.api.storage import VolumeSnapshot, VolumeSnapshotContent
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.volumes.terms import (
     DRIVER,
     ORIGIN_SNAPSHOT,

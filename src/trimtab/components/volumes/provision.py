@@ -10,14 +10,9 @@ from __future__ import annotations
 
 from trimtab.api import JSON, ObjectMeta
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import (
-    CSIPersistentVolumeSource,
-    ObjectReference,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    PersistentVolumeSpec,
-)
+from trimtab.api.core import ObjectReference
 from trimtab.api.storage import VolumeSnapshot, VolumeSnapshotContent
+from trimtab.api.volumes import CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec
 from trimtab.components.volumes.origins import NotYet, Refused, origin
 from trimtab.components.volumes.terms import (
     DRIVER,

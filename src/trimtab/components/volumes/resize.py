@@ -12,8 +12,8 @@ from typing import Protocol
 
 from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim
 from trimtab.api.storage import VolumeAttachment, attachment_name
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.volumes.filesystems import StagingProblem
 from trimtab.components.volumes.terms import (
     DRIVER,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import ObjectReference, PersistentVolume, PersistentVolumeClaim
+from trimtab.api.core import ObjectReference
 from trimtab.api.storage import (
     VolumeSnapshot,
     VolumeSnapshotClass,
@@ -20,6 +20,7 @@ from trimtab.api.storage import (
     VolumeSnapshotContentSource,
     VolumeSnapshotContentSpec,
 )
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.volumes.images import ImageProblem, Images
 from trimtab.components.volumes.terms import CLASS, DRIVER, handle_of, is_ours
 from trimtab.runtime import Context, Desired, Requeue, Wait, reconciler

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trimtab.api.core import PersistentVolume, PersistentVolumeClaim
 from trimtab.api.quantity import whole
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 
 DRIVER = "block.trimtab.dev"
 """The provisioner of StorageClasses, the driver of volumes and the attacher of attachments that are ours."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import DIED_WITH
+from trimtab.api.volumes import DIED_WITH
 from trimtab.components.workloads.admission import CHECKS
 from trimtab.components.workloads.autoscaler import Looks, autoscaler
 from trimtab.components.workloads.budgets import disruption_budget

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from trimtab.api import JSON, cron
 from trimtab.api.autoscaling import HorizontalPodAutoscaler
 from trimtab.api.batch import CronJob
-from trimtab.api.core import PersistentVolumeClaim, Pod
+from trimtab.api.core import Pod
 from trimtab.api.jobs import Job
 from trimtab.api.quantity import parse_quantity, whole
+from trimtab.api.volumes import PersistentVolumeClaim
 from trimtab.api.workloads import DaemonSet, Deployment, ReplicaSet, ReplicationController, StatefulSet
 from trimtab.components.workloads.autoscaler_admission import check_autoscaler
 from trimtab.components.workloads.fields import not_negative, one_of, quantity, share

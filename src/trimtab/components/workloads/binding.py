@@ -10,17 +10,17 @@ from collections.abc import Sequence
 
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import (
+from trimtab.api.core import ObjectReference
+from trimtab.api.nodes import Node
+from trimtab.api.quantity import whole
+from trimtab.api.selector import selects
+from trimtab.api.volumes import (
     DIED_WITH,
     LocalVolumeSource,
-    Node,
-    ObjectReference,
     PersistentVolume,
     PersistentVolumeClaim,
     PersistentVolumeSpec,
 )
-from trimtab.api.quantity import whole
-from trimtab.api.selector import selects
 from trimtab.components.workloads import fit
 
 PROVISIONER = "trimtab.dev/local"

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trimtab.api.core import LabelSelector, LabelSelectorRequirement, Pod
+from trimtab.api.core import Pod
+from trimtab.api.labels import LabelSelector, LabelSelectorRequirement
 from trimtab.api.placement import PodAffinityTerm, TopologySpreadConstraint
 from trimtab.api.selector import selector_text, selects
 from trimtab.components.workloads import fit

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from trimtab.api import Ref, Resource
-from trimtab.api.core import LabelSelector, Pod
+from trimtab.api.core import Pod
+from trimtab.api.labels import LabelSelector
 from trimtab.api.selector import selects
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime import Adopt, Context

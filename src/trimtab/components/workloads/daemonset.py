@@ -18,7 +18,8 @@ from datetime import datetime
 import msgspec
 
 from trimtab.api import JSON
-from trimtab.api.core import Node, Pod, PodSpec, Toleration
+from trimtab.api.core import Pod, PodSpec, Toleration
+from trimtab.api.nodes import Node
 from trimtab.api.workloads import ControllerRevision, DaemonSet
 from trimtab.components.workloads import fit, rolling
 from trimtab.components.workloads import pods as facts

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trimtab.api.core import Node, Pod, Taint, Toleration
+from trimtab.api.core import Pod, Toleration
+from trimtab.api.nodes import Node, Taint
 from trimtab.components.workloads import fit
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.preemption import PREEMPTED, TARGET

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import LabelSelector, Pod
+from trimtab.api.core import Pod
+from trimtab.api.labels import LabelSelector
 from trimtab.api.selector import selects
 from trimtab.api.workloads import Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec
 from trimtab.components.workloads import pods as facts

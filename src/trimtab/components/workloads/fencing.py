@@ -17,8 +17,10 @@ from typing import Literal, Protocol
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import DIED_WITH, FENCED_LEASE, FENCED_PODS, NODE_DESTROYED, Node, PersistentVolume, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import FENCED_LEASE, FENCED_PODS, NODE_DESTROYED, Node
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import DIED_WITH, PersistentVolume
 from trimtab.components.workloads import binding, conditions
 from trimtab.components.workloads.node_life import LEASE_NAMESPACE
 from trimtab.runtime import Context, Desired, FieldWrite, Writes, reconciler

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trimtab.api import demand
-from trimtab.api.core import Container, Node, PersistentVolume, Pod, Taint, Toleration
+from trimtab.api.core import Container, Pod, Toleration
 from trimtab.api.demand import Amounts
+from trimtab.api.nodes import Node, Taint
 from trimtab.api.placement import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
+from trimtab.api.volumes import PersistentVolume
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts
 

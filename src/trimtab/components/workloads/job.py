@@ -17,8 +17,9 @@ from itertools import islice
 import msgspec
 
 from trimtab.api import JSON, Condition
-from trimtab.api.core import EnvVar, EnvVarSource, FieldSelector, Pod
+from trimtab.api.core import EnvVar, EnvVarSource, Pod
 from trimtab.api.jobs import Job
+from trimtab.api.projection import FieldSelector
 from trimtab.components.workloads import conditions, indexes
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.custody import Custody, custody

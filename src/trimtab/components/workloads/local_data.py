@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from trimtab.api.core import DIED_WITH, PersistentVolume, PersistentVolumeClaim
+from trimtab.api.volumes import DIED_WITH, PersistentVolume, PersistentVolumeClaim
 from trimtab.components.workloads import binding
 from trimtab.components.workloads.volumes import RECLAIM_DELETE, holds
 from trimtab.runtime import Context, Desired, Wait, reconciler

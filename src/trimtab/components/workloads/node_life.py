@@ -22,7 +22,8 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.cluster import Lease
-from trimtab.api.core import NODE_DESTROYED, Node, Pod, Taint, fenced
+from trimtab.api.core import Pod
+from trimtab.api.nodes import NODE_DESTROYED, Node, Taint, fenced
 from trimtab.components.workloads import conditions, fit
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.preemption import TARGET

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trimtab.api import JSON, Condition, ObjectMeta, Resource
-from trimtab.api.core import LabelSelector, Pod, PodTemplateSpec
+from trimtab.api.core import Pod, PodTemplateSpec
+from trimtab.api.labels import LabelSelector
 from trimtab.api.workloads import ReplicaSet, ReplicationController
 from trimtab.components.workloads import conditions
 from trimtab.components.workloads import pods as facts

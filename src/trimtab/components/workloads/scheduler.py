@@ -18,9 +18,11 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.core import Namespace, Pod
+from trimtab.api.nodes import Node
 from trimtab.api.scheduling import PodDisruptionBudget
 from trimtab.api.storage import VolumeAttachment
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.workloads import conditions, crowd, fit, preemption
 from trimtab.components.workloads import pods as facts
 from trimtab.components.workloads.binding import SELECTED_NODE, class_of, waits_for_consumer

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from trimtab.api import JSON, ObjectMeta
-from trimtab.api.core import ClaimVolume, PersistentVolumeClaim, Pod, PodTemplateSpec, Volume
+from trimtab.api.core import ClaimVolume, Pod, PodTemplateSpec, Volume
+from trimtab.api.volumes import PersistentVolumeClaim
 from trimtab.api.workloads import ClaimRetentionPolicy, ControllerRevision, StatefulSet
 from trimtab.components.workloads import conditions, rolling
 from trimtab.components.workloads import pods as facts

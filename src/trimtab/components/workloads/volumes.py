@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from trimtab.api import JSON, Ref
 from trimtab.api.cluster import StorageClass
-from trimtab.api.core import Node, PersistentVolume, PersistentVolumeClaim, Pod
+from trimtab.api.core import Pod
+from trimtab.api.nodes import Node
+from trimtab.api.volumes import PersistentVolume, PersistentVolumeClaim
 from trimtab.components.workloads import binding, conditions
 from trimtab.components.workloads import pods as facts
 from trimtab.runtime import Context, Desired, FieldWrite, Owned, Wait, Writes, reconciler
