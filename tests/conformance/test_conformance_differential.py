@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from api_process import ApiProcess
 from differential_compare import Pair
-from differential_operations import SUBJECTS, WIDGETS, Subject, ending, stories, streamed
+from differential_kinds import SUBJECTS, WIDGETS
+from differential_operations import ending, stories, streamed
 from differential_replay import Api, Ask, Outcome, Replay
+from differential_subject import Subject
 
 REAL = os.environ.get("TRIMTAB_KUBERNETES") or os.environ.get("TRIMTAB_CONFORMANCE_KUBECONFIG")
 ASKED = os.environ.get("TRIMTAB_DIFFERENTIAL", "")
