@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 from trimtab.client.asgi import AsgiTransport
 from trimtab.client.transport import Request, Response
 from trimtab.server import ApiServer, ServerSettings, create_app
+from trimtab.server.admitting import Check
 from trimtab.server.audit import WriteNote
-from trimtab.server.writing import Check
 from trimtab.store import Store
 
 DEADLINE_S = 60.0

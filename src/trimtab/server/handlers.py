@@ -30,13 +30,14 @@ from trimtab.server.kinds import Kind
 from trimtab.server.objects import copied
 from trimtab.server.paths import Target
 from trimtab.server.reading import list_answer, list_page
+from trimtab.server.received import check_name
 from trimtab.server.render import rendering_of
 from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
 from trimtab.server.strategies.certificates import SUBRESOURCE as APPROVAL
 from trimtab.server.strategies.ephemeral import SUBRESOURCE as EPHEMERAL
 from trimtab.server.strategies.resizing import SUBRESOURCE as RESIZE
 from trimtab.server.views import viewed
-from trimtab.server.writing import Change, Written, check_name
+from trimtab.server.writing import Change, Written
 
 if TYPE_CHECKING:
     from trimtab.server.server import ApiServer

@@ -14,14 +14,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from trimtab.api import JSON
 from trimtab.server import custom_rules, errors, quotas
 from trimtab.server.admitting import Check, OwnAdmission
-from trimtab.server.bodies import Options, check_depth, strict_error
+from trimtab.server.bodies import Options
 from trimtab.server.clock import name_suffix, new_uid, timestamp
 from trimtab.server.errors import Cause, StatusError
 from trimtab.server.honest import warnings_of
@@ -30,7 +28,8 @@ from trimtab.server.kinds import Kind
 from trimtab.server.locks import KeyLocks
 from trimtab.server.metadata import GENERATED_PREFIX_MAX, carry_over, metadata_problems, status_metadata
 from trimtab.server.objects import OBJECT_MAX_BYTES, copied, encode
-from trimtab.server.problems import immutable
+from trimtab.server.preconditions import check_precondition, check_uid, check_versioned, refuse_new_finalizers
+from trimtab.server.received import identified, received, refuse_unknown, schema_problems
 from trimtab.server.strategies import Surroundings, ephemeral, resizing, rules_of, strategy_of
 from trimtab.server.strategies.certificates import GROUP as CERTIFICATES
 from trimtab.server.strategies.certificates import with_part
@@ -95,13 +94,13 @@ class Writer:
         Raises:
             StatusError: 400, 403, 409 or 422 with the reason.
         """
-        meta = self._identified(kind, namespace, name, obj)
+        meta = identified(kind, namespace, name, obj)
         versioned = _counts(meta.get("resourceVersion")) and not (tracked or name or options.dry_run)
         if kind.terminating:
             raise errors.method_not_allowed("create not allowed while custom resource definition is terminating")
         schema = self._registry.schema(kind)
         strategy = strategy_of(kind)
-        self._refuse_unknown(schema, obj, options)
+        refuse_unknown(schema, obj, options)
         if not kind.crd:
             options.warnings += warnings_of(obj, None)
         if kind.status:
@@ -110,7 +109,7 @@ class Writer:
         if kind.namespaced:
             meta["namespace"] = namespace
         self._namespace_open(kind, namespace)
-        found = self._received(kind, schema, obj)
+        found = received(kind, schema, obj)
         if not tracked:
             from trimtab.server.apply import track_update
 
@@ -125,7 +124,7 @@ class Writer:
                 raise errors.bad_request(
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
-            found = self._received(kind, schema, obj)
+            found = received(kind, schema, obj)
         meta = obj["metadata"]
         if meta.get("name") or not meta.get("generateName"):
             return await self._create(kind, schema, namespace, obj, options, asked, found, versioned)
@@ -195,17 +194,12 @@ class Writer:
 
     def check_body(self, kind: Kind, namespace: str, name: str, obj: JSON, options: Options) -> None:
         """What is wrong with a body before anybody looks for the object that it replaces. Raises `StatusError`."""
-        self._identified(kind, namespace, name, obj)
+        identified(kind, namespace, name, obj)
         schema = self._registry.schema(kind)
-        self._refuse_unknown(schema, obj, options)
+        refuse_unknown(schema, obj, options)
         if not kind.crd:
             schema.default(obj)
-            self._schema_problems(kind, schema, obj)
-
-    def _check_versioned(self, kind: Kind, obj: JSON) -> None:
-        if kind.needs_version and not obj["metadata"].get("resourceVersion"):
-            text = "Invalid value: 0: must be specified for an update"
-            self._raise_problems(kind, obj, [Cause("metadata.resourceVersion", text)])
+            schema_problems(kind, schema, obj)
 
     def creating_in(self, scope: str) -> bool:
         """Whether objects are on their way into a namespace or a collection: it may not be called empty yet."""
@@ -297,16 +291,16 @@ class Writer:
         new = change(viewed(kind, record))
         if asked is not None:
             new = copied(new)  # `change` may be asked again
-        self._identified(kind, namespace, name, new)
+        identified(kind, namespace, name, new)
         if not options.patch:
-            _check_uid(kind, name, new["metadata"].get("uid"), old["metadata"], options)
-        self._check_versioned(kind, new)
+            check_uid(kind, name, new["metadata"].get("uid"), old["metadata"], options)
+        check_versioned(kind, new)
         sent = {key: new["metadata"].get(key) for key in ("uid", "resourceVersion")}
         new = self._part(kind, schema, old, new, options, subresource, tracked)
         meta, old_meta = new["metadata"], old["metadata"]
         try:
-            found = self._received(kind, schema, new)
-            _check_precondition(kind, name, sent, old["metadata"], options)
+            found = received(kind, schema, new)
+            check_precondition(kind, name, sent, old["metadata"], options)
             if not tracked:
                 self._track(old, new, schema, options, subresource)
             if asked is not None:
@@ -314,16 +308,19 @@ class Writer:
                 meta = new["metadata"]
                 carry_over(meta, old_meta)
                 meta["resourceVersion"] = old_meta["resourceVersion"]
-                found = self._received(kind, schema, new)
+                found = received(kind, schema, new)
             if kind.crd:
                 found = await custom_rules.problems(schema, new, old, options)
             if subresource in ("status", "finalize") and kind.group != CERTIFICATES:
-                self._raise_problems(
-                    kind, new, found or metadata_problems(kind, meta) + strategy_of(kind).status_problems(kind, new)
+                errors.raise_problems(
+                    kind.kind,
+                    kind.group,
+                    new,
+                    found or metadata_problems(kind, meta) + strategy_of(kind).status_problems(kind, new),
                 )
-                self._refuse_new_finalizers(kind, meta, old_meta)
+                refuse_new_finalizers(kind, meta, old_meta)
             else:
-                self._refuse_new_finalizers(kind, meta, old_meta)
+                refuse_new_finalizers(kind, meta, old_meta)
                 if not found:
                     strategy_of(kind).admit(self._around, kind, new, old)
                 self._complete(kind, new, old, options, found, subresource)
@@ -363,14 +360,14 @@ class Writer:
         meta, old_meta = new["metadata"], old["metadata"]
         if kind.group == CERTIFICATES and subresource:
             new = with_part(old, new, subresource, timestamp(self._around.clock))
-            self._refuse_unknown(schema, new, options)
+            refuse_unknown(schema, new, options)
             carry_over(meta, old_meta)
         elif subresource == "status":
             meta = new["metadata"] = status_metadata(kind, meta, old_meta, tracked=tracked)
             new = {**{k: v for k, v in old.items() if k != "status"}, "metadata": meta} | _only(new, "status")
             if kind.kind == "Pod" and not kind.group and "qosClass" in (old.get("status") or {}):
                 new["status"] = {"qosClass": old["status"]["qosClass"]} | (new.get("status") or {})
-            self._refuse_unknown(schema, new, options)
+            refuse_unknown(schema, new, options)
         else:
             if subresource == ephemeral.SUBRESOURCE:
                 new = ephemeral.with_ephemeral(old, new)
@@ -378,7 +375,7 @@ class Writer:
             elif subresource == resizing.SUBRESOURCE:
                 new = resizing.with_resized(old, new)
                 meta = new["metadata"]
-            self._refuse_unknown(schema, new, options)
+            refuse_unknown(schema, new, options)
             if kind.status and not subresource:
                 new = {k: v for k, v in new.items() if k != "status"} | _only(old, "status")
             carry_over(meta, old_meta)
@@ -394,65 +391,6 @@ class Writer:
         track_update(old, new, manager=options.manager, schema=schema, now=now, subresource=subresource)
 
     # Steps
-
-    def _identified(self, kind: Kind, namespace: str, name: str, obj: JSON) -> JSON:
-        """The metadata of a body that names the right kind, namespace and name. Raises `StatusError` 400."""
-        check_depth(obj)
-        api_version, kind_name = obj.get("apiVersion"), obj.get("kind")
-        if api_version is None and kind_name is None:
-            obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
-        elif api_version != kind.api_version:
-            raise errors.Undecodable(
-                f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
-            )
-        elif kind_name != kind.kind:
-            raise errors.Undecodable(
-                f"the kind in the data ({kind_name}) does not match the expected kind ({kind.kind})"
-            )
-        meta = obj.get("metadata")
-        if meta is None:
-            meta = obj["metadata"] = {}
-        if not isinstance(meta, dict):
-            raise errors.Undecodable(f"metadata: expected an object, got {msgspec.json.encode(meta).decode()[:40]}")
-        for field in ("name", "namespace", "generateName", "resourceVersion", "uid"):
-            if not isinstance(meta.get(field, ""), (str, type(None))):
-                raise errors.Undecodable(f"metadata.{field}: must be a string")
-        if kind.namespaced:
-            if meta.get("namespace") and meta["namespace"] != namespace:
-                raise errors.bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
-            meta["namespace"] = namespace
-        else:
-            meta.pop("namespace", None)
-        if name:
-            check_name(meta, name)
-        return meta
-
-    def _refuse_unknown(self, schema: Schema, obj: JSON, options: Options) -> None:
-        wrong: list[FieldError] = []
-        dropped = schema.prune(obj, wrong)
-        if wrong:
-            raise errors.not_decoded(schema.kind, schema.api_version, wrong[0])
-        if not (dropped or options.duplicates) or options.validation == "Ignore":
-            return
-        if options.patch:  # what it leaves is read in the order of its keys
-            dropped.sort(key=lambda path: path.split("."))
-        unknown = [f'unknown field "{path}"' for path in dropped]
-        problems = [*options.duplicates, *unknown] if options.patch else [*unknown, *options.duplicates]
-        if options.validation == "Strict":
-            raise strict_error(problems)
-        options.warnings += problems
-
-    def _received(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
-        """Completes what was read, in place, as decoding and defaulting do; what the schema of a built-in kind says against it.
-        Raises `StatusError` 400 when it cannot be read at all."""
-        schema.default(obj)
-        found = [] if kind.crd else self._schema_problems(kind, schema, obj)
-        if not found:
-            strategy_of(kind).receive(kind, obj)
-            schema.complete(obj)
-        return found
 
     async def _changed_by_webhooks(self, asked: Asked, kind: Kind, schema: Schema, new: JSON, old: JSON | None) -> JSON:
         """The object as webhooks want it. Raises `StatusError`."""
@@ -494,35 +432,12 @@ class Writer:
                 else:
                     found += strategy.problems(self._around, kind, new, old)
                     found += rules_of(kind, new)
-        self._raise_problems(kind, new, found)
+        errors.raise_problems(kind.kind, kind.group, new, found)
         strategy.complete(self._around, kind, new, old)
         if old is None or (not new["metadata"].get("deletionTimestamp") and new != old):
             self._admission.judge(kind, new, old, options, subresource)
         if kind.warning:
             options.warnings.append(kind.warning)
-
-    def _schema_problems(self, kind: Kind, schema: Schema, obj: JSON) -> list[Cause]:
-        found = schema.validate(obj)
-        wrong = next((error for error in found if error.reason == "FieldValueTypeInvalid"), None)
-        if wrong is not None and not kind.crd:
-            raise errors.not_decoded(schema.kind, schema.api_version, wrong)
-        return [Cause(error.path, error.message, error.reason) for error in found]
-
-    def _raise_problems(self, kind: Kind, obj: JSON, found: Sequence[Cause]) -> None:
-        errors.raise_problems(kind.kind, kind.group, obj, found)
-
-    def _refuse_new_finalizers(self, kind: Kind, meta: JSON, old_meta: JSON) -> None:
-        if not old_meta.get("deletionTimestamp"):
-            return
-        added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
-        if added:
-            text = (
-                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-                + "[]string{"
-                + ", ".join(f'"{name}"' for name in added)
-                + "}"
-            )
-            self._raise_problems(kind, {"metadata": meta}, [Cause("metadata.finalizers", text, "FieldValueForbidden")])
 
     def _rationing(self, kind: Kind, namespace: str) -> AbstractAsyncContextManager[None]:
         """Held from the look at a namespace's quotas until the write, so that two cannot slip through together."""
@@ -553,16 +468,6 @@ _SERVER_FIELDS = frozenset(
         "selfLink",
     }
 )
-
-
-def check_name(meta: JSON, name: str) -> None:
-    """Whether a body is about the object that the URL names. Raises `StatusError` 400."""
-    if meta.get("name") and meta["name"] != name:
-        raise errors.bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
-    if not meta.get("name"):
-        raise errors.bad_request(
-            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )
 
 
 def _by_the_client(kind: Kind, meta: JSON) -> JSON:
@@ -602,23 +507,6 @@ def deletable(obj: JSON) -> bool:
     if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
         return False
     return not (obj["kind"] == "Namespace" and obj["apiVersion"] == "v1" and (obj.get("spec") or {}).get("finalizers"))
-
-
-def _check_uid(kind: Kind, name: str, asked: Any, old_meta: JSON, options: Options) -> None:
-    if asked and asked != old_meta.get("uid"):
-        if options.patch:
-            errors.raise_problems(
-                kind.kind, kind.group, {"metadata": old_meta}, list(immutable("metadata.uid", asked, ""))
-            )
-        why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {old_meta.get('uid')}"
-        raise errors.conflict(kind.plural, kind.group, name, why)
-
-
-def _check_precondition(kind: Kind, name: str, meta: JSON, old_meta: JSON, options: Options) -> None:
-    _check_uid(kind, name, meta.get("uid"), old_meta, options)
-    version = meta.get("resourceVersion")
-    if version and version != old_meta["resourceVersion"]:
-        raise errors.conflict(kind.plural, kind.group, name, errors.MODIFIED)
 
 
 def _untimed(obj: JSON) -> JSON:
