@@ -11,7 +11,7 @@ import kubernetes
 import pytest
 from kubernetes.client.rest import ApiException
 
-COUNTED_S = 20.0
+COUNTED_S = 60.0
 
 
 @pytest.fixture

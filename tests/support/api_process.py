@@ -76,7 +76,7 @@ class ApiProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         code = self.process.returncode
         self.process = None
         return code

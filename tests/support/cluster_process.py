@@ -416,7 +416,7 @@ state = "/run/containerd"
 
 
 def shell(line: str) -> None:
-    done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{line}: {done.stderr}"
 
 

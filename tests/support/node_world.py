@@ -351,7 +351,7 @@ async def node_world(
         await asyncio.to_thread(cleanup, world.settings)
         if world._containerd is not None and world._containerd.poll() is None:
             world._containerd.terminate()
-            world._containerd.wait(10)
+            world._containerd.wait(60)
         await asyncio.to_thread(cleanup, world.settings)
         await world.client.close()
         await api.close()

@@ -127,7 +127,7 @@ def cpp(directory: Path) -> list[Program]:
 
 
 def cpython(path: Path) -> Program:
-    version = subprocess.run([path, "-V"], capture_output=True, text=True, check=True, timeout=30).stdout.split()[1]
+    version = subprocess.run([path, "-V"], capture_output=True, text=True, check=True, timeout=60).stdout.split()[1]
     return Program(
         f"CPython {version} {'Debian' if str(path).startswith('/usr') else 'shared'}",
         (str(path), str(PYTHON)),

@@ -45,7 +45,7 @@ def docker_registry(directory: Path, *, login: bool = False) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 async def answering(host: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from trimtab.runtime.settings import Settings
 
 Say = Callable[[str], None]
 
+LOOPS_GO_S = 30.0
+"""So long a loop device may take to go after its last mount."""
 DELETED_STOP_S = 10
 """What pods get to end in when their volumes are deleted a moment later."""
 
@@ -83,7 +86,7 @@ def delete(data: Path) -> None:
     """
     if mounts := mounts_below(data):
         raise EngineError(f"{mounts[0]} is still mounted: umount it, then repeat this")
-    if devices := loops_below(data):
+    if devices := _loops_left(data):
         name, file = devices[0]
         raise EngineError(
             f"/dev/{name} still uses {file}: end what has it mounted (`grep -l {name} /proc/*/mounts`), then repeat this"
@@ -98,6 +101,15 @@ def delete(data: Path) -> None:
         data.rmdir()
     except OSError as err:
         raise EngineError(f"{err.filename} cannot be deleted: {err.strerror}") from None
+
+
+def _loops_left(data: Path) -> list[tuple[str, str]]:
+    """The loop devices that stay, `loops_below`. The kernel clears one when what was written is on the disk, and whoever looks at all
+    devices of the machine (another engine, for one) keeps it for that moment."""
+    until = time.monotonic() + LOOPS_GO_S
+    while (devices := loops_below(data)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return devices
 
 
 def loops_below(directory: Path) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ OBJECTS_PER_WRITER = 4
 ALIVE_S = (0.01, 0.06)
 ANSWERS = 8
 """Up to so many writes are acknowledged before the moment of a kill is drawn: on a slow machine as well."""
-WAIT_S = 10.0
+WAIT_S = 60.0
 COLLECTION = "http://api/api/v1/namespaces/default/configmaps"
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 

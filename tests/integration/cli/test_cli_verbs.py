@@ -142,7 +142,7 @@ def test_exec_with_a_terminal(running: EngineUnderTest, pod: str) -> None:
             if select.select([main], [], [], 1.0)[0]:
                 seen += os.read(main, 4096)
         assert b"/dev/pts/" in seen
-        assert shell.wait(20) == 3
+        assert shell.wait(60) == 3
     os.close(main)
 
 

@@ -43,7 +43,7 @@ async def ctr(tmp_path: Path) -> AsyncIterator[Ctr]:
         yield run
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _start(config: Path, log: Path) -> subprocess.Popen[bytes]:

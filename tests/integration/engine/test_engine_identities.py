@@ -64,7 +64,7 @@ def as_user(name: str, script: str, *arguments: str, group: str | None = None) -
     gid = pwd.getpwnam(group).pw_gid if group else account.pw_gid
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-c", script, *arguments],
-        user=account.pw_uid, group=gid, extra_groups=[], cwd="/", capture_output=True, text=True, timeout=30, check=False,
+        user=account.pw_uid, group=gid, extra_groups=[], cwd="/", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -256,7 +256,7 @@ def test_kubectl_says_that_there_is_no_such_kind(running: EngineUnderTest) -> No
     manifest = '{"apiVersion": "v1", "kind": "Pood", "metadata": {"name": "x"}}'
     done = subprocess.run(
         ["kubectl", "--kubeconfig", str(running.data / "admin.kubeconfig"), "apply", "-f", "-"],
-        input=manifest, capture_output=True, text=True, timeout=30, check=False,
+        input=manifest, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert 'no matches for kind "Pood" in version "v1"' in done.stderr

@@ -28,7 +28,7 @@ from trimtab.runtime.settings import Settings
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 PROCESSES = ("api", "containerd", "controllers", "envoy", "node", "web")
-HEALED_S = 20.0
+HEALED_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_certificate_is_renewed_while_connections_go_on(running: EngineUnderTe
 @contextmanager
 def http_watch(address: tuple[str, int], trusting: ssl.SSLContext, token: str) -> Iterator[Iterator[bytes]]:
     """The lines of an open watch of ConfigMaps."""
-    connection = HTTPSConnection(*address, timeout=20, context=trusting)
+    connection = HTTPSConnection(*address, timeout=60, context=trusting)
     path = "/api/v1/namespaces/default/configmaps?watch=true"
     connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
     with closing(connection), connection.getresponse() as response:

@@ -72,7 +72,7 @@ def kubectl(under_test: EngineUnderTest, body: dict[str, Any], api_version: str 
 def inside(pid: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Runs a program in the pod's network, with the machine's files."""
     line = ["nsenter", "-t", str(pid), "-n", *command]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
 
 
 def token_of(under_test: EngineUnderTest) -> str:
@@ -81,7 +81,7 @@ def token_of(under_test: EngineUnderTest) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     return made.stdout.strip()
 
@@ -179,7 +179,7 @@ def test_nobody_outside_reaches_api_pods_or_services(running: EngineUnderTest, p
     link, far = f"o{settings.id}", "198.18.77.2"
 
     def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, timeout=10)
+        subprocess.run(["ip", *words], check=True, timeout=60)
 
     ip("netns", "add", name)
     try:
@@ -207,4 +207,4 @@ def test_nobody_outside_reaches_api_pods_or_services(running: EngineUnderTest, p
             assert not opens(host, port, outside), f"the world outside reaches {what}"
     finally:
         ip("netns", "delete", name)
-        subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False, timeout=10)
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False, timeout=60)

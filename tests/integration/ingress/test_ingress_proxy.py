@@ -549,7 +549,7 @@ async def test_a_service_that_speaks_http2_without_tls(under_test: IngressUnderT
     )
     try:
         assert server.stdout is not None
-        assert await asyncio.wait_for(server.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(server.stdout.readline(), 60) == b"ready\n"
         assert "http/2.0\n" in (await under_test.answers(HOST, tls=False)).text
     finally:
         server.kill()

@@ -132,7 +132,7 @@ async def test_exec_carries_input_output_errors_and_the_exit_code(world: NodeWor
             for _ in range(64):
                 await ws.send_bytes(b"\0" + b"x" * 16384)
             await ws.send_bytes(bytes([255, 0]))
-            out, status = await asyncio.wait_for(talk(ws), 20)
+            out, status = await asyncio.wait_for(talk(ws), 60)
         assert out == {1: b"1048576\n"}
         assert status["status"] == "Success"
 

@@ -26,7 +26,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(point)], check=False).returncode != 0:
         pytest.skip("mounting is not allowed here")
     yield point
-    subprocess.run(["umount", str(point)], check=True)
+    subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 def batch(start: int) -> Batch:

@@ -27,7 +27,7 @@ def trimtab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [*TRIMTAB, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, **environment},
         check=False,
     )
@@ -147,7 +147,7 @@ def test_a_closed_pipe_is_no_error() -> None:
         assert process.stdout is not None
         process.stdout.close()
         time.sleep(0)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert b"Traceback" not in errors
 
 

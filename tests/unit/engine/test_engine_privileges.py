@@ -185,7 +185,7 @@ def test_a_process_that_runs_as_a_former_user_is_ended_and_not_adopted(tmp_path:
                 assert former.poll() is None
                 child.send(signal.SIGKILL)
                 os.close(child.handle)
-            former.wait(5)
+            former.wait(60)
     assert adopted == {"trimtab": True, "nobody": False}
 
 

@@ -40,7 +40,7 @@ def python(script: str, *args: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", script, *args]
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := condition():
@@ -146,7 +146,7 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         for process in self.started:
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def test_a_second_engine_on_the_same_data_is_refused(tmp_path: Path) -> No
     )
 
     other = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=30
+        subprocess.run, [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60
     )
 
     assert other.stdout == (
@@ -295,7 +295,7 @@ async def test_any_other_failed_commit_ends_the_process(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path / "store.sqlite")],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
     assert ended.returncode == 74

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ Say = Callable[[str], None]
 
 ROOM_FACTOR = 1.02
 """Free space that a restore asks for, over the size of the files."""
+BUSY_S = 30.0
+"""So long a disk may stay busy after it was filled."""
 NAMED_PATHS = ("/core/persistentvolumes/", "/trimtab.dev/effects/")
 """Keys of the objects in which paths of the data directory stand."""
 _OWNED = dict.fromkeys(("store", "journal", "pki", "content", "pipelines", "profiles"), "engine")
@@ -272,8 +275,18 @@ def _node_disk(new: Path, settings: Settings, name: str, say: Say) -> Iterator[P
     try:
         yield point
     finally:
-        subprocess.run(["umount", str(point)], check=True)
+        _unmount(point)
         point.rmdir()
+
+
+def _unmount(point: Path) -> None:
+    """Not lazily: the disk is used as soon as this returns. Who looks at all that is mounted keeps it busy for a moment.
+    Raises EngineError: it stays busy."""
+    until = time.monotonic() + BUSY_S
+    while (done := subprocess.run(["umount", str(point)], capture_output=True, text=True, check=False)).returncode != 0:
+        if time.monotonic() > until:
+            raise EngineError(f"{point} cannot be unmounted: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        time.sleep(0.1)
 
 
 # What must fit the new place
