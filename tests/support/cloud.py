@@ -5,7 +5,7 @@
 
 A token that was made is as good as the first until its time is over. A request carries `Authorization: Bearer TOKEN`; a token without a scope reads 404 everywhere, as with real ones. Faults, each for the
 next so many requests: `gone` (404), `busy` (429), `broken` (500), `lost` (does it, then hangs up), `stale` (reads do not see the last
-write), `hidden` (reads of one thing say 404, though lists have it), `half` (made, but not started), `late` (a write is done a while
+write), `hidden` (reads of one thing say 404, though lists have it), `kept` (a deletion is answered 404, and nothing is deleted), `half` (made, but not started), `late` (a write is done a while
 after it was asked for, whoever waits for it); `slow_s`: seconds before each answer.
 """
 
@@ -133,7 +133,7 @@ class Cloud(JsonService):
             given = {name: value for name, value in body.items() if value is not None}
             self.objects[kind][number] = {**self._made(kind, number), **given, "id": number}
             return 201, {**self.objects[kind][number], **({"half": True} if self._take("half") else {})}
-        if method == "GET" and self._take("hidden"):
+        if (method == "GET" and self._take("hidden")) or (method == "DELETE" and self._take("kept")):
             return 404, {"error": "not found"}
         if number not in seen[kind]:
             return 404, {"error": "not found"}

@@ -341,7 +341,7 @@ class Servicer:
         for one in KINDS[kind]["block"]["attributes"]:
             if one.get("computed") and proposed[one["name"]] is None:
                 proposed[one["name"]] = UNKNOWN
-        if kind == "cloud_bucket":
+        if kind == "cloud_bucket" and "coy" not in FAULTS:
             proposed["id"] = proposed["name"]
 
     def apply(self, request: Any) -> dict[str, Any]:

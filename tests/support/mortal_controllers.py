@@ -28,8 +28,8 @@ from trimtab.client import Client, ClusterAccess, SocketTransport, Transport
 from trimtab.client.transport import Request, Response
 from trimtab.components.infrastructure import COMPONENT, reconcile
 from trimtab.components.infrastructure.declaration import adapters
-from trimtab.components.infrastructure.loop import keeping
-from trimtab.components.infrastructure.programs import pool
+from trimtab.components.infrastructure.loop import keeping, recalling
+from trimtab.components.infrastructure.programs import pool, rate
 from trimtab.components.infrastructure.programs.pool import Pool, Talk
 from trimtab.components.infrastructure.protocol import provider as protocol
 from trimtab.components.infrastructure.remote import Clusters, OverHttp
@@ -168,7 +168,7 @@ def mortal_pool(death: Death) -> type[Pool]:
             talk: Talk = await death.around("start", lambda: super(MortalPool, self)._start(*arguments))
             death.peer, peer = talk.provider, MortalPeer(talk.provider, death)
             talk.provider = peer  # type: ignore[assignment]
-            talk.rate.busy_s = pool.BUSY_FIRST_S
+            talk.rate.busy_s = rate.BUSY_FIRST_S
             return talk
 
     return MortalPool
@@ -177,10 +177,10 @@ def mortal_pool(death: Death) -> type[Pool]:
 def hasten() -> None:
     """What takes seconds in the world takes less here; what must be longer than what, stays so."""
     keeping.SETTLE_S = 1.5
-    reconcile.UNSEEN_RETRY_S = reconcile.RETRY_S = 0.1
+    recalling.UNSEEN_RETRY_S = reconcile.UNSEEN_RETRY_S = reconcile.RETRY_S = 0.1
     reconcile.GONE_AGAIN_S = 0.01
     pool.AGAIN_FIRST_S, pool.AGAIN_LAST_S = 0.05, 0.2
-    pool.BUSY_FIRST_S, pool.BUSY_LAST_S = 0.1, 0.3
+    rate.BUSY_FIRST_S, rate.BUSY_LAST_S = 0.1, 0.3
 
 
 async def live(folder: Path, control: socket.socket, order: dict[str, Any]) -> None:

@@ -25,9 +25,9 @@ UNHEARD_MAX = 0.3
 """Of the operations on what nothing can look for so many may ask a person, and two more."""
 STEPS = {"create": 15, "adopt": 12, "change": 10, "pin": 10, "drift": 10, "replace": 18, "lost": 15, "delete": 12}
 """How many there are, about."""
-CLOUD_FAULTS = ("lost", "broken", "busy", "stale", "late", "half", "gone", "hidden")
+CLOUD_FAULTS = ("lost", "broken", "busy", "stale", "late", "half", "gone", "hidden", "kept")
 """gone: one answer of 404, to whatever is asked. hidden: a storm of them to all that reads one thing. (What no list contradicts is taken to
-be gone when two answers, a second apart, say so: of those kinds it is one answer.)"""
+be gone when two answers, a second apart, say so: of those kinds it is one answer.) kept: a deletion is answered 404, and nothing is deleted."""
 LISTED = ("cloud_server", "cloud_network", "cloud_cluster")
 
 Goal = Callable[[], Awaitable[bool]]

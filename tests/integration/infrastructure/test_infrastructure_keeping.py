@@ -16,7 +16,7 @@ from trimtab.components.infrastructure.loop import keeping
 from trimtab.components.infrastructure.loop.finding import Finder, ids_in
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept
 from trimtab.components.infrastructure.loop.permission import Policy, gate
-from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError
+from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, object_of, set_of
 
@@ -169,6 +169,45 @@ async def test_what_the_cloud_refuses_changes_nothing(keeper: Keeper, cloud: Clo
         await keeper.carry_out(memory.kept, look, memory.save)
     assert memory.kept.state is not None
     assert await once(keeper, memory, None) == "delete"
+
+
+async def test_a_deletion_that_the_cloud_only_says_it_did_is_done_again(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    (there,) = cloud.all("servers")
+    reads: list[State] = []
+
+    async def after(state: State) -> State:
+        reads.append(await keeper._provider.read("cloud_server", state))
+        return reads[-1]
+
+    async def ended() -> None:
+        await keeper.carry_out(memory.kept, await keeper.look(memory.kept, None), memory.save, after=after)
+
+    cloud.faults = {"kept": 1}
+    with pytest.raises(Failed, match=r"^the provider says that it deleted it, and it is there still: it is looked at"):
+        await ended()
+    assert (memory.kept.pending, memory.kept.state["id"]) == ("delete", there["id"])
+    await ended()
+    assert cloud.all("servers") == []
+    assert memory.kept.state is None
+    assert [one.value is None for one in reads] == [False, True]
+
+
+async def test_a_cloud_that_shows_for_long_what_is_gone_is_believed_in_the_end(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    cloud.faults = {"kept": 100}
+
+    async def after(state: State) -> State:
+        return state
+
+    for _ in range(keeping.DISBELIEVED_MAX):
+        look = await keeper.look(memory.kept, None)
+        with pytest.raises(Failed, match="it is there still"):
+            await keeper.carry_out(memory.kept, look, memory.save, after=after)
+    await keeper.carry_out(memory.kept, await keeper.look(memory.kept, None), memory.save, after=after)
+    assert memory.kept.state is None
 
 
 async def test_what_is_ignored_may_drift(keeper: Keeper, cloud: Cloud) -> None:
@@ -328,6 +367,40 @@ async def test_what_a_data_source_of_all_lists_is_found_after_a_lost_answer(clou
         assert (found.outcome, found.names) == ("unknown", ("103", "104"))
 
 
+async def test_what_has_its_name_as_its_id_is_found_by_it_and_by_nothing_else(cloud: Cloud, tmp_path: Path) -> None:
+    """Of a kind that the provider has no way to look for: that nothing has the name says nothing, for ids may be others."""
+    given = {"name": "web", "size": "big"}
+    async with running(cloud, tmp_path, "6", "coy", kind="cloud_bucket", finds=True) as keeper:
+        memory = Memory()
+        look = await keeper.look(memory.kept, given)
+        cloud.faults = {"lost": 1}
+        with pytest.raises(Failed):
+            await keeper.carry_out(memory.kept, look, memory.save, now=1000.0)
+        attempt = memory.kept.attempt
+        assert attempt is not None
+        assert (attempt.expected, attempt.before, attempt.name) == ("", None, "web")
+        found = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert (found.outcome, found.names) == ("found", ("web",))
+        assert found.kept is not None
+        assert (found.kept.pending, found.kept.state) == ("", {"id": "web", "name": "web", "size": "big"})
+
+        cloud.change("buckets", "web", size="small")
+        early = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert early.outcome == "early"
+        assert early.kept is not None
+        assert (await keeper.recover(early.kept, "uid", 1001.0 + keeping.SETTLE_S)).outcome == "unknown"
+
+        # What was there before is nobody's of ours.
+        other = Memory()
+        look = await keeper.look(other.kept, given)
+        with pytest.raises(Failed, match="409"):
+            await keeper.carry_out(other.kept, look, other.save, now=1000.0)
+        assert other.kept.pending == ""
+        begun = Kept.decode(other.saved[1]).attempt
+        assert begun is not None
+        assert (begun.before, begun.name) == (None, "")
+
+
 async def test_what_another_keeps_is_not_what_was_made_unheard(cloud: Cloud, tmp_path: Path) -> None:
     async with clusters(cloud, tmp_path) as keeper:
         memory = await _unheard(keeper, cloud)
@@ -392,7 +465,9 @@ async def test_a_list_that_may_be_one_page_of_many_says_nothing(cloud: Cloud, tm
         memory = await _unheard(keeper, cloud)
         assert memory.kept.attempt is not None
         assert memory.kept.attempt.before is None
-        assert (await keeper.recover(memory.kept, "uid", 1001.0)).outcome == "unknown"
+        early = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert early.kept is not None
+        assert (await keeper.recover(early.kept, "uid", 1001.0 + keeping.SETTLE_S)).outcome == "unknown"
 
 
 def test_the_field_of_a_data_source_that_has_all_ids() -> None:

@@ -371,6 +371,25 @@ async def obey(world: World, resource: str, name: str, message: str, number: str
     await world.client.patch(found, wanted, manager="test")
 
 
+async def test_a_deletion_that_is_answered_404_and_was_not_done_is_done_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "RETRY_S", 0.1)
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+    server = await world.get(SERVER, "web")
+    assert server is not None
+    world.cloud.faults = {"kept": 1}
+    await world.client.delete(server)
+
+    async def gone() -> bool:
+        return await world.get(SERVER, "web") is None
+
+    await world.until(gone, "the object is gone")
+    assert world.cloud.all("servers") == []
+    assert world.cloud.calls["DELETE servers"] == 2
+
+
 async def test_what_is_deleted_at_once_goes_in_order(world: World) -> None:
     reference = Reference(field="network", source=Source(kind="Network", name="main", field="id"))
     await world.declare("cloud_network", "main", {"name": "main"})

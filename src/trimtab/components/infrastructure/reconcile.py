@@ -32,7 +32,7 @@ from trimtab.components.infrastructure.loop.gathering import (
     interval_s,
     keeper_of,
 )
-from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.keeping import After, Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.recalling import UNSEEN_RETRY_S, Recall
 from trimtab.components.infrastructure.loop.remembering import reconciler_name
@@ -45,7 +45,7 @@ from trimtab.components.infrastructure.programs.leases import Lease, close_all, 
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady, Providers
-from trimtab.components.infrastructure.protocol.provider import ProviderError
+from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault
 from trimtab.components.infrastructure.remote.kinds import ClusterManifests
 from trimtab.components.infrastructure.schemas.mapping import FieldFault, Output, to_type
@@ -58,7 +58,7 @@ WORKERS = 256
 """Objects of a kind that are at work at a time. Making one may take an hour, in which the others must be looked at: what bounds the
 requests to a cloud is the rate of its credential."""
 GONE_AGAIN_S = 1.0
-"""So much later what is gone has to be gone still."""
+"""So much later what is gone has to be gone still, and what was deleted, too."""
 RESTLESS_S_MAX = 3600.0
 QUICK_S = 5.0
 """So long after something was carried out it is looked at again, then after twice as long, and so on: clouds have surprises, most of them
@@ -180,7 +180,7 @@ class Run:
             restless = kept.restless
             began = self._ctx.now
             await self._telling.report(look, self._telling.doing(look))
-            kept = await to_its_end(self._carried_out(keeper, kept, look, fresh))
+            kept = await to_its_end(self._carried_out(keeper, talk, kept, look, fresh))
             took_ms = (self._ctx.now - began).total_seconds() * 1000
             self._ctx.event(verb(look), self._telling.deed(look, kept), duration_ms=took_ms)
             config = await self._sources.configuration(block, new=False)
@@ -227,7 +227,19 @@ class Run:
     def _marks(self) -> Mapping[str, str]:
         return marks(self._telling.block, self._subject.spec.ephemeral)
 
-    async def _carried_out(self, keeper: Keeper, kept: Kept, look: Look, fresh: Sequence[Fresh]) -> Kept:
+    def _after(self, talk: Talk) -> After:
+        """Reads once more what was deleted, where that makes nobody else wait."""
+
+        async def read(state: State) -> State:
+            await asyncio.sleep(GONE_AGAIN_S)
+            try:
+                return State(None) if talk.rate.crowded else await talk.read(self._resource, state)
+            except (ProviderError, NotReady, ValueFault):
+                return State(None)
+
+        return read
+
+    async def _carried_out(self, keeper: Keeper, talk: Talk, kept: Kept, look: Look, fresh: Sequence[Fresh]) -> Kept:
         """Does what was planned, with what is had anew for it, which is given back at the end. Raises as `Keeper.carry_out`, `NotReady`."""
         leases: list[Lease] = []
         try:
@@ -239,7 +251,7 @@ class Run:
                     for one, lease in zip(fresh, leases, strict=True)
                 }
                 look = await keeper.filled(look, values)
-            return await keeper.carry_out(kept, look, self._recall.save, now=self._now_s)
+            return await keeper.carry_out(kept, look, self._recall.save, now=self._now_s, after=self._after(talk))
         except (ProviderError, Failed, ValueFault) as err:
             if not leases:
                 raise
@@ -379,7 +391,7 @@ class Run:
         if look.action == "delete":
             await self._permitted(look, kept, talk)
             await self._telling.report(look, f"{self._resource} {id_of(look.live.value)} is being deleted")
-            await to_its_end(keeper.carry_out(kept, look, self._recall.save, now=self._now_s))
+            await to_its_end(keeper.carry_out(kept, look, self._recall.save, now=self._now_s, after=self._after(talk)))
             self._ctx.event("Deleted", f"deleted {self._resource} {id_of(look.live.value)}")
 
     async def _forget(self, _: Any) -> None:

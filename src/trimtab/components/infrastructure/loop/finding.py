@@ -6,7 +6,7 @@
 
 Five ways to look, the first that the provider has: ListResource; import by an identity of which every part is given; import by an id
 that the plan knows; a data source of the same name that takes a `name`; one of its plural that gives the ids of all. Where there is none,
-only a person can say.
+its name may be its id: what can be imported by it since is it, and that nothing can says nothing. Then only a person can say.
 """
 
 from __future__ import annotations
@@ -108,6 +108,24 @@ class Finder:
             if tag_of(self._block, one.value) == uid if tag is not None else as_given(self._block, one.value, config):
                 out.append(one)
         return out
+
+    async def free(self, config: Value) -> str:
+        """Its name, when nothing can be imported by that yet; empty when it has none, or there is no telling."""
+        name = next((config[one] for one in NAMES if isinstance(config.get(one), str) and config[one]), "")
+        try:
+            return "" if not name or await self._by_id(config, name) else name
+        except ProviderError:
+            return ""  # ids are of another form
+
+    async def under(self, name: str, config: Value) -> list[Found] | None:
+        """What can be imported by a name that was free, and is as given; None when nobody can say. Raises `ProviderError`: it did not answer."""
+        try:
+            found = await self._by_id(config, name)
+        except ProviderError as err:
+            if not err.diagnostics or PASSING.search(str(err)):
+                raise
+            return None
+        return [one for one in found or () if as_given(self._block, one.value, config)] or None
 
     async def lists(self, value: Value, key: str) -> bool:
         """Whether a cloud lists what it says is not there when it is read: the second opinion. value: as it last was. key: its id.

@@ -61,6 +61,8 @@ Action = Literal["none", "create", "update", "replace", "delete"]
 NO_MARKS: Mapping[str, str] = MappingProxyType({})
 SAID_MAX = 500
 """Characters of an answer that are told again while what may have been made is looked for."""
+DISBELIEVED_MAX = 2
+"""So often in a row a provider is not believed that it deleted what reads as there still: some clouds show for long what is gone."""
 KEY_BYTES = 32
 TOKEN_BYTES = 8
 
@@ -79,7 +81,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 
     token: names this attempt. at: when, in seconds since 1970. config: JSON of what was given. expected: its id, where the plan knew it.
     before: keys of what was there and looked like it; None when there was no way to look. missed_at: when it was first looked for in
-    vain; 0 before. said: the errors that were its answer, if one came.
+    vain; 0 before. said: the errors that were its answer, if one came. name: its own, where nothing else can be asked for than what has
+    it as its id, and nothing had.
     """
 
     token: str
@@ -89,6 +92,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     before: list[str] | None = None
     missed_at: float = 0.0
     said: str = ""
+    name: str = ""
 
 
 class Kept(Struct, frozen=True, omit_defaults=True):
@@ -107,6 +111,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     written: seal of the write-only fields that were last sent: no state has them.
     connected: name of the connection Secret that was made of it; empty when there is none.
     changed_at: when it was last made, or changed because it was given anew, in seconds since 1970.
+    disbelieved: how many times in a row it was said to be deleted, and was there still.
     """
 
     state: Any = None
@@ -126,6 +131,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     written: str = ""
     connected: str = ""
     changed_at: float = 0.0
+    disbelieved: int = 0
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -189,10 +195,16 @@ class Recovered(Struct, frozen=True):
 
 Save = Callable[[Kept], Awaitable[None]]
 Taken = Callable[[str], Awaitable[bool]]
+After = Callable[[State], Awaitable[State]]
+"""What reads, a moment after it was deleted, of what there was; value None also when nobody can say."""
 
 
 async def _by_nobody(_: str) -> bool:
     return False
+
+
+async def _gone(_: State) -> State:
+    return State(None)
 
 
 class Failed(Exception):
@@ -239,6 +251,7 @@ class Keeper:
         agreed: str = "",
         sent: str | None = None,
         changed_at: float | None = None,
+        disbelieved: int = 0,
     ) -> Kept:
         """What to remember from now on."""
         whole = state.value is not None and not tainted
@@ -261,6 +274,7 @@ class Keeper:
             written=kept.written if sent is None else sent,
             connected=kept.connected,
             changed_at=kept.changed_at if changed_at is None else changed_at,
+            disbelieved=disbelieved,
         )
 
     def _sent(self, kept: Kept, config: Value, marks: Mapping[str, str], alone: Sequence[str]) -> str:
@@ -415,8 +429,9 @@ class Keeper:
             raise Failed(f"with the value that was had anew the provider plans something else: {places}")
         return msgspec.structs.replace(look, planned=planned, sending=config)
 
-    async def carry_out(self, kept: Kept, look: Look, save: Save, *, now: float = 0.0) -> Kept:
-        """Does what was planned, saving what there is after each step; returns what is kept at the end.
+    async def carry_out(self, kept: Kept, look: Look, save: Save, *, now: float = 0.0, after: After = _gone) -> Kept:
+        """Does what was planned, saving what there is after each step; returns what is kept at the end. after: asked of what was deleted,
+        since a provider takes a 404 that answers its deletion for one.
 
         Raises:
             Failed: the provider refused, or did half of it.
@@ -426,9 +441,9 @@ class Keeper:
             case "none":
                 return kept
             case "delete":
-                return await self._end(kept, look.live, save)
+                return await self._end(kept, look.live, save, after)
             case "replace":
-                kept = await self._end(kept, look.live, save, agreed=self._seal(kept, look.config))
+                kept = await self._end(kept, look.live, save, after, agreed=self._seal(kept, look.config))
                 return await self._make(kept, look, save, now)
             case "create":
                 return await self._make(kept, look, save, now)
@@ -460,12 +475,14 @@ class Keeper:
         name = look.planned.value.get("id") if isinstance(look.planned.value, dict) else None
         expected = name if isinstance(name, str) else ""
         there = await self._finder.there(look.config, expected) if self._finder is not None else None
+        free = await self._finder.free(look.config) if self._finder is not None and there is None else ""
         return Attempt(
             token=secrets.token_hex(TOKEN_BYTES),
             at=now,
             config=encode_json(self._type, known(unwritten(self._schema.block, look.config))),
             expected=expected,
             before=None if there is None else [one.key for one in there],
+            name=free,
         )
 
     async def _change(self, kept: Kept, look: Look, save: Save, now: float) -> Kept:
@@ -513,11 +530,16 @@ class Keeper:
             raise Failed(f"the provider applied it and left unknown: {', '.join(vague)}")
         return kept
 
-    async def _end(self, kept: Kept, live: State, save: Save, *, agreed: str = "") -> Kept:
-        await save(self.keep(kept, live, tainted=kept.tainted, pending="delete", agreed=agreed))
+    async def _end(self, kept: Kept, live: State, save: Save, after: After, *, agreed: str = "") -> Kept:
+        disbelieved = kept.disbelieved
+        begun = self.keep(kept, live, tainted=kept.tainted, pending="delete", agreed=agreed, disbelieved=disbelieved)
+        await save(begun)
         planned = await self._provider.plan(self._kind, live, None)
         done = await self._provider.apply(self._kind, live, planned, None)
         state = live if done.errors and done.state.value is None else done.state
+        if state.value is None and disbelieved < DISBELIEVED_MAX and (await after(live)).value is not None:
+            await save(msgspec.structs.replace(begun, disbelieved=disbelieved + 1))
+            raise Failed("the provider says that it deleted it, and it is there still: it is looked at again")
         kept = self.keep(kept, state, tainted=kept.tainted, pending="delete" if done.errors else "", agreed=agreed)
         await save(kept)
         if done.errors:
@@ -536,10 +558,13 @@ class Keeper:
             ProviderError: it did not answer.
         """
         attempt = kept.attempt
-        if attempt is None or attempt.before is None or self._finder is None:
+        if attempt is None or self._finder is None or (attempt.before is None and not attempt.name):
             return Recovered("unknown")
         config = decode_json(self._type, json.dumps(attempt.config).encode())
-        found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
+        if attempt.before is None:
+            found = await self._finder.under(attempt.name, config)
+        else:
+            found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
         if found is not None:
             found = [one for one in found if not await taken(one.key)]
         if found is not None and len(found) > 1:
