@@ -61,10 +61,6 @@ disabled_plugins = {json.dumps(list(UNUSED_PLUGINS))}
 [debug]
   level = "warn"
 
-# Else what a container had on the disk stays until a hundred other things have changed.
-[plugins."io.containerd.gc.v1.scheduler"]
-  deletion_threshold = 1
-
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = {_text(pause_image(settings))}
   disable_apparmor = {_bool(not machine.apparmor())}
