@@ -37,6 +37,9 @@ WORDS = (
     "80",
     "a.example.org",
 )
+ODD_WORDS = ("", "cafe\u0301", "caf\u00e9", "a\u2028b", "${not}")
+"""The second and third mean the same; the last is a template to Terraform, and escaped for it."""
+ODD_NUMBERS = (0, 0.1, -2.75, 1e15, 12345678901234567890, 0.30000000000000004, 1e-7)
 
 
 class Case(Struct, frozen=True):
@@ -51,10 +54,11 @@ class Case(Struct, frozen=True):
 
 
 class Maker:
-    """Makes configurations of one kind; learns from refusals."""
+    """Makes configurations of one kind; learns from refusals. odd: with values that few people give, and members of sets given twice."""
 
-    def __init__(self, block: Block, seed: str) -> None:
+    def __init__(self, block: Block, seed: str, *, odd: bool = False) -> None:
         self.block = block
+        self.odd = odd
         self.random = random.Random(seed)
         self.hints: dict[str, list[Any]] = {}
         self.never: set[str] = set()
@@ -92,7 +96,7 @@ class Maker:
         count = max(nested.min_items, self.random.randint(1, most) if self.random.random() < richness else 0)
         if nested.nesting == "map":
             return {f"k{i}": make() for i in range(count)} or None
-        return _distinct(make() for _ in range(count)) or None
+        return self._several(nested.nesting, [make() for _ in range(count)]) or None
 
     def _value(self, one: Attribute, path: str, richness: float) -> Any:
         if one.nested is not None:
@@ -106,10 +110,14 @@ class Maker:
 
         match nested.nesting:
             case "list" | "set":
-                return _distinct(make() for _ in range(self.random.randint(1, 3)))
+                return self._several(nested.nesting, [make() for _ in range(self.random.randint(1, 3))])
             case "map":
                 return {f"k{i}": make() for i in range(self.random.randint(1, 3))}
         return make()
+
+    def _several(self, nesting: str, made: list[Any]) -> list[Any]:
+        out = _distinct(made)
+        return [*out, out[0]] if self.odd and nesting == "set" and out and self.random.random() < 0.3 else out
 
     def of_type(self, of: Type, path: str) -> Any:
         pick = self.random
@@ -121,21 +129,19 @@ class Maker:
                 return int(found)
         match of.kind:
             case "string":
-                return pick.choice(WORDS)
+                return pick.choice(ODD_WORDS if self.odd and pick.random() < 0.3 else WORDS)
             case "number":
-                return pick.choice((1, 2, 3, 7, 10, 443))
+                return pick.choice(ODD_NUMBERS if self.odd and pick.random() < 0.3 else (1, 2, 3, 7, 10, 443))
             case "bool":
                 return pick.random() < 0.5
             case "list" | "set":
                 assert of.element is not None
                 made = [self.of_type(of.element, path) for _ in range(pick.randint(1, 3))]
-                return _distinct(made) if of.kind == "set" else made
+                return self._several(of.kind, made) if of.kind == "set" else made
             case "map":
                 assert of.element is not None
-                return {
-                    key: self.of_type(of.element, path)
-                    for key in pick.sample(("a", "b", "team", "x.y/z"), pick.randint(1, 3))
-                }
+                keys = ("a", "b", "team", "x.y/z", *(["e\u0301t"] if self.odd else []))
+                return {key: self.of_type(of.element, path) for key in pick.sample(keys, pick.randint(1, 3))}
             case "object":
                 return {name: self.of_type(one, _at(path, name)) for name, one in of.attributes.items()}
             case "tuple":
@@ -327,12 +333,12 @@ class Peer:
         self._running = None
 
 
-async def cases(peer: Peer, kinds: list[str], seed: int, per_kind: int) -> list[Case]:
-    """The same for the same provider and seed. Kinds for which no configuration was found are left out."""
+async def cases(peer: Peer, kinds: list[str], seed: int, per_kind: int, *, odd: bool = False) -> list[Case]:
+    """The same for the same provider and seed. Kinds for which no configuration was found are left out. odd: as `Maker` has it."""
     schema = await (await peer.provider()).schema()
     out: list[Case] = []
     for kind in kinds:
-        maker = Maker(schema.resources[kind].block, f"{seed} {kind}")
+        maker = Maker(schema.resources[kind].block, f"{seed} {kind}", odd=odd)
         for number in range(per_kind):
             made = await _case(await peer.provider(), kind, maker, f"{kind}-{number}", number)
             if made is not None:

@@ -120,7 +120,7 @@ def _hcl(value: Any) -> Any:
         return {name: _hcl(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_hcl(one) for one in value]
-    return value
+    return value.replace("${", "$${") if isinstance(value, str) else value
 
 
 def _instance(name: str, schema: ProviderSchema, case: Case) -> dict[str, Any]:

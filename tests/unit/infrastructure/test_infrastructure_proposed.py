@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trimtab.components.infrastructure.protocol import proposed
 from trimtab.components.infrastructure.protocol.proposed import proposed_new
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting, fill
-from trimtab.components.infrastructure.protocol.types import NUMBER, STRING
+from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, map_of, set_of
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, decode, encode, same
 
 GIVEN = Attribute(type=STRING, optional=True)
@@ -58,14 +58,23 @@ def test_blocks_of_a_map_are_paired_by_key() -> None:
 
 def test_blocks_of_a_set_are_paired_with_what_they_can_have_become_and_each_only_once() -> None:
     prior = {"id": "1", "disk": [disk("a", id="d1"), disk("b", id="d2", zone="eu"), disk("a", id="d3")]}
-    config = {"disk": [{"name": "b"}, {"name": "a"}, {"name": "a"}, {"name": "a"}, {"name": "b", "zone": "us"}]}
+    config = {"disk": [{"name": "b"}, {"name": "a"}, {"name": "b", "zone": "eu"}, {"name": "b", "zone": "us"}]}
     assert propose(of("set"), prior, config)["disk"] == [
-        disk("b", id="d2", zone="eu"),
+        disk("b"),
         disk("a", id="d1"),
-        disk("a", id="d3"),
-        disk("a"),
+        disk("b", id="d2", zone="eu"),
         disk("b", zone="us"),
     ]
+
+
+def test_what_a_set_is_given_twice_is_there_once() -> None:
+    prior = {"id": "1", "disk": [disk("a", id="d1")]}
+    config = {"disk": [{"name": "a"}, {"name": "a"}, {"name": UNKNOWN}, {"name": UNKNOWN}]}
+    unknown = disk("") | {"name": UNKNOWN}
+    assert propose(of("set"), prior, config)["disk"] == [disk("a", id="d1"), unknown, unknown]
+    plain = Block(attributes={"by": Attribute(type=map_of(set_of(NUMBER)), optional=True)})
+    assert propose(plain, None, {"by": {"x": [1, 2, 1, 1.0]}}) == {"by": {"x": [1, 2]}}
+    assert same(set_of(NUMBER), [1, 1, 2], [2, 1])
 
 
 def test_a_single_block() -> None:

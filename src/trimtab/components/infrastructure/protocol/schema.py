@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from trimtab.components.infrastructure.protocol.types import Type, list_of, map_of, object_of, set_of
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, distinct, each_once
 
 Nesting = Literal["single", "list", "set", "map", "group"]
 NESTINGS: dict[int, Nesting] = {1: "single", 2: "list", 3: "set", 4: "map", 5: "group"}
@@ -159,22 +159,33 @@ def _empty(one: NestedBlock) -> Value:
 
 
 def fill(block: Block, config: Value) -> Value:
-    """A value with every field of its block: what is not given is null, and so on downwards. Fields that there are none of stay, so
-    that `encode` names them."""
+    """A value with every field of its block: what is not given is null, and so on downwards; what a set is given twice is there once.
+    Fields that there are none of stay, so that `encode` names them."""
     if not isinstance(config, dict):
         return config
     out = dict(config)
     for name, attribute in block.attributes.items():
         value = config.get(name)
-        out[name] = _fill_nested(attribute.nested, value) if attribute.nested is not None else value
+        if attribute.nested is not None:
+            out[name] = _fill_nested(attribute.nested, value)
+        else:
+            out[name] = distinct(attribute.implied, value) if isinstance(value, list | dict) else value
     for name, nested in block.blocks.items():
         value = config.get(name)
-        out[name] = _empty(nested) if value is None else _each(nested.nesting, value, partial(fill, nested.block))
+        if value is None:
+            out[name] = _empty(nested)
+        else:
+            out[name] = _once(nested.nesting, nested.block, _each(nested.nesting, value, partial(fill, nested.block)))
     return out
 
 
 def _fill_nested(nested: NestedType, value: Value) -> Value:
-    return _each(nested.nesting, value, partial(fill, Block(attributes=nested.attributes)))
+    block = Block(attributes=nested.attributes)
+    return _once(nested.nesting, block, _each(nested.nesting, value, partial(fill, block)))
+
+
+def _once(nesting: Nesting, block: Block, value: Value) -> Value:
+    return each_once(block.implied, value) if nesting == "set" and isinstance(value, list) else value
 
 
 def _each(nesting: Nesting, value: Value, do: Callable[[Value], Value]) -> Value:

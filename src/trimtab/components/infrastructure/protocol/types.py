@@ -66,7 +66,7 @@ def parse(raw: bytes | str) -> Type:
     """The type that this JSON means. Raises `ValueError`: one line with what it is."""
     try:
         return from_json(json.loads(raw))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
         raise ValueError(f"not a type: {raw!r:.80} ({err})") from None
 
 

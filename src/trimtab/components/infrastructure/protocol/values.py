@@ -3,8 +3,8 @@
     Python: str, bool, int | float | Decimal, list, dict, None, UNKNOWN, Dynamic <--encode, decode--> DynamicValue.msgpack
 
 Sets are lists whose order means nothing; `same` compares them so. An unknown value is any msgpack extension when read (refinements of
-it are of no use to us), extension 0 when written. A number that no double can hold exactly is a decimal string on the wire, a `Decimal`
-or an `int` here.
+it are of no use to us), extension 0 when written. A float means the decimal number that it is written as: 0.1 is a tenth, and goes as the
+text "0.1", for no double is a tenth. What no float is written as is a `Decimal` or an `int` here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ Value = Any
 """What JSON has, `Decimal`, `UNKNOWN` and `Dynamic`."""
 
 UNKNOWN_CODE = 0
-EXACT_MAX = 1 << 53
 
 
 class Unknown:
@@ -94,7 +93,7 @@ def _out(of: Type, value: Value, path: str) -> Any:
             if not isinstance(value, dict):
                 raise _unfit(path, of, value)
             assert of.element is not None
-            return {str(key): _out(of.element, one, _at(path, key)) for key, one in sorted(value.items())}
+            return {_key(key): _out(of.element, one, _at(path, key)) for key, one in sorted(value.items())}
         case "object":
             if not isinstance(value, dict):
                 raise _unfit(path, of, value)
@@ -110,23 +109,26 @@ def _out(of: Type, value: Value, path: str) -> Any:
             return [json.dumps(to_json(inner.type)).encode(), _out(inner.type, inner.value, path)]
 
 
+def _key(key: Any) -> str:
+    return unicodedata.normalize("NFC", str(key))
+
+
 def _number_out(value: Value, path: str, of: Type) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise _unfit(path, of, value)
-    if isinstance(value, Decimal):
-        if not value.is_finite():
+    if not isinstance(value, int):
+        exact = _decimal(value)
+        if not exact.is_finite():
             raise _unfit(path, of, value)
-        if value == value.to_integral_value():
-            value = int(value)
-        elif Decimal(float(value)) == value:
-            return float(value)
-        else:
-            return str(value)
-    if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 64 else str(value)
-    if value != value or value in (float("inf"), float("-inf")):
-        raise _unfit(path, of, value)
-    return int(value) if value.is_integer() and abs(value) < EXACT_MAX else value
+        if exact != exact.to_integral_value():
+            near = float(exact)
+            return near if Decimal(near) == exact else f"{exact:f}"
+        value = int(exact)
+    return value if -(1 << 63) <= value < 1 << 64 else str(value)
+
+
+def _decimal(value: float | Decimal) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(repr(value))
 
 
 def _unfit(path: str, of: Type, value: Value) -> ValueFault:
@@ -236,8 +238,9 @@ def _json(of: Type, wire: Any, path: str) -> Any:
         case "dynamic":
             kind = json.loads(wire[0])
             return {"type": kind, "value": _json(from_json(kind), wire[1], path)}
-    if isinstance(wire, float) and wire.is_integer():
-        return int(wire)  # every digit of it: as text a double is rounded
+    if of.kind == "number" and isinstance(wire, str):
+        near = _plain_number(Decimal(wire))
+        return near if isinstance(near, float) else wire
     return wire
 
 
@@ -248,7 +251,7 @@ def _dynamic_in(wire: Any, path: str, depth: int, text: bool) -> Value:
         case [(bytes() | str()) as raw, value] if not text:
             try:
                 kind = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise _unfit(path, Type("dynamic"), wire) from None
         case _:
             raise _unfit(path, Type("dynamic"), wire)
@@ -260,21 +263,15 @@ def _dynamic_in(wire: Any, path: str, depth: int, text: bool) -> Value:
 
 
 def _number_in(wire: Any, path: str, of: Type) -> int | float | Decimal:
-    if isinstance(wire, str | Decimal):
-        try:
-            exact = Decimal(wire)
-        except InvalidOperation:
-            raise _unfit(path, of, wire) from None
-        if not exact.is_finite() or abs(exact.adjusted()) > 1024:
-            raise _unfit(path, of, wire)
-        if exact == exact.to_integral_value():
-            return int(exact)
-        return float(exact) if Decimal(float(exact)) == exact else exact
-    if isinstance(wire, float):
-        if wire != wire or wire in (float("inf"), float("-inf")):
-            raise _unfit(path, of, wire)
-        return int(wire) if wire.is_integer() and abs(wire) < EXACT_MAX else wire
-    return int(wire)
+    if isinstance(wire, int):
+        return wire
+    try:
+        exact = Decimal(wire) if isinstance(wire, str) else _decimal(wire)
+    except InvalidOperation:
+        raise _unfit(path, of, wire) from None
+    if not exact.is_finite() or abs(exact.adjusted()) > 1024:
+        raise _unfit(path, of, wire)
+    return _plain_number(exact)
 
 
 # Comparing
@@ -302,9 +299,9 @@ def _shape(of: Type, value: Value) -> Any:
         case "list" if of.element is not None:
             return [_shape(of.element, one) for one in value]
         case "set" if of.element is not None:
-            return sorted((_shape(of.element, one) for one in value), key=repr)
+            return [one for _, one in sorted(_members(of.element, value).items())]
         case "map" if of.element is not None:
-            return {key: _shape(of.element, value[key]) for key in sorted(value)}
+            return {_key(key): _shape(of.element, value[key]) for key in sorted(value)}
         case "object":
             return {name: _shape(of.attributes[name], value.get(name)) for name in sorted(of.attributes)}
         case "tuple":
@@ -316,13 +313,51 @@ def _shape(of: Type, value: Value) -> Any:
             return _plain_number(value)
 
 
-def _plain_number(value: Value) -> Value:
-    """One form of a number, so that what compares equal also prints equal: 0.1 is the double that is written so, too."""
-    if isinstance(value, float | Decimal) and value == int(value):
-        return int(value)
-    if isinstance(value, Decimal) and Decimal(repr(float(value))) == value:
-        return float(value)
+def _members(of: Type, value: list[Value]) -> dict[tuple[str, int], Any]:
+    """The shapes of a set's members, each once, as a set has them; of those that are not known every one may be another."""
+    out: dict[tuple[str, int], Any] = {}
+    for i, one in enumerate(value):
+        shape = _shape(of, one)
+        out.setdefault((repr(shape), i if _vague(of, one) else 0), shape)
+    return out
+
+
+def distinct(of: Type, value: Value) -> Value:
+    """The value with each member of its sets once: what is given twice is there once, for whoever pairs or counts them."""
+    if isinstance(value, list) and of.element is not None:
+        each = [distinct(of.element, one) for one in value]
+        return each if of.kind != "set" else each_once(of.element, each)
+    if isinstance(value, list) and len(value) == len(of.elements):
+        return [distinct(t, one) for t, one in zip(of.elements, value, strict=True)]
+    if isinstance(value, dict):
+        types = of.attributes
+        return {
+            name: distinct(of.element or types[name], one) if of.element or name in types else one
+            for name, one in value.items()
+        }
     return value
+
+
+def each_once(of: Type, members: list[Value]) -> list[Value]:
+    """The members of a set in their order, without those that were there before; of those that are not known every one may be another."""
+    if len(members) < 2:
+        return members
+    out: dict[tuple[str, int], Value] = {}
+    for i, one in enumerate(members):
+        out.setdefault((fingerprint(of, one), i if _vague(of, one) else 0), one)
+    return list(out.values())
+
+
+def _plain_number(value: float | Decimal) -> int | float | Decimal:
+    """One form of a number, so that what compares equal also prints equal: 0.1 is the double that is written so, too."""
+    if isinstance(value, int):
+        return value
+    exact = _decimal(value)
+    if not exact.is_finite():
+        return value
+    if exact == exact.to_integral_value():
+        return int(exact)
+    return near if Decimal(repr(near := float(exact))) == exact else exact
 
 
 def unknowns(of: Type, value: Value, path: str = "") -> Iterator[str]:
@@ -337,6 +372,10 @@ def unknowns(of: Type, value: Value, path: str = "") -> Iterator[str]:
     elif isinstance(value, dict):
         for name, one in value.items():
             yield from unknowns(of.attributes.get(name) or of.element or Type("dynamic"), one, _at(path, name))
+
+
+def _vague(of: Type, value: Value) -> bool:
+    return next(unknowns(of, value), None) is not None
 
 
 def known(value: Value) -> Value:
