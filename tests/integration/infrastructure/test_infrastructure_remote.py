@@ -11,9 +11,12 @@ import pytest
 from manifests_world import NAME, NAMESPACE, SECRET, Elsewhere, ManifestsWorld
 from trimtab.api import JSON, ObjectMeta, ResourceType
 from trimtab.api.core import Secret
+from trimtab.client import ClusterAccess
+from trimtab.client.transport import Request, Whole
 from trimtab.components.infrastructure.remote import ClusterManifests
-from trimtab.components.infrastructure.remote.access import inventory_name
+from trimtab.components.infrastructure.remote.access import Cluster, Unreachable, inventory_name, reached
 from trimtab.components.infrastructure.remote.kinds import CarriedSecret, OutputField
+from trimtab.components.infrastructure.remote.order import Item
 
 SPACE = ResourceType("v1", "Namespace", "namespaces", namespaced=False)
 MAP = ResourceType("v1", "ConfigMap", "configmaps")
@@ -293,3 +296,30 @@ async def test_a_cluster_that_is_gone_does_not_hold_up_the_end(world: ManifestsW
 
 async def _applied_says(world: ManifestsWorld, words: str) -> bool:
     return words in (await world.condition("Applied"))[2]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"[]", b"{", b'{"metadata": 7}', b'{"metadata": {}}', b'"text"', b"\xff", b'{"resources": [{}], "items": 3}']
+)  # fmt: skip
+async def test_what_answers_like_no_cluster_is_said_to_be_none(answer: bytes) -> None:
+    class Odd:
+        async def send(self, request: Request) -> Whole:
+            return Whole(200, {}, answer)
+
+        async def close(self) -> None:
+            return None
+
+    class Odds:
+        def transport(self, access: ClusterAccess) -> Odd:
+            return Odd()
+
+    async def kind(cluster: Cluster) -> object:
+        if await cluster.kind(Item("v1", "Pod", "", "x")) is None:
+            raise Unreachable("which has no kinds")
+        return None
+
+    for ask in (Cluster.uid, kind):
+        with pytest.raises(Unreachable) as said:
+            async with reached(Odds(), ClusterAccess(server="https://there.test")) as cluster:
+                await ask(cluster)
+        assert "\n" not in str(said.value)

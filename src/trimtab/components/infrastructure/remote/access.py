@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+import msgspec
+
 from trimtab.api import JSON, ResourceType
 from trimtab.client import ApiError, Client, ClusterAccess, Conflict, HttpTransport, NotFound, Transport
 from trimtab.client.wire import WireClient
@@ -36,7 +38,7 @@ class OverHttp:
     """Clusters where their kubeconfigs say."""
 
     def transport(self, access: ClusterAccess) -> Transport:
-        return HttpTransport(access)
+        return HttpTransport(access, foreign=True)
 
 
 class Unreachable(Exception):
@@ -59,6 +61,9 @@ async def reached(clusters: Clusters, access: ClusterAccess) -> AsyncIterator[Cl
         yield Cluster(Client(transport, agent="trimtab-manifests").wire, access.namespace)
     except ConnectionError as err:
         raise Unreachable(str(err)) from None
+    except (KeyError, TypeError, AttributeError, IndexError, msgspec.MsgspecError) as err:
+        # Whoever answers there may answer anything.
+        raise Unreachable(f"{access.server} answers what no cluster does: {type(err).__name__}: {err!s:.200}") from err
     except ApiError as err:
         if err.status == 401:
             raise CredentialsRefused(
@@ -139,8 +144,6 @@ class Cluster:
 
     async def inventory(self, owner: str) -> list[Item] | None:
         """What was ever put in for this owner and is not known to be gone; None: nothing ever was, in this cluster."""
-        import msgspec
-
         found = await self.wire.get(CONFIG_MAP, inventory_name(owner), INVENTORY_NAMESPACE)
         if found is None:
             return None
@@ -157,8 +160,6 @@ class Cluster:
 
     async def remember(self, owner: str, items: list[Item], whose: str) -> None:
         """whose: NAMESPACE/NAME, for people who find it."""
-        import msgspec
-
         rows = [[item.api_version, item.kind, item.namespace, item.name] for item in sorted(items)]
         meta: dict[str, Any] = {"name": inventory_name(owner), "namespace": INVENTORY_NAMESPACE}
         meta |= {"labels": {OWNER_LABEL: owner}, "annotations": {"trimtab.dev/cluster-manifests": whose}}
