@@ -97,6 +97,9 @@ class Grove:
         found = self.there.get(state.value["id"])
         return State(None) if found is None else State(dict(found))
 
+    async def validate(self, kind: str, config: Value) -> tuple[Diagnostic, ...]:
+        return ()
+
     async def plan(self, kind: str, prior: State, config: Value) -> Planned:
         if config is None:
             return Planned(None)
@@ -125,6 +128,9 @@ class Grove:
 
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
         return state
+
+    async def upgrade_identity(self, kind: str, version: int, identity: Value) -> Value:
+        return identity
 
     async def import_(self, kind: str, name: str) -> list[Imported]:
         await self._answer()

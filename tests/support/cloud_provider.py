@@ -5,7 +5,8 @@ Written with the project's own messages and values; that those are right is for 
 (never greets), `gibberish` (greets with something else), `crash-apply` (ends while it applies), `hang-read`, `nonsense` (answers what fits no schema),
 `restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state),
 `many-N` (N more kinds), `plural` (a data source that lists clusters), `keys` (a kind that nothing can look for, ever), `pins`,
-`puks` (a write-only field of servers; both: two).
+`puks` (a write-only field of servers; both: two), `tells-pins` (in the state, where it must not be), `odd-passwords` (of another type than
+it says), `identity-2` (a later version of identities, with another name in them).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+import msgspec
 
 from trimtab.components.infrastructure.protocol.messages import METHODS, Version, messages
 from trimtab.components.infrastructure.protocol.types import BOOL, NUMBER, STRING, Type, map_of, object_of, to_json
@@ -131,7 +133,8 @@ if "keys" in FAULTS:
         "type": object_of({"id": STRING, "name": STRING, "text": STRING}),
         "block": {"attributes": [ID, NAME, attribute("text", STRING, optional=True)]},
     }
-IDENTITY = object_of({"id": STRING})
+ID_PART, IDENTITY_VERSION = ("uid", 2) if "identity-2" in FAULTS else ("id", 1)
+IDENTITY = object_of({ID_PART: STRING})
 LISTED = "cloud_server"
 """Is listed and has an identity; of networks there is a data source, a bucket's id is its name, and clusters cannot be looked for."""
 NETWORK_DATA = object_of({"id": STRING, "name": STRING})
@@ -205,7 +208,7 @@ def state_of(kind: str, found: dict[str, Any], known: dict[str, Any] | None) -> 
         ]
         out["password"] = (known or {}).get("password")
         if "pin" in out:
-            out["pin"] = None
+            out["pin"] = "4711" if "tells-pins" in FAULTS else None
     return out
 
 
@@ -213,7 +216,7 @@ def identity_of(value: dict[str, Any], kind: str = LISTED, field: str = "identit
     """The part of an answer that says which one it is."""
     if kind != LISTED or value["id"] is UNKNOWN:
         return {}
-    return {field: {"identity_data": {"msgpack": encode(IDENTITY, {"id": value["id"]})}}}
+    return {field: {"identity_data": {"msgpack": encode(IDENTITY, {ID_PART: value["id"]})}}}
 
 
 def emptied(of: Type, value: Any) -> Any:
@@ -245,8 +248,10 @@ class Servicer:
         }
 
     def identities(self, _: Any) -> dict[str, Any]:
-        part = {"name": "id", "type": b'"string"', "required_for_import": True}
-        return {"identity_schemas": [{"key": LISTED, "value": {"version": 1, "identity_attributes": [part]}}]}
+        part = {"name": ID_PART, "type": b'"string"', "required_for_import": True}
+        return {
+            "identity_schemas": [{"key": LISTED, "value": {"version": IDENTITY_VERSION, "identity_attributes": [part]}}]
+        }
 
     def data(self, request: Any) -> dict[str, Any]:
         if request.type_name == "cloud_clusters":
@@ -297,7 +302,13 @@ class Servicer:
             state.pop("protected", None)
         return {"upgraded_state": {"msgpack": encode(KINDS[request.type_name]["type"], state)}}
 
+    def upgrade_identity(self, request: Any) -> dict[str, Any]:
+        assert request.version == 1
+        return identity_of(json.loads(request.raw_identity.json), field="upgraded_identity")
+
     def read(self, request: Any) -> dict[str, Any]:
+        if "identity-2" in FAULTS:
+            assert decode(IDENTITY, request.current_identity.identity_data.msgpack)[ID_PART]
         if "hang-read" in FAULTS:
             threading.Event().wait(3600)
         kind, of = request.type_name, KINDS[request.type_name]["type"]
@@ -309,6 +320,8 @@ class Servicer:
         if "legacy" in FAULTS and new is not None:
             new = {name: emptied(of.attributes[name], value) for name, value in new.items()}
         answer = {"new_state": {"msgpack": encode(of, new)}, "private": request.private}
+        if "odd-passwords" in FAULTS and new is not None:
+            answer["new_state"] = {"msgpack": msgspec.msgpack.encode({**new, "password": ["hush"]})}
         return answer | (identity_of(new, kind, "new_identity") if new is not None else {})
 
     def plan(self, request: Any) -> dict[str, Any]:
@@ -377,7 +390,7 @@ class Servicer:
 
     def import_(self, request: Any) -> dict[str, Any]:
         kind = request.type_name
-        named = request.id or decode(IDENTITY, request.identity.identity_data.msgpack)["id"]
+        named = request.id or decode(IDENTITY, request.identity.identity_data.msgpack)[ID_PART]
         found = API.call("GET", f"{KINDS[kind]['path']}/{named}")
         if found is None:
             return error(f"There is no {kind} {named}")

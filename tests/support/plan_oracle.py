@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from plan_cases import Case
 from trimtab.components.infrastructure.loop.keeping import Keeper, Kept
-from trimtab.components.infrastructure.protocol.provider import Applied, Planned, Provider, State
+from trimtab.components.infrastructure.protocol.provider import Applied, Diagnostic, Planned, Provider, State
 from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, encode_json, known
@@ -195,6 +195,9 @@ class Frozen:
     def __init__(self, provider: Provider, live: Value) -> None:
         self._provider, self._live = provider, live
 
+    async def validate(self, kind: str, config: Value) -> tuple[Diagnostic, ...]:
+        return await self._provider.validate(kind, config)
+
     async def plan(self, kind: str, prior: State, config: Value) -> Planned:
         return await self._provider.plan(kind, prior, config)
 
@@ -203,6 +206,9 @@ class Frozen:
 
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
         return await self._provider.upgrade(kind, version, state)
+
+    async def upgrade_identity(self, kind: str, version: int, identity: Value) -> Value:
+        return identity
 
     async def apply(self, kind: str, prior: State, planned: Planned, config: Value) -> Applied:
         raise AssertionError("nothing is applied here")

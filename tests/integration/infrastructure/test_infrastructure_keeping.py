@@ -46,7 +46,8 @@ async def running(
     try:
         await provider.configure({"url": cloud.url, "token": "secret"})
         schema = await provider.schema()
-        yield Keeper(provider, kind, schema.resources[kind], Finder(provider, schema, kind) if finds else None)
+        finder = Finder(provider, schema, kind) if finds else None
+        yield Keeper(provider, kind, schema.resources[kind], finder, schema.identities.get(kind))
     finally:
         await provider.close()
 
@@ -238,6 +239,42 @@ async def test_a_state_of_an_older_schema_is_upgraded(keeper: Keeper, cloud: Clo
     older = Kept(state=state, version=0, key=memory.kept.key)
     look = await keeper.look(older, GIVEN)
     assert look.action == "none"
+
+
+async def test_a_state_whose_types_changed_without_another_version_is_upgraded(keeper: Keeper, cloud: Cloud) -> None:
+    memory = Memory()
+    await once(keeper, memory, GIVEN)
+    kept = memory.kept
+    numbers = {**kept.state, "title": kept.state["name"], "name": ["no", "text"]}
+    look = await keeper.look(Kept(state=numbers, version=kept.version, key=kept.key), GIVEN)
+    assert look.action == "none"
+
+
+async def test_an_identity_of_an_older_provider_is_upgraded(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6") as keeper:
+        await once(keeper, memory, GIVEN)
+    assert (set(memory.kept.identity), memory.kept.identity_version) == ({"id"}, 1)
+    async with running(cloud, tmp_path, "6", "identity-2") as keeper:
+        look = await keeper.look(memory.kept, GIVEN)
+        assert look.action == "none"
+        newer = keeper.keep(memory.kept, look.live)
+    assert (set(newer.identity), newer.identity_version) == ({"uid"}, 2)
+    async with running(cloud, tmp_path, "6") as keeper:  # and back: it is told anew
+        assert (await keeper.look(newer, GIVEN)).live.identity == memory.kept.identity
+
+
+async def test_what_a_provider_tells_that_it_must_not_is_not_kept_or_said(cloud: Cloud, tmp_path: Path) -> None:
+    memory = Memory()
+    async with running(cloud, tmp_path, "6", "pins", "tells-pins") as keeper:
+        await once(keeper, memory, GIVEN | {"pin": "4711"})
+        assert not any(b"4711" in raw for raw in memory.saved)
+        assert (await keeper.look(memory.kept, GIVEN | {"pin": "4711"})).action == "none"
+    async with running(cloud, tmp_path, "6", "odd-passwords") as keeper:
+        with pytest.raises(ProviderError) as said:
+            await keeper.look(memory.kept, GIVEN)
+    assert "hush" not in str(said.value)
+    assert str(said.value).endswith("what does not fit its schema: password: is of another type")
 
 
 async def test_only_a_kept_state_is_read(keeper: Keeper) -> None:

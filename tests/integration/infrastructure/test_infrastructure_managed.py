@@ -463,6 +463,16 @@ async def test_a_tag_says_whose_it_is_whatever_was_lost(world: World) -> None:
     assert message.startswith("spec.policy.adopt: Network has neither tags nor labels that could say whose it is")
 
 
+async def test_what_the_provider_refuses_is_not_tried_though_nobody_asked_before(world: World) -> None:
+    """Here nothing asks the provider when an object is written, as when it could not be asked, or a reference told later."""
+    await world.declare(SERVER, "web", GIVEN | {"region": "moon"})
+    message = await world.says(SERVER, "web", "InvalidField")
+    assert message == "spec.forProvider.region: There is no region moon: Regions are eu and us."
+    assert world.cloud.all("servers") == []
+    await world.declare(SERVER, "web", GIVEN)
+    await world.ready(SERVER, "web")
+
+
 async def test_what_was_just_made_is_looked_at_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "QUICK_S", 0.5)
     await world.declare(SERVER, "web", GIVEN, interval="1h")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import socket
 import threading
 import zipfile
@@ -12,14 +14,16 @@ import pytest
 
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
-from trimtab.components.infrastructure.loop.gathering import put_given
+from trimtab.components.infrastructure.loop.gathering import ignored_paths, put_given, text_of
+from trimtab.components.infrastructure.loop.keeping import Kept
 from trimtab.components.infrastructure.programs.registry import InstallError, Source, from_path, from_registry
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.protocol.launch import read_greeting
-from trimtab.components.infrastructure.protocol.types import STRING, list_of, object_of, set_of
+from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock
+from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, object_of, set_of
 from trimtab.components.infrastructure.protocol.values import ValueFault, decode_json
-from trimtab.components.infrastructure.schemas.changes import differences, steps
-from trimtab.components.infrastructure.schemas.mapping import FieldFault
+from trimtab.components.infrastructure.schemas.changes import differences, ignoring, steps
+from trimtab.components.infrastructure.schemas.mapping import FieldFault, configured
 
 
 @pytest.mark.parametrize(
@@ -155,3 +159,55 @@ def test_differences_of_long_sets_are_quick_and_right() -> None:
     after = [*reversed(before[1:]), {"name": "new", "ports": []}]
     found = [(one.path, one.before, one.after) for one in differences(of, before, after)]
     assert found == [("[]", before[0], "(absent)"), ("[]", "(absent)", {"name": "new", "ports": []})]
+
+
+# Secrets, states and plans
+
+
+def test_what_a_secret_holds_is_not_said_when_it_does_not_fit() -> None:
+    block = Block(attributes={"sizes": Attribute(type=list_of(NUMBER), optional=True, sensitive=True)})
+    for text in ('["hunter2"]', "hunter2", "[" * 100_000):
+        with pytest.raises(FieldFault) as refused:
+            configured(block, {"sizesSecretRef": {"name": "a", "key": "k"}}, lambda name, key, text=text: text)  # type: ignore[misc]
+        assert str(refused.value) == "spec.forProvider.sizesSecretRef: the Secret's k is no JSON of list of number"
+
+
+def test_a_secret_that_is_no_text_is_not_sent_as_another() -> None:
+    data = {"k": base64.b64encode(b"caf\xe9").decode()}
+    with pytest.raises(LookupError, match=r"^what the Secret login has at k is no text \(UTF-8\)$"):
+        text_of("login", data, "k")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"key": "no hex"}, "non-hexadecimal"),
+        ({"private": "not base64!"}, "base64"),
+        ({"state": ["a"]}, "what it says of the resource is no object"),
+        ({"lives": "two"}, "Expected `int`"),
+    ],
+)
+def test_a_state_that_somebody_wrote_over_is_said_to_be_unreadable(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=r"^the kept state cannot be read: ") as refused:
+        Kept.decode(json.dumps(wrong).encode())
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_members_of_sets_cannot_be_ignored_one_by_one() -> None:
+    """What is there comes in another order than what is given: by place, one member would get what is another's."""
+    rule = NestedBlock("set", Block(attributes={"host_port": Attribute(type=NUMBER, optional=True)}))
+    pool = NestedBlock(
+        "list", Block(attributes={"count": Attribute(type=NUMBER, optional=True)}, blocks={"host_rule": rule})
+    )
+    block = Block(blocks={"pool": pool})
+    said = "spec.ignoreChanges: {} is within a set, whose members nothing tells apart: name pool[*].hostRule, all of it"
+    for pattern in ("pool[*].hostRule[*].hostPort", "pool[0].hostRule[1].hostPort"):
+        with pytest.raises(FieldFault) as refused:
+            ignored_paths(block, [pattern])
+        assert str(refused.value) == said.format(pattern)
+    patterns = ["pool[*].hostRule", "pool[*].count", "pool"]
+    assert ignored_paths(block, patterns) == ["pool[*].host_rule", "pool[*].count", "pool"]
+    live = {"pool": [{"count": 1, "host_rule": [{"host_port": 2}, {"host_port": 1}]}]}
+    config = {"pool": [{"count": 3, "host_rule": [{"host_port": 1}]}]}
+    assert ignoring(block, live, config, ["pool[*].host_rule"]) == {"pool": [{**live["pool"][0], "count": 3}]}

@@ -31,6 +31,7 @@ from trimtab.components.infrastructure.loop.gathering import (
     initial_paths,
     interval_s,
     keeper_of,
+    refusal,
 )
 from trimtab.components.infrastructure.loop.keeping import After, Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
@@ -175,6 +176,8 @@ class Run:
                 return Requeue(0.0)
             if look.gone or look.action == "replace":
                 await self._sources.configuration(block, new=True)  # raises, if what making it needs is no longer there
+            if not look.deferred and (wrong := await keeper.refused(config)):
+                raise Blocked("InvalidField", refusal(block, wrong))
             self._recall.foreseen(keeper, kept, look)
             await self._permitted(look, kept, talk)
             restless = kept.restless

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from trimtab.api import Resource, kind_of
 from trimtab.api.core import Secret
 from trimtab.components.infrastructure.durations import seconds
@@ -23,8 +25,8 @@ from trimtab.components.infrastructure.programs.leases import Opening
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import RETRY_S, NotReady, Providers
-from trimtab.components.infrastructure.protocol.provider import State
-from trimtab.components.infrastructure.protocol.schema import Block, fields
+from trimtab.components.infrastructure.protocol.provider import Diagnostic, State, in_words
+from trimtab.components.infrastructure.protocol.schema import Block, fields, groups
 from trimtab.components.infrastructure.protocol.values import Value
 from trimtab.components.infrastructure.schemas import naming
 from trimtab.components.infrastructure.schemas.changes import at, put, steps
@@ -210,7 +212,10 @@ def text_of(name: str, data: Mapping[str, str], key: str) -> str:
     raw = data.get(key)
     if raw is None:
         raise LookupError(f"the Secret {name} has no key {key}; it has {', '.join(sorted(data)) or 'none'}")
-    return base64.b64decode(raw).decode(errors="replace")
+    try:
+        return base64.b64decode(raw).decode()
+    except UnicodeDecodeError:
+        raise LookupError(f"what the Secret {name} has at {key} is no text (UTF-8)") from None
 
 
 def secret_refs(value: Any) -> list[tuple[str, str]]:
@@ -260,10 +265,29 @@ def ignored_paths(block: Block, patterns: list[str]) -> list[str]:
     if not patterns:
         return []
     known = {api_path(block, path).removesuffix("SecretRef"): path for path, _ in fields(block)}
+    known |= {api_path(block, path): path for path, _ in groups(block)}
+    sets = [api_path(block, path) for path, nesting in groups(block) if nesting == "set"]
     for pattern in patterns:
-        if re.sub(r"\[\d+\]", "[*]", pattern) not in known:
+        every = re.sub(r"\[\d+\]", "[*]", pattern)
+        if every not in known:
             raise FieldFault("spec.ignoreChanges", f"{pattern} is no field of forProvider")
+        if whole := next((one for one in sets if every.startswith(f"{one}[*]")), None):
+            raise FieldFault(
+                "spec.ignoreChanges",
+                f"{pattern} is within a set, whose members nothing tells apart: name {whole}, all of it",
+            )
     return [known[re.sub(r"\[\d+\]", "[*]", pattern)] for pattern in patterns]
+
+
+def field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
+    """What a provider says, at the object's own field."""
+    field = f"spec.forProvider.{api_path(block, said.path)}" if said.path else "spec.forProvider"
+    return field, str(msgspec.structs.replace(said, path=""))
+
+
+def refusal(block: Block, said: Sequence[Diagnostic]) -> str:
+    """The errors of a provider about a configuration, in one line."""
+    return in_words([msgspec.structs.replace(one, path=field_and_text(block, one)[0]) for one in said])
 
 
 def initial_paths(block: Block, subject: Managed) -> list[str]:
@@ -297,7 +321,8 @@ def keeper_of(talk: Talk, resource: str) -> Keeper:
     if schema is None:
         name = talk.provider.plugin.name
         raise NotReady("NoSuchResource", f"the provider {name} has no resource {resource}: disable it")
-    return Keeper(talk, resource, schema, Finder(talk, talk.schema, resource))
+    finder = Finder(talk, talk.schema, resource)
+    return Keeper(talk, resource, schema, finder, talk.schema.identities.get(resource))
 
 
 async def existing(talk: Talk, resource: str, name: str) -> State:
@@ -315,12 +340,14 @@ __all__ = [
     "Reads",
     "Sources",
     "existing",
+    "field_and_text",
     "ignored_paths",
     "initial_paths",
     "interval_s",
     "keeper_of",
     "named",
     "put_given",
+    "refusal",
     "secret_refs",
     "state_name",
     "text_of",

@@ -23,8 +23,15 @@ from msgspec import Struct
 
 from trimtab.components.infrastructure.loop.finding import LOST, Finder, tag_of
 from trimtab.components.infrastructure.protocol.planned import alike, nonsense, softened
-from trimtab.components.infrastructure.protocol.provider import Applied, Planned, ProviderError, State, in_words
-from trimtab.components.infrastructure.protocol.schema import Schema, fill
+from trimtab.components.infrastructure.protocol.provider import (
+    Applied,
+    Diagnostic,
+    Planned,
+    ProviderError,
+    State,
+    in_words,
+)
+from trimtab.components.infrastructure.protocol.schema import Identity, Schema, fill
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import (
     Value,
@@ -70,10 +77,12 @@ TOKEN_BYTES = 8
 class Talks(Protocol):
     """The part of a provider that keeping needs."""
 
+    async def validate(self, kind: str, config: Value) -> tuple[Diagnostic, ...]: ...
     async def plan(self, kind: str, prior: State, config: Value) -> Planned: ...
     async def apply(self, kind: str, prior: State, planned: Planned, config: Value) -> Applied: ...
     async def read(self, kind: str, state: State) -> State: ...
     async def upgrade(self, kind: str, version: int, state: Any) -> Value: ...
+    async def upgrade_identity(self, kind: str, version: int, identity: Value) -> Value: ...
 
 
 class Attempt(Struct, frozen=True, omit_defaults=True):
@@ -99,6 +108,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     """What is remembered of a resource between runs: all of it in a Secret.
 
     state: JSON of its value, as `version` of the provider's schema has it; None when there is none.
+    identity: by what the provider knows it for good, as `identity_version` has it; None when it does not say.
     tainted: making it went wrong half-way, so that it has to be made anew.
     pending: an action was begun and how it ended is not known.
     adopted: what `policy.adopt` said when something was taken over by it, which is done once.
@@ -132,6 +142,8 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     connected: str = ""
     changed_at: float = 0.0
     disbelieved: int = 0
+    identity_version: int = -1
+    """-1: that of the provider as it is; older ones of us did not write it down."""
 
     @classmethod
     def fresh(cls) -> Kept:
@@ -145,9 +157,14 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     def decode(cls, raw: bytes) -> Kept:
         """Raises `ValueError`: one line."""
         try:
-            return msgspec.json.decode(raw, type=cls)
-        except msgspec.MsgspecError as err:
+            kept = msgspec.json.decode(raw, type=cls)
+            if not isinstance(kept.state, dict | None):
+                raise ValueError("what it says of the resource is no object")
+            bytes.fromhex(kept.key)
+            base64.b64decode(kept.private, validate=True)
+        except ValueError as err:  # msgspec's, too
             raise ValueError(f"the kept state cannot be read: {err}") from None
+        return kept
 
     def as_of(self, now: float) -> Kept:
         """The same, with times that are ahead as now: after the clock was set back, what waits from them on would wait for as long as the
@@ -214,9 +231,17 @@ class Failed(Exception):
 class Keeper:
     """Keeps resources of one kind of one configured provider."""
 
-    def __init__(self, provider: Talks, kind: str, schema: Schema, finder: Finder | None = None) -> None:
-        """finder: looks for what may have been made; without one, only a person can say."""
+    def __init__(
+        self,
+        provider: Talks,
+        kind: str,
+        schema: Schema,
+        finder: Finder | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        """finder: looks for what may have been made; without one, only a person can say. identity: of the kind, where the provider has one."""
         self._provider = provider
+        self._identity_version = identity.version if identity is not None else -1
         self._kind = kind
         self._schema = schema
         self._type: Type = schema.block.implied
@@ -233,11 +258,27 @@ class Keeper:
                 f"what is kept of it is of version {kept.version} of {self._kind}, and the provider that runs knows {self._schema.version}: "
                 "install the newer one again"
             )
-        if kept.version == self._schema.version:
-            value = decode_json(self._type, json.dumps(kept.state).encode())
-        else:
+        try:
+            value = self._as_it_is(kept)
+        except (
+            ValueFault
+        ):  # so is every other version, and one that a release has changed the types of without counting
             value = await self._provider.upgrade(self._kind, kept.version, kept.state)
-        return State(value, base64.b64decode(kept.private), kept.identity)
+        return State(value, base64.b64decode(kept.private), await self._identity(kept))
+
+    def _as_it_is(self, kept: Kept) -> Value:
+        """Raises `ValueFault`: what is kept is not in terms of the provider as it is."""
+        if kept.version != self._schema.version:
+            raise ValueFault("", f"version {kept.version}")
+        return decode_json(self._type, json.dumps(kept.state).encode())
+
+    async def _identity(self, kept: Kept) -> Value:
+        """In terms of the provider as it is; None where nobody can say: it is told again by the next answer. Raises `ProviderError`."""
+        if kept.identity is None or kept.identity_version in (-1, self._identity_version):
+            return kept.identity
+        if kept.identity_version > self._identity_version:
+            return None
+        return await self._provider.upgrade_identity(self._kind, kept.identity_version, kept.identity)
 
     def keep(
         self,
@@ -261,6 +302,7 @@ class Keeper:
             state=None if state.value is None else encode_json(self._type, state.value),
             private=base64.b64encode(state.private).decode(),
             identity=state.identity,
+            identity_version=self._identity_version if state.identity is not None else -1,
             version=self._schema.version,
             tainted=tainted and state.value is not None,
             pending=pending,
@@ -410,6 +452,11 @@ class Keeper:
             return ()
         differing = [one.path for one in differences(self._type, live.value, planned.value)]
         return tuple(path for path in planned.replace if any(overlap(path, one) for one in differing))
+
+    async def refused(self, config: Value) -> list[Diagnostic]:
+        """Why the provider does not take a configuration: who wrote it may not have heard, or what it refers to has come since. Raises
+        `ProviderError`, `ValueFault`."""
+        return [one for one in await self._provider.validate(self._kind, config) if one.error]
 
     # Doing it
 

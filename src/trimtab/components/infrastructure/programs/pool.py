@@ -112,6 +112,9 @@ class Talk:
     async def upgrade(self, kind: str, version: int, state: Any) -> Value:
         return await self._asking(self.provider.upgrade(kind, version, state), cloud=False)
 
+    async def upgrade_identity(self, kind: str, version: int, identity: Value) -> Value:
+        return await self._asking(self.provider.upgrade_identity(kind, version, identity), cloud=False)
+
     async def import_(self, kind: str, name: str) -> list[protocol.Imported]:
         await self.rate.turn()
         return await self._asking(self.provider.import_(kind, name))

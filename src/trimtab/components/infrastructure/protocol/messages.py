@@ -41,6 +41,8 @@ Diagnostics: diagnostics=1*:Diagnostic
 Validate: type_name=1 config=2:DynamicValue client_capabilities=3:ClientCapabilities
 Upgrade: type_name=1 version=2:int raw_state=3:RawState
 Upgraded: upgraded_state=1:DynamicValue diagnostics=2*:Diagnostic
+UpgradeIdentity: type_name=1 version=2:int raw_identity=3:RawState
+UpgradedIdentity: upgraded_identity=1:IdentityData diagnostics=2*:Diagnostic
 Read: type_name=1 current_state=2:DynamicValue private=3:bytes client_capabilities=5:ClientCapabilities current_identity=6:IdentityData
 WasRead: new_state=1:DynamicValue diagnostics=2*:Diagnostic private=3:bytes deferred=4:Deferred new_identity=5:IdentityData
 Plan: type_name=1 prior_state=2:DynamicValue proposed_new_state=3:DynamicValue config=4:DynamicValue prior_private=5:bytes client_capabilities=7:ClientCapabilities prior_identity=8:IdentityData
@@ -73,6 +75,7 @@ METHODS: dict[str, tuple[str, str, str, str]] = {
     "configure": ("Configure", "ConfigureProvider", "Configure", "Diagnostics"),
     "validate": ("ValidateResourceTypeConfig", "ValidateResourceConfig", "Validate", "Diagnostics"),
     "upgrade": ("UpgradeResourceState", "UpgradeResourceState", "Upgrade", "Upgraded"),
+    "upgrade_identity": ("UpgradeResourceIdentity", "UpgradeResourceIdentity", "UpgradeIdentity", "UpgradedIdentity"),
     "read": ("ReadResource", "ReadResource", "Read", "WasRead"),
     "plan": ("PlanResourceChange", "PlanResourceChange", "Plan", "Planned"),
     "apply": ("ApplyResourceChange", "ApplyResourceChange", "Apply", "Applied"),

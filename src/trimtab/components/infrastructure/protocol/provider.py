@@ -25,7 +25,7 @@ from trimtab.components.infrastructure.protocol.convert import SchemaFault, prov
 from trimtab.components.infrastructure.protocol.launch import START_S, Greeting, LaunchError, Plugin, launch
 from trimtab.components.infrastructure.protocol.messages import METHODS, messages, path_of
 from trimtab.components.infrastructure.protocol.proposed import proposed_new
-from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema, fill
+from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema, Schema, fields, fill
 from trimtab.components.infrastructure.protocol.types import Type
 from trimtab.components.infrastructure.protocol.values import Value, ValueFault, decode, decode_json, encode, plain
 from trimtab.components.infrastructure.protocol.written import unwritten
@@ -363,7 +363,7 @@ class Provider:
         raw = {"msgpack": encode(of, fill(found.block, config))}
         answer = await self._call("data", {**request, "config": raw})
         self._raise_errors(answer.diagnostics, f"data source {kind}")
-        return self._value(kind, of, answer.state)
+        return self._value(kind, of, answer.state, found.block)
 
     async def list_(self, kind: str, config: Value, limit: int) -> list[Listed]:
         """What is there, `limit` of it at most. Raises `ProviderError`, `ValueFault`."""
@@ -417,7 +417,7 @@ class Provider:
         self._raise_errors(answer.diagnostics, f"ephemeral resource {kind}")
         deferred = DEFERRED.get(answer.deferred.reason, "for a reason it does not name")
         return Opened(
-            value=self._value(kind, block.implied, answer.result),
+            value=self._value(kind, block.implied, answer.result, block),
             private=answer.private,
             renew_at=_time(answer),
             deferred=deferred if answer.HasField("deferred") else "",
@@ -442,6 +442,19 @@ class Provider:
         self._raise_errors(answer.diagnostics, kind)
         return self._in(kind, block, answer.upgraded_state)
 
+    async def upgrade_identity(self, kind: str, version: int, identity: Value) -> Value:
+        """An identity as an older release of the provider gave it, in this one's terms; None when it cannot say. Raises `ProviderError`."""
+        raw = {"json": json.dumps(plain(identity)).encode()}
+        request = {"type_name": kind, "version": version, "raw_identity": raw}
+        try:
+            answer = await self._call("upgrade_identity", request)
+        except ProviderError as err:
+            if err.code != "UNIMPLEMENTED":
+                raise
+            return None
+        self._raise_errors(answer.diagnostics, kind)
+        return await self._identity_in(kind, answer, "upgraded_identity")
+
     # Messages
 
     def _out(self, kind: str, block: Block, value: Value) -> dict[str, bytes]:
@@ -451,15 +464,17 @@ class Provider:
             raise ValueFault(err.path, str(err).removeprefix(f"{err.path}: ")) from None
 
     def _in(self, kind: str, block: Block, message: Any) -> Value:
-        return self._value(kind, self._type(kind, block), message)
+        """What it may not give back, write-only fields, is taken out of it: nobody keeps them."""
+        return unwritten(block, self._value(kind, self._type(kind, block), message, block))
 
-    def _value(self, kind: str, of: Type, message: Any) -> Value:
+    def _value(self, kind: str, of: Type, message: Any, block: Block) -> Value:
         try:
             if message.msgpack:
                 return decode(of, message.msgpack)
             return decode_json(of, message.json) if message.json else None
         except ValueFault as err:
-            raise ProviderError(f"{self.plugin.name} answers of {kind} what does not fit its schema: {err}") from None
+            said = f"{err.path}: is of another type" if _within_secret(block, err.path) else str(err)
+            raise ProviderError(f"{self.plugin.name} answers of {kind} what does not fit its schema: {said}") from None
 
     async def _identity_out(self, field: str, kind: str, identity: Value) -> dict[str, Any]:
         schema = (await self.schema()).identities.get(kind)
@@ -533,6 +548,12 @@ def given_timeout_s(config: Value) -> float:
 def _time(answer: Any) -> float | None:
     """When it has to be renewed, in seconds since 1970."""
     return answer.renew_at.seconds + answer.renew_at.nanos / 1e9 if answer.HasField("renew_at") else None
+
+
+def _within_secret(block: Block, path: str) -> bool:
+    """Whether a place may be within a field that nobody is shown: it has the name of one on its way."""
+    secret = {re.sub(r".*\.", "", at) for at, one in fields(block) if one.secret}
+    return not secret.isdisjoint(re.split(r"[.\[\]]", path))
 
 
 def _there(answer: Any, field: str) -> bool:

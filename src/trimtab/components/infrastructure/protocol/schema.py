@@ -210,5 +210,16 @@ def fields(block: Block, path: str = "") -> Iterator[tuple[str, Attribute]]:
         yield from fields(nested.block, at + _star(nested.nesting))
 
 
+def groups(block: Block, path: str = "") -> Iterator[tuple[str, Nesting]]:
+    """Every place that holds objects with fields of their own, and how: `rule`, `pool[*].taint`."""
+    within = [
+        (name, one.nested.nesting, Block(one.nested.attributes)) for name, one in block.attributes.items() if one.nested
+    ]
+    for name, nesting, inner in [*within, *((name, one.nesting, one.block) for name, one in block.blocks.items())]:
+        at = f"{path}.{name}" if path else name
+        yield at, nesting
+        yield from groups(inner, at + _star(nesting))
+
+
 def _star(nesting: Nesting) -> str:
     return "[*]" if nesting in ("list", "set", "map") else ""

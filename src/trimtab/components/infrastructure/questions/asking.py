@@ -26,9 +26,11 @@ from trimtab.components.infrastructure.loop.gathering import (
     Reads,
     Sources,
     existing,
+    field_and_text,
     ignored_paths,
     initial_paths,
     keeper_of,
+    refusal,
     state_name,
     text_of,
 )
@@ -39,7 +41,7 @@ from trimtab.components.infrastructure.programs.leases import check
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.programs.suspects import Suspects
 from trimtab.components.infrastructure.programs.terms import NotReady, Providers
-from trimtab.components.infrastructure.protocol.provider import Diagnostic, ProviderError
+from trimtab.components.infrastructure.protocol.provider import ProviderError
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, known, unknowns
 from trimtab.components.infrastructure.questions.ordering import key_of
@@ -268,8 +270,8 @@ class Asker:
             path = api_path(block, err.path)
             return Said(errors=((f"spec.forProvider.{path}", str(err).removeprefix(f"{err.path}: ")),))
         return Said(
-            errors=tuple(_field_and_text(block, one) for one in found if one.error),
-            warnings=tuple(": ".join(_field_and_text(block, one)) for one in found if not one.error),
+            errors=tuple(field_and_text(block, one) for one in found if one.error),
+            warnings=tuple(": ".join(field_and_text(block, one)) for one in found if not one.error),
         )
 
     async def _openable(self, sources: Unsure, block: Block) -> None:
@@ -315,9 +317,8 @@ class Asker:
             config = await sources.configuration(block, new=kept.state is None)
             said = await talk.validate(resource, config)
             if refused := [one for one in said if one.error]:
-                text = "; ".join(": ".join(_field_and_text(block, one)) for one in refused)
-                return msgspec.structs.replace(answer, action="", reason="InvalidField", error=text)
-            warnings = [": ".join(_field_and_text(block, one)) for one in said]
+                return msgspec.structs.replace(answer, action="", reason="InvalidField", error=refusal(block, refused))
+            warnings = [": ".join(field_and_text(block, one)) for one in said]
             await self._openable(sources, block)
             ignored, initial = ignored_paths(block, spec.ignore_changes), initial_paths(block, subject)
             look = await keeper.look(kept, config, ignored=ignored, initial=initial, marks=marks(block, spec.ephemeral))
@@ -408,12 +409,6 @@ def _resource(talk: Talk, subject: Managed) -> str:
         "NoSuchResource",
         f"ProviderConfig {subject.spec.provider_ref.name} is of the provider {provider}, which has no {kind.kind} of {kind.group}",
     )
-
-
-def _field_and_text(block: Block, said: Diagnostic) -> tuple[str, str]:
-    """A diagnostic at the object's own field."""
-    field = f"spec.forProvider.{api_path(block, said.path)}" if said.path else "spec.forProvider"
-    return field, str(msgspec.structs.replace(said, path=""))
 
 
 __all__ = ["Ahead", "Answer", "Answered", "Asker", "Foreseen", "Outputs", "Program", "Question", "Said"]

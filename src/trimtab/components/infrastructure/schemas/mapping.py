@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, plain
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Dynamic, Value, encode, plain
 from trimtab.components.infrastructure.schemas import naming
 
 Secrets = Callable[[str, str], Value]
@@ -114,9 +114,11 @@ def _secret(attribute: Attribute, value: Any, secrets: Secrets, path: str) -> Va
     import json
 
     try:
-        return to_type(of, json.loads(text), path)
-    except ValueError:
+        found = to_type(of, json.loads(text), path)
+        encode(of, found)
+    except (ValueError, RecursionError):  # whose text would have what is in the Secret
         raise FieldFault(path, f"the Secret's {value['key']} is no JSON of {of}") from None
+    return found
 
 
 def _nest(nesting: Nesting, value: Any, path: str, one: Callable[[Any, str], Value]) -> Value:
