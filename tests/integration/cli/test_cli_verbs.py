@@ -126,6 +126,11 @@ def test_exec_gives_output_and_exit_status(running: EngineUnderTest, pod: str) -
     missing = running.run("exec", "nosuch", "--", "true", check=False)
     assert missing.returncode == 4
     assert missing.stderr.count("\n") == 1
+    without = running.run("exec", pod, "--", "python3", check=False)
+    assert (without.returncode, without.stderr) == (
+        1,
+        f'trimtab: container "main" of pod "{pod}" has no "python3" in its $PATH; `trimtab debug {pod}` opens a shell with tools beside it\n',
+    )
 
 
 def test_exec_with_a_terminal(running: EngineUnderTest, pod: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,6 +22,26 @@ from trimtab.components.node.cri import PROCESS_TYPE, Cri
 from trimtab.components.node.sandboxes import RuntimeFailure
 
 READ_BYTES_MAX = 64 * 1024
+RUNC_BEGINS = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+def why_not_started(said: str, container: str, pod: str) -> str:
+    """In one line what is missing, and where, from what runc `said` when a command could not be started."""
+    said = said.removeprefix(RUNC_BEGINS).removesuffix(": unknown")
+    where = f'container "{container}" of pod "{pod}"'
+    if found := re.search(r'exec: "(.+?)": executable file not found in \$PATH', said):
+        return f'{where} has no "{found[1]}" in its $PATH; `trimtab debug {pod}` opens a shell with tools beside it'
+    if found := re.search(r"stat (.+?): no such file or directory", said):
+        return f"{where} has no {found[1]}; `trimtab debug {pod}` opens a shell with tools beside it"
+    if found := re.search(r'exec: "(.+?)": (?:permission denied|is a directory)', said):
+        return f"{where}: {found[1]} is no file that its user may execute"
+    if found := re.search(r'exec(?: |: ")([^\s"]+)"?: exec format error', said):
+        return (
+            f"{where}: {found[1]} is no program for this machine's processor, or a script that does not begin with #!"
+        )
+    if found := re.search(r"exec ([^\s:]+): no such file or directory", said):
+        return f"{where}: {found[1]} is there, but the interpreter or loader that it asks for is not"
+    return f"{where}: the command could not be started: {said}"
 
 
 class Execution:

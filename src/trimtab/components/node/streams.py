@@ -26,7 +26,7 @@ from trimtab.components.node.agent import NodeAgent
 from trimtab.components.node.channels import CLOSE, ERROR, PROTOCOLS, RESIZE, STDERR, STDIN, STDOUT, Channels
 from trimtab.components.node.cri import Cri
 from trimtab.components.node.decide import all_containers, container_of
-from trimtab.components.node.execute import Execution, execute
+from trimtab.components.node.execute import Execution, execute, why_not_started
 from trimtab.components.node.forward import SPDY_PROTOCOL, forward_channels, forward_streams
 from trimtab.components.node.logs import LogOptions, read
 from trimtab.components.node.sandboxes import ContainerView, RuntimeFailure
@@ -151,7 +151,7 @@ class Streams:
             async with execute(self._cri, view.id, command, self._run, tty=tty, stdin=stdin) as execution:
                 code = await _converse(channels, execution)
         except RuntimeFailure as err:
-            await channels.finish(_failure(str(err)))
+            await channels.finish(_failure(why_not_started(str(err), view.name, request.match_info["pod"])))
             return channels.socket
         if code is not None:
             await channels.finish(_status(code))
