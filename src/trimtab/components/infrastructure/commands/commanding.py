@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import functools
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -28,7 +29,7 @@ from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import DEFINED, VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.mirror import from_mirror
-from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn
+from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn, closed
 from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
@@ -148,10 +149,12 @@ class Origin(Struct, frozen=True):
     def is_registry(self) -> bool:
         return self.path is None and self.mirror is None
 
-    def fetched(self, source: registry.Source, version: str) -> registry.Fetched:
+    def fetched(self, target: Target, source: registry.Source, version: str) -> registry.Fetched:
         """A provider's program. Raises `InstallError`, `Refused`."""
         if self.reads and self.path is None:
             raise Refused("--read goes with --path: what a registry has is a program that needs nothing else")
+        if target.is_embedded and os.geteuid() == 0:  # for another cluster, who installs and who runs it see the same
+            _refuse_closed(self.reads, target.runner().user)
         if self.unsigned and not self.is_registry:
             raise Refused("--unsigned is of registries: what comes from a path or a mirror has no signature")
         if self.path is not None:
@@ -165,6 +168,17 @@ class Origin(Struct, frozen=True):
     @property
     def readable(self) -> list[str]:
         return [str(one) for one in self.reads]
+
+
+def _refuse_closed(reads: Iterable[Path], user: str) -> None:
+    """What root may read at installation, and the engine's user may not when the program runs. Raises `Refused`."""
+    for path in reads:
+        if (folder := closed(path, user)) is not None:
+            here, at = ("this directory", "") if folder == path else (f"what is below {folder}", f" of {folder}")
+            raise Refused(
+                f"--read {path}: the user {user}, as whom providers run, may not read {here} (mode {folder.stat().st_mode & 0o7777:04o}"
+                f"{at}): put it where everybody may read, such as below /opt, or chmod o+{'rx' if folder == path else 'x'} {folder}"
+            )
 
 
 def origin_options(command: Callable[..., None]) -> Callable[..., None]:

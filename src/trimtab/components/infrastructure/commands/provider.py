@@ -82,7 +82,7 @@ def install(target: Target, source: str, origin: Origin, output: str) -> None:
     finished(with_api(target, lambda wire: runs_here(target, wire)))
     try:
         found = registry.source_of(wanted)
-        program = origin.fetched(found, version)
+        program = origin.fetched(target, found, version)
     except InstallError as err:
         raise Refused(str(err)) from None
     finished(with_api(target, lambda wire: _same_as_locked(wire, found, program)))

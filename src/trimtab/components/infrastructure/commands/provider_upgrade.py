@@ -119,7 +119,7 @@ def _program(target: Target, before: Provider, version: str, origin: Origin) -> 
     checksum = versions_of(before).get(version, "")
     if not (origin.is_registry and checksum and shelf.program(checksum).exists()):
         try:
-            found = origin.fetched(registry.source_of(before.spec.source), version)
+            found = origin.fetched(target, registry.source_of(before.spec.source), version)
             refuse_other(before, found.version, found.checksum)
             checksum, version = shelf.put(found.program, origin.readable), found.version
         except InstallError as err:

@@ -17,12 +17,14 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+import trimtab
 from trimtab.api.quantity import whole
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.programs.terms import NotReady
@@ -189,6 +191,22 @@ def _end(sockets: Path) -> None:
 
 def _runs(pid: str) -> bool:
     return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def closed(path: Path, user: str) -> Path | None:
+    """The directory, `path` itself or one above it, that keeps this user from reading what is in it; None when none does. The program's own
+    directories are in view wherever they lie. Raises `KeyError`: there is no such user."""
+    ours = (Path(sys.prefix), Path(sys.base_prefix), Path(trimtab.__file__).parents[1])
+    if any(path.is_relative_to(one) for one in ours):
+        return None
+    account = pwd.getpwnam(user)
+    for folder in (*reversed(path.parents), path):
+        found = folder.stat()
+        shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid == account.pw_gid else 0
+        needed = 0o5 if folder == path else 0o1  # to be listed, and to be passed
+        if found.st_mode >> shift & needed != needed:
+            return folder
+    return None
 
 
 def _there(user: str) -> bool:
