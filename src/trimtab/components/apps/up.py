@@ -19,6 +19,9 @@ from trimtab.client import Client, HttpTransport
 from trimtab.components.apps import declaration, shipping
 from trimtab.content import ContentError, ContentStore, Credentials
 
+TOLD_EVERY_S = 5.0
+"""Off a terminal a build says no more often what it is at, so that a log shows that it lives and is not filled."""
+
 
 class Target(Protocol):
     """What the command line's global options named."""
@@ -58,6 +61,7 @@ class Screen:
         self._started = time.monotonic()
         self._step_started: dict[str, float] = {}
         self._said = ""
+        self._said_at = self._started
 
     def __call__(self, step: shipping.Step) -> None:
         began = self._step_started.setdefault(step.name, time.monotonic())
@@ -67,11 +71,12 @@ class Screen:
             self._write(f"{line}  {took:.1f} s", end=True)
         elif self._live:
             self._write(line, end=False)
-        elif step.name == "engine" and line != self._said:
+        elif line != self._said and (step.name == "engine" or time.monotonic() - self._said_at >= TOLD_EVERY_S):
             self._said = line
             self._write(line, end=True)
 
     def _write(self, line: str, *, end: bool) -> None:
+        self._said_at = time.monotonic()
         width = shutil.get_terminal_size().columns - 1
         if self._live:
             click.echo(f"\r\x1b[2K{line if end else line[:width]}", nl=end, err=True)
