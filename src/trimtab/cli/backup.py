@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trimtab.cli.output import dump, megabytes, output_option, table
+from trimtab.cli.output import dump, mebibytes, output_option, table
 from trimtab.cli.target import Target
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def create(target: Target, where: str, recipients: tuple[str, ...], keep: int | 
         dump({**_row(commit), "deleted": deleted}, fmt)
         return
     click.echo(
-        f"backup {commit.id}: {commit.files} files, {megabytes(commit.bytes)}, {commit.volumes} volumes; "
-        f"sent {megabytes(commit.sent_bytes)} in {commit.seconds:.1f} s"
+        f"backup {commit.id}: {commit.files} files, {mebibytes(commit.bytes)}, {commit.volumes} volumes; "
+        f"sent {mebibytes(commit.sent_bytes)} in {commit.seconds:.1f} s"
     )
     for old in deleted:
         click.echo(f"deleted {old}")
@@ -123,8 +123,8 @@ def list_backups(where: str, fmt: str) -> None:
         (
             c.id,
             f"{c.created:%Y-%m-%d %H:%M:%S}Z",
-            megabytes(c.bytes),
-            megabytes(c.sent_bytes),
+            mebibytes(c.bytes),
+            mebibytes(c.sent_bytes),
             c.volumes,
             c.version,
             c.run,
@@ -175,7 +175,7 @@ def delete(target: Target, where: str, ids: tuple[str, ...]) -> None:
         with contextlib.suppress(NotRunning):  # backups may be deleted where there is no engine
             stack.enter_context(alone(target.settings()))
         freed = keeping.delete(store, there)
-    click.echo(f"deleted {', '.join(there)}: {megabytes(freed)} freed")
+    click.echo(f"deleted {', '.join(there)}: {mebibytes(freed)} freed")
 
 
 @backup.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trimtab.cli.output import age, colour, dump, megabytes, output_option, table
+from trimtab.cli.output import age, colour, dump, mebibytes, output_option, table
 from trimtab.cli.target import Target
 
 _PORT = click.IntRange(1, 65535)
@@ -180,15 +180,16 @@ def _print_status(report: dict[str, Any]) -> None:
                 p["name"],
                 p["pid"],
                 p["state"],
-                megabytes(p["rss_bytes"]),
-                f"{p['cpu_percent']:.1f} %",
+                mebibytes(p["rss_bytes"]),
+                f"{p['cpu_percent']:.2f} %",
+                f"{p['cpu_s']:.1f} s",
                 p["restarts"],
                 age(p["age_s"]),
             )
             for p in report["processes"]
         ]
-        table(("process", "pid", "state", "memory", "cpu", "restarts", "age"), rows)
-        click.echo(f"memory in all: {megabytes(report['pss_bytes'])} (shared pages counted once)")
+        table(("process", "pid", "state", "memory", "cpu", "cpu time", "restarts", "age"), rows)
+        click.echo(f"memory in all: {mebibytes(report['pss_bytes'])} (shared pages counted once)")
     for node in report["nodes"]:
         click.echo(
             f"node {node['name']}: {node['ready']}, {node['pods']} pods"

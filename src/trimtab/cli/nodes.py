@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from trimtab.cli.output import dump, megabytes, output_option, table
+from trimtab.cli.output import dump, mebibytes, output_option, table
 from trimtab.cli.target import Target
 
 
@@ -44,7 +44,7 @@ def list_nodes(target: Target, fmt: str) -> None:
 
 
 def _amount(size_bytes: int | None) -> str:
-    return "-" if size_bytes is None else megabytes(size_bytes)
+    return "-" if size_bytes is None else mebibytes(size_bytes)
 
 
 @node.command()

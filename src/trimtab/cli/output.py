@@ -60,8 +60,9 @@ def colour(text: str, name: str) -> str:
     return click.style(text, fg=name)
 
 
-def megabytes(size_bytes: float) -> str:
-    return f"{size_bytes / 1e6:.0f} MB"
+def mebibytes(size_bytes: float) -> str:
+    """`52 MiB`: the unit of `kubectl top`, the dashboard and every command here."""
+    return f"{size_bytes / (1 << 20):.0f} MiB"
 
 
 def age(seconds: float) -> str:

@@ -157,8 +157,8 @@ def networks() -> str | None:
 
 def memory() -> str | None:
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:") and (free_mb := int(line.split()[1]) // 1000) < 500:
-            return f"{free_mb} MB are available; the engine itself takes about 250 MB"
+        if line.startswith("MemAvailable:") and (free_mib := int(line.split()[1]) // 1024) < 480:
+            return f"{free_mib} MiB are available; the engine itself takes about 240 MiB"
     return None
 
 

@@ -124,6 +124,21 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
 
 
+def running_s(pid: int) -> float:
+    """Seconds that a process's threads, those that it has now, have run, to the nanosecond where the kernel counts so; 0 when it is gone."""
+    total_ns = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            try:
+                with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                    total_ns += int(file.read().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+    except OSError:
+        return 0.0
+    return total_ns / 1e9 or cpu_s(pid)
+
+
 def age_s(process: Identity) -> float:
     """Seconds since the process started."""
     with open("/proc/uptime", encoding="ascii") as file:

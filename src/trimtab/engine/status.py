@@ -9,8 +9,8 @@ from typing import Any
 from trimtab.engine import lifecycle, local, procfs
 from trimtab.runtime.settings import Settings
 
-SAMPLE_S = 0.25
-"""CPU is measured over so long."""
+SAMPLE_S = 0.5
+"""CPU is measured over so long: what wakes a few times a second is seen."""
 
 
 def report(settings: Settings) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _processes(
         named += [(name, children.get(name), raw) for name, raw in state.get("processes", {}).items()]
     else:
         named += [(name, process, {"state": "unsupervised"}) for name, process in children.items()]
-    before = {name: procfs.cpu_s(process.pid) for name, process, _ in named if process}
+    before = {name: procfs.running_s(process.pid) for name, process, _ in named if process}
     began = time.monotonic()
     if before:
         time.sleep(SAMPLE_S)
@@ -96,11 +96,16 @@ def _processes(
                 "rss_bytes": procfs.rss_bytes(process.pid) if process else 0,
                 "pss_bytes": procfs.pss_bytes(process.pid) if process else 0,
                 "cpu_s": round(procfs.cpu_s(process.pid), 2) if process else 0.0,
-                "cpu_percent": round(100 * (procfs.cpu_s(process.pid) - before[name]) / took_s, 1) if process else 0.0,
+                "cpu_percent": round(100 * _used_s(process.pid, before[name]) / took_s, 2) if process else 0.0,
                 "age_s": round(procfs.age_s(process), 1) if process else 0.0,
             }
         )
     return rows
+
+
+def _used_s(pid: int, before_s: float) -> float:
+    """Seconds of CPU since then. What a thread used that has ended since is not known any more."""
+    return max(0.0, procfs.running_s(pid) - before_s)
 
 
 def _from_api(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:

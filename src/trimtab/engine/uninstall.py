@@ -138,4 +138,4 @@ def _size_text(directory: Path) -> str:
                 total += os.lstat(os.path.join(root, name)).st_blocks * 512
             except OSError:
                 continue
-    return f"{total / 1e6:.0f} MB"
+    return f"{total / (1 << 20):.0f} MiB"

@@ -78,7 +78,7 @@ def test_what_an_old_replica_set_names_stays_and_old_builds_go(store: ContentSto
         assert is_whole(store, other)
         [entry] = [e for e in here.journal.timeline() if e.verb == "collected"]
         assert entry.component == "apps"
-        assert entry.message.startswith("content store: 0.0 MB freed (")
+        assert entry.message.startswith("content store: 0.0 MiB freed (")
         assert entry.data is not None
         assert entry.data["freedBytes"] > 6000
 

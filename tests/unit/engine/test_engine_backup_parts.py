@@ -452,6 +452,6 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 
     text = refused(engine, place, small_disk / "other")
 
-    assert text.startswith(f"the disk of {small_disk}/other has 0 MB free, the backup needs ")
-    assert text.endswith(" MB: give another --data")
+    assert text.startswith(f"the disk of {small_disk}/other has 0 MiB free, the backup needs ")
+    assert text.endswith(" MiB: give another --data")
     assert list(small_disk.iterdir()) == []

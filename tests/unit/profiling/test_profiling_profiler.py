@@ -105,10 +105,10 @@ def test_containers_are_known_by_pod_app_and_image() -> None:
     [
         (Told(state="starting"), "Starting", ""),
         (Told(state="running", mode="bpf", hz=19, cpu_percent=0.314, memory_bytes=41_000_000), "Measuring",
-         "19 Hz, 0.31 % of a core, 41 MB"),
-        (Told(state="running", mode="perf", hz=19), "FramePointersOnly", "19 Hz, 0.00 % of a core, 0 MB"),
+         "19 Hz, 0.31 % of a core, 39 MiB"),
+        (Told(state="running", mode="perf", hz=19), "FramePointersOnly", "19 Hz, 0.00 % of a core, 0 MiB"),
         (Told(state="running", mode="bpf", hz=9, shed="half the rate: 1.4 % of a core"), "Shedding",
-         "half the rate: 1.4 % of a core; 9 Hz, 0.00 % of a core, 0 MB"),
+         "half the rate: 1.4 % of a core; 9 Hz, 0.00 % of a core, 0 MiB"),
     ],
 )  # fmt: skip
 def test_the_agents_lines_become_a_reason_and_a_message(told: Told, reason: str, message: str) -> None:

@@ -96,7 +96,7 @@ async def build_images(
 def _summary(built: BuiltImage) -> str:
     fresh = [layer.name for layer in built.layers if not layer.cached]
     what = f"built {', '.join(fresh)}" if fresh else "unchanged"
-    return f"{what}, {built.size / 1e6:.0f} MB ({built.digest[:19]}…)"
+    return f"{what}, {built.size / (1 << 20):.0f} MiB ({built.digest[:19]}…)"
 
 
 async def check_cluster(app: declaration.App, client: Client) -> None:
@@ -146,7 +146,7 @@ async def push_images(
             there = f"{registry.rstrip('/')}/{reference.repository}"
 
             def progress(done: int, total: int, name: str = name) -> None:
-                report(Step(f"push {name}", f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"))
+                report(Step(f"push {name}", f"{done / (1 << 20):.0f} of {total / (1 << 20):.0f} MiB"))
 
             # A tag besides the digest: registries sweep what has none.
             tag = reference.digest.rpartition(":")[2][:12]

@@ -59,8 +59,8 @@ class Freed(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"content store: {self.freed_bytes / 1e6:.1f} MB freed ({self.blobs} blobs, {self.cache_entries} cache entries), "
-            f"{self.kept_bytes / 1e6:.1f} MB kept"
+            f"content store: {self.freed_bytes / (1 << 20):.1f} MiB freed ({self.blobs} blobs, {self.cache_entries} cache entries), "
+            f"{self.kept_bytes / (1 << 20):.1f} MiB kept"
         )
 
 
@@ -130,7 +130,7 @@ async def once(process: Process, images: Images) -> Freed | None:
     text = str(freed)
     full = freed.kept_bytes > images.size_bytes_max
     if full:
-        text += f": more than its limit of {images.size_bytes_max / 1e6:.0f} MB, and all of it in use; delete apps or their old versions"
+        text += f": more than its limit of {images.size_bytes_max / (1 << 20):.0f} MiB, and all of it in use; delete apps or their old versions"
     if freed.freed_bytes or full:
         data = {"freedBytes": freed.freed_bytes, "keptBytes": freed.kept_bytes, "blobs": freed.blobs, "warning": full}
         process.journal.append(

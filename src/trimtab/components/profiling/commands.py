@@ -181,14 +181,14 @@ def status(target: Target, fmt: str) -> None:
             click.echo(f"measured: {', '.join(agent.types)}")
             for why in agent.missing.values():
                 click.echo(f"not measured: {why}")
-            click.echo(f"agent: {agent.cpu_percent:.2f} % of a core, {agent.memory_bytes / 1e6:.0f} MB, {agent.hz} Hz, {agent.mode}, "
+            click.echo(f"agent: {agent.cpu_percent:.2f} % of a core, {agent.memory_bytes / (1 << 20):.0f} MiB, {agent.hz} Hz, {agent.mode}, "
                        f"{agent.processes} processes, started {agent.restarts + 1} times")  # fmt: skip
         for error in told.scrape_errors.values():
             click.echo(f"not scraped: {error}")
         lost = ", ".join(f"{count:,} {why}" for why, count in sorted(told.lost.items()) if count)
         click.echo(f"samples: {told.samples:,}; lost: {lost or 'none'}")
         click.echo(
-            f"stored: {told.disk_bytes / 1e6:.1f} MB, kept {found.spec.retention}, at most {found.spec.max_disk}"
+            f"stored: {told.disk_bytes / (1 << 20):.1f} MiB, kept {found.spec.retention}, at most {found.spec.max_disk}"
         )
     if state != "True":
         raise click.exceptions.Exit(1)

@@ -329,7 +329,7 @@ class ProcessMeasurer:
 def seen_of(told: Told, before: Seen) -> Seen:
     """What a line of the agent says about how it is."""
     reason = "Shedding" if told.shed else "Measuring" if told.mode == "bpf" else "FramePointersOnly"
-    cost = f"{told.hz:.0f} Hz, {told.cpu_percent:.2f} % of a core, {told.memory_bytes / 1e6:.0f} MB"
+    cost = f"{told.hz:.0f} Hz, {told.cpu_percent:.2f} % of a core, {told.memory_bytes / (1 << 20):.0f} MiB"
     if told.state != "running":
         reason = "Starting"
     lacking = [why for name, why in told.missing.items() if name not in told.shed]

@@ -71,8 +71,8 @@ class _Progress:
         now = time.monotonic()
         if now - self.told >= PROGRESS_S:
             self.told = now
-            read, sent = self.sender.read_bytes / 1e6, self.sender.sent_bytes / 1e6
-            self.say(f"read {read:.0f} MB, sent {sent:.0f} MB after {now - self.began:.0f} s")
+            read, sent = self.sender.read_bytes / (1 << 20), self.sender.sent_bytes / (1 << 20)
+            self.say(f"read {read:.0f} MiB, sent {sent:.0f} MiB after {now - self.began:.0f} s")
 
 
 def known_pieces(objects: Objects) -> set[bytes]:

@@ -145,7 +145,7 @@ def _require_room(data: Path, commit: Commit) -> None:
     free = shutil.disk_usage(place).free
     if free < commit.bytes * ROOM_FACTOR:
         raise EngineError(
-            f"the disk of {data} has {free / 1e6:.0f} MB free, the backup needs {commit.bytes / 1e6:.0f} MB: give another --data"
+            f"the disk of {data} has {free / (1 << 20):.0f} MiB free, the backup needs {commit.bytes / (1 << 20):.0f} MiB: give another --data"
         )
 
 
