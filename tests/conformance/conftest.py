@@ -27,19 +27,24 @@ PROGRAMS = "TRIMTAB_KUBERNETES"
 
 
 @pytest.fixture(scope="session")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    given = os.environ.get(SERVER)
-    if given:
-        yield Path(given)
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesProcess | ApiProcess | None]:
+    """The process of the API, which may be killed and started again; None where it is somebody else's."""
+    if os.environ.get(SERVER):
+        yield None
         return
     folder = tmp_path_factory.mktemp("conformance")
     programs = os.environ.get(PROGRAMS)
     server = KubernetesProcess(folder, Path(programs)) if programs else ApiProcess(folder, tls=True)
     try:
         server.start()
-        yield server.kubeconfig()
+        yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(api: KubernetesProcess | ApiProcess | None) -> Path:
+    return Path(os.environ[SERVER]) if api is None else api.kubeconfig()
 
 
 @pytest.fixture

@@ -6,59 +6,43 @@ The tests are in the order of a story, which begins with an installed provider a
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from api_process import ApiProcess
 from composing_world import LAB
 from engine_under_test import wait_for
 from infrastructure_engine import READS, CloudEngine, provider_program, server
-from run_under_test import run_beside
+from kubectl_command import Kubectl, whole
+from kubernetes_process import KubernetesProcess
+from run_under_test import RunUnderTest, run_beside
+from wheels import wheel
 
 pytestmark = [pytest.mark.engine, *([] if os.environ.get("TRIMTAB_KUBERNETES") else [pytest.mark.long])]
 """At every change against the real server alone: what is kept on our own has tests of its own."""
 GROUP = "cloud.tf.trimtab.dev/v1"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "lab"
 
 
 @pytest.fixture(scope="module")
 def world(kubeconfig: Path) -> Iterator[CloudEngine]:
     with run_beside(kubeconfig) as made:
         made.install()
-        made.enable("cloud_server", "cloud_network")
+        made.enable("cloud_server", "cloud_network", "cloud_cluster")
         made.credential()
         yield made
-
-
-class Kubectl:
-    def __init__(self, kubeconfig: Path) -> None:
-        program = shutil.which("kubectl")
-        if program is None:
-            pytest.skip("kubectl is not on PATH: install it to check that it works with this API")
-        self._start = [program, "--kubeconfig", str(kubeconfig), "-n", "default"]
-
-    def __call__(self, *arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
-        with tempfile.TemporaryDirectory() as cache:
-            return subprocess.run(
-                [*self._start, "--cache-dir", cache, *arguments, *(() if given is None else ("-f", "-"))],
-                input=given if given is None or isinstance(given, str) else json.dumps(given),
-                capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
-
-    def names(self, kind: str, *more: str) -> list[str]:
-        """Of all that there are."""
-        return self("get", kind, "-o", "name", *more).stdout.split()
 
 
 def ask(url: str, authority: str) -> None:
@@ -86,6 +70,35 @@ def test_an_object_is_kept_as_it_says(world: CloudEngine, kubectl_as_admin: Kube
     world.until("Server", "web")
     said = world.engine.run("timeline", "Server/web", "--state", str(world.engine.data), "-n", "default").stdout
     assert "drift" in said or "gone" in said
+
+
+def test_run_needs_no_rights_but_those_of_its_role(
+    world: CloudEngine, kubectl_as_admin: Kubectl, tmp_path: Path
+) -> None:
+    """From here on it has no others."""
+    kubectl, run = kubectl_as_admin, world.engine
+    assert isinstance(run, RunUnderTest)
+    run.stop()
+    run.user = kubectl.account("runner", world.folder)
+    begun = run.run_once()
+    assert begun.returncode == 1
+    assert "the cluster does not let this user prepare it: " in begun.stderr
+    assert "whoever runs it then needs the ClusterRole trimtab:controllers" in begun.stderr
+    assert len(begun.stderr.splitlines()) == 1
+
+    to = ("--clusterrole=trimtab:controllers", "--serviceaccount=default:runner")
+    kubectl.done("create", "clusterrolebinding", "runner", *to)
+    runner = Kubectl(run.user)
+    wait_for(lambda: runner.rights()("list", "servers.cloud.tf.trimtab.dev"), 60, "the roles are one")
+    run.start()
+
+    kubectl.done("apply", given=server("web", size="large"))
+    wait_for(lambda: world.cloud.all("servers")[0]["size"] == "large", 60, run.logs)
+    kubectl.done("apply", given=server("web", size="small"))
+    wait_for(lambda: world.cloud.all("servers")[0]["size"] == "small", 60, run.logs)
+    guarded = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
+    guarded += ("customresourcedefinitions.apiextensions.k8s.io", "compositedefinitions.trimtab.dev", "pods")
+    assert [kind for kind in guarded if runner.rights()("create", kind)] == []
 
 
 def test_the_provider_speaks_when_a_write_is_made(world: CloudEngine, kubectl_as_admin: Kubectl) -> None:
@@ -197,7 +210,13 @@ def test_a_claim_is_composed_of_objects_of_providers(
     kubectl = kubectl_as_admin
     (tmp_path / "lab.py").write_text(LAB)
     published = world.engine.run("composition", "render", str(tmp_path / "lab.py")).stdout
-    assert kubectl("apply", given=published).returncode == 0
+    alone = [one for one in yaml.safe_load_all(published) if one["kind"] == "CompositeDefinition"]
+    kubectl.done("apply", given=alone[0])
+    said = world.until("CompositeDefinition", "labs.acme.example", status="False", reason="NotGranted")["message"]
+    command = "trimtab composition grant labs.acme.example | kubectl apply -f -"
+    assert command in said
+    assert not kubectl.names("crds", "--selector=trimtab.dev/composed-api")
+    kubectl.done("apply", given=world.engine.run("composition", "grant", "labs.acme.example").stdout)
     world.until("CompositeDefinition", "labs.acme.example")
     claim: dict[str, Any] = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab"}
     claim |= {"metadata": {"name": "lab", "namespace": "default"}, "spec": {"region": "eu", "hosts": 1}}
@@ -216,19 +235,257 @@ def test_a_claim_is_composed_of_objects_of_providers(
     wait_for(lambda: not world.cloud.all("networks"), 60, "the network goes, after the host in it")
     deleted = [path.split("/")[1] for _, method, path in world.cloud.log if method == "DELETE"]
     assert deleted[-2:] == ["servers", "networks"]
-    assert kubectl("delete", "compositedefinitions", "labs.acme.example").returncode == 0
+
+
+def test_accounts_may_do_what_their_roles_say(world: CloudEngine, kubectl_as_admin: Kubectl, tmp_path: Path) -> None:
+    """Each has one role in one namespace: of Kubernetes' own with what is aggregated into them, or of ours alone."""
+    kubectl = kubectl_as_admin
+    roles = {"reader": ["view"], "maker": ["edit"], "claimer": ["trimtab:composition:labs.acme.example:edit"]}
+    roles["server-maker"] = ["trimtab:provider:cloud:edit"]
+    users = {name: Kubectl(kubectl.account(name, tmp_path)) for name in roles}
+    for name, (role,) in roles.items():
+        kubectl.done("create", "rolebinding", name, f"--clusterrole={role}", f"--serviceaccount=default:{name}")
+    wait_for(lambda: users["maker"].rights()("create", "labs.acme.example"), 60, "the roles are one")
+
+    own = (
+        "providerconfigs",
+        "clustermanifests",
+        "infrastructurereviews",
+        "compositedefinitions",
+        "providers",
+        "effects",
+    )
+    kinds = ("servers.cloud.tf.trimtab.dev", "labs.acme.example", "secrets", *(f"{kind}.trimtab.dev" for kind in own))
+    here = {name: user.rights() for name, user in users.items()}
+    assert {name: [kind for kind in kinds if may("create", kind)] for name, may in here.items()} == {
+        "reader": [],
+        "maker": [*kinds[:6]],
+        "claimer": ["labs.acme.example"],
+        "server-maker": ["servers.cloud.tf.trimtab.dev"],
+    }
+    elsewhere = [user.rights("kube-system") for user in users.values()]
+    assert not any(may("list", kind) for may in elsewhere for kind in kinds)
+    assert here["reader"]("list", "labs.acme.example")
+    assert not here["reader"]("get", "secrets")
+
+    lab = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab", "metadata": {"name": "theirs"}}
+    lab["spec"] = {"region": "eu", "hosts": 1}
+    alone = server("alone")
+    (tmp_path / "alone.json").write_text(json.dumps(alone))
+    for name, given in (("reader", lab), ("server-maker", lab), ("claimer", alone)):
+        refused = users[name]("apply", given=given)
+        assert refused.returncode == 1
+        assert f'User "system:serviceaccount:default:{name}" cannot' in refused.stderr
+    users["claimer"].done("apply", given=lab)
+    users["server-maker"].done("apply", given=alone)
+    world.until("Lab", "theirs")
+    world.until("Server", "alone")
+
+    def plans(name: str, what: Path) -> subprocess.CompletedProcess[str]:
+        command = world.engine.command("plan", "-f", str(what))
+        command[command.index("--kubeconfig") + 1] = str(users[name].kubeconfig)
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+    alone["spec"]["forProvider"]["size"] = "big"
+    (tmp_path / "alone.json").write_text(json.dumps(alone))
+    planned = plans("maker", tmp_path / "alone.json")
+    assert planned.returncode == 2, planned.stderr
+    assert '~ size: "small" -> "big"  # spec' in planned.stdout
+    refused = plans("server-maker", tmp_path / "alone.json")
+    assert refused.returncode == 1
+    assert 'cannot create resource "infrastructurereviews"' in refused.stdout + refused.stderr
+
+    users["claimer"].done("delete", "labs.acme.example", "theirs")
+    users["server-maker"].done("delete", "servers.cloud.tf.trimtab.dev", "alone")
+    assert [one["name"] for one in world.cloud.all("servers")] == ["web"]
+
+
+def test_a_namespace_goes_with_all_of_it_at_once(
+    world: CloudEngine, kubectl_as_admin: Kubectl, kubeconfig: Path
+) -> None:
+    kubectl, start = Kubectl(kubeconfig, "shop"), len(world.cloud.log)
+    kubectl.done("create", "namespace", "shop")
+    world.cloud.kubeconfig = whole(kubeconfig)
+    world.credential(namespace="shop")
+    refers = [{"field": "network", "source": {"kind": "Network", "name": "main", "field": "id"}}]
+    network = {"apiVersion": GROUP, "kind": "Network", "metadata": {"name": "main"}}
+    network["spec"] = {"forProvider": {"name": "main", "range": "10.0.0.0/16"}, "interval": "1s"}
+    cluster = {"apiVersion": GROUP, "kind": "Cluster", "metadata": {"name": "prod"}}
+    connection = {"secretName": "prod", "data": {"kubeconfig": "{{ kubeconfig | b64decode }}"}}
+    cluster["spec"] = {"forProvider": {"name": "prod"}, "interval": "1s", "connection": connection}
+    inside = {"apiVersion": "trimtab.dev/v1alpha1", "kind": "ClusterManifests", "metadata": {"name": "in-prod"}}
+    within = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "in-there", "namespace": "default"}}
+    inside["spec"] = {"kubeconfig": {"name": "prod", "key": "kubeconfig"}, "manifests": [within], "interval": "1s"}
+    lab = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab", "metadata": {"name": "lab"}}
+    lab["spec"] = {"region": "eu", "hosts": 1}
+    kept = server("db", spec={"references": refers, "policy": {"delete": "deny"}}, namespace="shop")
+    kubectl.done("apply", given={"apiVersion": "v1", "kind": "List", "items": [kept, network, cluster, inside, lab]})
+    for kind, name in (("Server", "db"), ("Network", "main"), ("Lab", "lab"), ("ClusterManifests", "in-prod")):
+        world.until(kind, name, namespace="shop")
+    assert kubectl_as_admin.names("configmaps", "in-there") == ["configmap/in-there"]
+    # What is being made while the namespace goes, and its answer is late.
+    begun = len(world.cloud.log)
+    world.cloud.faults = {"slow_s": 1.0}
+    kubectl.done("apply", given=server("late", namespace="shop"))
+    wait_for(lambda: any(method == "POST" for _, method, _ in world.cloud.log[begun:]), 60, "it is being made")
+
+    kubectl.done("delete", "namespace", "shop", "--wait=false")
+
+    world.until("Server", "db", "Synced", "False", "DeleteDenied", namespace="shop")
+    world.until("Network", "main", "Synced", "False", "InUse", namespace="shop")
+    world.cloud.faults = {}
+
+    def left() -> list[str]:
+        return sorted(one["name"] for kind in ("servers", "networks", "clusters") for one in world.cloud.all(kind))
+
+    wait_for(lambda: left() == ["db", "main", "web"], 60, lambda: f"the others go: {left()} {world.engine.logs()}")
+    assert kubectl_as_admin.names("configmaps", "in-there") == []
+    secrets = kubectl.names("secrets")
+    assert {"secret/cloud-default", "secret/db-server-state", "secret/main-network-state"} <= set(secrets)
+    status = json.loads(kubectl.done("get", "namespace", "shop", "-o", "json"))["status"]
+    assert status["phase"] == "Terminating"
+
+    let = json.dumps({"spec": {"policy": {"delete": "delete"}}})
+    kubectl.done("patch", "servers.cloud.tf.trimtab.dev", "db", "--type=merge", "-p", let)
+    wait_for(
+        lambda: not kubectl_as_admin.names("namespace", "shop", "--ignore-not-found"), 90,
+        lambda: f"the namespace goes: {kubectl.done('get', 'namespace', 'shop', '-o', 'yaml')}{world.engine.logs()}",
+    )  # fmt: skip
+    assert left() == ["web"]
+    made = [path.split("/")[1] for _, method, path in world.cloud.log[start:] if method == "POST"]
+    deleted = [path.split("/")[1] for _, method, path in world.cloud.log[start:] if method == "DELETE"]
+    assert deleted[-2:] == ["servers", "networks"]
+    assert sorted(made) == sorted(deleted) == ["clusters", "networks", "networks", "servers", "servers", "servers"]
+
+
+def test_a_composition_comes_as_a_package_with_its_hashes(
+    world: CloudEngine, kubectl_as_admin: Kubectl, tmp_path: Path
+) -> None:
+    """In the place of the function that the definition held itself."""
+    kubectl, run = kubectl_as_admin, world.engine.run
+    tmp_path.chmod(0o755)
+    files = {str(path.relative_to(EXAMPLE)): path.read_text() for path in (EXAMPLE / "acme_lab").glob("*.py")}
+    made = wheel(tmp_path, "acme_lab", "1.0.0", files)
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"acme-lab==1.0.0 --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
+    said = run("composition", "install", "acme-lab==1.0.0", "--path", str(tmp_path), "--lock", str(lock)).stdout
+    assert said == "acme-lab==1.0.0: installed, 1 package\n"
+
+    named = ("--package", "acme-lab==1.0.0", "--function", "acme_lab:compose")
+    kubectl.done("apply", given=run("composition", "render", *named).stdout)
+    world.until("CompositeDefinition", "labs.acme.example")
+    lab = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab", "metadata": {"name": "two"}}
+    lab["spec"] = {"region": "eu", "hosts": 2}
+    kubectl.done("apply", given=lab)
+    world.until("Lab", "two")
+    assert len(json.loads(kubectl.done("get", "labs.acme.example", "two", "-o", "json"))["status"]["addresses"]) == 2
+    kubectl.done("delete", "labs.acme.example", "two")
+    assert [one["name"] for one in world.cloud.all("servers")] == ["web"]
+    kubectl.done("delete", "compositedefinitions", "labs.acme.example")
+    run("composition", "remove", "acme-lab==1.0.0")
+
+
+def test_a_job_brings_back_what_was_in_a_lost_resource(
+    world: CloudEngine, kubectl_as_admin: Kubectl, api: KubernetesProcess | ApiProcess | None
+) -> None:
+    if not isinstance(api, KubernetesProcess):
+        pytest.skip("no controller of Jobs beside this API")
+    kubectl = kubectl_as_admin
+    cluster: dict[str, Any] = {"apiVersion": GROUP, "kind": "Cluster", "metadata": {"name": "data"}}
+    job = {
+        "backoffLimit": 0,
+        "template": {"spec": {"containers": [{"name": "restore", "image": "example.test/restore"}]}},
+    }
+    connection = {"secretName": "data", "data": {"kubeconfig": "{{ kubeconfig | b64decode }}"}}
+    cluster["spec"] = {"forProvider": {"name": "data"}, "interval": "1s", "connection": connection}
+    cluster["spec"]["restoreFrom"] = {"job": job}
+    kubectl.done("apply", given=cluster)
+    world.until("Cluster", "data")
+    assert kubectl.names("jobs") == []
+
+    world.cloud.remove("clusters", world.cloud.all("clusters")[0]["id"])
+    waits = "waits for a controller of Jobs"
+    wait_for(lambda: waits in world.condition("Cluster", "data", "Ready").get("message", ""), 60, world.engine.logs)
+    with api.also("job-controller"):
+        [pod] = wait_for(lambda: kubectl.names("pods"), 60, "the Job has a pod")
+        began = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:07Z", "exitCode": 1}
+        failed = {"name": "restore", "ready": False, "restartCount": 0, "image": "x", "imageID": "x"}
+        failed["state"] = {"terminated": began | {"message": "connecting\nno such dump\n"}}
+        kubelet(kubectl, pod, {"phase": "Failed", "containerStatuses": [failed]})
+        said = world.until("Cluster", "data", status="False", reason="RestoreFailed")["message"]
+        assert "no such dump (exit 1); kubectl delete job " in said
+        kubectl.done("delete", *said.split("kubectl delete ")[1].split()[:2])
+        [pod] = wait_for(lambda: [one for one in kubectl.names("pods") if one != pod], 60, "it is run again")
+        kubelet(kubectl, pod, {"phase": "Succeeded"})
+        world.until("Cluster", "data")
+    assert len(world.cloud.all("clusters")) == 1
+    kubectl.done("delete", "clusters.cloud.tf.trimtab.dev", "data")
+    wait_for(lambda: kubectl.names("jobs,pods") == [], 60, lambda: str(kubectl.names("jobs,pods")))
+    assert world.cloud.all("clusters") == []
+
+
+def kubelet(kubectl: Kubectl, pod: str, status: dict[str, Any]) -> None:
+    """Says of a pod what its kubelet would say."""
+    kubectl.done("patch", pod, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+
+
+def test_an_api_server_that_is_killed_doubles_and_leaks_nothing(
+    world: CloudEngine, kubectl_as_admin: Kubectl, api: KubernetesProcess | ApiProcess | None
+) -> None:
+    if api is None:
+        pytest.skip("this API is somebody else's, not to be killed")
+    kubectl = kubectl_as_admin
+    names = [f"part-{number}" for number in range(6)]
+    servers = [server(name) for name in names]
+
+    def killed_when(begun: Callable[[], bool]) -> None:
+        wait_for(begun, 60, "it has begun")
+        api.kill()
+        api.start()
+
+    def asked(method: str) -> int:
+        return sum(1 for _, used, _ in world.cloud.log[start:] if used == method)
+
+    start = len(world.cloud.log)
+    world.cloud.faults = {"slow_s": 0.7}
+    kubectl.done("apply", given={"apiVersion": "v1", "kind": "List", "items": servers})
+    killed_when(lambda: asked("POST") >= 2)
+    world.cloud.faults = {}
+    for name in names:
+        world.until("Server", name)
+    assert sorted(one["name"] for one in world.cloud.all("servers")) == [*names, "web"]
+
+    start = len(world.cloud.log)
+    world.cloud.faults = {"slow_s": 0.7}
+    kubectl.done("delete", "servers.cloud.tf.trimtab.dev", *names, "--wait=false")
+    killed_when(lambda: asked("DELETE") >= 2)
+    world.cloud.faults = {}
+    wait_for(
+        lambda: kubectl.names("servers.cloud.tf.trimtab.dev") == ["server.cloud.tf.trimtab.dev/web"],
+        60,
+        world.engine.logs,
+    )
+    assert [one["name"] for one in world.cloud.all("servers")] == ["web"]
 
 
 def test_a_run_that_was_killed_holds_up_no_write(world: CloudEngine, kubectl_as_admin: Kubectl) -> None:
     kubectl = kubectl_as_admin
+    kubectl.done("create", "namespace", "brief")
+    world.credential(namespace="brief")
+    kubectl.done("apply", "-n", "brief", given=server("brief", namespace="brief"))
+    world.until("Server", "brief", namespace="brief")
     world.engine.stop(signal.SIGKILL)
     assert kubectl.names("validatingwebhookconfigurations") != []
 
     assert kubectl("apply", given=server("meanwhile")).returncode == 0
     assert kubectl("apply", "--dry-run=server", given=server("meanwhile", size="big")).returncode == 0
 
+    kubectl.done("delete", "namespace", "brief", "--wait=false")
+
     world.engine.start()
     world.until("Server", "meanwhile")
+    wait_for(lambda: not kubectl.names("namespace", "brief", "--ignore-not-found"), 60, "the namespace goes")
+    assert sorted(one["name"] for one in world.cloud.all("servers")) == ["meanwhile", "web"]
     assert "There is no region moon" in kubectl("apply", given=server("wrong", region="moon")).stderr
     assert "does not reach" not in world.engine.said()
 
@@ -239,8 +496,8 @@ def test_in_the_end_nothing_of_it_is_left(world: CloudEngine, kubectl_as_admin: 
     assert "there are objects of it, which would be deleted with it: Server default/meanwhile" in too_early.stderr
     assert kubectl("delete", "servers.cloud.tf.trimtab.dev", "--all").returncode == 0
     assert world.cloud.all("servers") == []
-    kubectl("delete", "providerconfigs", "default")
-    kubectl("delete", "secret", "cloud-default")
+    kubectl.done("delete", "providerconfigs", "default")
+    kubectl.done("delete", "secret", "cloud-default")
 
     run("provider", "disable", "cloud", "*")
     wait_for(lambda: not kubectl.names("validatingwebhookconfigurations"), 60, "nothing is asked any more")
@@ -251,7 +508,12 @@ def test_in_the_end_nothing_of_it_is_left(world: CloudEngine, kubectl_as_admin: 
     run("uninstall", "--yes")
 
     wait_for(lambda: not [name for name in kubectl.names("crds") if "trimtab.dev" in name], 60, "the kinds are gone")
+    assert "clusterrolebinding.rbac.authorization.k8s.io/runner" not in kubectl.names("clusterrolebindings")
     assert [name for name in kubectl.names("clusterroles,clusterrolebindings") if "/trimtab:" in name] == []
+    assert kubectl.names("ingressclasses,validatingwebhookconfigurations") == []
+    wait_for(
+        lambda: not kubectl.names("namespace", "trimtab-system", "--ignore-not-found"), 60, "its namespace is gone"
+    )
     # What has an owner the cluster's garbage collection takes; the embedded server by itself has none.
     found = json.loads(kubectl("get", "secrets,configmaps", "-o", "json").stdout)["items"]
     left = [one["metadata"] for one in found if one["metadata"]["name"] != "kube-root-ca.crt"]

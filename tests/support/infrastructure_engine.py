@@ -81,16 +81,23 @@ class CloudEngine:
         return next((one for one in conditions if one["type"] == type), {})
 
     def until(
-        self, kind: str, name: str, type: str = "Ready", status: str = "True", reason: str = ""
+        self,
+        kind: str,
+        name: str,
+        type: str = "Ready",
+        status: str = "True",
+        reason: str = "",
+        *,
+        namespace: str = "default",
     ) -> dict[str, Any]:
         """Waits for a condition of an object; returns it."""
 
         def met() -> dict[str, Any] | None:
-            one = self.condition(kind, name, type)
+            one = self.condition(kind, name, type, namespace)
             return one if one.get("status") == status and reason in ("", one.get("reason")) else None
 
         found: dict[str, Any] = wait_for(
-            met, 60, lambda: f"{kind} {name}: {self.get(kind, name)}\n{self.engine.logs()}"
+            met, 60, lambda: f"{kind} {name}: {self.get(kind, name, namespace)}\n{self.engine.logs()}"
         )
         return found
 
@@ -121,13 +128,15 @@ def misbehaving_program(folder: Path) -> tuple[Path, list[str]]:
     return path, [part for read in (*READS, str(beside)) for part in ("--read", read)]
 
 
-def server(name: str, *, interval: str = "1s", spec: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+def server(
+    name: str, *, interval: str = "1s", spec: dict[str, Any] | None = None, namespace: str = "default", **fields: Any
+) -> dict[str, Any]:
     """An object of the kind Server."""
     given = {"name": name, "region": "eu"} | fields
     return {
         "apiVersion": GROUP,
         "kind": "Server",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"forProvider": given, "interval": interval, **(spec or {})},
     }
 

@@ -13,6 +13,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from api_process import free_port, make_certificates
@@ -65,6 +67,18 @@ class KubernetesProcess:
         self._wait()
         if self._with_controllers and "kube-controller-manager" not in self._processes:
             self._spawn("kube-controller-manager", self._controllers())
+
+    @contextmanager
+    def also(self, *controllers: str) -> Iterator[None]:
+        """These of the kube-controller-manager run, too, meanwhile."""
+        name = "-".join(controllers)
+        self._spawn(name, self._controllers(",".join(controllers)))
+        try:
+            yield
+        finally:
+            process = self._processes.pop(name)
+            process.kill()
+            process.wait()
 
     def kill(self) -> None:
         process = self._processes.pop("kube-apiserver")
@@ -141,11 +155,11 @@ class KubernetesProcess:
             "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection",
         ]
 
-    def _controllers(self) -> list[str]:
+    def _controllers(self, names: str = CONTROLLERS) -> list[str]:
         return [
             str(self.programs / "kube-controller-manager"),
             f"--kubeconfig={self.kubeconfig()}",
-            f"--controllers={CONTROLLERS}",
+            f"--controllers={names}",
             "--leader-elect=false",
             "--secure-port=0",
         ]

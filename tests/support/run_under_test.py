@@ -28,6 +28,8 @@ class RunUnderTest(EngineUnderTest):
     """`data` is its state directory."""
 
     kubeconfig: Path = Path()
+    user: Path | None = None
+    """The kubeconfig with which it runs, if that is another one than that of the commands."""
     only: Sequence[str] = ("infrastructure",)
     process: subprocess.Popen[bytes] | None = None
 
@@ -50,16 +52,19 @@ class RunUnderTest(EngineUnderTest):
 
     def start(self, *more: str) -> None:
         """Returns once it says for what it runs."""
-        named = [part for name in self.only for part in ("--only", name)]
         begun = self.said().count(" for https://")
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.command("run"), "--state", str(self.data), "--listen", "127.0.0.1", *named, *more,
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+            self.process = subprocess.Popen(self._run(*more), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(lambda: self.said().count(" for https://") > begun or self._ended(), 60, self.said)
+
+    def run_once(self) -> subprocess.CompletedProcess[str]:
+        """What it says when it refuses to begin."""
+        return subprocess.run(self._run(), capture_output=True, text=True, timeout=60, check=False)
+
+    def _run(self, *more: str) -> list[str]:
+        named = [part for name in self.only for part in ("--only", name)]
+        with_user = [TRIMTAB, "--kubeconfig", str(self.user or self.kubeconfig)]
+        return [*with_user, "run", "--state", str(self.data), "--listen", "127.0.0.1", *named, *more]
 
     def _ended(self) -> bool:
         assert self.process is not None

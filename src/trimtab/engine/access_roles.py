@@ -35,6 +35,14 @@ _SIGNS: list[JSON] = [
 _COMPOSED = "trimtab:compositions"
 _TO_COMPOSED = "trimtab.dev/aggregate-to-compositions"
 """On the roles with which an administrator grants what a CompositeDefinition needs (`trimtab composition render`)."""
+BESIDE = "trimtab:controllers"
+"""The ClusterRole of `trimtab run`: what its components declare, and what is granted with each enabled provider and each definition."""
+_TO_BESIDE = "trimtab.dev/aggregate-to-controllers"
+_PREPARED: list[JSON] = [
+    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+    {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["get"]},
+]
+"""What no declaration tells: whoever starts it looks whether the cluster is prepared."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -99,8 +107,11 @@ def presets(components: Sequence[Component]) -> list[JSON]:
 
 
 def beside(components: Sequence[Component]) -> list[JSON]:
-    """The ClusterRoles by which those who view, edit and administer a namespace of a cluster that is not ours may do so with the objects of
-    these components' kinds. Nothing else of its roles changes."""
+    """The ClusterRoles of a cluster that is not ours: those by which who views, edits and administers a namespace may do so with the objects
+    of these components' kinds, and that of `trimtab run`, for an administrator to bind to its user. Nothing else of its roles changes."""
+    from trimtab.runtime.rbac import as_json
+    from trimtab.runtime.rbac import rules as declared
+
     guards = {kind for component in components for kind in component.guards}
     kinds = [kind for component in components for kind in component.kinds if not kind.resource_type.builtin]
     kinds = [kind for kind in kinds if kind.resource_type.namespaced and kind not in guards]
@@ -112,6 +123,10 @@ def beside(components: Sequence[Component]) -> list[JSON]:
     return [
         _cluster_role("trimtab:aggregate-to-view", shown, [f"{_AGGREGATE}view"]),
         _cluster_role("trimtab:aggregate-to-edit", changed, [f"{_AGGREGATE}edit", f"{_AGGREGATE}admin"]),
+        _cluster_role(
+            f"{BESIDE}:components", [*as_json(declared(components, "controllers")), *_PREPARED], [_TO_BESIDE]
+        ),
+        _cluster_role(BESIDE, None, gathers=[_TO_BESIDE, _TO_COMPOSED]),
     ]
 
 

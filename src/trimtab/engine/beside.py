@@ -28,8 +28,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.api import ObjectMeta
-from trimtab.api.cluster import ClusterRole
+from trimtab.api import JSON, ObjectMeta, Resource, ResourceType, to_wire
+from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
 from trimtab.api.core import Namespace, Pod, Secret
 from trimtab.client import ApiError, Client, HttpTransport
 from trimtab.components import infrastructure, ingress
@@ -39,7 +39,7 @@ from trimtab.engine.bootstrap import CA_SECRET, SYSTEM_NAMESPACE
 from trimtab.engine.errors import EngineError
 from trimtab.engine.processes import JOURNAL
 from trimtab.engine.registry import adapters, beside_kubernetes
-from trimtab.runtime.crd import ensure_crds
+from trimtab.runtime.crd import crd, ensure_crds, installed
 from trimtab.runtime.journal import Journal
 from trimtab.runtime.process import RUNTIME_KINDS, run_process
 from trimtab.runtime.settings import Settings
@@ -110,7 +110,7 @@ async def run(transport: HttpTransport, server: str, options: Options, say: Say)
     names = [component.name for component in components]
     lock = _lock(settings)
     try:
-        proxies = ingress.COMPONENT.name in names
+        proxies = _proxies(components)
         if proxies:
             _check_ports(settings)
         client = Client(transport, agent=MANAGER)
@@ -183,16 +183,15 @@ async def _certified(client: Client, settings: Settings, context: ssl.SSLContext
 
 async def prepare(client: Client, settings: Settings, components: Sequence[Component] = ()) -> None:
     """Puts into the cluster what the components need there: all that can run there, or those that are given. What is there already stays
-    as it is.
+    as it is. A user who may put nothing there goes on when all of it is there.
 
     Raises:
         EngineError: the user may not; says what.
     """
     components = components or beside_kubernetes()
-    kinds = [*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)]
     try:
         await client.apply(Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE)), manager=MANAGER)
-        await ensure_crds(client, kinds, foreign=False)
+        await ensure_crds(client, _kinds(components), foreign=False)
         if await client.get(Secret, CA_SECRET, SYSTEM_NAMESPACE) is None:
             certificate, key = await asyncio.to_thread(pki.new_authority, settings)
             secret = Secret(
@@ -203,12 +202,59 @@ async def prepare(client: Client, settings: Settings, components: Sequence[Compo
             await client.create(secret, manager=MANAGER)
         for role in access_roles.beside(components):
             await client.wire.apply(ClusterRole.resource_type, role, manager=MANAGER)
-        if any(component.name == ingress.COMPONENT.name for component in components):
+        if _proxies(components):
             await client.apply(ingress.hook_service(), manager=MANAGER)
     except ApiError as err:
         if err.status == 409:  # somebody else has just made it
             return await prepare(client, settings, components)
-        raise EngineError(f"the cluster does not let this user prepare it: {err}") from None
+        if err.status != 403:
+            raise EngineError(f"the cluster could not be prepared: {err}") from None
+        if missing := await _missing(client, components):
+            raise EngineError(
+                f"the cluster does not let this user prepare it: {err}; not as it should be is {missing}: start this once as an "
+                f"administrator, for every version; whoever runs it then needs the ClusterRole {access_roles.BESIDE}"
+            ) from None
+
+
+def _kinds(components: Sequence[Component]) -> list[type[Resource]]:
+    return [*RUNTIME_KINDS, *(kind for component in components for kind in component.kinds)]
+
+
+def _proxies(components: Sequence[Component]) -> bool:
+    return any(component.name == ingress.COMPONENT.name for component in components)
+
+
+async def _missing(client: Client, components: Sequence[Component]) -> str:
+    """What of `prepare` is not in the cluster, or not as this version has it; "" when nothing is left to do. Of what this user may not read
+    nobody can say."""
+    system = Namespace(metadata=ObjectMeta(name=SYSTEM_NAMESPACE))
+    wanted: list[tuple[ResourceType, JSON]] = [(Namespace.resource_type, to_wire(system))]
+    for kind in installed(_kinds(components), foreign=False):
+        wanted.append((CustomResourceDefinition.resource_type, crd(kind)))
+    wanted += [(ClusterRole.resource_type, role) for role in access_roles.beside(components)]
+    if _proxies(components):
+        service = ingress.hook_service()
+        wanted.append((type(service).resource_type, to_wire(service)))
+    for place, one in wanted:
+        meta = one["metadata"]
+        try:
+            there = await client.wire.get(place, meta["name"], meta.get("namespace"))
+        except ApiError:
+            there = None
+        if there is None or not _holds(there, one):
+            return f"{place.kind} {meta['name']}"
+    return "" if await client.get(Secret, CA_SECRET, SYSTEM_NAMESPACE) is not None else f"Secret {CA_SECRET}"
+
+
+def _holds(there: Any, wanted: Any) -> bool:
+    """Whether an object of the API has all that is wanted of it; a server fills in more, and leaves out what is empty."""
+    if there is None:
+        return wanted in ({}, [])
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(_holds(there.get(name), value) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(there, list) and len(there) == len(wanted) and all(map(_holds, there, wanted))
+    return bool(there == wanted)
 
 
 async def unreached(client: Client) -> str:

@@ -7,6 +7,7 @@ It is refused while there are objects: what they stand for (resources at a provi
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from trimtab.components.infrastructure.questions.webhooks import NAME as WEBHOOK
 from trimtab.components.infrastructure.questions.webhooks import ValidatingWebhookConfiguration
 from trimtab.components.infrastructure.schemas.naming import GROUP_SUFFIX
 from trimtab.components.ingress.routes import CLASS
+from trimtab.engine.access_roles import BESIDE
 from trimtab.engine.bootstrap import SYSTEM_NAMESPACE
 from trimtab.engine.errors import EngineError
 from trimtab.runtime.effects import Effect
@@ -32,11 +34,18 @@ from trimtab.runtime.settings import Settings
 OWN_GROUP = "trimtab.dev"
 LEASE = "trimtab-controllers"
 COMPOSED = "trimtab.dev/composed-api"
-ROLES = ("trimtab:aggregate-to-view", "trimtab:aggregate-to-edit", "trimtab:provider:", "trimtab:composition")
+ROLES = (
+    "trimtab:aggregate-to-view",
+    "trimtab:aggregate-to-edit",
+    BESIDE,
+    "trimtab:provider:",
+    "trimtab:composition",
+)
 """What the names of our roles and their bindings begin with."""
 BOOKKEEPING = (Effect.resource_type.plural, REVIEWS.plural)
 KEPT = ("journal", "log", "proxy", "run", "providers", "compositions")
 NAMED_MAX = 5
+EMPTIED_LOOKS, LOOK_S = 100, 0.1
 BINDINGS = ResourceType(
     "rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False, status=False
 )
@@ -53,25 +62,38 @@ async def depart(client: WireClient, settings: Settings, *, really: bool, say: S
     await _nobody_works(client)
     definitions = [one for one in (await client.list(CustomResourceDefinition.resource_type))["items"] if _ours(one)]
     await _nothing_left(client, definitions)
-    roles = [
-        (kind, one["metadata"]["name"])
+    found = [
+        (kind, one)
         for kind in (BINDINGS, ClusterRole.resource_type)
         for one in (await client.list(kind))["items"]
-        if one["metadata"]["name"].startswith(ROLES)
+        if one["metadata"]["name"].startswith(ROLES) or (one.get("roleRef") or {}).get("name") == BESIDE
     ]
-    what = f"{len(definitions)} kinds, {len(roles)} roles and bindings, ingress class {CLASS}, namespace {SYSTEM_NAMESPACE}"
+    roles = [(kind, one["metadata"]["name"]) for kind, one in found if "aggregationRule" not in one]
+    gathered = [one["metadata"]["name"] for _, one in found if "aggregationRule" in one]
+    what = f"{len(definitions)} kinds, {len(found)} roles and bindings, ingress class {CLASS}, namespace {SYSTEM_NAMESPACE}"
     if not really:
         say(f"would delete of the cluster: {what}; and {settings.data}: say --yes")
         return
     await _delete(client, ValidatingWebhookConfiguration.resource_type, WEBHOOKS)
     for kind, name in roles:
         await _delete(client, kind, name)
+    for name in gathered:
+        await _emptied(client, name)
+        await _delete(client, ClusterRole.resource_type, name)
     for one in definitions:
         await _delete(client, CustomResourceDefinition.resource_type, one["metadata"]["name"])
     await _delete(client, IngressClass.resource_type, CLASS)
     await _delete(client, Namespace.resource_type, SYSTEM_NAMESPACE)
     _forget(settings)
     say(f"deleted of the cluster: {what}; and {settings.data}")
+
+
+async def _emptied(client: WireClient, name: str) -> None:
+    """Waits until the cluster has taken out of a role what it gathered there: what fills it makes it anew when it is deleted meanwhile."""
+    for _ in range(EMPTIED_LOOKS):
+        if not (await client.get(ClusterRole.resource_type, name) or {}).get("rules"):
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 def _forget(settings: Settings) -> None:

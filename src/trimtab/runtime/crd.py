@@ -252,6 +252,12 @@ def _below_fields(node: ast.ClassDef) -> dict[str, str]:
 _encoded: dict[type[Resource], bytes] = {}
 
 
+def installed(kinds: Iterable[type[Resource]], *, foreign: bool = True) -> list[type[Resource]]:
+    """Those of which `ensure_crds` installs the CRDs, each once."""
+    ours = [kind for kind in dict.fromkeys(kinds) if not kind.resource_type.builtin]
+    return [kind for kind in ours if foreign or kind.resource_type.group.endswith(OWN_GROUP)]
+
+
 async def ensure_crds(client: Client, kinds: Iterable[type[Resource]], *, foreign: bool = True) -> list[str]:
     """Installs (or updates) the CRDs of those kinds that are not built in and waits until they are served; returns their
     names. With `foreign` False only kinds of our own group: on a real cluster others' kinds are theirs to install.
@@ -259,12 +265,10 @@ async def ensure_crds(client: Client, kinds: Iterable[type[Resource]], *, foreig
     Raises:
         TimeoutError: the server did not establish one in time.
     """
-    ours = [kind for kind in dict.fromkeys(kinds) if not kind.resource_type.builtin]
-    wanted = [kind for kind in ours if foreign or kind.resource_type.group.endswith(OWN_GROUP)]
     place = CustomResourceDefinition.resource_type
     names: list[str] = []
     waiting: list[str] = []
-    for kind in wanted:
+    for kind in installed(kinds, foreign=foreign):
         if kind not in _encoded:
             _encoded[kind] = encode(crd(kind))
         name = f"{kind.resource_type.plural}.{kind.resource_type.group}"

@@ -138,7 +138,7 @@ async def test_a_cluster_is_left_only_once_nothing_is_kept_there(tmp_path: Path)
         (tmp_path / "providers").mkdir()
         (tmp_path / "mine").write_text("somebody else's")
         await depart(client.wire, target.place, really=False, say=said.append)
-        assert said.pop().startswith("would delete of the cluster: 6 kinds, 2 roles and bindings, ")
+        assert said.pop().startswith("would delete of the cluster: 6 kinds, 4 roles and bindings, ")
         assert (tmp_path / "providers").exists()
 
         await depart(client.wire, target.place, really=True, say=said.append)

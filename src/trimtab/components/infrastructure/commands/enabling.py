@@ -15,7 +15,10 @@ from trimtab.components.infrastructure.schemas import naming
 
 CONTROLLERS = "system:trimtab:controllers"
 WEB = "system:trimtab:web"
+TO_CONTROLLERS = "trimtab.dev/aggregate-to-controllers"
+"""On a cluster that is not ours `trimtab run` is whoever its kubeconfig says; its role gathers what bears this."""
 _RBAC = "rbac.authorization.k8s.io"
+_PEOPLE = f"{_RBAC}/aggregate-to-"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 
@@ -68,7 +71,7 @@ def roles(provider: Provider) -> list[JSON]:
             "kind": "ClusterRole",
             "metadata": {
                 "name": name + suffix,
-                "labels": {f"{_RBAC}/aggregate-to-{label}": "true" for label in labels},
+                "labels": dict.fromkeys(labels, "true"),
             },
             "rules": [{"apiGroups": [group], "resources": resources, "verbs": verbs}],
         }
@@ -83,9 +86,9 @@ def roles(provider: Provider) -> list[JSON]:
         }
 
     return [
-        role("", ["get", "list", "watch", "patch", "update", "delete"], ["*"], []),
-        role(":view", _READ, ["*"], ["view"]),
-        role(":edit", [*_READ, *_WRITE], ["*"], ["edit", "admin"]),
+        role("", ["get", "list", "watch", "patch", "update", "delete"], ["*"], [TO_CONTROLLERS]),
+        role(":view", _READ, ["*"], [f"{_PEOPLE}view"]),
+        role(":edit", [*_READ, *_WRITE], ["*"], [f"{_PEOPLE}edit", f"{_PEOPLE}admin"]),
         binding("", CONTROLLERS),
         binding(":view", WEB),
     ]

@@ -71,7 +71,7 @@ def roles(made: CompositeDefinition) -> list[ClusterRole]:
     name, group, own = role_name(made.name), made.spec.group, [plural(made.spec)]
     view, edit = (
         PolicyRule(api_groups=[group], resources=own, verbs=_READ),
-        PolicyRule(api_groups=[group], resources=own, verbs=_WRITE),
+        PolicyRule(api_groups=[group], resources=own, verbs=[*_READ, *_WRITE]),
     )
     return [
         ClusterRole(metadata=_labelled(name, [AGGREGATE]), rules=control(made)),

@@ -57,6 +57,8 @@ async def restore(subject: Managed, ctx: Context, hook: RestoreFrom, life: int) 
         pods = await ctx.list(Pod, subject.namespace, labels={JOB_NAME: job.name})
         said = last_line(pods) or of["Failed"].message or "it failed"
         return Restore("failed", f"Job {job.name}: {said}; kubectl delete job {job.name} runs it again", keep=keep)
+    if there.status.start_time is None and not there.spec.suspend:
+        return Restore("running", f"Job {job.name} is made; it waits for a controller of Jobs to begin it", keep=keep)
     return Restore("running", f"Job {job.name} runs", keep=keep)
 
 
