@@ -133,9 +133,9 @@ def test_dry_run_writes_nothing(kubectl: Kubectl) -> None:
 
 def test_wait_and_delete(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=CONFIG % "red")
-    kubectl("wait", "cm/settings", "--for=jsonpath={.data.color}=red", "--timeout=10s")
+    kubectl("wait", "cm/settings", "--for=jsonpath={.data.color}=red", "--timeout=60s")
     assert kubectl("delete", "cm", "settings") == 'configmap "settings" deleted\n'
-    kubectl("wait", "cm/settings", "--for=delete", "--timeout=10s")
+    kubectl("wait", "cm/settings", "--for=delete", "--timeout=60s")
     assert kubectl("delete", "cm", "settings", "--ignore-not-found") == ""
 
 
@@ -172,7 +172,7 @@ spec:
     gadget = "apiVersion: conformance.example/v1\nkind: Gadget\nmetadata: {name: g}\nspec: {replicas: %s}\n"
     try:
         kubectl("apply", "-f", "-", stdin=definition)
-        kubectl("wait", "crd/gadgets.conformance.example", "--for=condition=Established", "--timeout=10s")
+        kubectl("wait", "crd/gadgets.conformance.example", "--for=condition=Established", "--timeout=60s")
         kubectl("apply", "-f", "-", stdin=gadget % "2")
         assert kubectl("get", "gd").split() == ["NAME", "REPLICAS", "g", "2"]
         kubectl("scale", "gadget/g", "--replicas=3")

@@ -198,7 +198,7 @@ async def test_a_daemon_set_surges(cluster: Cluster) -> None:
 
 async def test_an_indexed_job_says_which_indexes_failed(cluster: Cluster) -> None:
     await cluster.apply(INDEXED)
-    await cluster.run("wait", "--for=condition=failed", "job/render", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=failed", "job/render", "--timeout=60s")
     said = " ".join((await cluster.run("describe", "job", "render")).split())
     assert "Completion Mode: Indexed" in said
     assert "Completed Indexes: 0,2" in said
@@ -212,10 +212,10 @@ async def test_an_indexed_job_says_which_indexes_failed(cluster: Cluster) -> Non
 
 async def test_a_job_is_resumed(cluster: Cluster) -> None:
     await cluster.apply(SUSPENDED)
-    await cluster.run("wait", "--for=condition=suspended", "job/later", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=suspended", "job/later", "--timeout=60s")
     assert (await cluster.run("get", "job", "later", "--no-headers")).split()[:3] == ["later", "Suspended", "0/1"]
     await cluster.run("patch", "job", "later", "-p", '{"spec":{"suspend":false}}')
-    await cluster.run("wait", "--for=condition=complete", "job/later", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=complete", "job/later", "--timeout=60s")
     await cluster.run("delete", "job", "later", "--cascade=orphan")
     await until(cluster, "", "get", "pods", "-o", "jsonpath={.items[*].metadata.finalizers}")
 

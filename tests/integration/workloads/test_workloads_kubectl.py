@@ -109,6 +109,9 @@ async def test_rollout_status_history_undo_and_restart(cluster: Cluster) -> None
     assert said.endswith('deployment "web" successfully rolled out\n')
     await runs(cluster, ["ok:2"] * 3)
 
+    # The cause reaches the ReplicaSet, whose history it is, after the rollout is through.
+    cause = "jsonpath={.items[*].metadata.annotations['kubernetes\\.io/change-cause']}"
+    await until(cluster, "second", "get", "rs", "-o", cause)
     history = await cluster.run("rollout", "history", "deployment/web")
     assert [line.split() for line in history.splitlines()[2:4]] == [["1", "<none>"], ["2", "second"]]
     assert "ok:1" in await cluster.run("rollout", "history", "deployment/web", "--revision=1")
@@ -117,7 +120,7 @@ async def test_rollout_status_history_undo_and_restart(cluster: Cluster) -> None
     await cluster.run("rollout", "status", "deployment/web")
     await runs(cluster, ["ok:1"] * 3)
     revision = "jsonpath={.metadata.annotations['deployment\\.kubernetes\\.io/revision']}"
-    assert await cluster.run("get", "deployment", "web", "-o", revision) == "3"
+    await until(cluster, "3", "get", "deployment", "web", "-o", revision)
 
     before = await cluster.run("get", "pods", "-o", "name")
     await cluster.run("rollout", "restart", "deployment/web")
@@ -132,7 +135,7 @@ async def test_rollout_status_history_undo_and_restart(cluster: Cluster) -> None
 
 async def test_scale_wait_pause_and_resume(cluster: Cluster) -> None:
     await cluster.apply(deployment(replicas=1))
-    await cluster.run("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=Available", "deployment/web", "--timeout=60s")
     await cluster.run("scale", "deployment/web", "--replicas=4")
     await cluster.run("rollout", "status", "deployment/web")
     await runs(cluster, ["ok:1"] * 4)
@@ -170,8 +173,8 @@ async def test_a_bad_version_leaves_the_old_one_and_says_why(cluster: Cluster) -
 
 async def test_jobs_are_waited_for(cluster: Cluster) -> None:
     await cluster.apply(job("good", "exit-0") + "---" + job("bad", "exit-1", "backoffLimit: 0"))
-    await cluster.run("wait", "--for=condition=complete", "job/good", "--timeout=30s")
-    await cluster.run("wait", "--for=condition=failed", "job/bad", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=complete", "job/good", "--timeout=60s")
+    await cluster.run("wait", "--for=condition=failed", "job/bad", "--timeout=60s")
     message = "jsonpath={.status.conditions[?(@.type=='Failed')].message}"
     said = await cluster.run("get", "job", "bad", "-o", message)
     assert said.startswith("Job has reached the specified backoff limit: pod bad-")
@@ -258,7 +261,7 @@ async def test_a_rollout_survives_the_death_of_the_api_server(cluster: Cluster) 
         await asyncio.sleep(pause_s)
         cluster.api.kill()
         await asyncio.to_thread(cluster.api.start)
-    await cluster.run("rollout", "status", "deployment/web", "--timeout=45s")
+    await cluster.run("rollout", "status", "deployment/web", "--timeout=60s")
     await runs(cluster, ["ok:2"] * 3)
 
 
@@ -306,4 +309,4 @@ async def test_a_budget_lets_as_many_pods_be_evicted_as_it_says(cluster: Cluster
 async def test_a_cron_job_can_be_run_by_hand(cluster: Cluster) -> None:
     await cluster.apply(CRON_JOB)
     await cluster.run("create", "job", "now", "--from=cronjob/hello")
-    await cluster.run("wait", "--for=condition=Complete", "job/now", "--timeout=30s")
+    await cluster.run("wait", "--for=condition=Complete", "job/now", "--timeout=60s")
