@@ -26,10 +26,11 @@ function Page() {
   const sick = overview.apps.filter((app) => !app.healthy).length;
   const down = overview.processes.filter((process) => !process.ready).length;
   const troubled = overview.views.filter((view) => view.troubled > 0);
-  const well = sick === 0 && down === 0 && troubled.length === 0;
+  const well = sick === 0 && down === 0 && troubled.length === 0 && overview.problems.length === 0;
   const summary = well
     ? "all is well"
     : [
+        ...overview.problems,
         sick && `${sick} of ${overview.apps.length} apps need attention`,
         down && `${down} parts of the engine are down`,
         ...troubled.map((view) => `${view.title.toLowerCase()}: ${view.troubled} need attention`),
@@ -59,7 +60,7 @@ function Page() {
       </header>
       {route ? (
         <main class="single">
-          {page ? <ComponentPage view={route} page={page} /> : <ComponentView path={route} beat={overview} />}
+          {page ? <ComponentPage view={route} page={page} /> : <ComponentView path={route} />}
         </main>
       ) : (
         <main>

@@ -52,6 +52,7 @@ export interface Overview {
   nodes: Node[];
   apps: App[];
   views: ViewName[];
+  problems: string[];
 }
 
 export interface Entry {
@@ -72,8 +73,10 @@ export interface ViewData {
   title: string;
   note: string;
   columns: string[];
-  rows: (string | number | boolean | null | Link)[][];
+  rows: Cell[][];
 }
+
+export type Cell = string | number | boolean | null | Link;
 
 // What a component's endpoint shows: PLURAL/NAMESPACE/NAME/SUBRESOURCE.
 export interface Link {

@@ -17,6 +17,8 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -58,6 +60,8 @@ class Cloud(JsonService):
         """All that were ever made."""
         self._next = 100
         self._lock = threading.RLock()
+        self._doing = threading.Event()
+        self._doing.set()
         self.listen()
 
     def all(self, kind: str) -> list[dict[str, Any]]:
@@ -78,6 +82,15 @@ class Cloud(JsonService):
         with self._lock:
             self.objects[kind][number].update(fields)
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What is to be written is taken in, and not done before the end of this."""
+        self._doing.clear()
+        try:
+            yield
+        finally:
+            self._doing.set()
+
     # Requests
 
     def serve(self, method: str, target: str, login: str, body: Any) -> tuple[int, Any]:
@@ -90,6 +103,8 @@ class Cloud(JsonService):
                 slow += LATE_S
         if slow:
             threading.Event().wait(slow)
+        if method != "GET":
+            self._doing.wait()
         with self._lock:
             if url.path == "/faults":
                 self.faults = dict(body)

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import misbehaving_provider
 import trimtab
 from cloud import Cloud
 from engine_under_test import EngineUnderTest, wait_for
+from small_disk import small_disk
 
 KINDS = ("cloud_server", "cloud_network", "cloud_cluster")
 GROUP = "cloud.tf.trimtab.dev/v1"
@@ -142,10 +143,11 @@ def server(
 
 
 @contextmanager
-def bare_engine(more: Sequence[str] = ("--no-node",)) -> Iterator[CloudEngine]:
-    """A started engine beside a fake cloud, without a provider."""
-    with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud:
-        world = CloudEngine(EngineUnderTest(Path(folder) / "data"), cloud, Path(folder))
+def bare_engine(more: Sequence[str] = ("--no-node",), disk_mib: int = 0) -> Iterator[CloudEngine]:
+    """A started engine beside a fake cloud, without a provider. disk_mib: of a disk of its own for its data; 0: it has none."""
+    with tempfile.TemporaryDirectory(prefix="tt-cloud-") as folder, Cloud() as cloud, ExitStack() as disks:
+        place = disks.enter_context(small_disk(Path(folder) / "disk", disk_mib)) if disk_mib else Path(folder)
+        world = CloudEngine(EngineUnderTest(place / "data"), cloud, Path(folder))
         Path(folder).chmod(0o755)
         try:
             world.engine.start(*more)
@@ -156,10 +158,10 @@ def bare_engine(more: Sequence[str] = ("--no-node",)) -> Iterator[CloudEngine]:
 
 @contextmanager
 def cloud_engine(
-    *faults: str, enabled: Sequence[str] = KINDS, more: Sequence[str] = ("--no-node",)
+    *faults: str, enabled: Sequence[str] = KINDS, more: Sequence[str] = ("--no-node",), disk_mib: int = 0
 ) -> Iterator[CloudEngine]:
     """A started engine with the provider installed, these kinds enabled, and a ProviderConfig `default` for the cloud."""
-    with bare_engine(more) as world:
+    with bare_engine(more, disk_mib) as world:
         world.install(*faults)
         if enabled:
             world.enable(*enabled)

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from trimtab.engine import lifecycle, local, procfs
+from trimtab.engine import lifecycle, local, procfs, room
 from trimtab.runtime.settings import Settings
 
 SAMPLE_S = 0.5
@@ -36,6 +36,8 @@ def report(settings: Settings) -> dict[str, Any]:
                 problems.append(
                     f"{process['name']} is {process['state']}{last}: see {settings.data}/log/{process['name']}.log"
                 )
+        if short := room.shortage(settings.data):
+            problems.append(short)
         overall = "degraded" if problems else "running"
     return {
         "id": settings.id,

@@ -27,6 +27,7 @@ from trimtab.engine.child import HELD, HOLD_S_MAX, READY, STARTING, STOPPED, WAI
 from trimtab.engine.plan import LOG_SIZE_BYTES_MAX, NOTIFY, STATE, Plan, read_json, write_json
 from trimtab.engine.probing import Attempt, notifications, notify_socket
 from trimtab.engine.procfs import boot_id, identity
+from trimtab.engine.room import shortage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Supervisor:
         self.replan = False
         """The plan was changed (SIGUSR2)."""
         self.check_at = self.began_at + CHECK_S
+        self.full_at = 0.0
+        """Since when the disk of the data is full; 0 when it has room."""
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # The life of an engine
@@ -192,7 +195,16 @@ class Supervisor:
             self.check_at = now + CHECK_S
             rotate_logs(self.plan)
             self._look_for_life(now)
+            self._look_for_room(now)
         self._write_journal()
+
+    def _look_for_room(self, now: float) -> None:
+        """Tells of a full disk when it no longer is: until then the journal cannot be written, either."""
+        if shortage(self.plan.data):
+            self.full_at = self.full_at or now
+        elif self.full_at:
+            full_s, self.full_at = now - self.full_at, 0.0
+            self.tell("supervisor", "said", f"the disk was full for {full_s:.0f} s or more: writes were refused")
 
     def _look_for_life(self, now: float) -> None:
         """Kills what hangs, and asks the lively ones for the next sign."""

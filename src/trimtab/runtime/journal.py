@@ -24,7 +24,7 @@ from trimtab.api import JSON, Ref
 
 FLUSH_AFTER_S = 0.05
 BUFFER_MAX = 10_000
-"""Entries waiting to be written; beyond that (the disk is full or gone) the oldest are dropped and counted."""
+"""Entries waiting to be written; beyond that (the disk is full) the oldest are dropped and counted."""
 BUSY_TIMEOUT_S = 5.0
 KEEP_DAYS = 30
 KEEP_ENTRIES = 200_000
@@ -141,8 +141,8 @@ class Journal:
         self._flushing = asyncio.get_running_loop().run_in_executor(None, self.flush)
 
     def flush(self) -> None:
-        """Writes what waits. What cannot be written (disk full, file gone) is logged and dropped: the journal never holds
-        up the work that it records."""
+        """Writes what waits. What cannot be written is logged and dropped, for the journal never holds up the work that it records; on a
+        full disk it waits, up to `BUFFER_MAX`, for the next entries: what happened then is asked for afterwards."""
         with self._lock:
             batch, self._buffer = self._buffer, []
             if not batch:
@@ -154,10 +154,13 @@ class Journal:
                 )
                 self._db.execute("COMMIT")
             except sqlite3.Error as err:
-                self.dropped += len(batch)
-                log.warning("journal %s: %d entries were not written: %s", self.path, len(batch), err)
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                if err.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    self._buffer[:0] = batch
+                    return
+                self.dropped += len(batch)
+                log.warning("journal %s: %d entries were not written: %s", self.path, len(batch), err)
 
     def prune(self, now: datetime) -> int:
         """Drops what is older than the retention, or beyond its count; returns how many entries went."""

@@ -18,6 +18,7 @@ from trimtab.api.core import Pod
 from trimtab.api.nodes import Node
 from trimtab.client import ApiError, Client, Informer
 from trimtab.components.apps.kinds import App
+from trimtab.engine.room import shortage
 from trimtab.runtime import Component
 from trimtab.runtime.journal import Entry
 from trimtab.runtime.journal_read import JournalReader
@@ -135,6 +136,7 @@ class Hub:
                 self._processes(),
                 self._components,
                 self._troubled,
+                list(filter(None, [shortage(self._settings.data)])),
             )
             data = msgspec.json.encode(now)
             if data != self._overview:

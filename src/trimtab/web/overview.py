@@ -76,6 +76,8 @@ class Overview(msgspec.Struct):
     nodes: list[NodeLine]
     apps: list[AppCard]
     views: list[ViewName]
+    problems: list[str] = []
+    """What is wrong with the machine, each in a line."""
 
 
 def overview(
@@ -86,6 +88,7 @@ def overview(
     processes: Sequence[ProcessLine],
     components: Sequence[Component],
     troubled: Mapping[tuple[str, str], int],
+    problems: Sequence[str] = (),
 ) -> Overview:
     """`troubled`: (component, name of the view) -> how many of what it shows need attention."""
     return Overview(
@@ -99,6 +102,7 @@ def overview(
             for c in components
             for view in c.views
         ],
+        problems=list(problems),
     )
 
 

@@ -1,31 +1,40 @@
-"""What lasts: a creation through a stop of the engine and an API that is away, everything through a backup; what stays when an engine goes."""
+"""What lasts: a creation through a stop of the engine, an API that is away and a full disk, everything through a backup; what stays when an
+engine goes."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine_under_test import EngineUnderTest, wait_for
-from infrastructure_engine import GROUP, CloudEngine, cloud_engine, server
+from infrastructure_engine import GROUP, CloudEngine, cloud_engine, provider_program, server
 
 pytestmark = pytest.mark.engine
 
 SLOW_S = 12.0
 """Longer than a stop waits for what is being made."""
+DISK_MIB = 300
+BALLAST_BYTES = (900_000, 20_000, 500)
+"""Of ConfigMaps by which the last of a full disk is taken: what the store's files have room for already is taken, too."""
 WRITES = ("POST servers", "PUT servers", "DELETE servers", "POST networks", "PUT networks", "DELETE networks")
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[CloudEngine]:
-    with cloud_engine(enabled=("cloud_server", "cloud_network", "cloud_cluster")) as made:
+    with cloud_engine(
+        "keys", enabled=("cloud_server", "cloud_network", "cloud_cluster", "cloud_key"), disk_mib=DISK_MIB
+    ) as made:
         yield made
 
 
@@ -35,6 +44,14 @@ def named(world: CloudEngine, name: str) -> list[dict[str, Any]]:
 
 def writes(world: CloudEngine) -> Counter[str]:
     return Counter({what: world.cloud.calls[what] for what in WRITES})
+
+
+def refusal(engine: EngineUnderTest, *arguments: str) -> str:
+    """What a command says that must fail, in one line."""
+    done = engine.run(*arguments, check=False)
+    assert done.returncode != 0, done.stdout
+    [line] = done.stderr.strip().splitlines()
+    return line
 
 
 def asked_for(world: CloudEngine, posts: int) -> None:
@@ -76,6 +93,89 @@ def test_an_api_that_is_away_in_the_middle_loses_nothing(world: CloudEngine) -> 
         assert len(named(world, name)) == 1
 
 
+def written(world: CloudEngine, kind: str, name: str) -> dict[str, Any]:
+    """What is written down of a resource."""
+    found = world.get("secret", f"{name}-{kind}-state")
+    return json.loads(base64.b64decode(found["data"]["state"])) if found is not None else {}
+
+
+@contextmanager
+def full_disk(world: CloudEngine) -> Iterator[str]:
+    """The engine's disk is full inside, to the last byte that a write could take. Gives what a refused write was told."""
+    filler = world.engine.data.parent / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        for size in (1 << 20, 512):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        for size in BALLAST_BYTES:
+            refused, number = "", 0
+            while not refused:
+                number += 1
+                meta = {"name": f"ballast-{size}-{number}", "namespace": "default"}
+                ballast = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"v": "x" * size}}
+                refused = world.apply(ballast, check=False).stderr
+        yield refused
+    finally:
+        filler.unlink()
+
+
+def key_named(name: str) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "default"}
+    return {"apiVersion": GROUP, "kind": "Key", "metadata": meta, "spec": {"forProvider": {"name": name}}}
+
+
+def test_a_full_disk_loses_nothing_and_what_could_not_be_remembered_is_not_made(world: CloudEngine) -> None:
+    """Of a key nothing tells afterwards whether it was made: all that is known of it is what its answer said."""
+    engine, cloud = world.engine, world.cloud
+    world.apply(server("lost"))
+    world.until("Server", "lost")
+    pids = [engine.pid(name) for name in ("api", "controllers")]
+    with ExitStack() as room:
+        with cloud.holding():
+            world.apply(server("held"), key_named("held"))
+            for kind in ("server", "key"):
+                wait_for(lambda kind=kind: written(world, kind, "held").get("pending"), 60, f"a {kind} is asked for")
+            refused = room.enter_context(full_disk(world))
+        wait_for(lambda: named(world, "held") and cloud.all("keys"), 60, "the cloud makes them")
+        before = writes(world)
+        cloud.remove("servers", named(world, "lost")[0]["id"])
+        reads = cloud.calls["GET servers"]
+
+        full = "the disk is full, the write was refused: free some space and retry"
+        assert full in refused
+        for command in (
+            ("provider", "enable", "cloud", "cloud_bucket"),
+            ("provider", "disable", "cloud", "cloud_cluster"),
+            ("delete", "Server", "held", "-n", "default"),
+        ):
+            assert full in refusal(engine, *command)
+        program = str(provider_program(world.folder))
+        said = refusal(engine, "provider", "install", "trimtab/second@1.0.0", "--path", program)
+        assert said == f"trimtab: the disk of {engine.data}/providers is full: free some space and try again"
+        assert json.loads(engine.run("get", "Server", "-n", "default", "-o", "json").stdout)["items"]
+        assert f"the disk of {engine.data} is full: free some" in engine.run("status", check=False).stdout
+        wait_for(lambda: cloud.calls["GET servers"] > reads + 10, 60, "they are looked at, again and again")
+        assert named(world, "lost") == []
+        assert writes(world) == before
+        assert written(world, "key", "held")["pending"] == "create"
+
+    for kind, name in (("Server", "held"), ("Key", "held"), ("Server", "lost")):
+        world.until(kind, name)
+    assert [len(named(world, "held")), len(named(world, "lost")), len(cloud.all("keys"))] == [1, 1, 1]
+    assert [engine.pid(name) for name in ("api", "controllers")] == pids
+    kept = cloud.all("keys")[0]["id"]
+    engine.wait_timeline(f"cloud_key {kept}: what was done could not be written down at first, and is now")
+    engine.wait_timeline("the disk was full for ", "writes were refused")
+    assert "is full" not in engine.run("status").stdout
+    [provider] = engine.json("provider", "list")
+    assert provider["kinds"] == ["cloud_cluster", "cloud_key", "cloud_network", "cloud_server"]
+    for kind, name in (("Server", "held"), ("Key", "held"), ("Server", "lost")):
+        engine.run("delete", kind, name, "-n", "default")
+    wait_for(lambda: not named(world, "held") + named(world, "lost") + cloud.all("keys"), 60, "they are deleted")
+
+
 def test_a_backup_brings_everything_back_and_makes_nothing_anew(world: CloudEngine, tmp_path: Path) -> None:
     world.apply(
         {"apiVersion": GROUP, "kind": "Network", "metadata": {"name": "net", "namespace": "default"}, "spec": {"forProvider": {"name": "net"}}},
@@ -114,7 +214,7 @@ def test_a_backup_brings_everything_back_and_makes_nothing_anew(world: CloudEngi
         for name in ("kept", "plain", "slow", "cut"):
             world.until("Server", name)
         [provider] = second.json("provider", "list")
-        assert provider["kinds"] == ["cloud_cluster", "cloud_network", "cloud_server"]
+        assert provider["kinds"] == ["cloud_cluster", "cloud_key", "cloud_network", "cloud_server"]
         # Of the one that was made anew since, the region is as the backup has it: it is known again by its tag, and then made anew as
         # it said then.
         wait_for(

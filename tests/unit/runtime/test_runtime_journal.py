@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -245,6 +246,25 @@ def test_a_journal_that_cannot_be_written_holds_nobody_up(journal: Journal, capl
 
     assert journal.dropped == 1
     assert "1 entries were not written: no such table: entries" in caplog.text
+
+
+def test_what_a_full_disk_does_not_take_is_written_when_it_has_room(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite")
+    full = journal.database.execute("PRAGMA page_count").fetchone()[0] + 1
+    journal.database.execute(f"PRAGMA max_page_count={full}")  # SQLite's own word for a full disk is the same
+    entries = [Entry(at(n), "api", "kubectl", "changed", APP, message="x" * 2000) for n in range(10)]
+    for one in entries:
+        journal.append(one)
+    kept = journal.database.execute("SELECT count(*) FROM entries").fetchone()[0]
+    assert kept < len(entries)
+
+    journal.database.execute("PRAGMA max_page_count=1000")
+    journal.append(STORY[0])
+
+    assert journal.dropped == 0
+    with contextlib.closing(JournalReader(tmp_path / "j.sqlite")) as reader:
+        assert len(reader.timeline(limit=100)) == len(entries) + 1
+    journal.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")

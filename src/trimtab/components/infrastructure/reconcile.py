@@ -36,7 +36,7 @@ from trimtab.components.infrastructure.loop.gathering import (
 from trimtab.components.infrastructure.loop.keeping import After, Failed, Keeper, Kept, Look
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.recalling import UNSEEN_RETRY_S, Recall
-from trimtab.components.infrastructure.loop.remembering import reconciler_name
+from trimtab.components.infrastructure.loop.remembering import Unwritten, reconciler_name
 from trimtab.components.infrastructure.loop.restoring import Restore, restore
 from trimtab.components.infrastructure.loop.taking import Claims
 from trimtab.components.infrastructure.loop.telling import Telling, id_of, summary, verb
@@ -71,10 +71,10 @@ JITTER = 0.1
 def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
     """The reconciler of one resource of a provider. Its objects may refer to those of every enabled kind."""
 
-    claims = Claims()
+    claims, unwritten = Claims(), Unwritten()
 
     async def keep(subject: Managed, ctx: Context) -> Desired | Requeue:
-        return await Run(subject, ctx, resource, claims).outcome()
+        return await Run(subject, ctx, resource, claims, unwritten).outcome()
 
     return Reconciler(
         name=reconciler_name(kind),
@@ -92,7 +92,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
 class Run:
     """One run for one object."""
 
-    def __init__(self, subject: Managed, ctx: Context, resource: str, claims: Claims) -> None:
+    def __init__(self, subject: Managed, ctx: Context, resource: str, claims: Claims, unwritten: Unwritten) -> None:
         self._claims = claims
         self._subject = subject
         self._ctx = ctx
@@ -102,7 +102,7 @@ class Run:
         self._suspects = ctx.adapter(Suspects)
         self._budget = Budget(subject, ctx)
         self._sources = Sources(subject, self._read, providers, self._suspects)
-        self._recall = Recall(subject, ctx, resource, self._sources, claims)
+        self._recall = Recall(subject, ctx, resource, self._sources, claims, unwritten)
         self._telling = Telling(subject, ctx, resource)
         self._jobs: Sequence[Job] = ()
 

@@ -29,7 +29,7 @@ from trimtab.client import ApiError, WireClient
 from trimtab.components.infrastructure.kinds import DEFINED, VERSIONS, Provider, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.mirror import from_mirror
-from trimtab.components.infrastructure.programs.shelf import Shelf, ShutIn, closed
+from trimtab.components.infrastructure.programs.shelf import Shelf, ShelfError, ShutIn, closed
 from trimtab.components.infrastructure.programs.terms import NotReady
 from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
@@ -253,7 +253,10 @@ async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSch
         raise Refused(str(err)) from None
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
-    shelf.keep_schema(made.spec.checksum, schema)
+    try:
+        shelf.keep_schema(made.spec.checksum, schema)
+    except ShelfError as err:
+        raise Refused(str(err)) from None
     return schema
 
 

@@ -44,6 +44,7 @@ from trimtab.components.infrastructure.definitions import definition_of, mark, o
 from trimtab.components.infrastructure.kinds import DEFINED, Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.fetching import InstallError
+from trimtab.components.infrastructure.programs.shelf import ShelfError
 from trimtab.components.infrastructure.schemas import naming
 
 LISTED_MAX = 10
@@ -89,8 +90,8 @@ def install(target: Target, source: str, origin: Origin, output: str) -> None:
     shelf = shelf_of(target)
     try:
         checksum = shelf.put(program.program, origin.readable)
-    except OSError as err:
-        raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
+    except ShelfError as err:
+        raise Refused(str(err)) from None
     made = Provider(
         metadata=ObjectMeta(name=found.name),
         spec=ProviderSpec(source=str(found), version=program.version, checksum=checksum),

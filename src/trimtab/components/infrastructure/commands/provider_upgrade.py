@@ -38,6 +38,7 @@ from trimtab.components.infrastructure.definitions import mark
 from trimtab.components.infrastructure.kinds import DEFINED, Provider, ProviderSpec, versions_of
 from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.fetching import InstallError
+from trimtab.components.infrastructure.programs.shelf import ShelfError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.outside import kept_objects, plans_of
@@ -122,10 +123,8 @@ def _program(target: Target, before: Provider, version: str, origin: Origin) -> 
             found = origin.fetched(target, registry.source_of(before.spec.source), version)
             refuse_other(before, found.version, found.checksum)
             checksum, version = shelf.put(found.program, origin.readable), found.version
-        except InstallError as err:
+        except (InstallError, ShelfError) as err:
             raise Refused(str(err)) from None
-        except OSError as err:
-            raise Refused(f"{target.runner().data_path('providers')}: {err.strerror or err}") from None
     spec = ProviderSpec(source=before.spec.source, version=version, checksum=checksum, kinds=before.spec.kinds)
     return Provider(metadata=ObjectMeta(name=before.name), spec=spec)
 

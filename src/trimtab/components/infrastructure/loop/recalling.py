@@ -16,8 +16,9 @@ from trimtab.api import Ref
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import Blocked, Sources, existing, interval_s
 from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
-from trimtab.components.infrastructure.loop.remembering import ROOM_BYTES, Memory, TooLong, named_only
+from trimtab.components.infrastructure.loop.remembering import ROOM_BYTES, Memory, TooLong, Unwritten, named_only
 from trimtab.components.infrastructure.loop.taking import Claims, keeping_already
+from trimtab.components.infrastructure.loop.telling import id_of
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Block
@@ -29,15 +30,17 @@ UNSEEN_RETRY_S = 3.0
 
 
 class Recall:
-    """Of one run for one object. claims: what objects of its kind are about to take."""
+    """Of one run for one object. claims: what objects of its kind are about to take. unwritten: what of them could not be written down."""
 
-    def __init__(self, subject: Managed, ctx: Context, resource: str, sources: Sources, claims: Claims) -> None:
+    def __init__(
+        self, subject: Managed, ctx: Context, resource: str, sources: Sources, claims: Claims, unwritten: Unwritten
+    ) -> None:
         self._subject = subject
         self._ctx = ctx
         self._resource = resource
         self._sources = sources
         self._claims = claims
-        self._memory = Memory(subject, ctx)
+        self._memory = Memory(subject, ctx, unwritten)
 
     @property
     def ref(self) -> Ref:
@@ -111,6 +114,11 @@ class Recall:
             return None, f"the Secret {name}: {err}"
         if kept is None and "resource" in await self._ctx.done():
             return None, f"the Secret {name}, which held what is known of it, is gone"
+        if (late := self._memory.overdue) is not None:
+            await self.save(late)
+            kept = late
+            told = f"{self._resource} {id_of(kept.state)}" if kept.state is not None else f"no {self._resource} is left"
+            self._ctx.event("Remembered", f"{told}: what was done could not be written down at first, and is now")
         if kept is not None and (timely := kept.as_of(self._now_s)) != kept:
             kept = timely
             await self.save(kept)

@@ -2,7 +2,8 @@
 
     Kept <--load, save--> Secret NAME-KIND-state, with a finalizer of ours; packed when it is long <--discard-- the object's end
 
-It is written before anything is recorded to exist outside, so that its absence later says that somebody took it away.
+It is written before anything is recorded to exist outside, so that its absence later says that somebody took it away. What became of
+what was begun may not be writable when it is known (a full disk, an API that is away): `Unwritten` has it until it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 
 from trimtab.api import ObjectMeta, Ref
 from trimtab.api.core import Secret
+from trimtab.client.errors import ApiError
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import STATE_KEY, Blocked, named, state_name
 from trimtab.components.infrastructure.loop.keeping import Kept
@@ -48,12 +50,39 @@ class TooLong(ValueError):
         )
 
 
+class Unwritten:
+    """What became of what was begun for objects of a kind, while it cannot be written down: in this process alone."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[bytes, Kept]] = {}
+        """By uid: what was written down before, and what is to be."""
+
+    def hold(self, uid: str, before: Kept, kept: Kept) -> None:
+        self._of[uid] = (before.encode(), kept)
+
+    def instead_of(self, uid: str, before: Kept | None) -> Kept | None:
+        """What is to be written down in the place of what is; None when there is nothing, or somebody wrote since."""
+        if uid not in self._of:
+            return None
+        written, kept = self._of[uid]
+        if before is None or before.encode() != written:
+            self.drop(uid)
+            return None
+        return kept
+
+    def drop(self, uid: str) -> None:
+        """It is written down, or there is no such object any more."""
+        self._of.pop(uid, None)
+
+
 class Memory:
     """The state of one object."""
 
-    def __init__(self, subject: Managed, ctx: Context) -> None:
+    def __init__(self, subject: Managed, ctx: Context, unwritten: Unwritten) -> None:
         self._subject = subject
         self._ctx = ctx
+        self._unwritten = unwritten
+        self._written: Kept | None = None
         self.name = state_name(subject)
 
     @property
@@ -63,12 +92,26 @@ class Memory:
     async def load(self) -> Kept | None:
         """None when there is none. Raises `ValueError`: one line, when it cannot be read. `Blocked`: it is another object's."""
         secret = await self._ctx.get(Secret, self.name)
-        return kept_for(self._subject, secret) if secret is not None else None
+        self._written = kept_for(self._subject, secret) if secret is not None else None
+        return self._written
+
+    @property
+    def overdue(self) -> Kept | None:
+        """What became of what was begun, when that could not be written down; None when what was loaded is the latest."""
+        return self._unwritten.instead_of(self._subject.metadata.uid, self._written)
 
     async def save(self, kept: Kept) -> None:
-        """Raises `TooLong`."""
+        """Raises `TooLong`, and what writing it raises: then the outcome of what was begun is `overdue`."""
         key, data = self.packed(kept)
-        await self._ctx.save(self._secret({key: base64.b64encode(data).decode()}))
+        uid, before = self._subject.metadata.uid, self._written
+        try:
+            await self._ctx.save(self._secret({key: base64.b64encode(data).decode()}))
+        except (ApiError, ConnectionError):
+            if before is not None and before.pending and not kept.pending:
+                self._unwritten.hold(uid, before, kept)
+            raise
+        self._written = kept
+        self._unwritten.drop(uid)
 
     def packed(self, kept: Kept, *, room_bytes: int = 0) -> tuple[str, bytes]:
         """(key, data) of the Secret in which so much is left free. Raises `TooLong`."""
@@ -81,6 +124,7 @@ class Memory:
         return PACKED_KEY, data
 
     async def discard(self) -> None:
+        self._unwritten.drop(self._subject.metadata.uid)
         await self._ctx.discard(self._secret({}), [STATE_FINALIZER])
 
     def _secret(self, data: dict[str, str]) -> Secret:

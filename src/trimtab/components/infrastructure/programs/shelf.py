@@ -11,6 +11,7 @@ so much memory.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -43,6 +44,10 @@ NAME_MAX, SOCKETS_PATH_MAX = 12, 55
 directory was chosen, sockets are in the temporary one."""
 
 
+class ShelfError(Exception):
+    """Something cannot be kept: one line with what to do."""
+
+
 class Shelf:
     """The providers of one engine. root: DATA/providers."""
 
@@ -54,10 +59,9 @@ class Shelf:
 
     def put(self, program: bytes, reads: Sequence[str] = ()) -> str:
         """Keeps a program, and the directories that it may read beside itself; returns its checksum. It is there whole, or not at all.
-        Raises `OSError`."""
+        Raises `ShelfError`."""
         checksum = f"sha256:{hashlib.sha256(program).hexdigest()}"
         path = self.program(checksum)
-        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self._alone():
             for left in self._root.glob(".new-*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -78,13 +82,19 @@ class Shelf:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody else writes here meanwhile; whoever is killed lets go."""
-        handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Nobody else writes here meanwhile; whoever is killed lets go. Raises `ShelfError` when nobody can."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+        except OSError as err:
+            if err.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ShelfError(f"the disk of {self._root} is full: free some space and try again") from None
+            raise ShelfError(f"{self._root}: {err.strerror or err}") from None
 
     def reads(self, checksum: str) -> list[str]:
         """The directories that a program may read beside itself and the system's."""
@@ -114,15 +124,19 @@ class Shelf:
             return None
 
     def keep_schema(self, checksum: str, schema: ProviderSchema) -> None:
-        """Raises `OSError`."""
+        """Raises `ShelfError`."""
         with self._alone():
             _replace(self.program(checksum).with_name(SCHEMA), msgspec.msgpack.encode((SCHEMA_FORMAT, schema)))
 
 
 def _replace(path: Path, data: bytes) -> None:
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(data)
-    fresh.rename(path)
+    try:
+        fresh.write_bytes(data)
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 class ShutIn:
