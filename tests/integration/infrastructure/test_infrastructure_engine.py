@@ -55,11 +55,14 @@ def test_an_applied_object_exists_in_the_cloud_and_comes_back_when_it_is_deleted
 
 
 def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: CloudEngine) -> None:
-    def rows() -> dict[str, list[str]]:
+    def table() -> dict[str, Any]:
         with urlopen(f"http://127.0.0.1:{world.engine.web_port}/api/views/infrastructure/infrastructure") as answer:
-            table = json.loads(answer.read())
-        assert "cloud 1.0.0 (1 kinds enabled)" in table["note"]
-        return {row[2]: row for row in table["rows"]}
+            found: dict[str, Any] = json.loads(answer.read())
+        assert found["note"].startswith("cloud 1.0.0 (1 kinds enabled)")
+        return found
+
+    def rows() -> dict[str, list[str]]:
+        return {row[2]: row for row in table()["rows"]}
 
     world.apply(server("shown"))
     world.until("Server", "shown")
@@ -71,6 +74,9 @@ def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: Clo
     found = wait_for(lambda: (row := rows()["shown"])[5] and row, 60, "what stands in the way")
     assert found[3:] == ["True", found[4], denied, there["id"]]
     assert found[4].startswith("replace: ")
+    assert table()["rows"][0] == found, "what needs attention is first, ready or not"
+    assert ". 1 of " in table()["note"]
+    assert table()["note"].endswith(" need attention: 1 ReplaceDenied")
     assert "1 spec" in found[4]
     assert f"Server default/shown: warning: {denied}" in world.engine.run("timeline").stdout
     with urlopen(f"http://127.0.0.1:{world.engine.web_port}/api/stream", timeout=60) as stream:

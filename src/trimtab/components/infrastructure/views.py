@@ -22,16 +22,21 @@ ROWS_MAX = 500
 
 
 async def infrastructure(client: Client) -> JSON:
-    """A table, what is not ready first."""
+    """A table, what needs attention first, under a count of the reasons why."""
     providers = (await client.list(Provider)).items
     found: list[tuple[bool, list[str]]] = []
+    reasons: Counter[str] = Counter()
     more = 0
     async for kind, path in _places(client, providers):
         items, left = await _listed(client, path)
         more += left
-        found += [(_is(one, "Ready") == "True", _row(kind, one)) for one in items]
+        for one in items:
+            troubled = _needs_attention(one)
+            found.append((not troubled and _is(one, "Ready") == "True", _row(kind, one)))
+            if troubled:
+                reasons[_state(one.get("status", {}).get("conditions", [])).partition(":")[0] or "NotLookedAt"] += 1
     rows = [row for _, row in sorted(found, key=lambda one: (one[0], one[1][:3]))]
-    return {"note": _note(providers, more), "columns": COLUMNS, "rows": rows}
+    return {"note": _note(providers, reasons, len(rows), more), "columns": COLUMNS, "rows": rows}
 
 
 async def troubled(client: Client) -> int:
@@ -111,8 +116,15 @@ def _state(conditions: list[Any]) -> str:
     return ""
 
 
-def _note(providers: list[Provider], more: int) -> str:
+def _note(providers: list[Provider], reasons: Counter[str], objects: int, more: int) -> str:
+    """reasons: of those of the objects that need attention."""
     if not providers:
         return NONE
-    said = ", ".join(f"{one.name} {one.spec.version} ({len(one.spec.kinds)} kinds enabled)" for one in providers)
-    return f"{said}. {more} more objects are not shown." if more else said
+    said = [", ".join(f"{one.name} {one.spec.version} ({len(one.spec.kinds)} kinds enabled)" for one in providers)]
+    if reasons:
+        counts = sorted(reasons.items(), key=lambda one: (-one[1], one[0]))
+        why = ", ".join(f"{count} {reason}" for reason, count in counts)
+        said.append(f"{reasons.total()} of {objects} need attention: {why}")
+    if more:
+        said.append(f"{more} more objects are not shown")
+    return ". ".join(said)
