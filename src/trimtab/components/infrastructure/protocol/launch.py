@@ -255,7 +255,12 @@ async def launch(
         )
     except OSError as err:
         raise LaunchError(f"{name}: cannot be started: {err.strerror or err}: {command[0]}") from None
-    plugin = Plugin(process, name, sockets)
+    try:
+        plugin = Plugin(process, name, sockets)
+    except OSError as err:  # no file is to be had
+        process.kill()
+        process.communicate()
+        raise LaunchError(f"{name}: cannot be followed: {err.strerror}") from None
     try:
         return plugin, await plugin.greeting(timeout_s)
     except BaseException:
