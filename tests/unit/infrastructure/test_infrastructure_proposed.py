@@ -12,7 +12,7 @@ from trimtab.components.infrastructure.protocol import proposed
 from trimtab.components.infrastructure.protocol.proposed import proposed_new
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, NestedType, Nesting, fill
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, map_of, set_of
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, decode, encode, same
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, decode, encode, fingerprint, same
 
 GIVEN = Attribute(type=STRING, optional=True)
 BOTH = Attribute(type=STRING, optional=True, computed=True)
@@ -236,3 +236,25 @@ def test_an_element_of_a_set_is_the_first_that_it_can_have_been(story: tuple[Blo
             nested.block, prior["sub"][found] if found is not None else None, config["sub"][i]
         )
     assert proposed_new(block, prior, config)["sub"] == expected
+
+
+def test_elements_that_leave_open_what_they_like_are_each_looked_at_a_few_times() -> None:
+    """However many ways there are: each field of each element is gone through a few times, not once for every other element."""
+    names = [f"f{i}" for i in range(10)]
+    inner = Block(attributes={"name": REQUIRED, "id": COMPUTED} | dict.fromkeys(names, BOTH))
+    block = Block(blocks={"rule": NestedBlock("set", inner)})
+    given = [{"name": f"r{i}"} | {n: n for k, n in enumerate(names) if i >> k & 1} for i in range(400)]
+    made = [dict.fromkeys(names, "made") | one | {"id": f"id-{one['name']}"} for one in given]
+    gone_through = 0
+
+    def counted(*of: Any) -> str:
+        nonlocal gone_through
+        gone_through += 1
+        return fingerprint(*of)
+
+    config = fill(block, {"rule": given})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposed, "fingerprint", counted)
+        out = proposed_new(block, {"rule": made[::-1]}, config)
+    assert [one["id"] for one in out["rule"]] == [f"id-r{i}" for i in range(400)]
+    assert gone_through < 3 * 2 * 400 * 12

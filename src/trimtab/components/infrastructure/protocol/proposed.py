@@ -137,17 +137,23 @@ def _pairs(priors: list[Value], config: list[Value], element: Element) -> dict[i
     does not take what another says exactly.
 
     Only those are held against each other that look alike but for what is left to the provider: priors are looked up by that."""
-    looks: dict[Left, dict[str, deque[int]]] = {}
+    lefts = [element.left(one) for one in config]
+    ever = frozenset(name for left in lefts if left is not None for name, _ in left[1])
+    priors_as, config_as = (_Looks(element.of, values, ever) for values in (priors, config))
+    groups: dict[Any, list[int]] = {}
+    for k in range(len(priors)):
+        groups.setdefault(priors_as.always(k), []).append(k)
+    looks: dict[tuple[Any, Left], dict[Any, deque[int]]] = {}
     used: set[int] = set()
     out = {}
     for i in sorted(range(len(config)), key=lambda i: _said(config[i]), reverse=True):
-        left = element.left(config[i])
-        if left not in looks:
-            alike = looks[left] = {}
-            for k, prior in enumerate(priors):
+        group, left = config_as.always(i), lefts[i]
+        if (group, left) not in looks:
+            alike = looks[group, left] = {}
+            for k in groups.get(group, ()):
                 if k not in used:
-                    alike.setdefault(fingerprint(element.of, _covered(left, prior)), deque()).append(k)
-        found = looks[left].get(fingerprint(element.of, _covered(left, config[i])), deque())
+                    alike.setdefault(priors_as.but_for(left, k), deque()).append(k)
+        found = looks[group, left].get(config_as.but_for(left, i), deque())
         while found and found[0] in used:
             found.popleft()
         chosen = next((k for k in found if k not in used and element.fits(priors[k], config[i])), None)
@@ -155,6 +161,47 @@ def _pairs(priors: list[Value], config: list[Value], element: Element) -> dict[i
             used.add(chosen)
             out[i] = chosen
     return out
+
+
+class _Looks:
+    """What elements of a set look like but for what is left open: each field is gone through once, however many ways of leaving open there
+    are. ever: the fields that any of them leaves open, in whole or in part."""
+
+    def __init__(self, of: Type, values: list[Value], ever: frozenset[str]) -> None:
+        self._of = of
+        self._values = values
+        self._ever = ever
+        self._fields = [
+            {name: hash(fingerprint(inner, one.get(name))) for name, inner in of.attributes.items()}
+            if isinstance(one, dict)
+            else None
+            for one in values
+        ]
+        self._within: dict[tuple[int, str, Left], int] = {}
+
+    def always(self, place: int) -> Any:
+        """As far as nobody leaves it open."""
+        fields = self._fields[place]
+        return None if fields is None else tuple(mark for name, mark in fields.items() if name not in self._ever)
+
+    def but_for(self, left: Left, place: int) -> Any:
+        fields = self._fields[place]
+        if fields is None:
+            return fingerprint(self._of, self._values[place])
+        if left is None:
+            return tuple(fields.values())
+        seen = dict(fields)
+        for name, inner in left[1]:
+            if name in seen:
+                seen[name] = 0 if inner == ANY else self._field(place, name, inner)
+        return tuple(seen.values())
+
+    def _field(self, place: int, name: str, left: Left) -> int:
+        key = (place, name, left)
+        if key not in self._within:
+            value = _covered(left, self._values[place].get(name))
+            self._within[key] = hash(fingerprint(self._of.attributes[name], value))
+        return self._within[key]
 
 
 def _block_left(block: Block, config: Value) -> Left:
