@@ -6,13 +6,14 @@ found after a lost answer --Claims.claim--> ours until our Secret says so: two t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trimtab.api.core import Secret
+from trimtab.client import Index
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import Blocked, state_name
 from trimtab.components.infrastructure.loop.remembering import kept_for
-from trimtab.components.infrastructure.loop.users import objects
 
 if TYPE_CHECKING:
     from trimtab.runtime import Context
@@ -21,14 +22,23 @@ if TYPE_CHECKING:
 async def keeping_already(ctx: Context, subject: Managed, key: str) -> Managed | None:
     """Another object of the same kind, namespace and ProviderConfig that keeps what has this id."""
     uid, config = subject.metadata.uid, subject.spec.provider_ref.name
-
-    def may(one: Managed) -> bool:
-        return one.metadata.uid != uid and one.spec.provider_ref.name == config and one.status.id in (key, "")
-
-    for one in await objects(ctx, [type(subject)], subject.namespace, may):
-        if one.status.id == key or await _remembers(ctx, one, key):
-            return one
+    for id_ in (key, ""):
+        for one in await ctx.by_index(type(subject), KEPT, _place_of(config, id_), subject.namespace):
+            if one.metadata.uid != uid and (one.status.id == key or await _remembers(ctx, one, key)):
+                return one
     return None
+
+
+def _kept(one: Managed) -> Iterator[str]:
+    yield _place_of(one.spec.provider_ref.name, one.status.id)
+
+
+def _place_of(config: str, id_: str) -> str:
+    return f"{config}/{id_}"
+
+
+KEPT = Index(_kept)
+"""By ProviderConfig and status.id: of thousands that are taken over at a time each would go through all others."""
 
 
 async def _remembers(ctx: Context, one: Managed, key: str) -> bool:

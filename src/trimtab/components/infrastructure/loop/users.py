@@ -50,13 +50,6 @@ async def objects(
     return [one for kind in kinds for one in await ctx.list(kind, namespace, where=where)]
 
 
-async def another(ctx: Context, subject: Managed, where: Callable[[Managed], bool]) -> Managed | None:
-    """Another object of the same kind in its namespace."""
-    mine = subject.metadata.uid
-    found = await objects(ctx, [type(subject)], subject.namespace, lambda one: one.metadata.uid != mine and where(one))
-    return found[0] if found else None
-
-
 def _referred(one: Managed) -> Iterator[str]:
     """What an object refers to, as `_key_of` has it."""
     for reference in one.spec.references:
@@ -200,7 +193,6 @@ def _waits(generation: int, message: str, after_s: float = WAIT_S) -> Requeue:
 
 __all__ = [
     "Unseen",
-    "another",
     "config_ends",
     "credentials",
     "enabled",
