@@ -85,22 +85,6 @@ def default_kubeconfig() -> Path:
     return Path(named) if named else Path.home() / ".kube" / "config"
 
 
-def in_cluster() -> ClusterAccess | None:
-    """Access from inside a pod of a cluster, through its service account; None elsewhere."""
-    folder = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    if not host or not (folder / "token").exists():
-        return None
-    if ":" in host:
-        host = f"[{host}]"
-    return ClusterAccess(
-        server=f"https://{host}:{port}",
-        namespace=(folder / "namespace").read_text().strip(),
-        ca=(folder / "ca.crt").read_bytes(),
-        token_file=folder / "token",
-    )
-
-
 def read_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
     """The access that `path` describes for `context` (default: its current-context).
 

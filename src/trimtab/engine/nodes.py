@@ -33,7 +33,6 @@ DISK_BYTES = 20 << 30
 SUPERVISOR_NAME = "trimtab-super"
 END_S_MAX = 120.0
 DEAD_S_MAX = 30.0
-READY_S_MAX = 90.0
 
 
 def names(count: int) -> tuple[str, ...]:

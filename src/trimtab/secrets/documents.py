@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Protocol
 
-from trimtab.secrets.cipher import Comment, Moment, Path, Value, is_encrypted, name
+from trimtab.secrets.cipher import Comment, Moment, Path, Value, name
 from trimtab.secrets.errors import SopsError
 from trimtab.secrets.scalars import plain, written
 
@@ -414,8 +414,3 @@ def _dotenv(text: str) -> _Dotenv:
     while lines and lines[-1] == "":
         lines.pop()
     return _Dotenv(lines, _nested(own) if own else None)
-
-
-def has_encrypted(leaves: Sequence[Leaf]) -> bool:
-    """Whether any value stands there in encrypted form."""
-    return any(is_encrypted(leaf.value) for leaf in leaves)

@@ -17,7 +17,6 @@ from trimtab.api import JSON
 PREFIX = "autoscaling.alpha.kubernetes.io/"
 CPU_DEFAULT = 80
 """The target of an autoscaler that names none: Kubernetes' default."""
-_SPEC = ("metrics", "behavior")
 _STATUS = {"current-metrics": "currentMetrics", "conditions": "conditions"}
 
 

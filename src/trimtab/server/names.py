@@ -17,7 +17,6 @@ _SUBDOMAIN = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
 _DNS_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
-_HEADER = "[-A-Za-z0-9]+"
 
 _DNS_LABEL_TEXT = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
@@ -158,12 +157,6 @@ def port_name(text: str) -> list[str]:
     if text and (text[0] == "-" or text[-1] == "-"):
         found.append("must not begin or end with a hyphen")
     return found
-
-
-def header_name(text: str) -> list[str]:
-    if re.fullmatch(_HEADER, text):
-        return []
-    return [_wrong("a valid HTTP header must consist of alphanumeric characters or '-'", _HEADER, "X-Header-Name")]
 
 
 def percent(text: str) -> list[str]:

@@ -20,13 +20,14 @@ from trimtab.api import ObjectMeta, from_wire
 from trimtab.api.cluster import Lease
 from trimtab.client import ApiError, Client
 from trimtab.client.asgi import AsgiTransport
-from trimtab.components.infrastructure.commands.commanding import Refused, runs_here
+from trimtab.components.infrastructure.commands.commanding import runs_here
 from trimtab.components.infrastructure.kinds import Provider, ProviderConfig, ProviderSpec
 from trimtab.components.infrastructure.questions import outside, webhooks
 from trimtab.engine import beside
 from trimtab.engine.departing import depart
 from trimtab.engine.errors import EngineError
 from trimtab.engine.registry import beside_kubernetes
+from trimtab.runtime.commands import Refused
 from trimtab.runtime.settings import Settings
 from trimtab.server import create_app
 

@@ -11,10 +11,10 @@ import pytest
 
 from trimtab.components.profiling import kinds
 from trimtab.components.profiling.agent import budget, perf, sampler, types
-from trimtab.components.profiling.asking import Refused
 from trimtab.components.profiling.measurer import Seen
 from trimtab.components.profiling.process import Told, seen_of
 from trimtab.components.profiling.recording import Recording
+from trimtab.runtime.commands import Refused
 
 MIB = 1 << 20
 

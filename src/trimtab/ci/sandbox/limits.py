@@ -19,7 +19,6 @@ from trimtab.ci.runs.ports import Reason
 from trimtab.ci.sandbox.space import used_bytes
 
 LOOK_S = 1.0
-OOM_SCORE_ADJ = 500
 _OURS = 2
 """Of the processes counted against a limit, how many the step itself cannot have."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

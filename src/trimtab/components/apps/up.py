@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import click
 
@@ -18,6 +18,7 @@ from trimtab.api import to_wire
 from trimtab.client import Client, HttpTransport
 from trimtab.components.apps import declaration, shipping
 from trimtab.content import ContentError, ContentStore, Credentials
+from trimtab.runtime.commands import Refused
 
 TOLD_EVERY_S = 5.0
 """Off a terminal a build says no more often what it is at, so that a log shows that it lives and is not filled."""
@@ -43,13 +44,6 @@ class Target(Protocol):
     ) -> Any: ...
 
     def sign(self, references: Sequence[str]) -> None: ...
-
-
-class Refused(click.ClickException):
-    """One line for the user."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"trimtab: {self.message}", err=True)
 
 
 class Screen:

@@ -168,7 +168,7 @@ async def configure(ingress_class: IngressClass, ctx: Context) -> Outcome:
     certs = await _look_at_certificates(ctx, proxy, table)
     certs.fit(table, budget - len(table.backends()))
     todo = _publish(proxy, table, look, certs, seen)
-    problems = [*table.problems, *look.problems(table), *certs.problems, *_refusals(proxy, table, certs, todo.wished)]
+    problems = [*table.problems, *look.problems(table), *certs.problems, *_refusals(proxy, table, todo.wished)]
     moving = any(s.moving for s in look.steps.values())
     for cluster, found in look.steps.items():
         for address, active in found.cut.items():
@@ -417,7 +417,7 @@ def _publish(proxy: Proxy, table: Table, look: _Backends, certs: _Certificates, 
     return _Todo(wished, todo)
 
 
-def _refusals(proxy: Proxy, table: Table, certs: _Certificates, wished: Wished) -> list[Problem]:
+def _refusals(proxy: Proxy, table: Table, wished: Wished) -> list[Problem]:
     """Who is to be told that the proxy refused a document that is still wished for."""
     out: list[Problem] = []
     wanted = {

@@ -35,7 +35,6 @@ class Watched:
     """The verdict on one running container, and the task that keeps it."""
 
     health: Health
-    unready_because: str = ""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -53,11 +52,6 @@ class HealthWatch:
     def verdict(self, container_id: str) -> Health | None:
         watched = self._watched.get(container_id)
         return watched.health if watched is not None else None
-
-    def why_unready(self, container_id: str) -> str:
-        """What the readiness or startup probe said last, while it does not succeed."""
-        watched = self._watched.get(container_id)
-        return watched.unready_because if watched is not None else ""
 
     def watch(self, target: Target, *, fresh: bool, was_ready: bool) -> None:
         """Begins to watch a running container. fresh: it was just started, so its postStart hook runs; an adopted one
@@ -127,9 +121,7 @@ class HealthWatch:
         async for counts in _attempts(probe, eager=True):
             answer = await self._attempt(probe, target)
             if answer.ok:
-                watched.unready_because = ""
                 return True
-            watched.unready_because = f"startup probe: {answer.why}"
             failures += counts
             if failures >= (probe.failure_threshold or FAILURES):
                 self._set(target, watched, failed=f"its startup probe failed {failures} times: {answer.why}")
@@ -144,12 +136,9 @@ class HealthWatch:
             successes, failures = (successes + 1, 0) if answer.ok else (0, failures + 1)
             if answer.ok and successes >= (probe.success_threshold or 1):
                 came.set()
-                watched.unready_because = ""
                 self._set(target, watched, ready=True)
-            elif not answer.ok:
-                watched.unready_because = f"readiness probe: {answer.why}"
-                if failures >= (probe.failure_threshold or FAILURES):
-                    self._set(target, watched, ready=False)
+            elif failures >= (probe.failure_threshold or FAILURES):
+                self._set(target, watched, ready=False)
 
     async def _liveness(self, target: Target, watched: Watched, probe: Probe) -> None:
         failures = 0

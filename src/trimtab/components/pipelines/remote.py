@@ -10,7 +10,7 @@ import asyncio
 import os
 import subprocess
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import click
 
@@ -18,6 +18,7 @@ from trimtab.api import ObjectMeta
 from trimtab.client import ApiError, Client, HttpTransport
 from trimtab.client.kubeconfig import ClusterAccess, KubeconfigError, default_kubeconfig, read_kubeconfig
 from trimtab.components.pipelines.kinds import Pipeline, PipelineApp, PipelineSpec
+from trimtab.runtime.commands import Refused
 from trimtab.runtime.settings import Settings
 
 MANAGER = "trimtab-remote"
@@ -39,13 +40,6 @@ class Target(Protocol):
     def settings(self) -> Settings: ...
 
     def transport(self) -> HttpTransport: ...
-
-
-class Refused(click.ClickException):
-    """One line for the user."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"trimtab: {self.message}", err=True)
 
 
 @click.command()

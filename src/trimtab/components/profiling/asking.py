@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import click
 import msgspec
@@ -24,6 +24,7 @@ from trimtab.client import ApiError, WireClient
 from trimtab.components.profiling.kinds import DEFAULT, Profiler
 from trimtab.components.profiling.naming import INTERPRETERS
 from trimtab.components.profiling.terms import seconds
+from trimtab.runtime.commands import Refused
 
 _TERM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(!~|=~|!=|=)(.*)", re.DOTALL)
 SUFFIXES = {".pb.gz": "pprof", ".pprof": "pprof", ".speedscope.json": "speedscope", ".folded": "folded"}
@@ -36,13 +37,6 @@ class Target(Protocol):
     def is_embedded(self) -> bool: ...
 
     def client(self) -> AbstractAsyncContextManager[WireClient]: ...
-
-
-class Refused(click.ClickException):
-    """One line for the user."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"trimtab: {self.message}", err=True)
 
 
 class NotEnabled(Refused):

@@ -18,7 +18,6 @@ from trimtab.client import Client, WireClient
 from trimtab.components.profiling.agent import types
 from trimtab.components.profiling.asking import (
     NotEnabled,
-    Refused,
     Target,
     ask,
     called,
@@ -36,6 +35,7 @@ from trimtab.components.profiling.asking import (
 )
 from trimtab.components.profiling.kinds import DEFAULT, Profiler
 from trimtab.components.profiling.recording import record
+from trimtab.runtime.commands import Refused
 
 MANAGER = "trimtab-profile"
 START_S = 60.0

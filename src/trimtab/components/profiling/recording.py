@@ -27,7 +27,8 @@ import click
 
 from trimtab.components.profiling import lock
 from trimtab.components.profiling.agent import types
-from trimtab.components.profiling.asking import Refused, format_of, hidden, native, save, selector_of
+from trimtab.components.profiling.asking import format_of, hidden, native, save, selector_of
+from trimtab.runtime.commands import Refused
 
 START_S = 60.0
 END_S = 30.0

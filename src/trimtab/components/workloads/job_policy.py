@@ -17,7 +17,6 @@ from trimtab.components.workloads import pods as facts
 FAIL_JOB = "FailJob"
 FAIL_INDEX = "FailIndex"
 IGNORE = "Ignore"
-COUNT = "Count"
 
 
 @dataclass(frozen=True)

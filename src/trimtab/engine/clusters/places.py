@@ -28,7 +28,6 @@ from trimtab.engine.errors import EngineError, NotFound
 from trimtab.engine.plan import read_json, write_json
 from trimtab.runtime.settings import Settings
 
-DEFAULT_HOME = Path("/var/lib/trimtab-clusters")
 RECORD, DATA, KUBECONFIG = "cluster.json", "data", "kubeconfig"
 IMAGES = ".images"
 CLUSTERS_MAX = 64

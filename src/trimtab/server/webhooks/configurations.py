@@ -28,7 +28,6 @@ MUTATING = f"{PREFIX}mutatingwebhookconfigurations/"
 VALIDATING = f"{PREFIX}validatingwebhookconfigurations/"
 EXEMPT = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
 """Kinds about which nobody is asked: a webhook that hangs could otherwise never be removed."""
-_NAMESPACES = ("", "namespaces")
 
 
 class Service(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 import msgspec
@@ -35,6 +35,7 @@ from trimtab.components.infrastructure.protocol.launch import LaunchError
 from trimtab.components.infrastructure.protocol.provider import Provider as Peer
 from trimtab.components.infrastructure.protocol.provider import ProviderError
 from trimtab.components.infrastructure.protocol.schema import ProviderSchema
+from trimtab.runtime.commands import Refused
 from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 from trimtab.runtime.settings import Settings
 
@@ -60,13 +61,6 @@ class Target(Protocol):
     def runner(self) -> Settings: ...
 
     def client(self) -> AbstractAsyncContextManager[WireClient]: ...
-
-
-class Refused(click.ClickException):
-    """One line for the user."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"trimtab: {self.message}", err=True)
 
 
 class Chosen(Target, Protocol):

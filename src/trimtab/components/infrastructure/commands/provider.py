@@ -20,7 +20,6 @@ from trimtab.components.infrastructure.commands.commanding import (
     STATE,
     Chosen,
     Origin,
-    Refused,
     Target,
     apply,
     choose_state,
@@ -46,6 +45,7 @@ from trimtab.components.infrastructure.programs import registry
 from trimtab.components.infrastructure.programs.fetching import InstallError
 from trimtab.components.infrastructure.programs.shelf import ShelfError
 from trimtab.components.infrastructure.schemas import naming
+from trimtab.runtime.commands import Refused
 
 LISTED_MAX = 10
 

@@ -7,10 +7,11 @@ import msgspec
 
 from trimtab.api import JSON
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure.commands.commanding import Refused, Target, dump, finished, known, with_api
+from trimtab.components.infrastructure.commands.commanding import Target, dump, finished, known, with_api
 from trimtab.components.infrastructure.kinds import ProviderConfig
 from trimtab.components.infrastructure.questions.outside import refusal, told
 from trimtab.components.infrastructure.schemas import naming
+from trimtab.runtime.commands import Refused
 
 APPLIES_AS = "trimtab-cli"
 """The field manager of `trimtab apply`: what was imported is changed by applying its manifest."""

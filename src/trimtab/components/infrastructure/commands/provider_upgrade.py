@@ -21,7 +21,6 @@ from trimtab.components.infrastructure.commands import enabling
 from trimtab.components.infrastructure.commands.commanding import (
     OUTPUT,
     Origin,
-    Refused,
     Target,
     apply,
     dump,
@@ -43,6 +42,7 @@ from trimtab.components.infrastructure.protocol.schema import ProviderSchema
 from trimtab.components.infrastructure.questions import planning
 from trimtab.components.infrastructure.questions.outside import kept_objects, plans_of
 from trimtab.components.infrastructure.schemas.schema_changes import GONE, SchemaChange, by_resource, schema_changes
+from trimtab.runtime.commands import Refused
 
 
 class Trial(Struct):

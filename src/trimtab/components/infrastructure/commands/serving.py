@@ -13,9 +13,10 @@ import msgspec
 
 from trimtab.api import JSON, Ref
 from trimtab.client import ApiError, WireClient
-from trimtab.components.infrastructure.commands.commanding import PLURALS, Refused, apply, drop
+from trimtab.components.infrastructure.commands.commanding import PLURALS, apply, drop
 from trimtab.components.infrastructure.kinds import Provider
 from trimtab.components.infrastructure.schemas import naming
+from trimtab.runtime.commands import Refused
 
 SERVED_WITHIN_S = 60.0
 LOOK_S = 0.1

@@ -24,7 +24,6 @@ from trimtab.components.infrastructure.commands.commanding import (
     OUTPUT,
     STATE,
     Chosen,
-    Refused,
     Target,
     choose_state,
     dump,
@@ -39,6 +38,7 @@ from trimtab.components.infrastructure.composition.packages import NotInstalled,
 from trimtab.components.infrastructure.composition.sandbox import Functions
 from trimtab.components.infrastructure.composition.terms import Failed, Function
 from trimtab.components.infrastructure.schemas.naming import plural
+from trimtab.runtime.commands import Refused
 
 T = TypeVar("T")
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

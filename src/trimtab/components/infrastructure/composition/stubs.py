@@ -52,16 +52,14 @@ class _File:
 
     def kind(self, provider: str, resource: str, block: Block) -> None:
         kind = naming.kind_name(provider, resource)
-        fields = self._block(
-            f"{kind}Fields", kind, block, f"{resource}. {_text(block.description)}".strip(), LEVELS, top=True
-        )
+        fields = self._block(f"{kind}Fields", kind, block, f"{resource}. {_text(block.description)}".strip(), LEVELS)
         self.names.add(kind)
         self.parts.append(
             f"\n\nclass {kind}(Managed[{fields}]):\n    API_VERSION: ClassVar[str] = "
             f'"{naming.group(provider)}/{naming.VERSION}"\n    KIND: ClassVar[str] = "{kind}"\n'
         )
 
-    def _block(self, name: str, path: str, block: Block, doc: str, levels: int, *, top: bool = False) -> str:
+    def _block(self, name: str, path: str, block: Block, doc: str, levels: int) -> str:
         names = naming.of_block(block)
         lines = [
             line

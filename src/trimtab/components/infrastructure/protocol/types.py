@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-Primitive = Literal["string", "number", "bool", "dynamic"]
 Collection = Literal["list", "set", "map"]
 
 DEPTH_MAX = 64

@@ -131,7 +131,7 @@ def changes(
     # What is made, or goes, is said field by field.
     for one in differences(of, live or {}, planned or {}):
         cause: Cause = "provider"
-        if any(overlap(path, one.path) for path in drifted) and (same_at(of, prior, planned, one.path)):
+        if any(overlap(path, one.path) for path in drifted) and same_at(prior, planned, one.path):
             cause = "drift"
         elif given_at(config, one.path) or one.after in (None, ABSENT):
             cause = "spec"
@@ -183,7 +183,7 @@ def sensitive(block: Block, path: str = "") -> frozenset[str]:
     return frozenset(out)
 
 
-def same_at(of: Type, a: Value, b: Value, path: str) -> bool:
+def same_at(a: Value, b: Value, path: str) -> bool:
     """Whether two values mean the same at a place, members of sets by the set."""
     if path.endswith("[]"):
         path = path[:-2]

@@ -59,7 +59,6 @@ CONFIG = np.dtype(
         ("every", "<u8"),
     ]
 )
-STACK_KEY = np.dtype([("process", "<u8"), ("hash", "<u8")])
 STACK = np.dtype(
     [
         ("count", "<u8"),

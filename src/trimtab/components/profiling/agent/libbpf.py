@@ -20,8 +20,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-ERROR_LINES = 12
-"""How much of what libbpf says is told when the kernel refuses a program."""
 BATCH_ENTRIES = 256
 """Entries of a hash map taken in one call: 400 KB of stacks."""
 

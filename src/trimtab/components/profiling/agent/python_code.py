@@ -86,10 +86,6 @@ class Code:
         self.name, self.file, self.first_line = name, file, first_line
         self._table: bytes | None = None
 
-    @property
-    def has_lines(self) -> bool:
-        return self._table is not None
-
     def keep(self, table: bytes) -> None:
         self._table = table
 
