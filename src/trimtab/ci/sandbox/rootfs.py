@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from trimtab.ci.runs.ports import EngineFault
+from trimtab.ci.sandbox.links import CircleOfLinks, followed
 from trimtab.ci.sandbox.space import lease, remove_tree
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ MAKING = "making"
 """Where layers are while they are unpacked; swept, see `space`."""
 _NAME_DIGITS = 32
 _one_at_a_time = threading.Lock()  # several steps that begin with one image need it unpacked once
-_LINKS_MAX = 40  # as many as the kernel follows
 _CHUNK_BYTES = 1 << 20
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -272,26 +272,12 @@ class _Unpacking:
         """Where a name in the archive leads, links in the middle followed as they would be inside. Raises Corrupt."""
         if ".." in name.split("/") or "\0" in name:
             raise self._refused_name(name, "leads out of the layer")
-        done: list[str] = []
-        pending = [part for part in name.split("/") if part not in ("", ".")]
-        followed = 0
-        while pending:
-            part = pending.pop(0)
-            if part == "..":
-                done = done[:-1]
-                continue
-            here = "/".join((*done, part))
-            if pending and here in self.links:
-                followed += 1
-                if followed > _LINKS_MAX:
-                    raise self._refused_name(name, "goes through a circle of links")
-                target = self.links[here]
-                if target.startswith("/"):
-                    done = []
-                pending = [one for one in target.split("/") if one not in ("", ".")] + pending
-                continue
-            done.append(part)
-        return "/".join(done)
+        *above, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
+        try:
+            parent = followed("/".join(above), lambda here: self.links.get(here[1:]))
+        except CircleOfLinks:
+            raise self._refused_name(name, "goes through a circle of links") from None
+        return posixpath.join(parent, last)[1:]
 
     def _refused(self, entry: tarfile.TarInfo, why: str) -> Exception:
         return self._refused_name(entry.name, why)
@@ -307,27 +293,15 @@ class _Unpacking:
 
 def real(lowers: list[Path], path: str) -> str:
     """A path with its links followed as they would be inside, absolute; what is not there is as it was said."""
-    done = "/"
-    pending = [part for part in path.split("/") if part not in ("", ".")]
-    followed = 0
-    while pending:
-        part = pending.pop(0)
-        if part == "..":
-            done = posixpath.dirname(done)
-            continue
-        here = posixpath.join(done, part)
+
+    def target(here: str) -> str | None:
         found = _topmost(lowers, here)
-        if found is not None and found.is_symlink():
-            followed += 1
-            if followed > _LINKS_MAX:
-                raise EngineFault(f"{path} goes through a circle of links in the image")
-            target = os.readlink(found)
-            if target.startswith("/"):
-                done = "/"
-            pending = [one for one in target.split("/") if one not in ("", ".")] + pending
-            continue
-        done = here
-    return done
+        return os.readlink(found) if found is not None and found.is_symlink() else None
+
+    try:
+        return followed(path, target)
+    except CircleOfLinks:
+        raise EngineFault(f"{path} goes through a circle of links in the image") from None
 
 
 def find(lowers: list[Path], path: str) -> Path | None:

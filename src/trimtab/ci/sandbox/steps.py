@@ -11,10 +11,8 @@ whose lease has ended: the next one sweeps them.
 from __future__ import annotations
 
 import array
-import errno
 import marshal
 import os
-import posixpath
 import resource
 import selectors
 import signal
@@ -37,6 +35,7 @@ from trimtab.ci.sandbox.clusters import given
 from trimtab.ci.sandbox.container import Container, installed, prepare
 from trimtab.ci.sandbox.kept import UPPERS, keep, prune
 from trimtab.ci.sandbox.limits import LOOK_S, Limits, Watch
+from trimtab.ci.sandbox.links import followed
 from trimtab.ci.sandbox.plan import Plan, Process
 from trimtab.ci.sandbox.rootfs import MAKING
 from trimtab.ci.sandbox.services import addresses, service, write_hosts
@@ -437,8 +436,8 @@ class _Execution:
             return outputs, reports
         for declared in self.job.action.get("outputs", ()):
             name, path = declared["name"], declared["path"]
-            inside = inside_root(root, path)
             try:
+                inside = inside_root(root, path)
                 outputs[name], _ = self.sandbox._blobs.capture(f"/proc/self/fd/{root}{inside}")
             except FileNotFoundError:
                 self.ended = "output"
@@ -473,27 +472,14 @@ class _Alarm:
 
 def inside_root(root: int, path: str) -> str:
     """A path with its links followed as they would be inside the directory `root`."""
-    done = "/"
-    pending = [part for part in path.split("/") if part not in ("", ".")]
-    followed = 0
-    while pending:
-        part = pending.pop(0)
-        if part == "..":
-            done = posixpath.dirname(done)
-            continue
-        here = posixpath.join(done, part)
+
+    def target(here: str) -> str | None:
         try:
-            target = os.readlink(here[1:], dir_fd=root)
+            return os.readlink(here[1:], dir_fd=root)
         except OSError:
-            done = here
-            continue
-        followed += 1
-        if followed > 40:
-            raise FileNotFoundError(errno.ELOOP, "a circle of links", path)
-        if target.startswith("/"):
-            done = "/"
-        pending = [one for one in target.split("/") if one not in ("", ".")] + pending
-    return done
+            return None
+
+    return followed(path, target)
 
 
 def _read(root: int, path: str) -> bytes | None:
