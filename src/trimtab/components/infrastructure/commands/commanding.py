@@ -227,6 +227,7 @@ def columns(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def shelf_of(target: Target) -> Shelf:
+    """Where the programs lie of the engine, or of the `trimtab run`, that is meant. Raises as `Target.runner`."""
     return Shelf(target.runner().data_path("providers"))
 
 
@@ -255,6 +256,7 @@ async def schema_of(target: Target, shelf: Shelf, made: Provider) -> ProviderSch
 
 
 async def known(target: Target, wire: WireClient, name: str) -> tuple[Provider, ProviderSchema]:
+    """A provider whose program is on this machine, with its schema. Raises `Refused`, `ApiError`."""
     await runs_here(target, wire)
     made = await provider_named(wire, name)
     if made is None:
@@ -266,6 +268,7 @@ async def known(target: Target, wire: WireClient, name: str) -> tuple[Provider, 
 
 
 async def provider_named(wire: WireClient, name: str) -> Provider | None:
+    """None when there is none. Raises `ApiError`."""
     from trimtab.api import from_wire
 
     try:
@@ -310,12 +313,14 @@ PLURALS = {
 
 
 async def apply(wire: WireClient, manifest: JSON) -> None:
+    """Server-side apply of an object of a kind in `PLURALS`; what others hold is taken from them. Raises `ApiError`."""
     path = f"{PLURALS[manifest['kind']]}/{manifest['metadata']['name']}"
     query = {"fieldManager": MANAGER, "force": "true"}
     await wire.send("PATCH", path, query, msgspec.json.encode(manifest), "application/apply-patch+yaml")
 
 
 async def drop(wire: WireClient, path: str) -> None:
+    """Deletes the object at a path, if it is there. Raises `ApiError`."""
     try:
         await wire.send("DELETE", path)
     except ApiError as err:
@@ -324,11 +329,13 @@ async def drop(wire: WireClient, path: str) -> None:
 
 
 async def with_api(target: Target, work: Callable[[WireClient], Coroutine[Any, Any, T]]) -> T:
+    """Does something with a client that is closed afterwards."""
     async with target.client() as wire:
         return await work(wire)
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work to its end. Raises `Refused`: what the API said, in one line."""
     try:
         return asyncio.run(work)
     except ApiError as err:

@@ -37,6 +37,7 @@ def refused(made: CompositeDefinition) -> str:
 
 
 def crd_name(made: CompositeDefinition) -> str:
+    """The name of the CustomResourceDefinition of its kind."""
     return f"{plural(made.spec)}.{made.spec.group}"
 
 

@@ -89,6 +89,7 @@ def _struct_default(default: Any) -> Any:
 
 
 def api_name(cls: Any, name: str) -> str:
+    """The field of the API that an attribute of a typed class stands for."""
     return getattr(cls, "NAMES", {}).get(name) or camel(name)
 
 

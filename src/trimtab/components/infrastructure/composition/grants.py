@@ -41,6 +41,7 @@ class Grant(Resource, omit_defaults=True):
 
 
 def role_name(definition: str) -> str:
+    """Of the ClusterRole that lets the controllers do what a definition needs."""
     return f"trimtab:composition:{definition}"
 
 

@@ -148,6 +148,7 @@ def claim_kind(spec: CompositeDefinitionSpec) -> type[Claim]:
 
 
 def plural(spec: CompositeDefinitionSpec) -> str:
+    """As the definition says, else the regular form."""
     return spec.names.plural or naming.plural(spec.names.kind)
 
 

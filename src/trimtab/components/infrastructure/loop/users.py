@@ -149,6 +149,7 @@ async def credentials(subject: ProviderConfig, ctx: Context) -> Desired | Requeu
 
 
 def held(secret: Secret) -> bool:
+    """Whether a ProviderConfig needs it."""
     return IN_USE in secret.metadata.finalizers
 
 

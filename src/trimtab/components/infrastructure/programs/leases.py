@@ -143,6 +143,7 @@ async def check(providers: Providers, opening: Opening) -> None:
 
 
 async def close_all(leases: Iterable[Lease]) -> None:
+    """Gives all of them back."""
     await asyncio.gather(*(lease.close() for lease in leases))
 
 

@@ -30,6 +30,7 @@ def key_of(api_version: str, kind: str, name: str) -> str:
 
 
 def place_of(obj: JSON) -> Place:
+    """Where an object stands among others: its namespace, empty for the cluster's, and its key."""
     meta = obj["metadata"]
     return meta.get("namespace") or "", key_of(obj["apiVersion"], obj["kind"], meta.get("name") or "")
 

@@ -83,6 +83,7 @@ def text(plans: Sequence[JSON]) -> str:
 
 
 def summary_line(plans: Iterable[JSON]) -> str:
+    """`Plan: 2 to create, 1 to update; 3 are as they should be.`"""
     counts = summary(plans)
     parts = [f"{counts[action]} to {action}" for action in ACTIONS if counts[action]]
     line = f"Plan: {', '.join(parts)}" if parts else "No changes"

@@ -175,4 +175,5 @@ class Cluster:
 
 
 def inventory_name(owner: str) -> str:
+    """Of what a cluster remembers of the objects that one ClusterManifests brought. owner: its uid."""
     return f"trimtab-manifests-{hashlib.blake2s(owner.encode(), digest_size=8).hexdigest()}"

@@ -41,6 +41,7 @@ def plural(kind: str) -> str:
 
 
 def group(provider: str) -> str:
+    """The API group of a provider's kinds."""
     return f"{provider.replace('_', '-')}.{GROUP_SUFFIX}"
 
 

@@ -80,6 +80,7 @@ def _of_blocks(old: Block, new: Block) -> Iterator[tuple[str, str]]:
 
 
 def by_resource(found: Sequence[SchemaChange]) -> Mapping[str, list[SchemaChange]]:
+    """The changes of each resource, in the order in which they were found."""
     out: dict[str, list[SchemaChange]] = {}
     for one in found:
         out.setdefault(one.resource, []).append(one)
