@@ -24,8 +24,6 @@ import pytest
 
 from cluster_process import ClusterProcess
 from engine_under_test import engine
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from rollout import Load, Target, _Connection, replace_pods
 
 pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(1800)]

@@ -6,6 +6,8 @@ Its controllers are `system:trimtab:controllers` to the API, with the roles that
 from __future__ import annotations
 
 import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +242,12 @@ class ComposingWorld(World):
         except NotFound:
             pass
         return "; ".join(said)
+
+
+@asynccontextmanager
+async def a_composing_world(folder: Path) -> AsyncIterator[ComposingWorld]:
+    """One that keeps a cloud of its own."""
+    folder.chmod(0o755)  # who runs functions is somebody else
+    with Cloud() as cloud:
+        async with ComposingWorld(folder, cloud) as one:
+            yield one

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import cloud_provider
 from api_process import ApiProcess
@@ -73,6 +73,13 @@ class World:
         sockets = Path(tempfile.mkdtemp(prefix="sockets-", dir=self.folder))
         environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
         return [sys.executable, cloud_provider.__file__, "6", *self.faults], sockets, environment
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         self.api.start()
@@ -222,9 +229,5 @@ class World:
 async def a_world(folder: Path) -> AsyncIterator[World]:
     """One that keeps a cloud of its own."""
     with Cloud() as cloud:
-        one = World(folder, cloud)
-        await one.start()
-        try:
+        async with World(folder, cloud) as one:
             yield one
-        finally:
-            await one.stop()

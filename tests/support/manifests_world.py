@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -69,6 +69,13 @@ class ManifestsWorld:
         self.api = ApiProcess(folder)
         self._running: asyncio.Task[None] | None = None
         self._elsewhere: list[Elsewhere] = []
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         self.api.start()

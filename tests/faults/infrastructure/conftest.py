@@ -18,10 +18,6 @@ async def world() -> AsyncIterator[MortalWorld]:
     folder = Path(tempfile.mkdtemp(prefix="tt-lost-", dir="/tmp"))  # sockets have short paths
     folder.chmod(0o755)
     with Cloud() as cloud:
-        one = MortalWorld(folder, cloud)
-        await one.start()
-        try:
+        async with MortalWorld(folder, cloud) as one:
             yield one
-        finally:
-            await one.stop()
-            shutil.rmtree(folder)
+    shutil.rmtree(folder)

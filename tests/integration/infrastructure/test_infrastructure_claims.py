@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloud import Cloud
-from composing_world import COMPOSES, LAB, ComposingWorld
+from composing_world import COMPOSES, LAB, ComposingWorld, a_composing_world
 from trimtab.api import ObjectMeta
 from trimtab.api.cluster import ClusterRole, CustomResourceDefinition
 from trimtab.api.core import Secret
@@ -21,14 +20,8 @@ from trimtab.components.infrastructure.composition.kinds import ComposedKind, Co
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[ComposingWorld]:
-    tmp_path.chmod(0o755)
-    with Cloud() as cloud:
-        one = ComposingWorld(tmp_path, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
+    async with a_composing_world(tmp_path) as one:
+        yield one
 
 
 async def test_the_life_of_a_claim(world: ComposingWorld) -> None:

@@ -69,12 +69,8 @@ async def test_an_ephemeral_resource_in_both_protocols(tmp_path: Path, protocol:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     with Cloud() as cloud:
-        one = World(tmp_path, cloud, "pins")
-        await one.start()
-        try:
+        async with World(tmp_path, cloud, "pins") as one:
             yield one
-        finally:
-            await one.stop()
 
 
 async def everything(world: World) -> str:

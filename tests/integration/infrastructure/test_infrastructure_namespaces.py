@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloud import Cloud
-from composing_world import LAB, ComposingWorld
+from composing_world import LAB, ComposingWorld, a_composing_world
 from manifests_world import Elsewhere
 from trimtab.api import ObjectMeta
 from trimtab.api.core import ConfigMap, Namespace, Secret
@@ -33,14 +32,8 @@ NETWORK, SERVER, CLUSTER = "cloud_network", "cloud_server", "cloud_cluster"
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[ComposingWorld]:
-    tmp_path.chmod(0o755)
-    with Cloud() as cloud:
-        one = ComposingWorld(tmp_path, cloud)
-        await one.start()
-        try:
-            yield one
-        finally:
-            await one.stop()
+    async with a_composing_world(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

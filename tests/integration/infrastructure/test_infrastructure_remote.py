@@ -73,12 +73,8 @@ A_WIDGET: JSON = {"apiVersion": "shop.example/v1", "kind": "Widget", "metadata":
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[ManifestsWorld]:
-    one = ManifestsWorld(tmp_path)
-    await one.start()
-    try:
+    async with ManifestsWorld(tmp_path) as one:
         yield one
-    finally:
-        await one.stop()
 
 
 async def runs(cluster: Elsewhere) -> None:

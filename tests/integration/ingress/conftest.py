@@ -1,27 +1,5 @@
-"""The ingress tests use the load generator of the rollout benchmark."""
+"""What every test of the ingress component may ask for."""
 
-from __future__ import annotations
+from ingress_fixtures import under_test, web
 
-import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest_asyncio
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from ingress_under_test import Backends, IngressUnderTest
-
-
-@pytest_asyncio.fixture
-async def under_test(tmp_path: Path) -> AsyncIterator[IngressUnderTest]:
-    async with IngressUnderTest(tmp_path) as started:
-        yield started
-
-
-@pytest_asyncio.fixture
-async def web(under_test: IngressUnderTest) -> AsyncIterator[Backends]:
-    """Pods of Service shop/web; none is running yet."""
-    backends = Backends(under_test)
-    yield backends
-    backends.kill_all()
+__all__ = ["under_test", "web"]
