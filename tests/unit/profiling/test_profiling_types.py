@@ -69,7 +69,7 @@ def test_what_is_not_measured_is_said_with_its_reason_and_once() -> None:
     assert (seen.reason, seen.types) == ("Shedding", ("cpu",))
     assert seen.message == (
         "no samples of disk; network: this kernel has no tracepoint sock_send_length nor sock_recv_length: "
-        "boot Linux 6.3 or later; 19 Hz, 0.00 % of a core, 0 MB"
+        "boot Linux 6.3 or later; 19 Hz, 0.00 % of a core, 0 MiB"
     )
 
 
