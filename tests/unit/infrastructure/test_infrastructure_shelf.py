@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.components.infrastructure.commands.commanding import Refused, _refuse_closed
+from trimtab.components.infrastructure.commands.commanding import _refuse_closed
 from trimtab.components.infrastructure.programs.shelf import closed
+from trimtab.runtime.commands import Refused
 
 USER = "nobody"
 
