@@ -61,6 +61,8 @@ export interface Entry {
   component: string;
   actor: string;
   verb: string;
+  // Another entry tells it in better words.
+  detail: boolean;
   object: string;
   cause: string;
   message: string;

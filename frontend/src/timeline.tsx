@@ -6,7 +6,7 @@ export function Timeline({ entries }: { entries: Entry[] }) {
   const [words, setWords] = useState("");
   const [all, setAll] = useState(false);
   const wanted = words.toLowerCase();
-  const told = all ? entries : entries.filter((entry) => !DETAILS.includes(entry.verb));
+  const told = all ? entries : entries.filter((entry) => !entry.detail);
   const shown = told.filter((e) => !wanted || `${e.object} ${e.message} ${e.actor}`.toLowerCase().includes(wanted));
   return (
     <section class="timeline" aria-label="Timeline">
@@ -39,18 +39,18 @@ export function Timeline({ entries }: { entries: Entry[] }) {
   );
 }
 
-// Writes that only keep the record; the story is in the others.
-const DETAILS = ["status", "observed"];
 const WRITES = ["created", "changed", "deleted", "status"];
 
 function sentence(entry: Entry): string {
+  if (entry.verb === "turned") return `${entry.object} is ${entry.message}`;
   if (!WRITES.includes(entry.verb)) return entry.message || `${entry.verb} ${entry.object}`;
   return entry.message ? `${entry.verb} ${entry.object}: ${entry.message}` : `${entry.verb} ${entry.object}`;
 }
 
 function context(entry: Entry): string {
-  const object = WRITES.includes(entry.verb) ? "" : entry.object;
-  return [object, entry.actor, entry.cause && `because of ${entry.cause}`].filter(Boolean).join(" · ");
+  const object = [...WRITES, "turned"].includes(entry.verb) ? "" : entry.object;
+  const cause = entry.cause === entry.object ? "" : entry.cause;
+  return [object, entry.actor.replace(/^trimtab-/, ""), cause && `because of ${cause}`].filter(Boolean).join(" · ");
 }
 
 function clock(at: string): string {

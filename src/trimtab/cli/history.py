@@ -18,10 +18,11 @@ from trimtab.engine.errors import EngineError, NotFound
 if TYPE_CHECKING:
     from trimtab.runtime.journal import Entry
     from trimtab.runtime.journal_read import JournalReader, Why
+    from trimtab.runtime.journal_text import Story
 
 COLOURS = {"failed": "red", "failing": "red", "warned": "yellow", "healed": "green", "deleted": "yellow"}
 DETAIL_VERBS = ("status",)
-"""Left out of the timeline for people: every status that a reconciler wrote."""
+"""Left out of `why` where there is more to tell: every status that a reconciler wrote."""
 SAID_MAX = 4
 """Of each sort that `why` shows of what was said of an object."""
 
@@ -70,7 +71,7 @@ def _directory(target: Target, state: Path | None) -> Path:
 @click.option("--since", metavar="DURATION", help="Only what is newer: 30s, 5m, 2h, 1d.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
 @click.option("--component", default="", help="Only what this component said (engine: the supervisor).")
-@click.option("--all", "everything", is_flag=True, help="With every status that was written.")
+@click.option("--all", "everything", is_flag=True, help="Every write, also what another line tells in better words.")
 @_STATE_OPTION
 @output_option("table", "json", "yaml")
 @click.pass_obj
@@ -98,9 +99,11 @@ def timeline(
     try:
         ref = _ref(obj, namespace, reader) if obj else None
         start = datetime.now(UTC) - timedelta(seconds=seconds(since)) if since else None
-        wanted = everything or fmt != "table"
+        from trimtab.runtime.journal_text import Story
+
+        story = None if everything or fmt != "table" else Story()
         last = max((e.id for e in reader.timeline(limit=1)), default=0)
-        shown = _newest(reader, limit, wanted, since=start, object=ref, component=component)
+        shown = _newest(reader, limit, story, since=start, object=ref, component=component)
         if fmt != "table" and not follow:
             from trimtab.runtime.journal_text import entry_json
 
@@ -109,29 +112,33 @@ def timeline(
         for entry in shown:
             _show(entry, fmt)
         if follow:
-            asyncio.run(_follow(reader, last, ref, component, wanted, fmt))
+            asyncio.run(_follow(reader, last, ref, component, story, fmt))
     finally:
         reader.close()
 
 
-def _newest(reader: JournalReader, limit: int, everything: bool, **chosen: Any) -> list[Entry]:
-    """The newest `limit` entries that are shown, however many are left out between them."""
+def _newest(reader: JournalReader, limit: int, story: Story | None, **chosen: Any) -> list[Entry]:
+    """The newest `limit` entries that are shown, however many are left out between them; story None: all are."""
     size = limit
     while True:
         entries = reader.timeline(limit=size, **chosen)
-        shown = [entry for entry in entries if everything or entry.verb not in DETAIL_VERBS]
+        shown = entries if story is None else [told for entry in entries if (told := story.told(entry)) is not None]
         if len(shown) >= limit or len(entries) < size:
             return shown[-limit:]
         size *= 4
+        if story is not None:
+            story.begin()
 
 
 async def _follow(
-    reader: JournalReader, after: int, ref: Ref | None, component: str, everything: bool, fmt: str
+    reader: JournalReader, after: int, ref: Ref | None, component: str, story: Story | None, fmt: str
 ) -> None:
     async for entry in reader.follow(after):
         about = ref is None or ref in (entry.object, entry.cause, entry.subject)
-        if about and (not component or entry.component == component) and (everything or entry.verb not in DETAIL_VERBS):
-            _show(entry, fmt)
+        if about and (not component or entry.component == component):
+            told = entry if story is None else story.told(entry)
+            if told is not None:
+                _show(told, fmt)
 
 
 def _show(entry: Entry, fmt: str) -> None:
@@ -147,9 +154,9 @@ def _show(entry: Entry, fmt: str) -> None:
 
 def sentence(entry: Entry) -> str:
     """One line for a person: about what, what, by whom, because of what."""
-    from trimtab.runtime.journal_text import because, took, what
+    from trimtab.runtime.journal_text import in_words, short
 
-    return entry.message if entry.component == "engine" else f"{what(entry)}{because(entry)}{took(entry)}"
+    return entry.message if entry.component == "engine" else short(in_words(entry))
 
 
 @click.command()

@@ -22,7 +22,7 @@ from trimtab.client.client import Client
 from trimtab.client.errors import Conflict, NotFound
 from trimtab.client.wire import encode
 from trimtab.runtime.component import FieldWrite
-from trimtab.runtime.conditions import with_times
+from trimtab.runtime.conditions import readiness_turned, with_times
 from trimtab.runtime.context import Undeclared
 from trimtab.runtime.convergence import Breaker, changed_paths
 from trimtab.runtime.declared import Declared
@@ -294,7 +294,8 @@ class Applier:
         paths = changed_paths(live.obj, new.obj) if live is not None else ()
         run.breaker.count(ref, paths, repeated=repeated and live is not None, now_s=began)
         verb = "created" if live is None else "status" if subresource == "status" else "changed"
-        self.record(run, verb, ref, ", ".join([*paths, note] if note else paths), began)
+        turned = readiness_turned(live.obj, new.obj) if verb == "status" and live is not None else None
+        self.record(run, verb, ref, ", ".join([*paths, note] if note else paths), began, data=turned)
 
     async def _mine_after_all(self, run: Run, kind: type[Resource], ref: Ref) -> bool:
         """Our cache knew of no such object and somebody holds its fields. Ours (a lost answer)? Else raises."""
@@ -306,7 +307,7 @@ class Applier:
             raise ObjectHeld(ref, holder)
         return True
 
-    def record(self, run: Run, verb: str, ref: Ref, message: str, began: float) -> None:
+    def record(self, run: Run, verb: str, ref: Ref, message: str, began: float, *, data: JSON | None = None) -> None:
         """A journal entry of what was done to `ref` on behalf of the run's subject, since loop time `began`."""
         process = self._process
         process.journal.append(
@@ -319,6 +320,7 @@ class Applier:
                 cause=run.cause,
                 message=message,
                 duration_ms=round((asyncio.get_running_loop().time() - began) * 1000, 3),
+                data=data,
                 subject=run.subject.ref,
             )
         )

@@ -51,6 +51,17 @@ def live_conditions(obj: Resource) -> Sequence[Condition]:
     return conditions
 
 
+def readiness_turned(before: Resource, after: Resource) -> JSON | None:
+    """For the journal: `{"ready": True}`, or False with the reason and message, when the condition Ready became so; None when it stayed."""
+    then, now = (next((c for c in live_conditions(one) if c.type == "Ready"), None) for one in (before, after))
+    was, is_ready = (one is not None and one.status == "True" for one in (then, now))
+    if was == is_ready:
+        return None
+    if is_ready or now is None:
+        return {"ready": is_ready}
+    return {"ready": False, "reason": now.reason or "", "message": now.message or ""}
+
+
 def wire_time(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -62,7 +62,8 @@ class Entry:
 
     component: the component (or `engine`, `api`) that says so. actor: who did it: a field manager, a user, a service.
     verb: created, changed, deleted, status, effect, undone, said, failed, ... object: to what. cause: what set it off: an
-    object, or prose. subject: the object on whose behalf. id is given by the journal.
+    object, or prose. subject: the object on whose behalf. data: of `said` and `warned` the reason, of `status` whether the object
+    turned `ready`. id is given by the journal.
     """
 
     at: datetime

@@ -22,6 +22,7 @@ from trimtab.engine.room import shortage
 from trimtab.runtime import Component
 from trimtab.runtime.journal import Entry
 from trimtab.runtime.journal_read import JournalReader
+from trimtab.runtime.journal_text import Story, readiness, took
 from trimtab.runtime.settings import Settings
 from trimtab.web.overview import ProcessLine, overview
 
@@ -165,10 +166,11 @@ class Hub:
         path = self._settings.data_path("journal", "journal.sqlite")
         with contextlib.closing(await _opened(path)) as reader:
             fresh = reader.timeline(limit=ENTRIES_AT_START)
+            story = Story()
             last = 0
             while True:
                 if fresh:
-                    encoded = [msgspec.json.encode(_entry(e)) for e in fresh]
+                    encoded = [msgspec.json.encode(_entry(e, story.told(e))) for e in fresh]
                     self._entries = (self._entries + encoded)[-ENTRIES_AT_START:]
                     self._publish("timeline", b"[" + b",".join(encoded) + b"]")
                 last = max((entry.id for entry in fresh), default=last)
@@ -197,16 +199,20 @@ def _drain(queue: asyncio.Queue[Event | None]) -> None:
         queue.get_nowait()
 
 
-def _entry(entry: Entry) -> dict[str, object]:
+def _entry(entry: Entry, told: Entry | None) -> dict[str, object]:
+    """told: the entry as people are told it; None: it is a detail. What became ready has the verb `turned`."""
+    turned = readiness(entry) if told is not None else None
+    shown = told or entry
     return {
         "id": entry.id,
         "at": entry.at,
         "component": entry.component,
         "actor": entry.actor,
-        "verb": entry.verb,
+        "verb": "turned" if turned else entry.verb,
+        "detail": told is None,
         "object": str(entry.object) if entry.object else "",
         "cause": str(entry.cause) if entry.cause else "",
-        "message": entry.message,
-        "duration_ms": entry.duration_ms,
-        "warning": entry.verb == "failed" or bool(entry.data and entry.data.get("warning")),
+        "message": turned or entry.message,
+        "duration_ms": shown.duration_ms if took(shown) else None,
+        "warning": entry.verb in ("failed", "warned") or bool(turned and turned != "ready"),
     }

@@ -9,13 +9,24 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trimtab.api import Ref
 from trimtab.runtime.journal import Entry, Journal
 from trimtab.runtime.journal_read import JournalReader
-from trimtab.runtime.journal_text import duration_text, entry_json, entry_line, why_json, why_text
+from trimtab.runtime.journal_text import (
+    Story,
+    duration_text,
+    entry_json,
+    entry_line,
+    short,
+    took,
+    what,
+    why_json,
+    why_text,
+)
 
 T0 = datetime(2030, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 APP = Ref("trimtab.dev/v1alpha1", "App", "shop", "web")
@@ -285,3 +296,120 @@ def test_a_journal_that_root_begins_belongs_to_the_owner_of_its_folder(tmp_path:
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no journal; has this engine ever been started"):
         JournalReader(tmp_path / "none.sqlite")
+
+
+# What people are told
+
+
+def ours(seconds: float, verb: str, about: Ref, message: str = "", **more: Any) -> Entry:
+    return Entry(at(seconds), "workloads", "trimtab-workloads-x", verb, about, message=message, **more)
+
+
+NOT_READY = {"ready": False, "reason": "ContainersNotReady", "message": "container db is not ready"}
+
+
+def told(story: Story, *entries: Entry) -> list[str]:
+    return [f"{what(one)}{took(one)}" for entry in entries if (one := story.told(entry)) is not None]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ours(0, "status", POD, "status.phase"),
+        ours(0, "status", POD, "status.conditions", data={"ready": False, "reason": "PodCompleted", "message": ""}),
+        ours(0, "changed", Ref("v1", "Endpoints", "shop", "web"), "subsets"),
+        ours(0, "changed", Ref("discovery.k8s.io/v1", "EndpointSlice", "shop", "web-1"), "endpoints"),
+        ours(0, "created", REPLICASET),
+        ours(0, "said", REPLICASET, "Created pod: web-1-a", data={"reason": "SuccessfulCreate"}),
+        ours(0, "said", POD, "stopping container web: the pod is deleted", data={"reason": "Killing"}),
+        ours(0, "changed", POD, "spec.nodeName"),
+        ours(0, "changed", DEPLOYMENT, "metadata.annotations[deployment.kubernetes.io/revision], metadata.finalizers"),
+    ],
+)
+def test_what_another_entry_tells_is_a_detail(entry: Entry) -> None:
+    assert Story().told(entry) is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ours(0, "created", POD),
+        ours(0, "changed", DEPLOYMENT, "spec.replicas, metadata.finalizers"),
+        ours(0, "said", POD, "stopping container web: its liveness probe failed", data={"reason": "Killing"}),
+        ours(0, "said", REPLICASET, "Error creating: quota", data={"reason": "FailedCreate"}),
+        Entry(at(0), "api", "kubectl", "changed", Ref("v1", "Endpoints", "shop", "web"), message="subsets"),
+        Entry(at(0), "engine", "supervisor", "said", message="API server was killed"),
+    ],
+)
+def test_what_nothing_else_tells_is_told(entry: Entry) -> None:
+    assert Story().told(entry) == entry
+
+
+def test_a_pod_of_a_statefulset_comes_back_and_the_time_is_that_since_it_was_deleted() -> None:
+    lines = told(
+        Story(),
+        ours(0.0, "deleting", POD),
+        ours(0.1, "status", POD, "status.conditions", data=NOT_READY),  # as everybody knows of a pod that goes
+        ours(1.5, "deleted", POD),
+        ours(1.6, "created", POD),
+        ours(3.25, "status", POD, "status.conditions[Ready].status", data={"ready": True}, duration_ms=12.0),
+    )
+
+    assert lines == [
+        "Pod shop/web-1-a is being deleted by workloads-x",
+        "Pod shop/web-1-a deleted by workloads-x",
+        "Pod shop/web-1-a created by workloads-x",
+        "Pod shop/web-1-a is ready after 3.2 s",
+    ]
+
+
+def test_a_pod_whose_container_ended_is_not_ready_for_so_long() -> None:
+    lines = told(
+        Story(),
+        ours(0.0, "status", POD, "status.conditions[Ready].status", data=NOT_READY),
+        ours(
+            0.9,
+            "said",
+            POD,
+            "container db of pod shop/web-1-a exited; running again after 640 ms",
+            duration_ms=640.0,
+            data={"reason": "Restarted"},
+        ),
+        ours(0.95, "status", POD, "status.conditions[Ready].status", data={"ready": True}, duration_ms=12.0),
+        ours(9.0, "status", POD, "status.conditions[Ready].message", duration_ms=12.0),
+    )
+
+    assert lines == [
+        "Pod shop/web-1-a is not ready: ContainersNotReady: container db is not ready",
+        "Pod shop/web-1-a: Restarted: container db exited; running again after 640 ms",
+        "Pod shop/web-1-a is ready after 950 ms",
+    ]
+
+
+def test_how_long_it_took_is_not_said_where_the_beginning_is_not_known() -> None:
+    assert told(Story(), ours(9.0, "status", POD, "status.conditions", data={"ready": True}, duration_ms=12.0)) == [
+        "Pod shop/web-1-a is ready"
+    ]
+
+
+def test_a_digest_is_shown_by_its_first_digits() -> None:
+    assert short(f"image web@sha256:{'0123456789abcdef' * 4} is here") == "image web@sha256:0123456789ab is here"
+
+
+@pytest.mark.parametrize(
+    ("actor", "shown"), [("trimtab-cli", "trimtab"), ("trimtab-up", "trimtab up"), ("trimtab-apps-app", "apps-app")]
+)
+def test_who_did_it_is_named_as_people_know_them(actor: str, shown: str) -> None:
+    assert what(Entry(at(0), "api", actor, "created", APP)) == f"App shop/web created by {shown}"
+
+
+def test_a_wait_whose_end_was_not_written_is_no_part_of_the_next() -> None:
+    lines = told(
+        Story(),
+        ours(0.0, "created", POD),
+        ours(600.0, "deleting", POD),
+        ours(601.0, "created", POD),
+        ours(602.0, "status", POD, "status.conditions", data={"ready": True}),
+    )
+
+    assert lines[-1] == "Pod shop/web-1-a is ready after 2.0 s"
