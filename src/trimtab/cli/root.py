@@ -57,6 +57,17 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
+ELSEWHERE = {
+    "top": "`trimtab status` shows the engine, `kubectl top pods` the pods, `trimtab profile top` the functions",
+    "ui": "`trimtab status` says where the dashboard is",
+    "dashboard": "`trimtab status` says where the dashboard is",
+    "ps": "`trimtab get pods`, or `trimtab status`",
+    "events": "`trimtab timeline`",
+    "push": "`trimtab remote NAME` once, then git push",
+}
+"""What people type who know other tools, and what it is called here; the nearest name could be another thing altogether (top: stop)."""
+
+
 class Root(click.Group):
     """The group of all commands, by section."""
 
@@ -80,7 +91,10 @@ class Root(click.Group):
             import difflib
 
             close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f": did you mean `trimtab {close[0]}`?" if close else ": `trimtab --help` lists all"
+            if name in ELSEWHERE:
+                hint = f": {ELSEWHERE[name]}"
+            else:
+                hint = f": did you mean `trimtab {close[0]}`?" if close else ": `trimtab --help` lists all"
             raise click.UsageError(f"there is no command {name!r}{hint}")
         return super().resolve_command(ctx, args)
 

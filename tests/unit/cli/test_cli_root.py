@@ -59,6 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
     ("arguments", "line"),
     [
         (["strat"], "there is no command 'strat': did you mean `trimtab start`?"),
+        (["top"], "there is no command 'top': `trimtab status` shows the engine, `kubectl top pods` the pods"),
         (["fly"], "there is no command 'fly': `trimtab --help` lists all"),
         (["start", "--port", "99999"], "99999 is not in the range 1<=x<=65535."),
         (["get"], "Missing argument 'KIND [NAME...]'."),
