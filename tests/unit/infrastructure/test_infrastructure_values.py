@@ -178,6 +178,7 @@ def test_a_float_means_what_it_is_written_as(given: float, sent: object) -> None
 def test_a_tenth_of_a_state_is_a_number_in_its_json() -> None:
     assert encode_json(NUMBER, decode(NUMBER, msgspec.msgpack.encode("0.1"))) == 0.1
     assert encode_json(NUMBER, Decimal("0.1000000000000000000000001")) == "0.1000000000000000000000001"
+    assert encode(NUMBER, Decimal("1.30E-7")) == encode(NUMBER, 1.3e-7)
 
 
 def test_keys_of_maps_are_in_one_form() -> None:

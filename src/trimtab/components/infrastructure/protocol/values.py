@@ -122,7 +122,7 @@ def _number_out(value: Value, path: str, of: Type) -> Any:
             raise _unfit(path, of, value)
         if exact != exact.to_integral_value():
             near = float(exact)
-            return near if Decimal(near) == exact else f"{exact:f}"
+            return near if Decimal(near) == exact else f"{exact:f}".rstrip("0")
         value = int(exact)
     return value if -(1 << 63) <= value < 1 << 64 else str(value)
 
