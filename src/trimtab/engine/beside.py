@@ -21,7 +21,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +41,7 @@ from trimtab.engine.processes import JOURNAL
 from trimtab.engine.registry import adapters, beside_kubernetes
 from trimtab.runtime.crd import crd, ensure_crds, installed
 from trimtab.runtime.journal import Journal
+from trimtab.runtime.leases import LeaseLost
 from trimtab.runtime.process import RUNTIME_KINDS, run_process
 from trimtab.runtime.settings import Settings
 
@@ -128,21 +129,47 @@ async def run(transport: HttpTransport, server: str, options: Options, say: Say)
             ingress.write_bootstrap(settings)
             line += f"; http {address}:{settings.http_port}, https {address}:{settings.https_port}"
         say(line)
-        bound = adapters(settings, "controllers")
         journal = Journal(settings.data_path(*JOURNAL))
         try:
             async with asyncio.TaskGroup() as group:
+                doorway: dict[type, Any] = {}
                 if proxies:
                     group.create_task(_envoy(settings, say), name="envoy")
                 if infrastructure.COMPONENT.name in names:
                     if os.geteuid() == 0:
                         accounts.ensure_user(settings.user)  # as whom providers run
-                    bound |= await _doorway(group, client, settings, address)
-                await run_process(components, "controllers", settings, client, journal, bound, elect=True)
+                    doorway = await _doorway(group, client, settings, address)
+                await _working(components, settings, client, journal, doorway, say)
         finally:
             journal.close()
     finally:
         os.close(lock)
+
+
+async def _working(
+    components: Sequence[Component],
+    settings: Settings,
+    client: Client,
+    journal: Journal,
+    more: Mapping[type, Any],
+    say: Say,
+) -> None:
+    """The components, while they lead. When the lease is lost, as it is when the API is away for long, they end and begin anew; Envoy goes on
+    meanwhile."""
+    while True:
+        try:
+            bound = {**adapters(settings, "controllers"), **more}
+            await run_process(components, "controllers", settings, client, journal, bound, elect=True)
+            return
+        except* LeaseLost as lost:
+            say(str(_first(lost)))
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 async def _doorway(group: asyncio.TaskGroup, client: Client, settings: Settings, address: str) -> dict[type, Any]:

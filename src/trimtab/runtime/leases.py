@@ -25,6 +25,10 @@ GIVE_UP_S = 10.0
 """The holder stops working when it could not renew for this long: before others may take over."""
 
 
+class LeaseLost(ConnectionError):
+    """It could not be renewed in time, or another holds it: one line. What worked has ended, and may begin anew."""
+
+
 def default_identity() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
@@ -41,7 +45,7 @@ async def while_leading(
     """Waits for the lease, then runs `work` for as long as it is held.
 
     Raises:
-        ConnectionError: the lease was lost; the process must start anew.
+        LeaseLost: the work has to start anew.
     """
     lease = _Lease(client, name, namespace, identity or default_identity(), clock)
     while True:
@@ -55,9 +59,7 @@ async def while_leading(
         if worker in done:
             await worker
         else:
-            raise ConnectionError(
-                f"the lease {namespace}/{name} was lost to {lease.holder or 'silence'}; starting anew"
-            )
+            raise LeaseLost(f"the lease {namespace}/{name} {lease.why_lost()}; starting anew")
     finally:
         for task in (worker, renewer):
             task.cancel()
@@ -111,6 +113,11 @@ class _Lease:
                 renewed = began
             elif self.holder not in ("", self._identity):
                 return
+
+    def why_lost(self) -> str:
+        if self.holder in ("", self._identity):
+            return f"could not be renewed for {GIVE_UP_S:.0f} s"
+        return f"was lost to {self.holder}"
 
     async def release(self) -> None:
         """Lets the next one in at once. Best effort."""

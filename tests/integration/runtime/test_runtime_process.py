@@ -27,7 +27,7 @@ from trimtab.runtime.component import Outcome
 from trimtab.runtime.faults import NO_FAULTS, FaultyTransport, Rates
 from trimtab.runtime.heartbeat import BEAT_S, health_path, read_health
 from trimtab.runtime.journal import Journal
-from trimtab.runtime.leases import DURATION_S, while_leading
+from trimtab.runtime.leases import DURATION_S, LeaseLost, while_leading
 from trimtab.runtime.ownership import SYSTEM_NAMESPACE
 from trimtab.runtime.process import run_process
 from trimtab.runtime.settings import Settings
@@ -179,7 +179,7 @@ def test_one_of_two_leads_and_the_other_takes_over_when_it_falls_silent() -> Non
         cut.rates = Rates(lost_before=1.0, latency_s_max=0)
         await asyncio.sleep(60)
         assert [name for _, name in leading] == ["first", "second"]
-        with pytest.raises(ConnectionError, match="the lease trimtab-system/t was lost"):
+        with pytest.raises(LeaseLost, match="the lease trimtab-system/t could not be renewed for 10 s; starting anew"):
             await first
         taken = leading[1][0] - 61
         assert DURATION_S - 5 < taken < DURATION_S + 10
