@@ -6,7 +6,7 @@ Written with the project's own messages and values; that those are right is for 
 `restless` (every plan has a change), `next` (a later version: no `protected` any more, a `zone` more, another form of state),
 `many-N` (N more kinds), `plural` (a data source that lists clusters), `keys` (a kind that nothing can look for, ever), `pins`,
 `puks` (a write-only field of servers; both: two), `tells-pins` (in the state, where it must not be), `odd-passwords` (of another type than
-it says), `identity-2` (a later version of identities, with another name in them).
+it says), `identity-2` (a later version of identities, with another name in them), `lingers` (a data source waits for a network that there is none of).
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "block": {"attributes": [ID, NAME, attribute("size", STRING, optional=True)]},
     },
 }
+LINGERS_S = 3.0
 SERVER_VERSION = 2 if "next" in FAULTS else 1
 if "next" in FAULTS:
     KINDS["cloud_server"]["type"] = object_of(
@@ -261,6 +262,10 @@ class Servicer:
             return {"state": {"msgpack": encode(CLUSTERS_DATA, {"name": None, "clusters": found})}}
         name = decode(NETWORK_DATA, request.config.msgpack)["name"]
         found = API.call("GET", f"networks?name={name}")
+        until = time.monotonic() + LINGERS_S
+        while not found and "lingers" in FAULTS and time.monotonic() < until:
+            time.sleep(0.05)
+            found = API.call("GET", f"networks?name={name}")
         if not found:
             return error(f"There is no network {name}")
         if len(found) > 1:

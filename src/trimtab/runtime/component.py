@@ -175,6 +175,9 @@ class Reconciler(Generic[R]):
     dismantles: bool = False
     """When its subject is deleted, what it owns does not go all at once: the function is called while some of it is left, and keeps
     (`Desired.keep`) what has to wait for others. With `effects`."""
+    heedless: bool = False
+    """What it writes into its subject's status does not bring the subject back: it says what was seen outside, in words that may be others
+    each time, and its runs have a time to come back."""
     while_deleting: bool = False
     """Run also while the subject is being deleted, as at any other time and without a finalizer (a node agent stops the
     containers of a deleted pod). Otherwise a subject that is being deleted is left to its finalizers."""
@@ -196,6 +199,7 @@ def reconciler(
     place: Place = "controllers",
     selects: Callable[[R], bool] | None = None,
     while_deleting: bool = False,
+    heedless: bool = False,
     family: type[Resource] | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[[R, Context], Awaitable[Outcome]]], Reconciler[R]]:
@@ -216,6 +220,7 @@ def reconciler(
             place=place,
             selects=selects,
             while_deleting=while_deleting,
+            heedless=heedless,
             family=family,
         )
 

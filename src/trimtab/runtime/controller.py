@@ -161,6 +161,8 @@ class Controller:
         # By the answer or by the watch, whichever comes first.
         if mine and (owned := self.declared.owned.get(change.kind)) is not None and owned.quiet:
             keys.pop(self._keys.get(self.identity.maker_for(obj) or "", ("", "")), None)
+        if mine and self.reconciler.heedless and change.kind is self.reconciler.subject and _of_status(change):
+            keys.pop(change.key, None)
         for key in keys:
             self._queue.add(key, cause)
 
@@ -403,3 +405,19 @@ class Controller:
         manager = self.identity.health_manager
         if live is not None and live.uid == run.subject.metadata.uid and live.mark(manager, "status") is not None:
             await self._applier.apply_status_as(run, {}, manager, "health")
+
+
+def _of_status(change: Change[Any]) -> bool:
+    """Whether nothing but the status changed: an answer to a write of it may be the first to show what somebody else wrote before."""
+    if change.old is None or change.new is None or change.subresource != "status":
+        return False
+    a, b = change.old.metadata, change.new.metadata
+    return (a.uid, a.generation, a.annotations, a.labels, a.finalizers, a.deletion_timestamp, a.owner_references) == (
+        b.uid,
+        b.generation,
+        b.annotations,
+        b.labels,
+        b.finalizers,
+        b.deletion_timestamp,
+        b.owner_references,
+    )

@@ -12,7 +12,7 @@ import pytest
 
 import cloud_provider
 from cloud import Cloud
-from trimtab.components.infrastructure.loop import keeping
+from trimtab.components.infrastructure.loop import finding, keeping
 from trimtab.components.infrastructure.loop.finding import Finder, ids_in
 from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept
 from trimtab.components.infrastructure.loop.permission import Policy, gate
@@ -209,6 +209,21 @@ async def test_a_cloud_that_shows_for_long_what_is_gone_is_believed_in_the_end(k
             await keeper.carry_out(memory.kept, look, memory.save, after=after)
     await keeper.carry_out(memory.kept, await keeper.look(memory.kept, None), memory.save, after=after)
     assert memory.kept.state is None
+
+
+async def test_what_reads_as_gone_and_is_there_when_it_is_made_anew_is_not_forgotten(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    """As of a bucket that a credential may not look at: some providers take that for gone."""
+    memory = Memory()
+    async with running(cloud, tmp_path, "5", kind="cloud_bucket") as keeper:
+        assert await once(keeper, memory, {"name": "logs"}) == "create"
+        kept = memory.kept
+        cloud.faults = {"gone": 1}
+        with pytest.raises(Failed, match="there is a bucket logs already"):
+            await once(keeper, memory, {"name": "logs"})
+        assert memory.kept == kept
+        assert await once(keeper, memory, {"name": "logs"}) == "none"
 
 
 async def test_what_is_ignored_may_drift(keeper: Keeper, cloud: Cloud) -> None:
@@ -500,6 +515,25 @@ async def test_a_list_that_may_be_one_page_of_many_says_nothing(cloud: Cloud, tm
         cloud.serve("POST", "/clusters", "Bearer secret", {"name": f"other-{n}"})
     async with clusters(cloud, tmp_path) as keeper:
         memory = await _unheard(keeper, cloud)
+        assert memory.kept.attempt is not None
+        assert memory.kept.attempt.before is None
+        early = await keeper.recover(memory.kept, "uid", 1001.0)
+        assert early.kept is not None
+        assert (await keeper.recover(early.kept, "uid", 1001.0 + keeping.SETTLE_S)).outcome == "unknown"
+
+
+async def test_a_data_source_that_waits_for_what_is_not_there_holds_up_no_creation(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As AWS's of IAM policies, which waits two minutes: longer than an answer is waited for. What was there before, nobody knows then."""
+    monkeypatch.setattr(finding, "HURRIED_S", 0.2)
+    async with running(cloud, tmp_path, "5", "lingers", kind="cloud_network", finds=True) as keeper:
+        memory = Memory()
+        look = await keeper.look(memory.kept, {"name": "main"})
+        cloud.faults = {"lost": 1}
+        with pytest.raises(Failed):
+            await keeper.carry_out(memory.kept, look, memory.save, now=1000.0)
+        assert len(cloud.all("networks")) == 1
         assert memory.kept.attempt is not None
         assert memory.kept.attempt.before is None
         early = await keeper.recover(memory.kept, "uid", 1001.0)

@@ -385,6 +385,28 @@ def test_what_a_run_remembers_does_not_bring_it_back_however_it_is_heard_of() ->
     in_simulation(component(pack, owns=[Owned(Secret, retain=True, quiet=True)]), story)
 
 
+def test_words_that_are_others_each_time_do_not_bring_a_heedless_run_back() -> None:
+    """As of a cloud that puts the number of the request into every error; also where the run reads its subject again."""
+    runs: list[str] = []
+
+    async def pack(subject: Box, ctx: Context) -> Outcome:
+        runs.append(subject.spec.value)
+        await ctx.get(Box, subject.name)
+        return Requeue(15.0, status={"seen": f"request {len(runs)} was refused"})
+
+    async def story(here: Running) -> None:
+        here.transport.rates = replace(NO_FAULTS, latency_s_max=0.5)
+        await here.apply(box())
+        await here.settle(60)
+        assert 3 <= len(runs) <= 7
+        before = len(runs)
+        await here.apply(box(value="2"))
+        await here.settle(5)
+        assert runs[before] == "2", "what others write brings it back at once"
+
+    in_simulation(component(pack, heedless=True), story)
+
+
 def test_what_is_retained_outlives_its_subject_and_is_taken_over_again() -> None:
     async def pack(subject: Box, ctx: Context) -> Outcome:
         return Desired(objects=[config(f"{subject.name}-data", subject.spec.value)])

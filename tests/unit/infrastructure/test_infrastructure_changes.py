@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.components.infrastructure.loop.keeping import Action, Look
+from trimtab.components.infrastructure.loop.telling import kept_drift
+from trimtab.components.infrastructure.protocol.provider import State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock, fill
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, list_of, map_of, object_of, set_of
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, same
 from trimtab.components.infrastructure.schemas.changes import (
     ABSENT,
     SENSITIVE,
+    Change,
     at,
     bare,
     changes,
@@ -54,6 +58,17 @@ def test_drift_is_what_somebody_changed_and_goes_back() -> None:
     assert lines(prior=value(), live=value(label="hacked", pool=[{"count": 9}]), config=config(), planned=value()) == [
         ("label", "hacked", "a", "drift", False),
         ("pool[0].count", 9, 3, "drift", False),
+    ]
+
+
+def test_what_somebody_put_into_a_set_is_drift_in_whatever_order_it_is_planned() -> None:
+    kept, there = value(tags=["a", "b"]), value(tags=["c", "b", "a"])
+    assert lines(prior=kept, live=there, config=config(tags=["b", "a"]), planned=value(tags=["b", "a"])) == [
+        ("tags[]", "c", ABSENT, "drift", False)
+    ]
+    assert lines(prior=kept, live=there, config=config(tags=["b"]), planned=value(tags=["b"])) == [
+        ("tags[]", "c", ABSENT, "spec", False),
+        ("tags[]", "a", ABSENT, "spec", False),
     ]
 
 
@@ -171,3 +186,13 @@ def test_there_is_a_difference_exactly_where_values_differ(a: Any, b: Any) -> No
             mended = put(mended, one.path, at(b, one.path))
     if all(not d.path.endswith("[]") and ABSENT not in (d.before, d.after) for d in found):
         assert same(OBJECT, mended, b)
+
+
+def test_what_a_cloud_changes_that_nobody_gave_is_no_news() -> None:
+    def look(action: Action, **given: Any) -> Look:
+        drifted = tuple(Change(path, "", "", "provider") for path in ("tags[]", "size", "pool[0].count"))
+        return Look(action, State({}), None, config(**given), drifted=drifted)
+
+    assert kept_drift(look("none", tags=["a"])) == ["tags[]", "pool[0].count"]
+    assert kept_drift(look("none", pool=[])) == []
+    assert kept_drift(look("update")) == ["tags[]", "size", "pool[0].count"]

@@ -126,7 +126,7 @@ def test_what_is_given_and_what_is_shown() -> None:
     assert at_provider["id"] == {"type": "string"}
     assert given["sshKeyIds"] == {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "number"}}
     assert given["nodePool"]["maxItems"] == 8
-    assert given["nodePool"]["items"]["required"] == ["nodeType"]
+    assert "required" not in given["nodePool"]["items"], "it may be a reference"
     assert given["label"]["description"] == "Its name."
     assert given["labelsAll"]["description"] == "Deprecated: Use labels."
     assert given["anything"] == {"x-kubernetes-preserve-unknown-fields": True}
@@ -194,6 +194,7 @@ def test_a_state_is_shown_without_what_is_sensitive() -> None:
         ),
         ({"nodePool": [{"serial": "x"}]}, "spec.forProvider.nodePool[0].serial: there is no such field, or the provider alone sets it"),
         ({"nodePool": {"nodeType": "x"}}, "spec.forProvider.nodePool: expected a list"),
+        ({"nodePool": [{"nodeCount": 1}]}, "spec.forProvider.nodePool[0].nodeType: is required: give it here, or as a reference"),
         ({"rules": [{"port": 1}]}, "spec.forProvider.rules[0].port: there is no such field, or the provider alone sets it"),
         ({"controlPlane": []}, "spec.forProvider.controlPlane: expected an object"),
     ],

@@ -9,6 +9,7 @@ import socket
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_base64_may_have_lines() -> None:
 # References
 
 
-@pytest.mark.parametrize("field", ["pool[0].network", "pool[", "[", "a.b.c"])
+@pytest.mark.parametrize("field", ["pool[0].network", "pool[", "[", "a.b.c", "pool[1]", "name[0]", "[0]"])
 def test_a_reference_into_what_is_not_given_is_refused(field: str) -> None:
     with pytest.raises(FieldFault) as refused:
         put_given({"name": "web"}, field, "7")
@@ -75,6 +76,18 @@ def test_a_reference_into_what_is_given_is_filled_in() -> None:
     assert put_given(given, "pool[0].network", "7")["pool"] == [{"size": 1, "network": "7"}]
     assert put_given(given, 'tags["a.b"]', "7")["tags"] == {"a": "b", "a.b": "7"}
     assert put_given(given, "id", "7")["id"] == "7"
+
+
+def test_references_make_up_a_list() -> None:
+    given: dict[str, Any] = {"networks": ["1"], "pool": [{}]}
+    for field, value in (
+        ("networks[1]", "7"),
+        ("networks[2]", "8"),
+        ("pool[0].subnets[0]", "a"),
+        ("pool[0].subnets[1]", "b"),
+    ):
+        given = put_given(given, field, value)
+    assert given == {"networks": ["1", "7", "8"], "pool": [{"subnets": ["a", "b"]}]}
 
 
 @pytest.mark.parametrize("path", ["a[", "a[x]", '["a', "a[-1]"])

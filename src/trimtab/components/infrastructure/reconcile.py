@@ -85,6 +85,7 @@ def managed(kind: type[Managed], resource: str) -> Reconciler[Managed]:
         family=Managed,
         owns=(Owned(Secret, retain=True, quiet=True), Owned(Job)),
         effects=True,
+        heedless=True,
         workers=WORKERS,
     )
 

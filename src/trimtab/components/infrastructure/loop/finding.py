@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from trimtab.components.infrastructure.programs.rate import BUSY
-from trimtab.components.infrastructure.protocol.provider import Imported, Listed, ProviderError, State
+from trimtab.components.infrastructure.protocol.provider import CALL_S, Imported, Listed, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import NUMBER, STRING, Type
 from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, plain, same
@@ -29,6 +29,10 @@ PAGES = frozenset({10, 20, 25, 30, 40, 50, 100, 200, 250, 500, 1000})
 """A data source that gives so many may have given a page of them: that something is not among them means nothing then."""
 CANDIDATES_MAX = 20
 """So many of what nothing but the id is known of are looked at, to see whether one is ours."""
+HURRIED_S = 10.0
+"""So long a data source is waited for before something is made. Some wait minutes for what is not there (AWS's of IAM policies: two)."""
+PATIENT_S = 180.0
+"""So long after an answer was lost, where nothing else says that it is not there."""
 NAMES = ("name", "label")
 TAG_KEY, TAG_PREFIX = "trimtab-object", "trimtab:"
 """Of a map of tags, and of a list of them: in letters that every cloud takes, 44 characters at most."""
@@ -53,7 +57,7 @@ class Searched(Protocol):
     async def read(self, kind: str, state: State) -> State: ...
     async def import_(self, kind: str, name: str) -> list[Imported]: ...
     async def import_identity(self, kind: str, identity: Value) -> list[Imported]: ...
-    async def data(self, kind: str, config: Value) -> Value: ...
+    async def data(self, kind: str, config: Value, *, timeout_s: float) -> Value: ...
     async def list_(self, kind: str, config: Value, limit: int) -> list[Listed]: ...
 
 
@@ -74,15 +78,17 @@ class Finder:
         self._kind = kind
         self._block = served.resources[kind].block
 
-    async def there(self, config: Value, expected: str) -> list[Found] | None:
+    async def there(self, config: Value, expected: str, *, patient: bool = False) -> list[Found] | None:
         """What is there that could be what `config` makes; None when there is no way to look. expected: its id, if the plan knows it.
+        patient: a data source that waits for what is not there is waited for.
 
         Raises:
             ProviderError: it did not answer.
         """
+        timeout_s = PATIENT_S if patient else HURRIED_S
         for way in (self._listed, self._by_identity, self._by_id, self._by_data, self._by_plural):
             try:
-                found = await way(config, expected)
+                found = await way(config, expected, timeout_s)
             except ProviderError as err:
                 if not err.diagnostics or PASSING.search(str(err)):
                     raise
@@ -94,7 +100,7 @@ class Finder:
     async def ours(self, config: Value, expected: str, before: list[str], uid: str) -> list[Found] | None:
         """Of what is there, what can be the one that was begun: it bears the uid, or, where nothing does, came since and is as given.
         None: nobody can say."""
-        found = await self.there(config, expected)
+        found = await self.there(config, expected, patient=True)
         if found is None:
             return None
         tag = tag_of(self._block, config)
@@ -132,7 +138,7 @@ class Finder:
         Raises `ProviderError`: it did not answer."""
         for way in (self._listed, self._named, self._by_plural):
             try:
-                found = await way(value, "")
+                found = await way(value, "", HURRIED_S)
             except ProviderError as err:
                 if not err.diagnostics or PASSING.search(str(err)):
                     raise
@@ -163,7 +169,7 @@ class Finder:
 
     # The ways
 
-    async def _listed(self, config: Value, _: str) -> list[Found] | None:
+    async def _listed(self, config: Value, _: str, __: float) -> list[Found] | None:
         schema = self._served.lists.get(self._kind)
         if schema is None or self._kind not in self._served.identities:
             return None
@@ -175,7 +181,7 @@ class Finder:
             return None
         return [Found(_key(row.value, row.identity), row.value, row.identity) for row in rows]
 
-    async def _by_identity(self, config: Value, _: str) -> list[Found] | None:
+    async def _by_identity(self, config: Value, _: str, __: float) -> list[Found] | None:
         identity = self._served.identities.get(self._kind)
         if identity is None or not identity.required:
             return None
@@ -185,18 +191,18 @@ class Finder:
             return None
         return await self._read(await self._imported(self._provider.import_identity(self._kind, parts)))
 
-    async def _by_id(self, _: Value, expected: str) -> list[Found] | None:
+    async def _by_id(self, _: Value, expected: str, __: float) -> list[Found] | None:
         if not expected:
             return None
         return await self._read(await self._imported(self._provider.import_(self._kind, expected)))
 
-    async def _by_data(self, config: Value, _: str) -> list[Found] | None:
-        named = await self._named(config, "")
+    async def _by_data(self, config: Value, _: str, timeout_s: float) -> list[Found] | None:
+        named = await self._named(config, "", timeout_s)
         if not named:
             return named
         return await self._read(await self._imported(self._provider.import_(self._kind, named[0].key)))
 
-    async def _named(self, config: Value, _: str) -> list[Found] | None:
+    async def _named(self, config: Value, _: str, timeout_s: float) -> list[Found] | None:
         """The one of a name, as far as its id."""
         schema = self._served.data_sources.get(self._kind)
         if schema is None or "id" not in schema.block.attributes or "name" not in schema.block.attributes:
@@ -205,15 +211,17 @@ class Finder:
         if asked is None or not schema.block.attributes["name"].given or not isinstance(config.get("name"), str):
             return None
         try:
-            value = await self._provider.data(self._kind, {**asked, "name": config["name"]})
+            value = await self._provider.data(self._kind, {**asked, "name": config["name"]}, timeout_s=timeout_s)
         except ProviderError as err:
             if err.diagnostics and NOT_FOUND.search(str(err)):
                 return []
+            if err.late:
+                return None
             raise
         name = value.get("id") if isinstance(value, dict) else None
         return [] if name is None or name == "" else [Found(str(name), None)]
 
-    async def _by_plural(self, config: Value, _: str) -> list[Found] | None:
+    async def _by_plural(self, config: Value, _: str, __: float) -> list[Found] | None:
         for name in plurals(self._kind):
             schema = self._served.data_sources.get(name)
             if schema is not None and (place := ids_in(schema.block)) is not None:
@@ -222,7 +230,7 @@ class Finder:
             return None
         if (asked := _asked(schema.block, config, required_only=True)) is None:
             return None
-        value = await self._provider.data(name, asked)
+        value = await self._provider.data(name, asked, timeout_s=CALL_S)
         rows = value.get(place) if isinstance(value, dict) else None
         if not isinstance(rows, list) or len(rows) > LIST_MAX or len(rows) in PAGES:
             return None

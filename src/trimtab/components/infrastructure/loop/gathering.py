@@ -234,12 +234,16 @@ def secret_refs(value: Any) -> list[tuple[str, str]]:
 
 
 def put_given(given: dict[str, Any], path: str, value: Value) -> dict[str, Any]:
-    """What is given, with a value at one place more. Raises `FieldFault`: that is within something that is not given."""
+    """What is given, with a value at one place more: a field, an element of a list, or the next one of it (of the first there need be no list).
+    Raises `FieldFault`: that is within something that is not given."""
     try:
         *above, last = steps(path)
     except ValueError:
         above, last = [], 0
     parent = within_given(given, above)
+    next_ = len(parent) if isinstance(parent, list) else 0 if parent is None else -1
+    if above and last == next_:
+        return put_given(given, path.removesuffix(f"[{last}]"), [*(parent or []), value])
     if not (isinstance(parent, dict) and isinstance(last, str)) and not (
         isinstance(parent, list) and isinstance(last, int) and last < len(parent)
     ):

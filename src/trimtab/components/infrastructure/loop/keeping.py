@@ -499,7 +499,7 @@ class Keeper:
     async def _make(self, kept: Kept, look: Look, save: Save, now: float) -> Kept:
         assert look.planned is not None
         attempt = await self._attempt(look, now)
-        nothing = State(None)
+        nothing, before = State(None), kept
         kept = self.keep(kept, nothing, pending="create", attempt=attempt, agreed=kept.agreed)
         await save(kept)
         done = await self._apply(kept, nothing, look, save)
@@ -508,7 +508,8 @@ class Keeper:
             # Where it can be looked for, it is, whatever was said; else only if the words leave it open.
             open_ = attempt.before is not None or not done.errors or bool(LOST.search(said))
             if not open_:
-                await save(self.keep(kept, nothing, agreed=kept.agreed))
+                # What read as gone and may not be made anew is looked for again: who may not see it is told, by some clouds, that it is gone.
+                await save(before if before.state is not None else self.keep(kept, nothing, agreed=kept.agreed))
             elif done.errors:
                 await save(
                     msgspec.structs.replace(kept, attempt=msgspec.structs.replace(attempt, said=said[:SAID_MAX]))
@@ -605,13 +606,15 @@ class Keeper:
             ProviderError: it did not answer.
         """
         attempt = kept.attempt
-        if attempt is None or self._finder is None or (attempt.before is None and not attempt.name):
+        if attempt is None or self._finder is None:
             return Recovered("unknown")
         config = decode_json(self._type, json.dumps(attempt.config).encode())
-        if attempt.before is None:
+        if attempt.before is not None or tag_of(self._schema.block, config) == uid:
+            found = await self._finder.ours(config, attempt.expected, attempt.before or [], uid)
+        elif attempt.name:
             found = await self._finder.under(attempt.name, config)
         else:
-            found = await self._finder.ours(config, attempt.expected, attempt.before, uid)
+            return Recovered("unknown")
         if found is not None:
             found = [one for one in found if not await taken(one.key)]
         if found is not None and len(found) > 1:

@@ -115,10 +115,10 @@ class Telling:
 
     def seen(self, look: Look) -> None:
         """Says what somebody did outside."""
-        if look.gone:
+        if look.gone and self._subject.status.id:
             self._ctx.event("Gone", f"{self._resource} {self._subject.status.id} is no longer there", warning=True)
-        elif look.drifted:
-            places = ", ".join(api_path(self.block, line.path) for line in look.drifted[:5])
+        elif drifted := kept_drift(look):
+            places = ", ".join(dict.fromkeys(api_path(self.block, path) for path in drifted[:5]))
             self._ctx.event("Drifted", f"changed outside: {places}", warning=True)
 
     def standing(self, reason: str, message: str) -> None:
@@ -134,6 +134,16 @@ class Telling:
         synced = next((c for c in before.conditions if c.type == "Synced"), None)
         if reason in TOLD and (synced is None or (synced.reason, before.plan.digest) != (reason, look.digest)):
             self._ctx.event(reason, message, warning=reason in ALARMING)
+
+
+def kept_drift(look: Look) -> list[str]:
+    """What somebody changed of what is given, or that has to be set back. What else a cloud says otherwise than before is its own: a bucket
+    whose policy is another object's, the time of the last backup."""
+    paths = [line.path for line in look.drifted]
+    if look.action != "none":
+        return paths
+    given = look.config if isinstance(look.config, Mapping) else {}
+    return [path for path in paths if given.get(path.partition(".")[0].partition("[")[0]) not in (None, [], {})]
 
 
 def short(digest: str) -> str:

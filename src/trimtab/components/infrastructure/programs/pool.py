@@ -123,9 +123,9 @@ class Talk:
         await self.rate.turn()
         return await self._asking(self.provider.import_identity(kind, identity))
 
-    async def data(self, kind: str, config: Value) -> Value:
+    async def data(self, kind: str, config: Value, *, timeout_s: float) -> Value:
         await self.rate.turn()
-        return await self._asking(self.provider.data(kind, config))
+        return await self._asking(self.provider.data(kind, config, timeout_s=timeout_s))
 
     async def list_(self, kind: str, config: Value, limit: int) -> list[protocol.Listed]:
         await self.rate.turn()

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedBlock
 from trimtab.components.infrastructure.protocol.types import Type
-from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, plain, same
+from trimtab.components.infrastructure.protocol.values import UNKNOWN, Value, ValueFault, fingerprint, plain, same
 
 
 def nonsense(block: Block, prior: Value, config: Value, planned: Value) -> str:
@@ -110,6 +110,10 @@ def softened(of: Type, before: Value, after: Value) -> Value:
     if of.kind == "list" and of.element is not None and isinstance(before, list) and isinstance(after, list):
         pairs = zip(before, after, strict=False)
         return [softened(of.element, a, b) for a, b in pairs] + after[len(before) :]
+    if of.kind == "set" and of.element is not None and isinstance(before, list) and isinstance(after, list):
+        element = of.element
+        known = {fingerprint(element, _bare(element, one)): one for one in before}
+        return [known.get(fingerprint(element, _bare(element, one)), one) for one in after]
     return before if alike(of, before, after) else after
 
 

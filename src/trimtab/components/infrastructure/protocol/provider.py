@@ -36,6 +36,7 @@ APPLY_S = 3600.0
 LATE_S = 60.0
 """So much longer than a resource's own timeout is waited: the provider says itself that it took too long."""
 ENDED = "UNAVAILABLE"
+LATE = "DEADLINE_EXCEEDED"
 ENDING_S = 2.0
 """So long after its socket closed, its process is waited for, to say how it ended."""
 LAST_ANSWERS_S = 2.0
@@ -94,6 +95,11 @@ class ProviderError(Exception):
     def died(self) -> bool:
         """Whether its process ended while it was asked."""
         return self.code == ENDED
+
+    @property
+    def late(self) -> bool:
+        """Whether no answer came in time, while it may still be at it."""
+        return self.code == LATE
 
 
 class State(Struct, frozen=True):
@@ -354,14 +360,14 @@ class Provider:
             out.append(Imported(one.type_name, State(self._in(one.type_name, block, one.state), one.private, identity)))
         return out
 
-    async def data(self, kind: str, config: Value) -> Value:
+    async def data(self, kind: str, config: Value, *, timeout_s: float = CALL_S) -> Value:
         """What a data source says. Raises `ProviderError`, `ValueFault`."""
         found = (await self.schema()).data_sources.get(kind)
         if found is None:
             raise ProviderError(f"{self.plugin.name} has no data source {kind}")
         of, request = found.block.implied, {"type_name": kind}
         raw = {"msgpack": encode(of, fill(found.block, config))}
-        answer = await self._call("data", {**request, "config": raw})
+        answer = await self._call("data", {**request, "config": raw}, timeout_s=timeout_s)
         self._raise_errors(answer.diagnostics, f"data source {kind}")
         return self._value(kind, of, answer.state, found.block)
 

@@ -127,11 +127,19 @@ def changes(
     """
     of, hidden = block.implied, sensitive(block)
     drifted = {d.path for d in differences(of, prior, live)} if prior is not None and live is not None else set()
+    # Also where a set is in another order: by what differs, not by how it is written.
+    moved = (
+        {d.path.removesuffix("[]") for d in differences(of, prior, planned)}
+        if drifted and planned is not None
+        else set()
+    )
     out = []
     # What is made, or goes, is said field by field.
     for one in differences(of, live or {}, planned or {}):
         cause: Cause = "provider"
-        if any(overlap(path, one.path) for path in drifted) and same_at(prior, planned, one.path):
+        if any(overlap(path, one.path) for path in drifted) and not any(
+            overlap(path, one.path.removesuffix("[]")) for path in moved
+        ):
             cause = "drift"
         elif given_at(config, one.path) or one.after in (None, ABSENT):
             cause = "spec"
@@ -181,16 +189,6 @@ def sensitive(block: Block, path: str = "") -> frozenset[str]:
     for name, nested in block.blocks.items():
         out |= sensitive(nested.block, _at(path, name))
     return frozenset(out)
-
-
-def same_at(a: Value, b: Value, path: str) -> bool:
-    """Whether two values mean the same at a place, members of sets by the set."""
-    if path.endswith("[]"):
-        path = path[:-2]
-    return bool(
-        msgspec.json.encode(plain(at(a, path)), order="deterministic")
-        == msgspec.json.encode(plain(at(b, path)), order="deterministic")
-    )
 
 
 def given_at(config: Value, path: str) -> bool:

@@ -158,11 +158,12 @@ def required_rules(block: Block) -> list[JSON]:
             continue  # of an untyped field no rule can speak: the provider says that it is missing
         plainly = naming.of_block(block)[name]
         mine = plainly + (naming.SECRET_REF if attribute.secret else "")
+        first = f" || r.field == '{mine}[0]'" if attribute.implied.kind in ("list", "set") else ""
         fresh = f" || (has(self.ephemeral) && '{plainly}' in self.ephemeral)" if attribute.write_only else ""
         rules.append(
             {
                 "rule": f"has(self.forProvider.{cel(mine)}) || (has(self.initProvider) && has(self.initProvider.{cel(mine)}))"
-                f" || (has(self.references) && self.references.exists(r, r.field == '{mine}')){fresh}",
+                f" || (has(self.references) && self.references.exists(r, r.field == '{mine}'{first})){fresh}",
                 "message": f"forProvider.{mine} is required: give it here, in initProvider, or as a reference",
             }
         )
@@ -181,7 +182,7 @@ def block_schema(block: Block, *, given: bool, levels: int, top: bool = True) ->
     if levels <= 0:
         return {"type": "object", **OPEN}
     names = naming.of_block(block)
-    out = _fields(block.attributes, names, given=given, levels=levels, top=top)
+    out = _fields(block.attributes, names, given=given, levels=levels)
     for name, nested in block.blocks.items():
         out["properties"][names[name]] = _nested_block(nested, given=given, levels=levels - 1, top=top)
         if given and not top and nested.min_items and nested.nesting in ("list", "set"):
@@ -191,11 +192,9 @@ def block_schema(block: Block, *, given: bool, levels: int, top: bool = True) ->
     return out
 
 
-def _fields(
-    attributes: Mapping[str, Attribute], names: Mapping[str, str], *, given: bool, levels: int, top: bool = False
-) -> JSON:
+def _fields(attributes: Mapping[str, Attribute], names: Mapping[str, str], *, given: bool, levels: int) -> JSON:
+    """What is required may be a reference, of which no rule can speak here: `required_rules`, `mapping.configured`."""
     properties: JSON = {}
-    required: list[str] = []
     for name, attribute in attributes.items():
         if given and not attribute.given:
             continue
@@ -209,12 +208,7 @@ def _fields(
         if described := _described(attribute):
             schema["description"] = described
         properties[mine] = schema
-        if given and attribute.required and not top:
-            required.append(mine)
-    out: JSON = {"type": "object", "properties": properties}
-    if required:
-        out["required"] = required
-    return out
+    return {"type": "object", "properties": properties}
 
 
 def _attribute(attribute: Attribute, *, given: bool, levels: int) -> JSON:

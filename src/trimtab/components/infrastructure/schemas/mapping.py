@@ -21,6 +21,9 @@ Secrets = Callable[[str, str], Value]
 """(name, key) -> the text in that Secret, unknown, or None when it is no longer needed. Raises `LookupError`: one line."""
 
 
+TOP = "spec.forProvider"
+
+
 class Output(NamedTuple):
     """What another resource gives: it becomes what the field holds, as an id that is a text there and a number here."""
 
@@ -38,11 +41,11 @@ class FieldFault(ValueError):
 # Object -> provider
 
 
-def configured(block: Block, given: Mapping[str, Any], secrets: Secrets, path: str = "spec.forProvider") -> Value:
+def configured(block: Block, given: Mapping[str, Any], secrets: Secrets, path: str = TOP) -> Value:
     """What is given, in the provider's names, with the secrets that it names. What is not given is left out.
 
     Raises:
-        FieldFault: a field that there is none of, or a Secret that is not there.
+        FieldFault: a field that there is none of, one within that is required and is not given, or a Secret that is not there.
     """
     names = naming.of_block(block)
     out = _attributes(block.attributes, names, given, secrets, path)
@@ -57,6 +60,8 @@ def configured(block: Block, given: Mapping[str, Any], secrets: Secrets, path: s
             )
     known = {_given_name(names[name], one) for name, one in block.attributes.items() if one.given}
     _no_others(given, known | {names[name] for name in block.blocks}, path)
+    if path != TOP:
+        _none_missing(block.attributes, names, given, path)
     return out
 
 
@@ -67,6 +72,16 @@ def _given_name(mine: str, attribute: Attribute) -> str:
 def _no_others(given: Mapping[str, Any], known: set[str], path: str) -> None:
     if strange := sorted(given.keys() - known):
         raise FieldFault(f"{path}.{strange[0]}", "there is no such field, or the provider alone sets it")
+
+
+def _none_missing(
+    attributes: Mapping[str, Attribute], names: Mapping[str, str], given: Mapping[str, Any], path: str
+) -> None:
+    """At the top the API says so; within, it cannot know of references."""
+    for name, attribute in attributes.items():
+        mine = _given_name(names[name], attribute)
+        if attribute.required and not attribute.write_only and given.get(mine) is None:
+            raise FieldFault(f"{path}.{mine}", "is required: give it here, or as a reference")
 
 
 def _attributes(
@@ -94,6 +109,7 @@ def _nested(nested: NestedType, value: Any, secrets: Secrets, path: str) -> Valu
 
     def one(inner: Any, at: str) -> Value:
         _no_others(inner, {_given_name(names[n], a) for n, a in nested.attributes.items() if a.given}, at)
+        _none_missing(nested.attributes, names, inner, at)
         return _attributes(nested.attributes, names, inner, secrets, at)
 
     return _nest(nested.nesting, value, path, one)
