@@ -9,6 +9,7 @@ the standard library: this is all of Trimtab that there is where compositions ru
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -181,20 +182,19 @@ class Managed(Resource, Generic[F]):
         return self.API_VERSION, self.KIND
 
     def output(self, name: str) -> Any:
-        """What will be its field `name`, to be given to another's top-level field."""
+        """What will be its field `name`, to be given to a field of another; in a list such elements are the last."""
         return Output(self, name)
 
     def body(self, xr: Claim[Any]) -> dict[str, Any]:
         given = plain(self.fields)
         references = []
-        for name, value in [*given.items()]:
-            if isinstance(value, Output):
-                api_version, kind = value.resource.place()
-                source = {"kind": kind, "name": xr.named(value.resource.name), "field": value.field}
-                if api_version != self.API_VERSION:
-                    source["apiVersion"] = api_version
-                references.append({"field": name, "source": source})
-                del given[name]
+        for place, value in _outputs(given, ""):
+            api_version, kind = value.resource.place()
+            source = {"kind": kind, "name": xr.named(value.resource.name), "field": value.field}
+            if api_version != self.API_VERSION:
+                source["apiVersion"] = api_version
+            references.append({"field": place, "source": source})
+        given = _without_outputs(given)
         spec: dict[str, Any] = {"providerRef": {"name": self.provider}, "forProvider": given}
         spec |= {"policy": policy} if (policy := _changed(self.policy)) else {}
         spec |= {"initProvider": dict(self.initially)} if self.initially else {}
@@ -369,6 +369,30 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(inner) for inner in value]
     return value.value if hasattr(value, "_value_") else value
+
+
+def _outputs(value: Any, place: str) -> Iterator[tuple[str, Output]]:
+    """The outputs within what is given, with their places. Raises `ValueError`: in a list something comes after one."""
+    if isinstance(value, Output):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            step = name if name.isidentifier() else f"[{json.dumps(name)}]"
+            yield from _outputs(inner, f"{place}.{step}" if place and step == name else f"{place}{step}")
+    elif isinstance(value, list):
+        referred = [isinstance(inner, Output) for inner in value]
+        if referred != sorted(referred):
+            raise ValueError(f"{place}: outputs of other resources have to be the last of a list")
+        for i, inner in enumerate(value):
+            yield from _outputs(inner, f"{place}[{i}]")
+
+
+def _without_outputs(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_outputs(inner) for name, inner in value.items() if not isinstance(inner, Output)}
+    if isinstance(value, list):
+        return [_without_outputs(inner) for inner in value if not isinstance(inner, Output)]
+    return value
 
 
 def _changed(policy: Policy) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import trimtab
+from trimtab import compose
 from trimtab.components.infrastructure.composition.stubs import stubs
 from trimtab.components.infrastructure.protocol.schema import (
     Attribute,
@@ -114,8 +116,6 @@ def test_what_is_wrong_is_found_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_classes_say_what_the_api_takes(tmp_path: Path) -> None:
-    from trimtab import compose
-
     made: dict[str, object] = {}
     names = {"__name__": "cloud_stubs"}
     module = type(sys)("cloud_stubs")
@@ -147,3 +147,26 @@ def test_the_classes_say_what_the_api_takes(tmp_path: Path) -> None:
         },
         "references": [{"field": "network", "source": {"kind": "Network", "name": "lab-net", "field": "id"}}],
     }
+
+
+def test_an_output_may_be_within_a_field() -> None:
+    class Host(compose.Managed[dict[str, Any]]):
+        API_VERSION, KIND = "cloud.tf.trimtab.dev/v1", "Host"
+
+    first, second = Host("a", {}), Host("b", {})
+    xr: compose.Claim[None] = compose.Claim("lab", "default", None)
+
+    def spec(**given: Any) -> Any:
+        return Host("c", given).body(xr)["spec"]
+
+    made = spec(
+        vpc=[{"subnets": ["s-1", first.output("id"), second.output("id")]}], labels={"a.b": first.output("name")}
+    )
+    assert made["forProvider"] == {"vpc": [{"subnets": ["s-1"]}], "labels": {}}
+    assert [(one["field"], one["source"]["name"]) for one in made["references"]] == [
+        ("vpc[0].subnets[1]", "lab-a"),
+        ("vpc[0].subnets[2]", "lab-b"),
+        ('labels["a.b"]', "lab-a"),
+    ]
+    with pytest.raises(ValueError, match=r"^subnets: outputs of other resources have to be the last of a list$"):
+        spec(subnets=[first.output("id"), "s-1"])

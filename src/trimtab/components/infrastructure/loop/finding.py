@@ -191,7 +191,7 @@ class Finder:
             return None
         return await self._read(await self._imported(self._provider.import_identity(self._kind, parts)))
 
-    async def _by_id(self, _: Value, expected: str, __: float) -> list[Found] | None:
+    async def _by_id(self, _: Value, expected: str, __: float = HURRIED_S) -> list[Found] | None:
         if not expected:
             return None
         return await self._read(await self._imported(self._provider.import_(self._kind, expected)))
