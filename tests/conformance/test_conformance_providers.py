@@ -15,7 +15,8 @@ import plan_peers
 from engine_under_test import wait_for
 from hetzner import Hetzner
 from infrastructure_engine import CloudEngine, bare_engine
-from trimtab.components.infrastructure.loop.keeping import Keeper, Kept
+from trimtab.components.infrastructure.loop.keeping import Keeper
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.protocol.provider import Provider
 
 HCLOUD = Path(os.environ.get("TRIMTAB_PROVIDERS", "/nonexistent")) / "hcloud"

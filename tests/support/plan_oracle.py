@@ -17,7 +17,8 @@ from typing import Any
 from msgspec import Struct
 
 from plan_cases import Case
-from trimtab.components.infrastructure.loop.keeping import Keeper, Kept
+from trimtab.components.infrastructure.loop.keeping import Keeper
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.protocol.provider import Applied, Diagnostic, Planned, Provider, State
 from trimtab.components.infrastructure.protocol.schema import Block, ProviderSchema
 from trimtab.components.infrastructure.protocol.types import Type

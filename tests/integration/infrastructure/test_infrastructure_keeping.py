@@ -14,7 +14,8 @@ import cloud_provider
 from cloud import Cloud
 from trimtab.components.infrastructure.loop import finding, keeping
 from trimtab.components.infrastructure.loop.finding import Finder, ids_in
-from trimtab.components.infrastructure.loop.keeping import Failed, Keeper, Kept
+from trimtab.components.infrastructure.loop.keeping import Failed, Keeper
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.permission import Policy, gate
 from trimtab.components.infrastructure.protocol.provider import Provider, ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block

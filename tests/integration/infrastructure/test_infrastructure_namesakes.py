@@ -21,7 +21,7 @@ from trimtab.components.infrastructure.kinds import (
     Reference,
     Source,
 )
-from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.remembering import STATE_FINALIZER
 from trimtab.runtime.ownership import OWNER_LABEL, RECONCILER_LABEL
 

@@ -16,7 +16,7 @@ import pytest
 from trimtab.components.infrastructure.durations import seconds
 from trimtab.components.infrastructure.loop.connection import TemplateFault, filled
 from trimtab.components.infrastructure.loop.gathering import ignored_paths, put_given, text_of
-from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.programs.registry import InstallError, Source, from_path, from_registry
 from trimtab.components.infrastructure.programs.shelf import Shelf
 from trimtab.components.infrastructure.protocol.launch import read_greeting

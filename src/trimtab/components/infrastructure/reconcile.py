@@ -33,7 +33,8 @@ from trimtab.components.infrastructure.loop.gathering import (
     keeper_of,
     refusal,
 )
-from trimtab.components.infrastructure.loop.keeping import After, Failed, Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.keeping import After, Failed, Keeper, Look
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.recalling import UNSEEN_RETRY_S, Recall
 from trimtab.components.infrastructure.loop.remembering import Unwritten, reconciler_name

@@ -12,7 +12,7 @@ import msgspec
 
 from trimtab.components.infrastructure.kinds import MadeAnew, Managed, ProviderConfig
 from trimtab.components.infrastructure.loop.gathering import interval_s
-from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.telling import id_of
 from trimtab.components.infrastructure.programs.paces import Paces
 from trimtab.components.infrastructure.programs.pool import Talk

@@ -15,7 +15,7 @@ from trimtab.api.core import Secret
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.connection import TemplateFault, rendered
 from trimtab.components.infrastructure.loop.gathering import STATE_SUFFIX, Blocked
-from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.remembering import reconciler_name
 from trimtab.components.infrastructure.loop.users import Unseen, enabled, objects, told
 from trimtab.components.infrastructure.protocol.schema import Block

@@ -15,7 +15,8 @@ import msgspec
 from trimtab.api import Ref
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import Blocked, Sources, existing, interval_s
-from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.keeping import Keeper, Look
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.remembering import ROOM_BYTES, Memory, TooLong, Unwritten, named_only
 from trimtab.components.infrastructure.loop.taking import Claims, keeping_already
 from trimtab.components.infrastructure.loop.telling import id_of

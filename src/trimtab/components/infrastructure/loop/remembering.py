@@ -20,7 +20,7 @@ from trimtab.api.core import Secret
 from trimtab.client.errors import ApiError
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import STATE_KEY, Blocked, named, state_name
-from trimtab.components.infrastructure.loop.keeping import Kept
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.runtime import Context
 from trimtab.runtime.ownership import RECONCILER_LABEL
 

@@ -14,7 +14,8 @@ import msgspec
 from trimtab.api import JSON
 from trimtab.components.infrastructure.kinds import Managed
 from trimtab.components.infrastructure.loop.gathering import APPROVE
-from trimtab.components.infrastructure.loop.keeping import Kept, Look
+from trimtab.components.infrastructure.loop.keeping import Look
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.remembering import EITHER
 from trimtab.components.infrastructure.protocol.schema import Block
 from trimtab.components.infrastructure.schemas.mapping import api_path, shown

@@ -34,7 +34,8 @@ from trimtab.components.infrastructure.loop.gathering import (
     state_name,
     text_of,
 )
-from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.keeping import Keeper, Look
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.loop.permission import permission
 from trimtab.components.infrastructure.loop.remembering import kept_for
 from trimtab.components.infrastructure.programs.leases import check

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from trimtab.api import JSON
 from trimtab.components.infrastructure.loop.gathering import Blocked, existing, keeper_of
-from trimtab.components.infrastructure.loop.keeping import Keeper, Kept, Look
+from trimtab.components.infrastructure.loop.keeping import Keeper, Look
+from trimtab.components.infrastructure.loop.kept import Kept
 from trimtab.components.infrastructure.programs.pool import Talk
 from trimtab.components.infrastructure.protocol.provider import ProviderError, State
 from trimtab.components.infrastructure.protocol.schema import Attribute, Block, NestedType, Nesting
