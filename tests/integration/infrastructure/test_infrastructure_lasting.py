@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,9 @@ def full_disk(world: CloudEngine) -> Iterator[str]:
     """The engine's disk is full inside, to the last byte that a write could take. Gives what a refused write was told."""
     filler = world.engine.data.parent / "filler"
     with open(filler, "wb", buffering=0) as file:
+        disk = os.statvfs(filler)
+        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - (16 << 20))
+        file.seek(0, os.SEEK_END)
         for size in (1 << 20, 512):
             with contextlib.suppress(OSError):
                 while True:
@@ -161,13 +164,13 @@ def test_a_full_disk_loses_nothing_and_what_could_not_be_remembered_is_not_made(
         assert writes(world) == before
         assert written(world, "key", "held")["pending"] == "create"
 
+    wait_for(lambda: named(world, "lost"), 60, "it is made anew, now that it can be remembered")
     for kind, name in (("Server", "held"), ("Key", "held"), ("Server", "lost")):
         world.until(kind, name)
     assert [len(named(world, "held")), len(named(world, "lost")), len(cloud.all("keys"))] == [1, 1, 1]
     assert [engine.pid(name) for name in ("api", "controllers")] == pids
     kept = cloud.all("keys")[0]["id"]
     engine.wait_timeline(f"cloud_key {kept}: what was done could not be written down at first, and is now")
-    engine.wait_timeline("the disk was full for ", "writes were refused")
     assert "is full" not in engine.run("status").stdout
     [provider] = engine.json("provider", "list")
     assert provider["kinds"] == ["cloud_cluster", "cloud_key", "cloud_network", "cloud_server"]
@@ -259,3 +262,112 @@ def test_what_the_commands_say_for_programs_is_the_same_in_both_forms(world: Clo
     listed = world.engine.run("get", "managed").stdout
     assert "READY   SYNCED   REASON" in listed
     assert "network/net" in listed
+
+
+LAB = """
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from trimtab.compose import Claim, Composed, Managed, Observed, definition
+
+@dataclass
+class Lab:
+    region: str
+
+class Server(Managed[Any]):
+    API_VERSION: ClassVar[str] = "cloud.tf.trimtab.dev/v1"
+    KIND: ClassVar[str] = "Server"
+
+@definition(group="acme.example")
+def compose(xr: Claim[Lab], observed: Observed) -> Composed:
+    time.sleep(4)
+    return [Server("host", {"name": xr.name + "-host", "region": xr.spec.region}, interval="1s")]
+"""
+
+
+def killed(world: CloudEngine) -> None:
+    """Everything of the engine, at once."""
+    processes = world.engine.json("status")["processes"]
+    for process in processes:
+        if process["name"] != "envoy":
+            os.kill(process["pid"], signal.SIGKILL)
+    world.engine.start("--no-node")
+
+
+def restarted(world: CloudEngine) -> None:
+    world.engine.run("stop")
+    world.engine.start("--no-node")
+
+
+def only_controllers_killed(world: CloudEngine) -> None:
+    os.kill(world.engine.pid("controllers"), signal.SIGKILL)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("interrupted", "told"),
+    [
+        (only_controllers_killed, "controllers was killed (signal 9)"),
+        (restarted, "engine started"),
+        (killed, "controllers ended while no supervisor ran"),
+    ],
+)
+def test_what_is_under_way_comes_to_its_end_whatever_becomes_of_the_engine(
+    world: CloudEngine, interrupted: Callable[[CloudEngine], None], told: str
+) -> None:
+    """A creation, a deletion, a plan that waits for somebody, and a claim's function: all at once."""
+    engine, cloud = world.engine, world.cloud
+    if world.get("CompositeDefinition", "labs.acme.example", "") is None:
+        source = world.folder / "lab.py"
+        source.write_text(LAB)
+        engine.run("apply", "-f", "-", input=engine.run("composition", "render", str(source)).stdout)
+        world.until("CompositeDefinition", "labs.acme.example")
+    mark = interrupted.__name__.replace("_", "-")
+    made, going, waiting, lab = (f"{what}-{mark}" for what in ("made", "going", "waits", "lab"))
+    world.apply(server(going), server(waiting, spec={"policy": {"apply": "onApproval"}}))
+    world.until("Server", going)
+    world.until("Server", waiting, "Synced", "False", "ApprovalNeeded")
+    digest = world.get("Server", waiting)["status"]["plan"]["digest"]  # type: ignore[index]
+    before, last = writes(world), engine.last_entry()
+    with cloud.holding():
+        world.apply(
+            server(made),
+            {
+                "apiVersion": "acme.example/v1alpha1",
+                "kind": "Lab",
+                "metadata": {"name": lab, "namespace": "default"},
+                "spec": {"region": "eu"},
+            },
+        )
+        engine.run("delete", "Server", going, "-n", "default", "--no-wait")
+        wait_for(lambda: written(world, "server", made).get("pending"), 60, "it is being made")
+        wait_for(lambda: written(world, "server", going).get("pending"), 60, "it is being deleted")
+        interrupted(world)
+
+    world.until("Server", made)
+    world.until("Lab", lab)
+    wait_for(lambda: world.get("Server", going) is None, 60, "it is gone")
+    assert [len(named(world, name)) for name in (made, going, waiting, f"{lab}-host")] == [1, 0, 0, 1]
+    after = writes(world)
+    assert after["POST servers"] - before["POST servers"] == 2
+    found = world.get("Server", waiting)
+    assert found is not None
+    assert found["status"]["plan"]["digest"] == digest
+    engine.wait_timeline(told, after=last)
+    for name in (made, f"{lab}-host"):
+        number = named(world, name)[0]["id"]
+        assert [
+            e["message"]
+            for e in engine.timeline()
+            if e["message"] in (f"cloud_server {number} had been made, unheard", f"made cloud_server {number}")
+        ]
+    approved = server(waiting, spec={"policy": {"apply": "onApproval"}})
+    approved["metadata"]["annotations"] = {"trimtab.dev/approve": digest}
+    world.apply(approved)
+    world.until("Server", waiting)
+    assert len(named(world, waiting)) == 1
+    world.apply(server(waiting))  # its deletion would wait, too
+    for kind, name in (("Server", made), ("Server", waiting), ("Lab", lab)):
+        engine.run("delete", kind, name, "-n", "default")
+    wait_for(lambda: not named(world, made) + named(world, waiting) + named(world, f"{lab}-host"), 60, "all is deleted")
