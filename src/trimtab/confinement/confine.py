@@ -106,17 +106,19 @@ def _own_root(paths: Sequence[str]) -> None:
 # The one that waits
 
 
-def keep(handle: int, work: Callable[[], None]) -> NoReturn:
+def keep(handle: int, work: Callable[[int], None]) -> NoReturn:
     """Runs `work` in a fork, which ends with this process and when nobody has the other end of the socket `handle` any more.
 
-    Ends with the fork's status, 128 more than the signal when it was killed.
+    `work` is given a descriptor of this process, for `give_up_everything`. Ends with the fork's status, 128 more than the signal when it
+    was killed.
     """
+    keeper = os.pidfd_open(os.getpid())
     worker = os.fork()
     if worker == 0:
         status = 1
         try:
-            calls.die_with_parent()
-            work()
+            die_with(keeper)
+            work(keeper)
             status = 0
         finally:
             os._exit(status)
@@ -134,8 +136,16 @@ def keep(handle: int, work: Callable[[], None]) -> NoReturn:
 # Privileges and limits
 
 
-def give_up_everything(memory_bytes: int, cpu_s: int) -> None:
-    """Nothing of it can be taken back. memory_bytes: address space. cpu_s: CPU time of this process' life."""
+def die_with(parent: int) -> None:
+    """Has this process killed when its parent ends, of which `parent` is a descriptor; at once when it has ended already."""
+    calls.die_with_parent()
+    if select.select([parent], [], [], 0)[0]:
+        os._exit(1)
+
+
+def give_up_everything(memory_bytes: int, cpu_s: int, parent: int | None = None) -> None:
+    """Nothing of it can be taken back. memory_bytes: address space. cpu_s: CPU time of this process' life. parent: a descriptor of the
+    process to end with."""
     for what, limit in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, memory_bytes),
@@ -153,7 +163,9 @@ def give_up_everything(memory_bytes: int, cpu_s: int) -> None:
         os.setresuid(NOBODY, NOBODY, NOBODY)
         with contextlib.suppress(OSError):  # without it, it is nobody all the same
             calls.unshare(calls.NEWUSER, "users")
-    calls.die_with_parent()  # a change of user takes it back
+    if parent is not None:
+        die_with(parent)  # a change of user takes it back
+        os.close(parent)
     calls.no_new_privileges()
     calls.set_capabilities(())
     calls.prctl(calls.SET_DUMPABLE, 0)

@@ -41,8 +41,8 @@ def main(package: str, handle: int, memory_bytes: int, idle_s: float, paths: lis
     sys.path += paths
     confine.enter_namespaces()
 
-    def work() -> None:
-        confine.give_up_everything(memory_bytes, CPU_S)
+    def work(keeper: int) -> None:
+        confine.give_up_everything(memory_bytes, CPU_S, keeper)
         with socket.socket(fileno=handle) as connection:
             serve(connection, package, idle_s)
 

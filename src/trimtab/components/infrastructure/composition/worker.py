@@ -62,8 +62,8 @@ def main(handle: int, settings: dict[str, Any]) -> None:
         os._exit(NO_NAMESPACES)
     sys.path += package
 
-    def work() -> None:
-        confine.give_up_everything(settings["memory_bytes"], CPU_S)
+    def work(keeper: int) -> None:
+        confine.give_up_everything(settings["memory_bytes"], CPU_S, keeper)
         _forget()
         with socket.socket(fileno=handle) as connection:
             serve(connection, settings["idle_s"], Function(compose, forms, settings["limit_text"]))
