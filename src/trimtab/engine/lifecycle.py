@@ -209,7 +209,7 @@ def refuse_copy(settings: Settings) -> None:
         return
     if state.get("data") and state["data"] != settings.data and Path(state["data"]).exists():
         raise EngineError(
-            f"{settings.data} is a copy of {state['data']}, whose engine runs: stop that one first, or use another --data"
+            f"{settings.data} is a copy of {state['data']}, whose engine runs: stop that one first (`trimtab --data {state['data']} stop`)"
         )
 
 

@@ -42,6 +42,10 @@ def uninstall(data: Path, *, delete_data: bool, say: Say, timeout_s: int | None 
     except NotRunning:
         say(f"no engine at {data}")
         return
+    key = keys.path_of_identity(settings)
+    if delete_data:
+        with_key = ", and with it the key of its backups, which nobody can open without a copy" if key else ""
+        say(f"deleting the engine at {data}{with_key}")
     limit_s = DELETED_STOP_S if delete_data else planning.STOP_PODS_S
     if timeout_s is not None:
         limit_s = timeout_s
@@ -55,12 +59,9 @@ def uninstall(data: Path, *, delete_data: bool, say: Say, timeout_s: int | None 
         lock.forget()
         if lock.forget_recorded(lock.RECORDED):
             say(f"removed {lock.RECORDED}, what recordings of profiles kept")
-    key = keys.path_of_identity(settings)
     if delete_data:
         delete(data)
-        say(
-            f"deleted {data}" + (", the key of its backups with it: without a copy nobody can open them" if key else "")
-        )
+        say(f"deleted {data}")
         return
     if key:
         say(f"{key} opens the backups of this engine: keep a copy elsewhere before you delete it")

@@ -343,7 +343,9 @@ class Controller:
         if again_s == self.reconciler.resync_s:  # nobody asked for that very moment
             again_s = jittered(again_s, self._process.clock)
         passing = again_s >= PASSING_TIME_S
-        self._queue.add_after(key, again_s, Cause(f"{again_s:.3g} s passed", external=passing))
+        self._queue.add_after(
+            key, again_s, Cause(f"it was time to look again, after {again_s:.3g} s", external=passing)
+        )
 
     async def _tripped(self, state: KeyState, run: Run) -> bool:
         """Whether the subject is stopped now, because it never comes to rest."""

@@ -322,7 +322,7 @@ def test_a_copy_of_a_running_engine_is_refused(running: EngineUnderTest, tmp_pat
 
     assert refused.stderr == (
         f"trimtab: {tmp_path}/copy is a copy of {running.data}, whose engine runs: "
-        "stop that one first, or use another --data\n"
+        f"stop that one first (`trimtab --data {running.data} stop`)\n"
     )
     assert EngineUnderTest(tmp_path / "copy").run("uninstall", "--yes", check=False).stderr == refused.stderr
     assert all_ready(running)

@@ -224,8 +224,12 @@ def test_an_uninstall_says_that_the_key_goes_with_the_data(engine: Settings, pla
         in said
     )
 
+    said.clear()
     uninstall.uninstall(Path(engine.data), delete_data=True, say=said.append)
-    assert said[-1] == (f"deleted {engine.data}, the key of its backups with it: without a copy nobody can open them")
+    assert said[0] == (
+        f"deleting the engine at {engine.data}, and with it the key of its backups, which nobody can open without a copy"
+    )
+    assert said[-1] == f"deleted {engine.data}"
 
 
 def test_a_place_that_may_not_be_read_is_named(tmp_path: Path) -> None:

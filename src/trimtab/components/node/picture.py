@@ -365,7 +365,7 @@ class Picture:
     def _health_changed(self, container_id: str) -> None:
         view = self._containers.get(container_id)
         if view is not None:
-            self._wake_uid(view.pod_uid, f"the probes of container {view.name} say something new")
+            self._wake_uid(view.pod_uid, f"a probe of container {view.name} has another result")
 
     def _wake_uid(self, uid: str, why: str) -> None:
         state = self._pods.get(uid)
