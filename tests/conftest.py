@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # on a busy machine values are made slowly, and that is no fault of a test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -71,7 +71,7 @@ async def none_left(functions: Functions) -> None:
 async def test_what_a_function_may_not_do_is_one_line(functions: Functions, cases: list[tuple[str, str, str]]) -> None:
     for source, reason, text in cases:
         with pytest.raises(Failed) as failed:
-            await functions.compose(Function("lab.py", source), XR, {})
+            await functions.compose(Function("lab.py", source, timeout_s=DEADLINE_S), XR, {})
         assert (failed.value.reason, str(failed.value)) == (reason, text), source
 
 
