@@ -201,6 +201,9 @@ def _print_status(report: dict[str, Any]) -> None:
         click.echo(f"app {app['namespace']}/{app['name']}: {app['ready']}{said}{url}")
     if profiling := report["profiling"]:
         click.echo(f"profiling: {profiling['reason']}" + (f" ({profiling['message']})" if profiling["message"] else ""))
+    for view in report["views"]:
+        if view["troubled"]:
+            click.echo(f"{view['title'].lower()}: {view['troubled']} need attention, first in the dashboard's view")
     for problem in report["problems"]:
         click.echo(colour(problem, "yellow"))
     if state == "running":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -54,6 +55,7 @@ def report(settings: Settings) -> dict[str, Any]:
         "nodes": nodes,
         "apps": apps,
         "profiling": _profiling(settings) if supervisor is not None else None,
+        "views": _views(settings) if supervisor is not None else [],
         "problems": problems,
     }
 
@@ -67,6 +69,33 @@ def _profiling(settings: Settings) -> dict[str, Any] | None:
         return None
     ready: dict[str, Any] = next((c for c in found.get("status", {}).get("conditions", ()) if c["type"] == "Ready"), {})
     return {"reason": ready.get("reason", "Starting"), "message": ready.get("message", "")}
+
+
+def _views(settings: Settings) -> list[dict[str, Any]]:
+    """Of what the dashboard shows beside apps: how many need attention. Nothing is asked, and no HTTP library loaded, where there are none."""
+    kinds = ("providers", "compositedefinitions", "clustermanifests")
+    if not os.access(settings.api_socket.parent, os.X_OK) or not any(
+        (local.get_json(settings.api_socket, f"/apis/trimtab.dev/v1alpha1/{kind}?limit=1") or {}).get("items")
+        for kind in kinds
+    ):
+        return []
+    from trimtab.client import ApiError, Client, SocketTransport
+    from trimtab.engine.registry import COMPONENTS
+
+    async def asked() -> list[dict[str, Any]]:
+        async with SocketTransport(settings.api_socket) as transport:
+            client = Client(transport, agent="trimtab")
+            return [
+                {"name": view.name, "title": view.title, "troubled": await view.troubled(client)}
+                for component in COMPONENTS
+                for view in component.views
+                if view.troubled is not None
+            ]
+
+    try:
+        return asyncio.run(asked())
+    except (ApiError, OSError):
+        return []
 
 
 def _processes(

@@ -83,6 +83,7 @@ def test_the_dashboard_shows_what_there_is_and_what_stands_in_the_way(world: Clo
         states = (json.loads(line[6:]) for line in stream if line.startswith(b'data: {"version"'))
         counts = (view["troubled"] for told in states for view in told["views"] if view["name"] == "infrastructure")
         assert next(count for count in counts if count) == 1
+    assert "infrastructure: 1 need attention, first in the dashboard's view" in world.engine.run("status").stdout
     world.engine.run("delete", "Server", "shown", "-n", "default")
 
 
