@@ -97,7 +97,7 @@ def test_a_store_beyond_its_limit_gives_up_older_builds_and_says_when_that_is_no
         assert [is_whole(store, one) for one in builds] == [False, False, True]
         [entry] = [e for e in here.journal.timeline() if e.verb == "collected"]
         assert entry.message.endswith(
-            "more than its limit of 0 MB, and all of it in use; delete apps or their old versions"
+            "more than its limit of 0 MiB, and all of it in use; delete apps or their old versions"
         )
 
     tell(store, story, size_bytes_max=10)

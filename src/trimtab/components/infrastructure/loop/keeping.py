@@ -418,7 +418,8 @@ class Keeper:
             open_ = attempt.before is not None or not done.errors or bool(LOST.search(said))
             if not open_:
                 # What read as gone and may not be made anew is looked for again: who may not see it is told, by some clouds, that it is gone.
-                await save(before if before.state is not None else self.keep(kept, nothing, agreed=kept.agreed))
+                still = msgspec.structs.replace(before, refused=True)
+                await save(still if before.state is not None else self.keep(kept, nothing, agreed=kept.agreed))
             elif done.errors:
                 await save(
                     msgspec.structs.replace(kept, attempt=msgspec.structs.replace(attempt, said=said[:SAID_MAX]))

@@ -49,6 +49,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     connected: name of the connection Secret that was made of it; empty when there is none.
     changed_at: when it was last made, or changed because it was given anew, in seconds since 1970.
     disbelieved: how many times in a row it was said to be deleted, and was there still.
+    refused: it read as gone, and was refused to be made anew.
     """
 
     state: Any = None
@@ -69,6 +70,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     connected: str = ""
     changed_at: float = 0.0
     disbelieved: int = 0
+    refused: bool = False
     identity_version: int = -1
     """-1: that of the provider as it is; older ones of us did not write it down."""
 

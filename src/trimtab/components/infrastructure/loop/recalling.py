@@ -57,7 +57,7 @@ class Recall:
                 await self.save(kept)  # its key stays: what is approved is a plan of this resource
         await self.may_exist()
         adopt = self._subject.spec.policy.adopt
-        if kept.state is not None:
+        if kept.state is not None and not (kept.refused and adopt.startswith("id:")):
             self._claims.drop(self._subject)  # its Secret says it
             if adopt.startswith("id:") and adopt != kept.adopted:
                 # It has one: the word is not for a later day, when that is gone.
