@@ -200,7 +200,8 @@ class Story:
         for entry in json.loads(self.run("timeline", "--since", span, "--limit", "1000", "-o", "json")):
             reason = (entry.get("data") or {}).get("reason", "")
             at = datetime.fromisoformat(entry["at"].replace("Z", "+00:00"))
-            if entry["component"] == "infrastructure" and reason in of and at >= since:
+            said = entry["component"] == "infrastructure" and entry["verb"] in ("said", "warned")
+            if said and reason in of and at >= since:
                 out.append(((at - since).total_seconds(), reason, entry))
         return out
 

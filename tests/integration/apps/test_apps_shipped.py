@@ -195,7 +195,7 @@ def test_a_bad_version_never_takes_traffic(
 def test_why_tells_what_changed_a_deployment(shipped: EngineUnderTest) -> None:
     said = shipped.run("why", "deployment/shipnotes-web").stdout
     assert "App default/shipnotes" in said
-    assert " by up" in said
+    assert " by trimtab up" in said
 
 
 def test_an_app_from_pypi_in_ten_lines(running: EngineUnderTest) -> None:
