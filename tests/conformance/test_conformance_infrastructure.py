@@ -309,10 +309,10 @@ def test_accounts_may_do_what_their_roles_say(world: CloudEngine, kubectl_as_adm
 def test_a_namespace_goes_with_all_of_it_at_once(
     world: CloudEngine, kubectl_as_admin: Kubectl, kubeconfig: Path
 ) -> None:
-    kubectl, start = Kubectl(kubeconfig, "shop"), len(world.cloud.log)
-    kubectl.done("create", "namespace", "shop")
+    kubectl, start = Kubectl(kubeconfig, "leaving"), len(world.cloud.log)
+    kubectl.done("create", "namespace", "leaving")
     world.cloud.kubeconfig = whole(kubeconfig)
-    world.credential(namespace="shop")
+    world.credential(namespace="leaving")
     refers = [{"field": "network", "source": {"kind": "Network", "name": "main", "field": "id"}}]
     network = {"apiVersion": GROUP, "kind": "Network", "metadata": {"name": "main"}}
     network["spec"] = {"forProvider": {"name": "main", "range": "10.0.0.0/16"}, "interval": "1s"}
@@ -324,21 +324,21 @@ def test_a_namespace_goes_with_all_of_it_at_once(
     inside["spec"] = {"kubeconfig": {"name": "prod", "key": "kubeconfig"}, "manifests": [within], "interval": "1s"}
     lab = {"apiVersion": "acme.example/v1alpha1", "kind": "Lab", "metadata": {"name": "lab"}}
     lab["spec"] = {"region": "eu", "hosts": 1}
-    kept = server("db", spec={"references": refers, "policy": {"delete": "deny"}}, namespace="shop")
+    kept = server("db", spec={"references": refers, "policy": {"delete": "deny"}}, namespace="leaving")
     kubectl.done("apply", given={"apiVersion": "v1", "kind": "List", "items": [kept, network, cluster, inside, lab]})
     for kind, name in (("Server", "db"), ("Network", "main"), ("Lab", "lab"), ("ClusterManifests", "in-prod")):
-        world.until(kind, name, namespace="shop")
+        world.until(kind, name, namespace="leaving")
     assert kubectl_as_admin.names("configmaps", "in-there") == ["configmap/in-there"]
     # What is being made while the namespace goes, and its answer is late.
     begun = len(world.cloud.log)
     world.cloud.faults = {"slow_s": 1.0}
-    kubectl.done("apply", given=server("late", namespace="shop"))
+    kubectl.done("apply", given=server("late", namespace="leaving"))
     wait_for(lambda: any(method == "POST" for _, method, _ in world.cloud.log[begun:]), 60, "it is being made")
 
-    kubectl.done("delete", "namespace", "shop", "--wait=false")
+    kubectl.done("delete", "namespace", "leaving", "--wait=false")
 
-    world.until("Server", "db", "Synced", "False", "DeleteDenied", namespace="shop")
-    world.until("Network", "main", "Synced", "False", "InUse", namespace="shop")
+    world.until("Server", "db", "Synced", "False", "DeleteDenied", namespace="leaving")
+    world.until("Network", "main", "Synced", "False", "InUse", namespace="leaving")
     world.cloud.faults = {}
 
     def left() -> list[str]:
@@ -348,14 +348,14 @@ def test_a_namespace_goes_with_all_of_it_at_once(
     assert kubectl_as_admin.names("configmaps", "in-there") == []
     secrets = kubectl.names("secrets")
     assert {"secret/cloud-default", "secret/db-server-state", "secret/main-network-state"} <= set(secrets)
-    status = json.loads(kubectl.done("get", "namespace", "shop", "-o", "json"))["status"]
+    status = json.loads(kubectl.done("get", "namespace", "leaving", "-o", "json"))["status"]
     assert status["phase"] == "Terminating"
 
     let = json.dumps({"spec": {"policy": {"delete": "delete"}}})
     kubectl.done("patch", "servers.cloud.tf.trimtab.dev", "db", "--type=merge", "-p", let)
     wait_for(
-        lambda: not kubectl_as_admin.names("namespace", "shop", "--ignore-not-found"), 90,
-        lambda: f"the namespace goes: {kubectl.done('get', 'namespace', 'shop', '-o', 'yaml')}{world.engine.logs()}",
+        lambda: not kubectl_as_admin.names("namespace", "leaving", "--ignore-not-found"), 90,
+        lambda: f"the namespace goes: {kubectl.done('get', 'namespace', 'leaving', '-o', 'yaml')}{world.engine.logs()}",
     )  # fmt: skip
     assert left() == ["web"]
     made = [path.split("/")[1] for _, method, path in world.cloud.log[start:] if method == "POST"]
