@@ -363,6 +363,38 @@ async def test_where_nobody_can_look_a_person_is_asked_with_the_commands(world: 
     assert len(world.cloud.all("clusters")) == 1
 
 
+async def test_what_was_refused_to_be_made_anew_is_remembered_and_said_to_remain(world: World) -> None:
+    """As of what a credential may no longer see: it reads as gone, and cannot be made."""
+    await world.declare("cloud_cluster", "prod", {"name": "prod"})
+    made = await world.ready("cloud_cluster", "prod")
+    world.cloud.faults = {"gone": 10**6}
+    await world.says("cloud_cluster", "prod", "ProviderError")
+
+    async def refused() -> bool:
+        secret = await world.secret("prod-cluster-state")
+        assert secret is not None
+        kept = kept_of(secret)
+        return kept is not None and kept.refused and kept.state["id"] == made.status.id
+
+    await world.until(refused, "it is remembered")
+    found = await world.get("cloud_cluster", "prod")
+    assert found is not None
+    await world.client.delete(found)
+
+    async def gone() -> bool:
+        return await world.get("cloud_cluster", "prod") is None
+
+    await world.until(gone, "the object goes")
+
+    async def told() -> list[str]:
+        events = (await world.client.list(Event, NAMESPACE)).items
+        return [one.message for one in events if one.reason == "MayRemain"]
+
+    assert await world.until(told, "what may remain is said") == [
+        f"cloud_cluster {made.status.id} reads as gone, and was refused to be made anew: if it is there, it stays"
+    ]
+
+
 async def obey(world: World, resource: str, name: str, message: str, number: str) -> None:
     """Does as the message says to somebody who sees in the cloud that it is there as `number`, or not (empty)."""
     found = await world.get(resource, name)

@@ -393,6 +393,13 @@ class Run:
             raise Blocked("NotVisibleYet", "it was made, and the cloud does not show it yet", UNSEEN_RETRY_S)
         if look.gone:
             await self._counted(look, kept, talk, "are gone")
+        if look.gone and kept.refused:
+            what = f"{self._resource} {id_of(kept.state)}"
+            self._ctx.event(
+                "MayRemain",
+                f"{what} reads as gone, and was refused to be made anew: if it is there, it stays",
+                warning=True,
+            )
         if look.action == "delete":
             await self._permitted(look, kept, talk)
             await self._telling.report(look, f"{self._resource} {id_of(look.live.value)} is being deleted")
