@@ -224,6 +224,10 @@ class World:
         await self.until(holds, f"{resource} {name} says {reason}")
         return (await self.condition(resource, name, "Synced"))[2]
 
+    async def tells(self, resource: str, text: str, name: str = "web") -> bool:
+        """Whether its condition Synced has the text in its message now."""
+        return text in (await self.condition(resource, name, "Synced"))[2]
+
 
 @asynccontextmanager
 async def a_world(folder: Path) -> AsyncIterator[World]:

@@ -169,9 +169,7 @@ class Keeper:
             )
         try:
             value = self._as_it_is(kept)
-        except (
-            ValueFault
-        ):  # so is every other version, and one that a release has changed the types of without counting
+        except ValueFault:  # as of another version, or of a release that changed the types without counting
             value = await self._provider.upgrade(self._kind, kept.version, kept.state)
         return State(value, base64.b64decode(kept.private), await self._identity(kept))
 
